@@ -1,0 +1,1 @@
+"""Video decomposition nodes for ComfyUI."""

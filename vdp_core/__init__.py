@@ -1,0 +1,1 @@
+"""The core: video decomposition without any host."""

@@ -1,0 +1,89 @@
+"""What flows between the parts: motion and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .errors import ShapeError
+
+__all__ = ["Flow", "Layers"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Flow:
+    """Motion between neighbouring frames of a clip of T frames, both ways, at one working size (h, w).
+
+    ``frame[i](p) ~ frame[i+1](p + forward[i](p))`` and ``frame[i+1](p) ~ frame[i](p + backward[i](p))``; vectors are
+    (dx, dy) in pixels of (h, w). Where an occlusion mask is 1 the pixel has no partner in the other frame.
+    """
+
+    forward: Tensor
+    """``(T-1, 2, h, w)`` float32, read on the grid of frame i."""
+    backward: Tensor
+    """``(T-1, 2, h, w)`` float32, read on the grid of frame i+1."""
+    forward_occlusion: Tensor
+    """``(T-1, h, w)`` float32 in 0..1, 1 where a pixel of frame i is not seen in frame i+1."""
+    backward_occlusion: Tensor
+    """``(T-1, h, w)`` float32 in 0..1, 1 where a pixel of frame i+1 is not seen in frame i."""
+    source_size: tuple[int, int]
+    """``(H, W)`` of the frames it was estimated on."""
+    method: str = "unknown"
+    """The estimator: ``raft_large``, ``raft_small`` or ``dis``."""
+
+    def __post_init__(self) -> None:
+        count, two, height, width = self.forward.shape
+        if two != 2 or self.backward.shape != self.forward.shape:
+            raise ShapeError(
+                f"flow: forward and backward must both be (T-1, 2, h, w), got {tuple(self.forward.shape)} "
+                f"and {tuple(self.backward.shape)}"
+            )
+        for name in ("forward_occlusion", "backward_occlusion"):
+            if getattr(self, name).shape != (count, height, width):
+                raise ShapeError(
+                    f"flow: {name} must be {(count, height, width)}, got {tuple(getattr(self, name).shape)}"
+                )
+
+    def __len__(self) -> int:
+        """Number of frame pairs, one less than the clip has frames."""
+        return self.forward.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(h, w)`` of the flow's own grid."""
+        return (self.forward.shape[2], self.forward.shape[3])
+
+    def __repr__(self) -> str:
+        return f"Flow({len(self)} pairs, {self.size[1]}x{self.size[0]}, {self.method})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Layers:
+    """What a decomposition found: small fields and scalars that, with the source frames, rebuild the video.
+
+    See ``vdp_core.layers`` for the composition models, and for saving and loading.
+    """
+
+    model: str
+    """The composition model: ``relight``."""
+    fields: Mapping[str, Tensor]
+    """Small quantities per frame, each ``(T, C, h, w)`` float32; which ones, the model says."""
+    scalars: Mapping[str, float]
+    """Quantities of the whole clip, such as gamma."""
+    frames: Tensor
+    """The source, ``(T, H, W, 3)`` float32 in 0..1, by reference."""
+    flow: Flow | None = None
+    """The motion the decomposition used."""
+    seed: int = 0
+    info: Mapping[str, str] = field(default_factory=dict)
+    """How it was made: preset, steps, seconds, versions, which loss terms ran."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self.frames.shape[0]
+
+    def __repr__(self) -> str:
+        count, height, width, _ = self.frames.shape
+        return f"Layers({self.model}, {count} frames {width}x{height}, fields {sorted(self.fields)})"
