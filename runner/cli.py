@@ -1,0 +1,354 @@
+"""The ``vdp`` command. Exit codes: 0 done, 1 graph or input wrong, 2 wrong usage, 3 failed, 130 interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .terminal import Terminal
+from .types import Graph, GraphError, InputSpec, NodeSpec, RunResult, Specs
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["main"]
+
+WRONG, USAGE, FAILED, INTERRUPTED = 1, 2, 3, 130
+
+OUTPUT_DIR = click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    default=Path("output"),
+    show_default=True,
+    help="Where results are written.",
+)
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+QUIET = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+SET = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NODE.INPUT=VALUE",
+    help="Change an input; NODE is an id, a title, or a class name where unique.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vdp-nodes", prog_name="vdp")
+def vdp() -> None:
+    """Take a video apart into layers, change the parts, put it back together."""
+
+
+def _prepare(workflow: Path, specs: Specs, settings: Sequence[str], seed: int | None = None) -> Graph:
+    from .graph import load, set_seeds, set_value
+
+    graph = load(workflow, specs)
+    if seed is not None:
+        set_seeds(graph, specs, seed)
+    for setting in settings:
+        set_value(graph, specs, setting)
+    return graph
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise GraphError("\n".join(problems))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GraphError(f"the output folder {folder} cannot be made: {error.strerror or error}") from error
+
+
+@vdp.command()
+@click.argument("workflow", type=click.Path(path_type=Path))
+@SET
+@OUTPUT_DIR
+@DEVICE
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Set every seed of the graph.")
+@click.option("--server", metavar="URL", help="Run on this ComfyUI instead of here; paths are the server's.")
+@QUIET
+def run(
+    workflow: Path,
+    settings: tuple[str, ...],
+    output_dir: Path,
+    device: str,
+    seed: int | None,
+    server: str | None,
+    quiet: bool,
+) -> None:
+    """Run a workflow (editor's or API format); the last line on stdout is JSON with the files it made."""
+    terminal = Terminal(quiet=quiet)
+    start = time.monotonic()
+    if server is None:
+        result = _run_here(workflow, settings, output_dir, device, seed, terminal)
+    elif device != "auto":
+        raise click.UsageError("--device has no effect with --server: the server decides")
+    else:
+        result = _run_there(server, workflow, settings, output_dir, seed, terminal)
+    seconds = round(time.monotonic() - start, 3)
+    click.echo(json.dumps({**result.numbers, "outputs": result.outputs, "seconds": seconds, "device": result.device}))
+
+
+def _run_here(
+    workflow: Path, settings: Sequence[str], output_dir: Path, device: str, seed: int | None, terminal: Terminal
+) -> RunResult:
+    from .graph import check, check_files
+    from .specs import local_specs
+
+    specs = local_specs()
+    graph = _prepare(workflow, specs, settings, seed)
+    _refuse(check(graph, specs))
+
+    from . import execute
+
+    with _headless(device, terminal, output_dir) as host:
+        host.device()
+        _refuse(check_files(graph, specs))
+        _make_folder(output_dir)
+
+        def on_node(node: object) -> None:
+            terminal.title = str(node)
+
+        return execute.run(graph, specs, on_node=on_node)
+
+
+def _run_there(
+    url: str, workflow: Path, settings: Sequence[str], output_dir: Path, seed: int | None, terminal: Terminal
+) -> RunResult:
+    from . import server
+
+    specs = server.fetch_specs(url)
+    graph = _prepare(workflow, specs, settings, seed)
+    # The server checks the rest itself; a link that leads nowhere by mistake it would never see.
+    _refuse([f"{node}: {name}: {why}" for node in graph.nodes.values() for name, why in node.damaged.items()])
+    _make_folder(output_dir)
+    return server.run(url, graph, output_dir, terminal.progress)
+
+
+@contextmanager
+def _headless(device: str, terminal: Terminal, output_dir: Path | None = None) -> Iterator[Any]:
+    """The nodes' host with these settings."""
+    from dataclasses import replace
+
+    from ..nodes import host
+
+    before = host.headless
+    host.headless = replace(before, device=device, progress=terminal.progress, say=terminal.say)
+    if output_dir is not None:
+        host.headless.output_folder = output_dir
+    try:
+        yield host
+    finally:
+        host.headless = before
+
+
+@vdp.command()
+@click.argument("workflow", type=click.Path(path_type=Path))
+@SET
+def check(workflow: Path, settings: tuple[str, ...]) -> None:
+    """Say what is wrong with a workflow without running it, one line each.
+
+    Input files that are not there are mentioned on stderr, but are no fault of the workflow.
+    """
+    from .graph import check as check_graph
+    from .graph import check_files
+    from .specs import local_specs
+
+    specs = local_specs()
+    graph = _prepare(workflow, specs, settings)
+    problems = check_graph(graph, specs)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        raise GraphError(f"{workflow}: {len(problems)} problem{'s' * (len(problems) > 1)}")
+    for problem in check_files(graph, specs):
+        click.echo(f"before it can run here: {problem}", err=True)
+    click.echo(f"{workflow}: {len(graph.nodes)} nodes, nothing wrong")
+
+
+@vdp.command()
+@click.argument("name", required=False)
+def nodes(name: str | None) -> None:
+    """List the nodes, or one node's inputs, types and defaults."""
+    from ..nodes import NODE_CLASS_MAPPINGS
+    from .specs import local_specs
+
+    specs = {key: spec for key, spec in local_specs().items() if key in NODE_CLASS_MAPPINGS}
+    if name is not None and name not in specs:
+        raise GraphError(f"no node {name!r}; there are {', '.join(specs)}")
+    for spec in specs.values() if name is None else [specs[name]]:
+        click.echo(_described(spec, in_full=name is not None))
+
+
+def _described(spec: NodeSpec, *, in_full: bool) -> str:
+    outputs = [
+        kind if label == kind else f"{label} {kind}"
+        for label, kind in zip(spec.output_names, spec.output_types, strict=False)
+    ]
+    lines = [f"{spec.name} ({spec.category}) -> {', '.join(outputs) or 'files'}"]
+    if in_full and spec.description:
+        lines.append(spec.description)
+    lines.extend(_described_input(entry, in_full=in_full) for entry in spec.inputs.values())
+    return "\n".join([*lines, ""])
+
+
+def _described_input(entry: InputSpec, *, in_full: bool) -> str:
+    parts = [f"  {entry.name} {entry.type}"]
+    if entry.choices is not None:
+        parts.append(f"one of {', '.join(map(str, entry.choices))}")
+    if "default" in entry.options:
+        parts.append(f"default {entry.options['default']!r}")
+    if "min" in entry.options and "max" in entry.options:
+        parts.append(f"{entry.options['min']} to {entry.options['max']}")
+    if not entry.required:
+        parts.append("optional")
+    line = ", ".join(parts)
+    return f"{line}\n      {entry.options['tooltip']}" if in_full and "tooltip" in entry.options else line
+
+
+@vdp.command()
+@OUTPUT_DIR
+@DEVICE
+@QUIET
+def demo(output_dir: Path, device: str, quiet: bool) -> None:
+    """Relight a real clip whose true light is known, and print the figures before and after."""
+    from .demo import run_demo
+
+    terminal = Terminal(quiet=quiet)
+    with _headless(device, terminal, output_dir) as host:
+        host.device()
+        _make_folder(output_dir)
+        click.echo(json.dumps(run_demo(output_dir, terminal.progress)))
+
+
+@vdp.command()
+@click.argument("pred")
+@click.argument("ref")
+@click.option("--mask", metavar="PATH", help="The predicted mask, a clip with white as selected.")
+@click.option("--ref-mask", metavar="PATH", help="The true mask.")
+@QUIET
+def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: bool) -> None:
+    """Compare a clip with its reference and print PSNR, SSIM, warping error (and IoU of masks) as JSON."""
+    from ..vdp_core import flow, metrics, video
+    from ..vdp_core.errors import InputError
+
+    if (mask is None) != (ref_mask is None):
+        raise click.UsageError("--mask and --ref-mask belong together")
+    terminal = Terminal(quiet=quiet)
+    with _headless("cpu", terminal) as host:
+
+        def frames(path: str) -> torch.Tensor:
+            return video.read_clip(host.input_path(path)).frames
+
+        def selected(path: str | None) -> torch.Tensor | None:
+            return None if path is None else frames(path).mean(dim=-1)
+
+        result, truth = frames(pred), frames(ref)
+        if result.shape != truth.shape:
+            raise InputError(
+                f"{pred} is {_size(result)} and {ref} is {_size(truth)}; both must have the same frames and size"
+            )
+        motion = None
+        if len(truth) > 1:
+            with terminal.progress(len(truth) - 1, "flow of the reference") as on_step:
+                # DIS needs no weights, so the figure is the same on every machine.
+                motion = flow.estimate_flow(truth, model="dis", on_step=on_step)
+        found = metrics.measure(result, truth, mask=selected(mask), ref_mask=selected(ref_mask), flow=motion)
+    finite = {name: value if abs(value) < float("inf") else None for name, value in found.items()}
+    click.echo(json.dumps(finite))
+
+
+def _size(frames: torch.Tensor) -> str:
+    count, height, width, _ = frames.shape
+    return f"{count} frames of {width}x{height}"
+
+
+# Ends of a run
+
+
+def _interrupt(signal_number: int, frame: object) -> None:
+    """End like Ctrl-C, so that half-written files are cleared away."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"vdp: {text}" if "\n" not in text else text, err=True)
+
+
+def _exit_code(command: Callable[[], Any]) -> int:
+    from .execute import NodeFailed
+
+    try:
+        with _terminated_like_interrupted():
+            command()
+    except click.exceptions.Exit as request:  # --help and --version
+        return request.exit_code
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted")
+        return INTERRUPTED
+    except GraphError as error:
+        _complain(str(error))
+        return WRONG
+    except NodeFailed as error:
+        if error.unforeseen:
+            traceback.print_exception(error.__cause__)
+        _complain(str(error))
+        return WRONG if error.bad_input else FAILED
+    except Exception as error:
+        return _other_failure(error)
+    return 0
+
+
+def _other_failure(error: Exception) -> int:
+    from ..vdp_core.errors import VDPError
+    from .server import Interrupted, ServerFailed
+
+    if isinstance(error, Interrupted):
+        _complain(str(error))
+        return INTERRUPTED
+    if isinstance(error, VDPError):
+        _complain(str(error))
+        return WRONG
+    if isinstance(error, ServerFailed):
+        _complain(str(error))
+        return FAILED
+    traceback.print_exception(error)  # a defect to report; what is foreseen needs only its sentence
+    _complain(f"{type(error).__name__}: {error}")
+    return FAILED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the ``vdp`` command and return its exit code."""
+    return _exit_code(lambda: vdp.main(arguments, prog_name="vdp", standalone_mode=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Progress and status lines on stderr, for a person at a terminal and for a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["Terminal"]
+
+LOG_EVERY = 10.0  # seconds between two lines of progress where stderr is no terminal
+
+
+class Terminal:
+    """Shows what is going on; ``title`` is put before the label of the work that runs."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.title = ""
+
+    def say(self, text: str) -> None:
+        """One status line."""
+        if not self.quiet:
+            tqdm.write(text, file=sys.stderr)
+
+    @contextmanager
+    def progress(self, total: int, label: str) -> Iterator[Callable[[int, int, Any], None]]:
+        """Progress of one piece of work; yields ``on_step(done, total, preview)``, which shows no previews."""
+        label = f"{self.title}: {label}" if self.title and label else self.title or label
+        shown = self._bar(total, label) if sys.stderr.isatty() else self._lines(label)
+        if self.quiet:
+            yield _ignore_step
+        else:
+            yield from shown
+
+    @staticmethod
+    def _bar(total: int, label: str) -> Iterator[Callable[[int, int, Any], None]]:
+        with tqdm(total=total, desc=label, file=sys.stderr, leave=True, dynamic_ncols=True) as bar:
+
+            def on_step(done: int, total: int, preview: Any = None) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield on_step
+
+    @staticmethod
+    def _lines(label: str) -> Iterator[Callable[[int, int, Any], None]]:
+        start = last = time.monotonic()
+
+        def on_step(done: int, total: int, preview: Any = None) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= LOG_EVERY or done == total:
+                last = now
+                print(f"{label}: {done}/{total} after {now - start:.0f} s", file=sys.stderr, flush=True)
+
+        yield on_step
+
+
+def _ignore_step(done: int, total: int, preview: Any = None) -> None:
+    """Show no progress."""

@@ -1,0 +1,98 @@
+"""What the runner passes around: what nodes take and give, and graphs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Graph", "GraphError", "InputSpec", "Link", "Node", "NodeSpec", "RunResult", "Specs"]
+
+WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+
+
+class GraphError(Exception):
+    """A workflow or a setting of it is wrong; the text is one sentence for a person."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a node as its author declared it."""
+
+    name: str
+    type: str
+    """``COMBO`` for a list of choices."""
+    required: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[Any, ...] | None = None
+    """What a combo offers; None for other types and for combos that do not say."""
+
+    @property
+    def is_widget(self) -> bool:
+        """Whether the graph editor shows a value to type in, and saves one."""
+        return self.type in WIDGET_TYPES and not self.options.get("forceInput")
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """What a node takes and gives."""
+
+    name: str
+    inputs: Mapping[str, InputSpec]
+    """By name, in widget order."""
+    output_types: tuple[str, ...]
+    output_names: tuple[str, ...] = ()
+    is_output: bool = False
+    """Whether the node leaves something behind, so that it is worth running for its own sake."""
+    display_name: str = ""
+    description: str = ""
+    category: str = ""
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    node_class: type | None = None
+    """None for a node that only a server has."""
+
+
+Specs = Mapping[str, NodeSpec]
+
+
+@dataclass(frozen=True)
+class Link:
+    """The output ``slot`` of node ``node``."""
+
+    node: str
+    slot: int
+
+
+@dataclass
+class Node:
+    """One node of a graph."""
+
+    id: str
+    class_type: str
+    title: str
+    inputs: dict[str, Any] = field(default_factory=dict)
+    """Constants, and a ``Link`` where the value comes from another node."""
+    unlinked: dict[str, str] = field(default_factory=dict)
+    """Inputs whose link leads to nothing on purpose (a muted node), and why."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Inputs whose link leads to nothing by mistake, and why."""
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.class_type if self.title != self.class_type else f'node {self.id}'})"
+
+
+@dataclass
+class Graph:
+    """The nodes that would run, by id, and the workflow file they came from where it was in the editor's format."""
+
+    nodes: dict[str, Node]
+    workflow: dict[str, Any] | None = None
+
+
+@dataclass
+class RunResult:
+    """What a run left: files (or folders of pictures) and the numbers that measuring nodes gave."""
+
+    outputs: list[str]
+    numbers: dict[str, float | None]
+    device: str
