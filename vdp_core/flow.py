@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import einops
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import InputError, check_frames
+from .errors import InputError, WeightsError, check_frames
 from .types import Flow
-from .warp import occlusion
+from .warp import occlusion, pixel_grid, warp
+from .weights import fetch_weights, find_weights, read_weights, to_torchvision_raft
 
 if TYPE_CHECKING:
     import numpy as np
+    from torchvision.models.optical_flow import RAFT
 
 __all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "flow_to_rgb"]
 
@@ -23,14 +27,20 @@ MODELS = ("auto", "raft_large", "raft_small", "dis")
 SMALLEST_SIDE = 16
 """Fewest pixels of height and width that motion is estimated on."""
 
+RAFT_FILES = {
+    "raft_large": ("raft_large_C_T_SKHT_V2*", "raft_large*", "raft-sintel*", "raft-things*"),
+    "raft_small": ("raft_small*", "raft-small*"),
+}
+"""File names of weights without suffix, the best first: torchvision's, then the original authors'."""
+
 OnStep = Callable[[int, int, Callable[[], Tensor] | None], None]
 
 
 class Estimator(Protocol):
     """Motion between each frame and the one before; it remembers the last frame it was shown."""
 
-    channels: int
-    """1 where it reads luminance, 3 where it reads RGB."""
+    wants_colour: bool
+    """Whether it reads RGB, ``(n, 3, h, w)``, or copies of the luminance, ``(n, C, h, w)``, the best one first."""
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """Number of frames to show in one call."""
@@ -87,7 +97,8 @@ def estimate_flow(
     if max_side != 0 and max_side < SMALLEST_SIDE:
         raise InputError(f"max_side: at least {SMALLEST_SIDE}, or 0 for the size of the frames, got {max_side}")
 
-    estimator, method = Dis(), "dis"
+    estimator, method = _estimator(model, updates, torch.device(device or "cpu"), half, weights_folders)
+    lift = lift_dark and _is_dark(frames)
 
     pairs = len(frames) - 1
     height, width = working_size(frames.shape[1], frames.shape[2], max_side)
@@ -98,14 +109,14 @@ def estimate_flow(
     done = 0
     last: Tensor | None = None
     with torch.no_grad():
-        for batch in _prepared(frames, (height, width), estimator, lift_dark):
+        for batch in _prepared(frames, (height, width), estimator, lift):
             there, back = estimator.show(batch)
             run = batch if last is None else torch.cat((last, batch))
             last = batch[-1:]
             at = slice(done, done + len(there))
             forward[at], backward[at] = there, back
             hidden[at], hidden_back[at] = occlusion(there, back), occlusion(back, there)
-            cut = _is_cut(run, back, hidden_back[at])
+            cut = is_cut(run[:-1], run[1:], back, hidden_back[at])
             for field in (forward, backward):
                 field[at][cut] = 0.0
             for mask in (hidden, hidden_back):
@@ -132,6 +143,27 @@ def working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
     return max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale))
 
 
+def _estimator(
+    model: str, updates: int, device: torch.device, half: bool, folders: Sequence[str | Path]
+) -> tuple[Estimator, str]:
+    """Return the estimator and its name; ``auto`` takes what runs without a download."""
+    for name in ("raft_large", "raft_small") if model == "auto" else (model,):
+        if name == "dis":
+            break
+        path = find_weights(RAFT_FILES[name], folders)
+        if path is None and model != "auto":
+            path = fetch_weights(_raft_url(name), otherwise="choose the model 'dis', which needs none")
+        if path is not None:
+            return Raft(load_raft(name, path), updates=updates, device=device, half=half), name
+    return Dis(), "dis"
+
+
+def _is_dark(frames: Tensor) -> bool:
+    """Whether the median luminance of the clip, read at every 8th pixel of some 16 frames, is below a quarter."""
+    some = frames[:: max(1, len(frames) // 16), ::8, ::8]
+    return float(some.mean(dim=-1).median()) < 0.25
+
+
 def _prepared(frames: Tensor, size: tuple[int, int], estimator: Estimator, lift: bool) -> Iterator[Tensor]:
     """Yield the frames as the estimator reads them, ``(n, C, h, w)`` in 0..1, in runs of the length it asks for."""
     import cv2
@@ -145,40 +177,109 @@ def _prepared(frames: Tensor, size: tuple[int, int], estimator: Estimator, lift:
             picture = np.ascontiguousarray(frame.cpu().numpy())
             if picture.shape[:2] != size:
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-            if estimator.channels == 1:
+            if not estimator.wants_colour:
                 picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
-            if lift:
+                if lift:
+                    picture = np.concatenate((lifted(picture), lifted(picture, keep=0.4)), axis=-1)
+            elif lift:
                 picture = lifted(picture)
             run.append(torch.from_numpy(picture).movedim(-1, 0))
         yield torch.stack(run)
 
 
-def lifted(picture: np.ndarray) -> np.ndarray:
-    """Return a copy of ``(h, w, C)`` in 0..1 in which dark regions have the contrast of bright ones."""
+def lifted(picture: np.ndarray, *, keep: float = 0.0) -> np.ndarray:
+    """Return a denoised copy in which every region has about the same brightness and contrast, however dark it was.
+
+    Smoothed a little against noise, in logs (where light multiplies it becomes an offset), less the local mean and over
+    the local deviation: light that varies over the frame or drifts in time is gone, what reflects it stays.
+
+    Args:
+        picture: ``(h, w, C)`` float32 in 0..1.
+        keep: part of the local mean that stays. Large motion is found by large shapes, which lose contrast without it;
+            at 0 the light of a frame disturbs least.
+
+    Returns:
+        The same shape, float32 in 0..1, mid-grey on average.
+    """
     import cv2
     import numpy as np
 
     smooth = cv2.GaussianBlur(picture, (0, 0), 1.0).reshape(picture.shape)
-    logs = np.log(smooth + 0.01)
-    centre = cv2.GaussianBlur(logs, (0, 0), 16.0).reshape(picture.shape)
-    spread = np.sqrt(cv2.GaussianBlur((logs - centre) ** 2, (0, 0), 16.0)).reshape(picture.shape)
-    return np.clip(0.5 + 0.2 * (logs - centre) / (spread + 0.1), 0.0, 1.0)
+    # Below 0.02 there is more noise than picture in 8 bits: the offset keeps the logarithm from blowing it up.
+    logs = np.log(smooth + 0.02)
+    brightness = logs.mean(axis=-1)
+    mean = _local_mean(brightness)
+    deviation = np.sqrt(_local_mean(np.square(brightness - mean)))
+    # The constant in the divisor leaves flat regions flat.
+    out = 0.5 + 0.2 * (logs - mean[..., None]) / (deviation + 0.2)[..., None]
+    if keep > 0.0:
+        out += keep * (mean - np.median(mean))[..., None]
+    return np.clip(out, 0.0, 1.0)
 
 
-def _is_cut(run: Tensor, backward: Tensor, hidden: Tensor) -> Tensor:
-    """Return for each pair of neighbours in ``run`` whether the two frames show different scenes, ``(n,)`` bool."""
-    return hidden.mean(dim=(1, 2)) > 0.6
+def _local_mean(field: np.ndarray) -> np.ndarray:
+    """Gaussian mean of ``(h, w)`` with a deviation of 1/32 of the long side, taken on a 64 pixel copy."""
+    import cv2
+
+    height, width = field.shape
+    scale = 64.0 / max(height, width)
+    small = cv2.resize(
+        field, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+    return cv2.resize(cv2.GaussianBlur(small, (0, 0), 2.0), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def is_cut(before: Tensor, after: Tensor, backward: Tensor, hidden: Tensor) -> Tensor:
+    """Return for each pair of frames whether they show different scenes.
+
+    Across a cut most pixels find no way home, and what the flow does bring over looks nothing like the frame: both are
+    asked for, so that neither a fast pan nor a still of pure noise counts as a cut. The figures separate joined clips
+    (hidden 0.77 and more, likeness 0.30 and less) from fast motion three frames apart (0.41 and more) with some room.
+
+    Args:
+        before, after: ``(n, C, h, w)``, the frames as the estimator read them.
+        backward: ``(n, 2, h, w)`` from ``after`` to ``before``.
+        hidden: ``(n, h, w)``, 1 where a pixel of ``after`` is not seen in ``before``.
+
+    Returns:
+        ``(n,)`` bool.
+    """
+    brought = _details(warp(before.mean(dim=1, keepdim=True), backward))
+    wanted = _details(after.mean(dim=1, keepdim=True))
+    # The small constant, a deviation of 1/255, makes two flat pictures unlike rather than undefined.
+    noise = 255.0**-2
+    likeness = (brought * wanted).mean(dim=1) / (
+        (brought.square().mean(dim=1) + noise) * (wanted.square().mean(dim=1) + noise)
+    ).sqrt()
+    return (hidden.mean(dim=(1, 2)) > 0.6) & (likeness < 0.35)
+
+
+def _details(pictures: Tensor) -> Tensor:
+    """``(n, 1, h, w)`` less its local mean, ``(n, h * w)``."""
+    size = pictures.shape[-2:]
+    small = F.interpolate(pictures, size=[max(1, side // 32) for side in size], mode="area")
+    return (pictures - F.interpolate(small, size=size, mode="bilinear", align_corners=False)).flatten(1)
 
 
 class Dis:
-    """OpenCV's dense inverse search, medium preset."""
+    """OpenCV's dense inverse search, medium preset, with more rounds of variational refinement.
 
-    channels = 1
+    Given several copies of the luminance, it reads the first; where that leaves much hidden, it tries the others and
+    keeps the best. On dark copies of real clips ten rounds instead of five took the error from 0.53 to 0.51 pixels and
+    a tenth off what is hidden, and did nothing on the clean ones, for 2 ms a field of 480x272.
+    """
+
+    wants_colour = False
+    refinements = 10
+    content_with = 0.25
+    """Part of the pixels that may be hidden before another copy is tried."""
 
     def __init__(self) -> None:
         import cv2
 
-        self._search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        # OpenCV's stubs leave out that calc() takes None, "start from rest", for the flow.
+        self._search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._search.setVariationalRefinementIterations(self.refinements)
         self._last: np.ndarray | None = None
 
     def pairs_at_once(self, height: int, width: int) -> int:
@@ -187,17 +288,138 @@ class Dis:
 
     def show(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See ``Estimator.show``."""
-        there, back = [], []
-        for frame in frames[:, 0]:
+        there, back = [frames.new_zeros(0, 2, *frames.shape[-2:])], [frames.new_zeros(0, 2, *frames.shape[-2:])]
+        for frame in frames:
             current = (frame * 255.0).round().byte().numpy()
             if self._last is not None:
-                there.append(torch.from_numpy(self._search.calc(self._last, current, None)))
-                back.append(torch.from_numpy(self._search.calc(current, self._last, None)))
+                forward, backward = self._best(self._last, current)
+                there.append(forward)
+                back.append(backward)
             self._last = current
-        if not there:
-            empty = frames.new_zeros(0, 2, *frames.shape[-2:])
+        return torch.cat(there), torch.cat(back)
+
+    def _best(self, before: np.ndarray, after: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Motion between two frames ``(C, h, w)``, by the copy that leaves least hidden."""
+        best, least = None, float("inf")
+        for a, b in zip(before, after, strict=True):
+            fields = self._between(a, b), self._between(b, a)
+            hidden = float(occlusion(*fields).mean())
+            if hidden < least:
+                best, least = fields, hidden
+            if least <= self.content_with:
+                break
+        assert best is not None
+        return best
+
+    def _between(self, before: np.ndarray, after: np.ndarray) -> Tensor:
+        return torch.from_numpy(self._search.calc(before, after, None)).movedim(-1, 0)[None]
+
+
+class Raft:
+    """torchvision's RAFT, run so that each frame passes through the encoders once, not once a pair and direction."""
+
+    wants_colour = True
+    smallest_side = 128
+    """The four levels of the correlation pyramid need 16x16 features."""
+    correlation_bytes = 512 * 2**20
+
+    def __init__(self, net: RAFT, *, updates: int, device: torch.device, half: bool) -> None:
+        self._net = net.eval().to(device)
+        self._updates = updates
+        self._device = device
+        self._half = half and device.type == "cuda"
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        return max(self.smallest_side, -(-height // 8) * 8), max(self.smallest_side, -(-width // 8) * 8)
+
+    def pairs_at_once(self, height: int, width: int) -> int:
+        """As many as their all-pairs correlations leave memory for; one on the CPU, where batches gain nothing."""
+        if self._device.type == "cpu":
+            return 1
+        height, width = self._padded(height, width)
+        features = (height // 8) * (width // 8)
+        # 4 bytes, two directions, and a third more for the coarser levels of the pyramid
+        return max(1, int(self.correlation_bytes // (features**2 * 4 * 2 * 4 / 3)))
+
+    def show(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``Estimator.show``."""
+        height, width = frames.shape[-2:]
+        bottom, right = (
+            padded - side for padded, side in zip(self._padded(height, width), (height, width), strict=True)
+        )
+        pictures = F.pad(frames.to(self._device) * 2.0 - 1.0, (0, right, 0, bottom), mode="replicate")
+        with self._precision():
+            features, context = self._net.feature_encoder(pictures), self._net.context_encoder(pictures)
+        features, context = features.float(), context.float()
+        if self._last is not None:
+            features = torch.cat((self._last[0], features))
+            context = torch.cat((self._last[1], context))
+        self._last = features[-1:], context[-1:]
+        if len(features) < 2:
+            empty = frames.new_zeros(0, 2, height, width)
             return empty, empty
-        return torch.stack(there).movedim(-1, 1), torch.stack(back).movedim(-1, 1)
+        flow = self._refine(
+            torch.cat((features[:-1], features[1:])),
+            torch.cat((features[1:], features[:-1])),
+            torch.cat((context[:-1], context[1:])),
+        )
+        there, back = flow[..., :height, :width].cpu().chunk(2)
+        return there, back
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=torch.float16, enabled=self._half)
+
+    def _refine(self, features: Tensor, others: Tensor, context: Tensor) -> Tensor:
+        """The iterative updates of the paper, section 3.3; correlations and positions stay in full precision."""
+        net = self._net
+        net.corr_block.build_pyramid(features, others)
+        hidden_size = net.update_block.hidden_state_size
+        state, context = context.split([hidden_size, context.shape[1] - hidden_size], dim=1)
+        state, context = state.tanh(), context.relu()
+        count, _, height, width = features.shape
+        start = pixel_grid(height, width, device=self._device).expand(count, -1, -1, -1)
+        flow = torch.zeros_like(start)
+        for _ in range(self._updates):
+            correlation = net.corr_block.index_pyramid(centroids_coords=start + flow)
+            with self._precision():
+                state, delta = net.update_block(state, context, correlation, flow)
+            flow = flow + delta.float()
+        if net.mask_predictor is None:
+            return 8.0 * F.interpolate(flow, scale_factor=8, mode="bilinear", align_corners=True)
+        with self._precision():
+            mask = net.mask_predictor(state)
+        return _convex_upsample(flow, mask.float())
+
+
+def _convex_upsample(flow: Tensor, mask: Tensor) -> Tensor:
+    """Eight times larger, each vector a weighted mean of its 3x3 coarse neighbours (RAFT, section 3.3)."""
+    count, _, height, width = flow.shape
+    weights = mask.view(count, 1, 9, 8, 8, height, width).softmax(dim=2)
+    neighbours = F.unfold(8.0 * flow, kernel_size=3, padding=1).view(count, 2, 9, 1, 1, height, width)
+    return einops.rearrange((weights * neighbours).sum(dim=2), "n c y x h w -> n c (h y) (w x)")
+
+
+def load_raft(name: str, path: Path) -> RAFT:
+    """Build ``raft_large`` or ``raft_small`` with the weights of a file, torchvision's or the original authors'.
+
+    Raises:
+        WeightsError: the file is damaged or holds another model's weights.
+    """
+    from torchvision.models import optical_flow
+
+    net = getattr(optical_flow, name)(weights=None)
+    try:
+        net.load_state_dict(to_torchvision_raft(read_weights(path)))
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: not the weights of {name}; give another file or choose another model") from error
+    return net
+
+
+def _raft_url(name: str) -> str:
+    from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
+
+    return {"raft_large": Raft_Large_Weights.C_T_SKHT_V2, "raft_small": Raft_Small_Weights.C_T_V2}[name].url
 
 
 def flow_to_rgb(flow: Flow) -> Tensor:
