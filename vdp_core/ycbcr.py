@@ -10,10 +10,12 @@ transfer curve.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MATRICES", "decode_matrix", "encode_matrix", "planes_to_rgb", "rgb_to_planes"]
+__all__ = ["MATRICES", "average_over_areas", "decode_matrix", "encode_matrix", "planes_to_rgb", "rgb_to_planes"]
 
 Array = NDArray[np.float32]
 
@@ -67,6 +69,25 @@ def encode_matrix(matrix: int, *, bits: int, full: bool) -> Array:
     return np.column_stack([turn, -turn @ decode[:, 3]]).astype(np.float32)
 
 
+def average_over_areas(picture: NDArray[Any], width: int, height: int) -> Array:
+    """Shrink ``(H, W)`` or ``(H, W, C)`` to the size, each pixel the mean of the area it covers, as float32."""
+    import cv2
+
+    picture = picture.astype(np.float32)  # first, because the mean of integers lies between them
+    if picture.shape[:2] == (height, width):
+        return picture
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _read_at(plane: Array, x: tuple[float, float], y: tuple[float, float], size: tuple[int, int]) -> Array:
+    """Read a plane at ``(x[0] * X + x[1], y[0] * Y + y[1])`` for each (X, Y) of ``size``, edges repeated."""
+    import cv2
+
+    places = np.array([[x[0], 0.0, x[1]], [0.0, y[0], y[1]]], np.float32)
+    linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(plane, places, size, flags=linear, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
 def _resize_chroma(plane: Array, width: int, height: int, *, luma: tuple[int, int], left: bool) -> Array:
     """Read a chroma plane on a ``width`` x ``height`` grid laid over the luma picture.
 
@@ -79,32 +100,24 @@ def _resize_chroma(plane: Array, width: int, height: int, *, luma: tuple[int, in
         luma: (width, height) of the luma plane.
         left: the horizontal siting.
     """
-    import cv2
-
     rows, columns = plane.shape
     across, down = round(luma[0] / columns), round(luma[1] / rows)  # luma samples per chroma sample; odd sizes round
     shift = (across - 1) / (2 * across) if left else 0.0  # how far left of its cell's centre a sample sits
-    borders = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
     if width < columns or height < rows:
         if shift:
-            move = np.array([[1.0, 0.0, shift], [0.0, 1.0, 0.0]], np.float32)
-            plane = cv2.warpAffine(plane, move, (columns, rows), **borders)
-        return cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA)
+            plane = _read_at(plane, (1.0, shift), (1.0, 0.0), (columns, rows))
+        return average_over_areas(plane, width, height)
     if (columns, rows) == (width, height):
         return plane
     # Grid position X is luma position (X + 0.5) * luma / width - 0.5, and that divided by across for chroma.
     scale_x, scale_y = luma[0] / (width * across), luma[1] / (height * down)
-    place = np.array(
-        [[scale_x, 0.0, 0.5 * scale_x - 0.5 + shift], [0.0, scale_y, 0.5 * scale_y - 0.5]],
-        np.float32,
-    )
-    return cv2.warpAffine(plane, place, (width, height), **borders)
+    return _read_at(plane, (scale_x, 0.5 * scale_x - 0.5 + shift), (scale_y, 0.5 * scale_y - 0.5), (width, height))
 
 
 def planes_to_rgb(
-    luma: NDArray[np.generic],
-    blue: NDArray[np.generic],
-    red: NDArray[np.generic],
+    luma: NDArray[Any],
+    blue: NDArray[Any],
+    red: NDArray[Any],
     *,
     decode: Array,
     left: bool,
@@ -122,9 +135,7 @@ def planes_to_rgb(
 
     height, width = out.shape[:2]
     size = (luma.shape[1], luma.shape[0])
-    y = luma.astype(np.float32)
-    if (width, height) != size:
-        y = cv2.resize(y, (width, height), interpolation=cv2.INTER_AREA)
+    y = average_over_areas(luma, width, height)
     cb, cr = (_resize_chroma(plane.astype(np.float32), width, height, luma=size, left=left) for plane in (blue, red))
     cv2.transform(cv2.merge([y, cb, cr]), decode, dst=out)
     np.clip(out, 0.0, 1.0, out=out)

@@ -1,0 +1,649 @@
+"""Where frames come from: video files, through PyAV, and pictures, through OpenCV. Used through ``video``."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property, partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import ycbcr
+from .errors import InputError, MediaError
+
+if TYPE_CHECKING:
+    import av
+
+__all__ = [
+    "RATE_KEY",
+    "SIZE_KEY",
+    "SOUND_NAME",
+    "ClipInfo",
+    "PictureFiles",
+    "Plan",
+    "VideoFile",
+    "check_memory",
+    "files_of",
+    "open_source",
+    "plan",
+]
+
+Array = NDArray[np.float32]
+Paint = Callable[[Array, "Array | None"], None]
+"""Fills a frame ``(h, w, 3)`` and, if given, its alpha ``(h, w)``, in 0..1."""
+
+_log = logging.getLogger(__name__)
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE_RATE = Fraction(24)
+"""The rate of a folder of pictures that does not say its own."""
+RATE_KEY, SIZE_KEY = "vdp_fps", "vdp_size"
+"""Tags of ours: the rate of a PNG sequence, the size of a clip before it was padded to even sides."""
+SOUND_NAME = "audio.wav"
+"""The sound of a folder of pictures."""
+
+_SEEK_FROM = 120  # frames; below, decoding up to the start is quicker than seeking
+_INDEX_UP_TO = 2**30  # bytes; files without a frame count are read through to count up to here
+# In these one packet is one shown frame, which makes the packets' times an index of frames. VP8 can have packets that
+# show nothing, MPEG-4 in AVI packets that hold two.
+_INDEXED_CODECS = ("h264", "hevc", "vp9", "av1", "prores", "mjpeg", "dnxhd", "ffv1", "gif", "png", "rawvideo")
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a source says about itself, read from its header and first frame."""
+
+    path: Path
+    width: int
+    """Pixels, after rotation."""
+    height: int
+    fps: Fraction
+    """Average rate."""
+    frame_count: int | None
+    """As the header has it or by counting packets, None where neither can tell; a header may be wrong."""
+    has_audio: bool
+    has_alpha: bool
+    """Whether the pixels can hold alpha."""
+    bit_depth: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which frames to take from a source, and how large."""
+
+    start: int
+    step: int
+    limit: int
+    """Most frames to take, 0 for all."""
+    count: int
+    """Frames that should come; a guess where ``ClipInfo.frame_count`` is None."""
+    size: tuple[int, int]
+    """(height, width) of the frames that come out."""
+
+
+def plan(
+    source: str | Path, start: int, count: int, every_nth: int, max_side: int
+) -> tuple[VideoFile | PictureFiles, Plan]:
+    """Open a source and work out what read_clip's arguments take from it; raises what read_clip does."""
+    for name, value, least in (
+        ("start", start, 0),
+        ("count", count, 0),
+        ("every_nth", every_nth, 1),
+        ("max_side", max_side, 0),
+    ):
+        if value < least:
+            raise InputError(f"{name}: expected {least} or more, got {value}")
+    reader = open_source(source)
+    info = reader.info
+    if info.frame_count is not None and start >= info.frame_count:
+        raise _beyond_the_end(info.path, start, info.frame_count)
+    expected = max(1, math.ceil((reader.likely_count - start) / every_nth))
+    expected = min(expected, count) if count else expected
+    scale = min(1.0, max_side / max(info.width, info.height)) if max_side else 1.0
+    size = (max(1, round(info.height * scale)), max(1, round(info.width * scale)))
+    return reader, Plan(start, every_nth, count, expected, size)
+
+
+def _beyond_the_end(path: Path, start: int, total: int) -> InputError:
+    frames = "1 frame" if total == 1 else f"{total} frames"
+    return InputError(f"start: {start} is beyond the end, {path.name} holds {frames} (0 to {total - 1})")
+
+
+def check_memory(info: ClipInfo, plan: Plan) -> None:
+    """Refuse a clip that will not fit into memory as float32, before decoding it.
+
+    Raises:
+        InputError: it will not.
+    """
+    import psutil
+
+    height, width = plan.size
+    need = plan.count * height * width * (16 if info.has_alpha else 12)
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise InputError(
+            f"{info.path.name}: {plan.count} frames of {width}x{height} need {need / 2**30:.1f} GiB of memory and "
+            f"{free / 2**30:.1f} GiB are free; take fewer frames (count, every_nth) or smaller ones (max_side)"
+        )
+
+
+def open_source(source: str | Path) -> VideoFile | PictureFiles:
+    """Find out what a source is, and open it.
+
+    Raises:
+        MediaError: nothing there, or nothing that can be decoded.
+    """
+    text = str(source)
+    if not text.strip():
+        raise MediaError("path: is empty; give a video file, a folder of pictures or a glob such as frames/*.png")
+    path = Path(source)
+    if path.is_dir():
+        files = _pictures_in(path)
+        if not files:
+            raise MediaError(f"{path}: the folder holds no pictures ({', '.join(s[1:] for s in PICTURE_SUFFIXES)})")
+        return PictureFiles(path, files)
+    if path.is_file():
+        return PictureFiles(path, [path]) if _is_picture(path) else VideoFile(path)
+    if not glob.has_magic(text):
+        raise MediaError(f"{path}: there is no such file or folder")
+    matches = _matches(text)
+    if not matches:
+        raise MediaError(f"{text}: no file matches this pattern")
+    pictures = [file for file in matches if _is_picture(file)]
+    if pictures:
+        return PictureFiles(path, pictures)
+    if len(matches) > 1:
+        raise MediaError(f"{text}: matches {len(matches)} files that are no pictures; name one video")
+    return VideoFile(matches[0])
+
+
+def files_of(source: str | Path) -> list[Path]:
+    """The files a source consists of, none where nothing is there."""
+    path = Path(source)
+    if path.is_dir():
+        sound = path / SOUND_NAME
+        return [*_pictures_in(path), *([sound] if sound.is_file() else [])]
+    return [path] if path.is_file() else _matches(str(source))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _natural(files: Iterable[Path]) -> list[Path]:
+    from natsort import natsorted, ns
+
+    return natsorted(files, key=str, alg=ns.PATH | ns.IGNORECASE)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """Pictures of a folder in natural order, without hidden files (macOS leaves ``._name`` twins)."""
+    try:
+        return _natural(f for f in folder.iterdir() if _is_picture(f) and f.is_file() and f.name[0] != ".")
+    except OSError as error:
+        raise MediaError(f"{folder}: the folder cannot be read ({error.strerror})") from error
+
+
+def _matches(pattern: str) -> list[Path]:
+    """Files that match a glob, in natural order."""
+    return _natural(file for name in glob.glob(pattern, recursive=True) if (file := Path(name)).is_file())  # noqa: PTH207
+
+
+class PictureFiles:
+    """A sequence of picture files, or one picture."""
+
+    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        self._files = files
+        first = _read_picture(files[0])
+        self._folder = files[0].parent
+        self.info = ClipInfo(
+            path=path,
+            width=first.shape[1],
+            height=first.shape[0],
+            fps=self._rate(),
+            frame_count=len(files),
+            has_audio=path.is_dir() and (path / SOUND_NAME).is_file(),
+            has_alpha=any(_picture_has_alpha(file) for file in files),
+            bit_depth=first.dtype.itemsize * 8,
+        )
+
+    def _rate(self) -> Fraction:
+        """What write_clip noted in the first picture, else PICTURE_RATE."""
+        from PIL import Image
+
+        with Image.open(self._files[0]) as picture:
+            text = picture.info.get(RATE_KEY, "")
+        return Fraction(text) if re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", str(text)) else PICTURE_RATE
+
+    @property
+    def likely_count(self) -> int:
+        return len(self._files)
+
+    def walk(self, plan: Plan) -> Iterator[tuple[float, Paint]]:
+        """The pictures to take: the time of each in seconds, and what decodes it."""
+        chosen = self._files[plan.start :: plan.step]
+        chosen = chosen[: plan.limit] if plan.limit else chosen
+        for file in chosen:  # every header first: a clip of a thousand pictures should not fail at the last
+            size = _picture_size(file)
+            if size != (self.info.width, self.info.height):
+                raise MediaError(
+                    f"{file}: is {size[0]}x{size[1]} pixels, {self._files[0].name} is "
+                    f"{self.info.width}x{self.info.height}; all pictures of a clip must have one size"
+                )
+        for index, file in enumerate(chosen):
+            yield float((plan.start + index * plan.step) / self.info.fps), partial(self._paint, file)
+
+    def _paint(self, picture: Path, frame: Array, alpha: Array | None) -> None:
+        pixels = _read_picture(picture)
+        top = np.float32(np.iinfo(pixels.dtype).max)
+        if pixels.shape[:2] != frame.shape[:2]:
+            pixels = ycbcr.average_over_areas(pixels, frame.shape[1], frame.shape[0])
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        np.divide(pixels[..., 2::-1] if pixels.shape[2] >= 3 else pixels, top, out=frame, dtype=np.float32)
+        if alpha is not None:
+            if pixels.shape[2] == 4:
+                np.divide(pixels[..., 3], top, out=alpha, dtype=np.float32)
+            else:
+                alpha.fill(1.0)
+
+    def sound(self, begin: float, seconds: float) -> dict[str, Any] | None:
+        return _read_sound(self.info.path / SOUND_NAME, begin, seconds) if self.info.has_audio else None
+
+
+def _open_picture_header(file: Path) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{file}: is not a picture that can be read, or is damaged") from error
+    except OSError as error:
+        raise MediaError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def _picture_size(file: Path) -> tuple[int, int]:
+    """(width, height) as shown, from the header alone."""
+    with _open_picture_header(file) as picture:
+        turned = file.suffix.lower() in (".jpg", ".jpeg") and picture.getexif().get(0x0112, 1) >= 5
+        return picture.size[::-1] if turned else picture.size
+
+
+def _picture_has_alpha(file: Path) -> bool:
+    with _open_picture_header(file) as picture:
+        return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+
+
+def _read_picture(file: Path) -> NDArray[Any]:
+    """Decode a picture to ``(H, W)``, ``(H, W, 3)`` BGR or ``(H, W, 4)`` BGRA, uint8 or uint16."""
+    import cv2
+
+    # JPEG is the format of cameras, whose rotation flag OpenCV applies unless asked for unchanged pixels.
+    upright = file.suffix.lower() in (".jpg", ".jpeg")
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if upright else cv2.IMREAD_UNCHANGED
+    try:
+        content = np.fromfile(file, np.uint8)  # OpenCV itself cannot open every file name on Windows
+    except OSError as error:
+        raise MediaError(f"{file}: cannot be read ({error.strerror})") from error
+    try:
+        pixels = cv2.imdecode(content, flags) if content.size else None
+    except cv2.error as error:
+        raise MediaError(f"{file}: is not a picture that can be read ({error.err})") from error
+    if pixels is None:
+        raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise MediaError(f"{file}: holds {pixels.dtype} values; pictures of 8 or 16 bits a channel can be read")
+    return pixels
+
+
+class VideoFile:
+    """A video file: opened once to see its first frame, and again each time it is walked through."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _opened(path) as container:
+            stream = _video_stream(container, path)
+            codec = stream.codec_context.name
+            self._decoder = _alpha_decoder(stream)
+            self._codec = codec
+            rate = _tidy_rate(stream.average_rate or stream.guessed_rate or stream.base_rate)
+            announced = stream.frames or None
+            seconds = container.duration / 1_000_000 if container.duration else 0.0
+            sizes = re.fullmatch(r"(\d+)x(\d+)", _tag(container.metadata, SIZE_KEY))
+            has_audio = _audio_stream(container) is not None
+            self._time_base = stream.time_base
+            first = next(self._decoded(container, stream), None)
+        if first is None:
+            raise MediaError(f"{path}: holds no frame that can be decoded")
+        self._turn = _orientation(first)
+        width, height = first.width, first.height
+        # write_clip pads odd sizes to even ones for H.264 and notes the size before; only that one row or column is cut
+        self._crop = (width, height)
+        if sizes:
+            noted = (int(sizes[1]), int(sizes[2]))
+            if noted[0] in (width, width - 1) and noted[1] in (height, height - 1):
+                self._crop = noted
+        width, height = self._crop
+        self.likely_count = announced or math.ceil(seconds * rate)
+        if announced is None and path.stat().st_size <= _INDEX_UP_TO:
+            self.likely_count = len(self._times)
+            if codec in _INDEXED_CODECS:
+                announced, rate = self.likely_count, self._measured_rate(rate)
+        components = first.format.components
+        self.info = ClipInfo(
+            path=path,
+            width=height if self._turn.transposed else width,
+            height=width if self._turn.transposed else height,
+            fps=rate,
+            frame_count=announced,
+            has_audio=has_audio,
+            has_alpha=self._decoder is not None or any(part.is_alpha for part in components),
+            bit_depth=max(part.bits for part in components),
+        )
+        if first.color_trc in (16, 18):
+            _log.warning("%s: is high dynamic range (PQ or HLG); its values are taken as they are", path)
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
+        """Frames from where the container stands, with errors in our words."""
+        import av
+
+        context = stream.codec_context
+        if self._decoder is not None:
+            context = av.CodecContext.create(self._decoder, "r")
+        else:
+            stream.thread_type = "AUTO"
+        got = 0
+        try:
+            for packet in container.demux(stream):
+                for frame in context.decode(packet if packet.size else None):
+                    got += 1
+                    yield frame
+        except av.error.FFmpegError as error:
+            if got == 0:
+                raise MediaError(f"{self._path}: the video cannot be decoded ({error.strerror})") from error
+            raise MediaError(
+                f"{self._path}: is damaged after {got} frames ({error.strerror}); "
+                "read what lies before with count, or repair the file"
+            ) from error
+
+    @cached_property
+    def _times(self) -> list[int | None]:
+        """When each packet is shown, in stream time, in file order; read without decoding."""
+        with _opened(self._path) as container:
+            stream = _video_stream(container, self._path)
+            return [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+
+    def _measured_rate(self, nominal: Fraction) -> Fraction:
+        """The average rate by the packets' times where it is another than the header's, which such files may have."""
+        times = [time for time in self._times if time is not None]
+        if len(times) < 2 or max(times) == min(times):
+            return nominal
+        measured = (len(times) - 1) / ((max(times) - min(times)) * self._time_base)
+        return nominal if abs(measured / nominal - 1) < 0.01 else measured.limit_denominator(1001)
+
+    def _from(self, start: int) -> Iterator[av.VideoFrame]:
+        """Frames from the ``start``-th on, by the nearest way that is sure to be exact."""
+        if start >= _SEEK_FROM and self._codec in _INDEXED_CODECS:
+            times = self._times
+            known = sorted(time for time in times if time is not None)
+            if len(known) == len(times) == len(set(known)) and start < len(known):
+                target = known[start]
+                with _opened(self._path) as container:
+                    stream = _video_stream(container, self._path)
+                    container.seek(target, stream=stream)
+                    frames = self._decoded(container, stream)
+                    landed = next(frames, None)
+                    # Some files land after the target; those are decoded from the beginning.
+                    if landed is not None and landed.pts is not None and landed.pts <= target:
+                        yield from (f for f in chain([landed], frames) if f.pts is None or f.pts >= target)
+                        return
+        with _opened(self._path) as container:
+            seen = 0
+            for frame in self._decoded(container, _video_stream(container, self._path)):
+                seen += 1
+                if seen > start:
+                    yield frame
+        if seen <= start:
+            raise _beyond_the_end(self._path, start, seen)
+
+    def walk(self, plan: Plan) -> Iterator[tuple[float, Paint]]:
+        """The frames to take: the time of each in seconds, and what converts it."""
+        taken = 0
+        for index, frame in enumerate(self._from(plan.start)):
+            if index % plan.step:
+                continue
+            time = plan.start / self.info.fps if frame.pts is None else frame.pts * self._time_base
+            yield float(time), partial(self._paint, frame)
+            taken += 1
+            if taken == plan.limit:
+                return
+
+    def _paint(self, picture: av.VideoFrame, frame: Array, alpha: Array | None) -> None:
+        if self._turn == _UPRIGHT:
+            _paint_frame(picture, self._crop, self._codec, frame, alpha)
+            return
+        size = frame.shape[1::-1] if self._turn.transposed else frame.shape[:2]
+        lying = np.empty((*size, 3), np.float32)
+        matte = None if alpha is None else np.empty(size, np.float32)
+        _paint_frame(picture, self._crop, self._codec, lying, matte)
+        frame[:] = self._turn.apply(lying)
+        if alpha is not None and matte is not None:
+            alpha[:] = self._turn.apply(matte)
+
+    def sound(self, begin: float, seconds: float) -> dict[str, Any] | None:
+        return _read_sound(self._path, begin, seconds) if self.info.has_audio else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A container open for reading, with failure to open it in our words."""
+    import av
+
+    try:
+        container = av.open(str(path))
+    except av.error.FFmpegError as error:
+        if isinstance(error, PermissionError):
+            raise MediaError(f"{path}: cannot be read (permission denied)") from error
+        what = "is empty" if path.is_file() and path.stat().st_size == 0 else "is not a video that can be read"
+        raise MediaError(f"{path}: {what}, or is damaged ({error.strerror})") from error
+    with container:
+        yield container
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    """The first video stream that is not a cover picture."""
+    attached = 0x400  # AV_DISPOSITION_ATTACHED_PIC
+    for stream in container.streams.video:
+        if not int(stream.disposition) & attached:
+            if stream.codec_context is None:
+                raise MediaError(f"{path}: no decoder for its video is at hand; convert it to H.264 or ProRes")
+            return stream
+    raise MediaError(f"{path}: holds no video stream")
+
+
+def _audio_stream(container: Any) -> Any:
+    """The first audio stream that can be decoded, or None (phones add spatial tracks that cannot)."""
+    return next((s for s in container.streams.audio if s.codec_context is not None and s.sample_rate), None)
+
+
+def _alpha_decoder(stream: Any) -> str | None:
+    """VP8 and VP9 keep alpha as a second stream inside, which FFmpeg's own decoders pass over and libvpx's read."""
+    if stream.codec_context.name in ("vp8", "vp9") and _tag(stream.metadata, "alpha_mode") == "1":
+        return {"vp8": "libvpx", "vp9": "libvpx-vp9"}[stream.codec_context.name]
+    return None
+
+
+def _tag(metadata: Mapping[str, str], key: str) -> str:
+    """A tag whatever its case: Matroska writes them in capitals."""
+    return next((value for name, value in metadata.items() if name.lower() == key), "")
+
+
+def _tidy_rate(rate: Fraction | None) -> Fraction:
+    """The stream's rate, made exact again where the container rounded an NTSC rate (2997/100)."""
+    if not rate:
+        return PICTURE_RATE
+    ntsc = Fraction(math.ceil(rate) * 1000, 1001)
+    return ntsc if abs(rate / ntsc - 1) < 1e-5 else Fraction(rate)
+
+
+@dataclass(frozen=True)
+class _Orientation:
+    """How a stored picture is turned to stand upright: swap its axes, then mirror."""
+
+    transposed: bool
+    mirror_x: bool
+    mirror_y: bool
+
+    def apply(self, picture: Array) -> Array:
+        picture = picture.swapaxes(0, 1) if self.transposed else picture
+        return picture[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
+
+
+_UPRIGHT = _Orientation(False, False, False)
+
+
+def _orientation(frame: av.VideoFrame) -> _Orientation:
+    """Read the display matrix: a stored point (p, q) is shown at (a p + c q, b p + d q); quarter turns and mirrors."""
+    side: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return _UPRIGHT
+    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5]
+    if abs(int(a)) + abs(int(d)) >= abs(int(b)) + abs(int(c)):
+        return _Orientation(False, bool(a < 0), bool(d < 0))
+    return _Orientation(True, bool(c < 0), bool(b < 0))
+
+
+def _pixels(frame: av.VideoFrame, plane: int, channels: int, kind: type[np.unsignedinteger]) -> NDArray[Any]:
+    """A plane as an array, without copying: ``(h, w)`` or ``(h, w, channels)``."""
+    part = frame.planes[plane]
+    rows = np.frombuffer(memoryview(part), kind).reshape(part.height, -1)[:, : part.width * channels]
+    return rows if channels == 1 else rows.reshape(part.height, part.width, channels)
+
+
+def _paint_frame(frame: av.VideoFrame, crop: tuple[int, int], codec: str, out: Array, alpha: Array | None) -> None:
+    """Fill ``out`` ``(h, w, 3)`` and, if given, ``alpha`` ``(h, w)`` from a decoded frame.
+
+    Args:
+        frame: any pixel format.
+        crop: (width, height) to keep, from the top left.
+        codec: the stream's, which says where its chroma sits.
+        out, alpha: float32 in 0..1, smaller than the frame for averaging over areas.
+    """
+    full = _is_full_range(frame)
+    frame, family = _plain_format(frame)
+    parts = frame.format.components
+    bits = max(part.bits for part in parts)
+    kind: type[np.unsignedinteger] = np.uint16 if bits > 8 else np.uint8
+    width, height = crop
+    matte: NDArray[Any] | None = None
+    if family == "rgb":
+        pixels = _pixels(frame, 0, len(parts), kind)[:height, :width]
+        colour, matte = pixels[..., :3], pixels[..., 3] if len(parts) == 4 else None
+        if colour.shape[:2] != out.shape[:2]:
+            colour = ycbcr.average_over_areas(colour, out.shape[1], out.shape[0])
+        np.divide(colour, np.float32(2**bits - 1), out=out, dtype=np.float32)
+    else:
+        matrix = frame.colorspace
+        if matrix not in ycbcr.MATRICES:
+            matrix = 1 if frame.height >= 720 or frame.width >= 1280 else 6
+        decode = ycbcr.decode_matrix(matrix, bits=bits, full=full)
+        planes = [_pixels(frame, part.plane, 1, kind) for part in parts]
+        luma = planes[0][:height, :width]
+        if family == "yuv":
+            # MJPEG sits its chroma between columns, all later codecs on the left one.
+            ycbcr.planes_to_rgb(luma, planes[1], planes[2], decode=decode, left=codec != "mjpeg", out=out)
+            matte = planes[3][:height, :width] if len(planes) == 4 else None
+        else:
+            grey = ycbcr.average_over_areas(luma, out.shape[1], out.shape[0])
+            neutral = decode[0, 3] + decode[0, 2] * 2 ** (bits - 1)
+            np.clip(grey[..., None] * decode[0, 0] + neutral, 0.0, 1.0, out=out)
+    if alpha is None:
+        return
+    if matte is None:
+        alpha.fill(1.0)
+        return
+    if matte.shape != alpha.shape:
+        matte = ycbcr.average_over_areas(matte, alpha.shape[1], alpha.shape[0])
+    np.divide(matte, np.float32(2**bits - 1), out=alpha, dtype=np.float32)
+
+
+def _is_full_range(frame: av.VideoFrame) -> bool:
+    if frame.color_range in (1, 2):
+        return frame.color_range == 2
+    # Grey that says nothing is full range: swscale, by which nearly all of it is made, knows no other.
+    return frame.format.name.startswith(("yuvj", "gray", "mono"))
+
+
+def _plain_format(frame: av.VideoFrame) -> tuple[av.VideoFrame, str]:
+    """The frame with its samples one per plane (yuv, grey) or interleaved (rgb), little end first, and which it is.
+
+    Only packing changes, never colour: YCbCr stays what it is until ycbcr turns it, see there for why.
+    """
+    form = frame.format
+    parts = form.components
+    bits = max(part.bits for part in parts)
+    alpha = any(part.is_alpha for part in parts)
+    name = form.name.replace("yuvj", "yuv")
+    if form.is_rgb or form.has_palette or (len(parts) == 2 and alpha):
+        wanted = ("rgba" if alpha else "rgb") + (("64le" if alpha else "48le") if bits > 8 else ("" if alpha else "24"))
+        family = "rgb"
+    elif len(parts) <= 2:
+        wanted = f"gray{bits}le" if bits > 8 else "gray"
+        family = "grey"
+    else:
+        across, down = 8 // form.chroma_width(8), 8 // form.chroma_height(8)
+        layout = {(1, 1): "444", (2, 1): "422", (2, 2): "420", (1, 2): "440", (4, 1): "411", (4, 4): "410"}
+        wanted = f"yuv{'a' if alpha else ''}{layout[across, down]}p{f'{bits}le' if bits > 8 else ''}"
+        family = "yuv"
+    return (frame if name == wanted else frame.reformat(format=wanted)), family
+
+
+def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | None:
+    """Sound from ``begin`` on (seconds on the container's clock), at most ``seconds`` of it, in its own rate.
+
+    Sound that sets in after ``begin`` is preceded by silence, so that it stays in step with the picture.
+    """
+    import av
+
+    with _opened(path) as container:
+        stream = _audio_stream(container)
+        if stream is None:
+            return None
+        rate = stream.sample_rate
+        if begin > 30.0:  # ten seconds of run-up: codecs need some, and seeking in sound is coarse
+            container.seek(int((begin - 10.0) * 1_000_000))
+        to_float = av.AudioResampler(format="fltp")
+        wave: Array | None = None
+        length, at, end = round(seconds * rate), None, 0
+        try:
+            for decoded in container.decode(stream):
+                for frame in to_float.resample(decoded):
+                    samples = frame.to_ndarray()
+                    stamp = at if decoded.time is None else round((decoded.time - begin) * rate)
+                    # Time stamps jitter by less than this; what is off by more is a gap or a jump.
+                    if at is None or (stamp is not None and abs(stamp - at) > rate // 10):
+                        at = stamp or 0
+                    if wave is None:
+                        wave = np.zeros((samples.shape[0], length), np.float32)
+                    first, last = max(at, 0), min(at + samples.shape[1], length)
+                    if last > first:
+                        wave[:, first:last] = samples[: wave.shape[0], first - at : last - at]
+                        end = max(end, last)
+                    at += samples.shape[1]
+                if at is not None and at >= length:
+                    break
+        except av.error.FFmpegError as error:
+            raise MediaError(f"{path}: its sound is damaged ({error.strerror}); repair or remove it") from error
+    if wave is None or end == 0:
+        return None
+    return {"waveform": torch.from_numpy(np.ascontiguousarray(wave[None, :, :end])), "sample_rate": rate}
