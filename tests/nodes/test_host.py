@@ -1,0 +1,262 @@
+"""The host's answers headless, and inside a ComfyUI made of the few modules it asks."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from comfyui_vdp.nodes import host
+from comfyui_vdp.vdp_core.errors import InputError, MediaError
+
+
+@pytest.fixture
+def headless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> host.Headless:
+    said: list[str] = []
+    settings = host.Headless(device="cpu", output_folder=tmp_path / "out", say=said.append)
+    monkeypatch.setattr(host, "headless", settings)
+    monkeypatch.chdir(tmp_path)
+    return settings
+
+
+class Interrupted(BaseException):
+    """As ComfyUI's own, which newer releases derive from BaseException."""
+
+
+class FakeComfy:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.cancelled = False
+        self.steps: list[tuple[int, int, Any]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.keys: dict[str, Any] = {}
+        self.args = types.SimpleNamespace(disable_metadata=False)
+
+    def modules(self) -> dict[str, types.ModuleType]:
+        comfy = self
+
+        class ProgressBar:
+            def __init__(self, total: int) -> None:
+                self.total = total
+
+            def update_absolute(self, value: int, total: int, preview: Any) -> None:
+                comfy.steps.append((value, total, preview))
+
+        def throw() -> None:
+            if comfy.cancelled:
+                raise Interrupted
+
+        def send(text: str, node: str) -> None:
+            comfy.texts.append((text, node))
+
+        instance = types.SimpleNamespace(send_progress_text=send)
+        contents: dict[str, dict[str, Any]] = {
+            "comfy.model_management": {
+                "get_torch_device": lambda: torch.device("meta"),
+                "should_use_fp16": lambda device: device.type == "meta",
+                "throw_exception_if_processing_interrupted": throw,
+            },
+            "comfy.utils": {"ProgressBar": ProgressBar},
+            "comfy.cli_args": {"args": self.args},
+            "folder_paths": {
+                "get_output_directory": lambda: str(self.root / "output"),
+                "get_input_directory": lambda: str(self.root / "input"),
+                "get_temp_directory": lambda: str(self.root / "temp"),
+                "models_dir": str(self.root / "models"),
+                "folder_names_and_paths": self.keys,
+                "get_folder_paths": lambda name: self.keys[name][0],
+            },
+            "server": {"PromptServer": types.SimpleNamespace(instance=instance)},
+        }
+        modules = {}
+        for name, content in contents.items():
+            modules[name] = types.ModuleType(name)
+            vars(modules[name]).update(content)
+        return modules
+
+
+@pytest.fixture
+def comfy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeComfy:
+    fake = FakeComfy(tmp_path)
+    for name, module in fake.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.chdir(tmp_path)
+    return fake
+
+
+# Device
+
+
+def test_device_headless(headless: host.Headless, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host.device() == torch.device("cpu")
+    assert not host.use_half(torch.device("cpu"))
+    assert host.use_half(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    headless.device = "auto"
+    assert host.device() == torch.device("cpu")
+    headless.device = "cuda"
+    with pytest.raises(InputError, match="finds no CUDA device; use cpu or auto"):
+        host.device()
+
+
+def test_device_in_comfyui(comfy: FakeComfy) -> None:
+    assert host.device() == torch.device("meta")
+    assert host.use_half(torch.device("meta"))
+
+
+# Progress
+
+
+def test_progress_headless_is_silent_unless_the_runner_shows_it(headless: host.Headless) -> None:
+    with host.progress(3, "work") as on_step:
+        on_step(1, 3, None)
+
+
+def test_progress_in_comfyui_shows_a_preview_about_every_second(
+    comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(host.time, "monotonic", lambda: now)
+    made = []
+
+    def preview() -> torch.Tensor:
+        made.append(now)
+        return torch.full((4, 6, 3), 2.0, requires_grad=True)
+
+    with host.progress(5, "work") as on_step:
+        for step, now in enumerate([100.0, 100.4, 101.1, 101.5, 102.3], 1):  # noqa: B007
+            on_step(step, 5, preview)
+    assert made == [100.0, 101.1, 102.3]
+    assert [(value, total) for value, total, _ in comfy.steps] == [(i, 5) for i in range(1, 6)]
+    kind, picture, side = comfy.steps[0][2]
+    assert (kind, picture.size, picture.getpixel((0, 0)), side) == ("JPEG", (6, 4), (255, 255, 255), 512)
+
+
+def test_cancelling_in_comfyui_ends_the_work(comfy: FakeComfy) -> None:
+    with pytest.raises(Interrupted), host.fitting(2, "work") as on_step:
+        on_step(1, 2, None)
+        comfy.cancelled = True
+        on_step(2, 2, None)
+    assert len(comfy.steps) == 1
+
+
+def test_fitting_allows_gradients_under_inference_mode(headless: host.Headless) -> None:
+    with torch.inference_mode():
+        given = torch.ones(2)
+        with host.fitting(1, "work"):
+            weight = torch.ones(2, requires_grad=True)
+            (weight * given.clone()).sum().backward()
+            assert weight.grad is not None
+        assert torch.is_inference_mode_enabled()
+
+
+def test_status_lines(headless: host.Headless) -> None:
+    heard: list[str] = []
+    headless.say = heard.append
+    host.say("step 3", "7")
+    assert heard == ["step 3"]
+
+
+def test_status_lines_in_comfyui(comfy: FakeComfy) -> None:
+    host.say("step 3", "7")
+    host.say("no node to show it on", None)
+    assert comfy.texts == [("step 3", "7")]
+
+
+# Paths
+
+
+def test_input_paths_headless(headless: host.Headless, tmp_path: Path) -> None:
+    assert host.input_path(" 'clip.mp4' ") == tmp_path / "clip.mp4"
+    assert host.input_path(str(tmp_path / "x.mp4")) == tmp_path / "x.mp4"
+    assert host.input_path("~/x.mp4") == Path.home() / "x.mp4"
+    assert host.input_path("x" * 5000) == tmp_path / ("x" * 5000)  # too long for a file system; reading will say so
+    for empty in ("", "  ", '""'):
+        with pytest.raises(InputError, match="path is empty; give a video file"):
+            host.input_path(empty)
+    with pytest.raises(InputError, match="zero character"):
+        host.input_path("a\0b")
+
+
+def test_input_paths_prefer_the_input_folder(comfy: FakeComfy, tmp_path: Path) -> None:
+    (tmp_path / "input" / "frames").mkdir(parents=True)
+    (tmp_path / "input" / "frames" / "0.png").touch()
+    (tmp_path / "here[1].mp4").touch()
+    assert host.input_path("frames/*.png") == tmp_path / "input" / "frames" / "*.png"
+    assert host.input_path("frames") == tmp_path / "input" / "frames"
+    assert host.input_path("here[1].mp4") == tmp_path / "here[1].mp4"
+    assert host.input_path("nowhere.mp4") == tmp_path / "input" / "nowhere.mp4"
+
+
+def test_output_paths_count_up(headless: host.Headless, tmp_path: Path) -> None:
+    assert host.output_path("clip") == tmp_path / "out" / "clip_00001"
+    assert host.output_path("clip") == tmp_path / "out" / "clip_00002"  # handed out, though nothing is written yet
+    assert host.output_path("sub\\deep/clip") == tmp_path / "out" / "sub" / "deep" / "clip_00001"
+    (tmp_path / "out" / "Clip_00041_.png").touch()
+    (tmp_path / "out" / "clip_00043").mkdir()
+    (tmp_path / "out" / "clipper_00099.mp4").touch()
+    assert host.output_path("clip") == tmp_path / "out" / "clip_00044"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "sentence"),
+    [
+        ("", "names no file"),
+        ("folder/", "names no file"),
+        ("/etc/clip", "outside the output folder"),
+        ("\\\\host\\share\\clip", "outside the output folder"),
+        ("C:\\clip", "outside the output folder"),
+        ("../clip", "outside the output folder"),
+        ("a/../../clip", "outside the output folder"),
+        ("link/clip", "outside the output folder .* through a link"),
+        ("a\nb", "control characters"),
+        ("x" * 300, "more than 200 bytes"),
+    ],
+)
+def test_output_paths_stay_inside(headless: host.Headless, tmp_path: Path, prefix: str, sentence: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=sentence):
+        host.output_path(prefix)
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_an_output_folder_that_cannot_be(headless: host.Headless, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(MediaError, match=r"the output folder .* cannot be used"):
+        host.output_path("clip")
+
+
+def test_folders(headless: host.Headless, tmp_path: Path) -> None:
+    assert host.output_folder() == tmp_path / "out"
+    assert host.temp_folder().is_dir()
+    assert host.weights_folders() == []
+
+
+def test_folders_in_comfyui(comfy: FakeComfy, tmp_path: Path) -> None:
+    assert host.output_folder() == tmp_path / "output"
+    assert host.temp_folder() == tmp_path / "temp"
+    assert host.weights_folders() == [tmp_path / "models" / "optical_flow"]
+    comfy.keys["optical_flow"] = ([str(tmp_path / "flow")], set())
+    assert host.weights_folders() == [tmp_path / "flow"]
+
+
+# Metadata
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_metadata(comfy: FakeComfy, disabled: bool) -> None:
+    comfy.args.disable_metadata = disabled
+    found = host.embed_metadata({"1": {}}, {"workflow": {"nodes": []}})
+    assert found == ({} if disabled else {"prompt": '{"1": {}}', "workflow": '{"nodes": []}'})
+
+
+def test_metadata_headless(headless: host.Headless) -> None:
+    assert host.embed_metadata(None, None) == {}
+    assert json.loads(host.embed_metadata({"1": {"x": "ü"}}, None)["prompt"]) == {"1": {"x": "ü"}}
