@@ -10,6 +10,7 @@ import glob
 import json
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +67,7 @@ class Headless:
     output_folder: Path = Path("output")
     input_folder: Path | None = None
     """Where relative input paths are looked up before the working folder."""
+    temp_folder: Path = Path(tempfile.gettempdir()) / "vdp"
     progress: Callable[[int, str], AbstractContextManager[OnStep]] = _quiet
     say: Callable[[str], None] = _to_stderr
 
@@ -196,10 +198,8 @@ def output_folder() -> Path:
 
 def temp_folder() -> Path:
     """The folder for files that need not outlive the program; it exists."""
-    import tempfile
-
     folder_paths = _comfy("folder_paths")
-    folder = Path(folder_paths.get_temp_directory()) if folder_paths else Path(tempfile.gettempdir()) / "vdp"
+    folder = Path(folder_paths.get_temp_directory()) if folder_paths else headless.temp_folder
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

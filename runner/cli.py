@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -139,20 +140,23 @@ def _run_there(
 
 
 @contextmanager
-def _headless(device: str, terminal: Terminal, output_dir: Path | None = None) -> Iterator[Any]:
+def _headless(device: str, terminal: Terminal, output_dir: Path = Path("output")) -> Iterator[Any]:
     """The nodes' host with these settings."""
-    from dataclasses import replace
-
     from ..nodes import host
 
     before = host.headless
-    host.headless = replace(before, device=device, progress=terminal.progress, say=terminal.say)
-    if output_dir is not None:
-        host.headless.output_folder = output_dir
-    try:
-        yield host
-    finally:
-        host.headless = before
+    with tempfile.TemporaryDirectory(prefix="vdp-") as temp_folder:
+        host.headless = host.Headless(
+            device=device,
+            output_folder=output_dir,
+            temp_folder=Path(temp_folder),
+            progress=terminal.progress,
+            say=terminal.say,
+        )
+        try:
+            yield host
+        finally:
+            host.headless = before
 
 
 @vdp.command()

@@ -270,7 +270,7 @@ async def _download(session: aiohttp.ClientSession, url: str, name: str, target:
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str, name: str, target: Path) -> None:
-    """Fetch a file, or a PNG sequence: a folder of 00000.png, 00001.png, ... (a server lists no folders)."""
+    """Fetch a file, or a PNG sequence: a folder of 00000.png, 00001.png, ... with its sound (a server lists none)."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as folder:
         part = Path(folder) / target.name
@@ -281,4 +281,5 @@ async def _fetch(session: aiohttp.ClientSession, url: str, name: str, target: Pa
                 count += 1
             if not count:
                 raise ServerFailed(f"the output {name} is no longer on the server")
+            await _download(session, url, f"{name}/audio.wav", part / "audio.wav")
         part.replace(target)

@@ -150,7 +150,7 @@ def test_outputs_are_fetched_and_numbers_read(fake: FakeServer, graph: Graph, tm
         "4": {"gifs": [{"filename": "a.gif", "subfolder": "x", "type": "output"}, {"filename": "t", "type": "temp"}]},
     }
     fake.files = {f"vdp.v2_00001/{i:05}.png": bytes([i]) for i in range(3)}
-    fake.files |= {"sub/vdp.v2_00001.mp4": b"film" * 100_000, "x/a.gif": b"gif"}
+    fake.files |= {"sub/vdp.v2_00001.mp4": b"film" * 100_000, "x/a.gif": b"gif", "vdp.v2_00001/audio.wav": b"wav"}
     result = server.run(fake.url, graph, tmp_path, progress)
     assert shown == ["Clip (Number) of 2", "1/2", "2/2", "Result (SaveFrames) of 1", "1/1"]
     assert [Path(path).relative_to(tmp_path).as_posix() for path in result.outputs] == [
@@ -159,7 +159,8 @@ def test_outputs_are_fetched_and_numbers_read(fake: FakeServer, graph: Graph, tm
         "x/a.gif",
     ]
     assert Path(result.outputs[0]).read_bytes() == fake.files["sub/vdp.v2_00001.mp4"]
-    assert sorted(path.name for path in Path(result.outputs[1]).iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    names = sorted(path.name for path in Path(result.outputs[1]).iterdir())
+    assert names == ["00000.png", "00001.png", "00002.png", "audio.wav"]
     assert (result.numbers, result.device) == ({"psnr": 31.5}, "cpu")
     assert fake.queued[0]["prompt"]["2"]["inputs"] == {"number": ["1", 0]}
     again = server.run(fake.url, graph, tmp_path, progress)
