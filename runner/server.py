@@ -141,11 +141,11 @@ def _sentence(graph: Graph, key: str, error: Mapping[str, Any]) -> str:
     return f"{graph.nodes.get(key, key)}: {_joined([error.get('message'), error.get('details')])}"
 
 
-async def _follow(socket: AsyncIterable[aiohttp.WSMessage], prompt: str, graph: Graph, progress: Progress) -> None:
+async def _follow(socket: AsyncIterable[Any], prompt: str, graph: Graph, progress: Progress) -> None:
     """Show progress until the graph is done."""
     with ExitStack() as shown:
         current: tuple[str, Callable[..., None]] | None = None
-        async for message in socket:
+        async for message in socket:  # aiohttp.WSMessage, whose type varies with its version
             if message.type is not aiohttp.WSMsgType.TEXT:
                 continue  # preview pictures
             event = json.loads(message.data)
