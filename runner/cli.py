@@ -20,7 +20,7 @@ from .terminal import Terminal
 from .types import Graph, GraphError, InputSpec, NodeSpec, RunResult, Specs
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
 __all__ = ["main"]
 
@@ -246,38 +246,19 @@ def demo(output_dir: Path, device: str, quiet: bool) -> None:
 @QUIET
 def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: bool) -> None:
     """Compare a clip with its reference and print PSNR, SSIM, warping error (and IoU of masks) as JSON."""
-    from ..vdp_core import flow, metrics, video
-    from ..vdp_core.errors import InputError
+    from ..vdp_core import metrics, video
 
-    if (mask is None) != (ref_mask is None):
-        raise click.UsageError("--mask and --ref-mask belong together")
-    terminal = Terminal(quiet=quiet)
-    with _headless("cpu", terminal) as host:
+    with _headless("cpu", Terminal(quiet=quiet)) as host:
 
-        def frames(path: str) -> torch.Tensor:
-            return video.read_clip(host.input_path(path)).frames
+        def frames(path: str) -> Tensor:
+            with host.progress(1, f"reading {path}") as on_step:
+                return video.read_clip(host.input_path(path), on_step=on_step).frames
 
-        def selected(path: str | None) -> torch.Tensor | None:
+        def selected(path: str | None) -> Tensor | None:
             return None if path is None else frames(path).mean(dim=-1)
 
-        result, truth = frames(pred), frames(ref)
-        if result.shape != truth.shape:
-            raise InputError(
-                f"{pred} is {_size(result)} and {ref} is {_size(truth)}; both must have the same frames and size"
-            )
-        motion = None
-        if len(truth) > 1:
-            with terminal.progress(len(truth) - 1, "flow of the reference") as on_step:
-                # DIS needs no weights, so the figure is the same on every machine.
-                motion = flow.estimate_flow(truth, model="dis", on_step=on_step)
-        found = metrics.measure(result, truth, mask=selected(mask), ref_mask=selected(ref_mask), flow=motion)
-    finite = {name: value if abs(value) < float("inf") else None for name, value in found.items()}
-    click.echo(json.dumps(finite))
-
-
-def _size(frames: torch.Tensor) -> str:
-    count, height, width, _ = frames.shape
-    return f"{count} frames of {width}x{height}"
+        found = metrics.measure(frames(pred), frames(ref), mask=selected(mask), ref_mask=selected(ref_mask))
+    click.echo(json.dumps(found))
 
 
 # Ends of a run

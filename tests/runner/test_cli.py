@@ -170,3 +170,43 @@ def test_progress_at_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch:
         on_step(1, 2, None)
         on_step(4, 4, None)  # the total may turn out larger
     assert "4/4" in capsys.readouterr().err
+
+
+# Measuring
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Folders of two 16x16 pictures: grey, the same a shade lighter, and one that is half white."""
+    from PIL import Image
+
+    for name, values in {"grey": (100, 100), "lighter": (110, 110), "half": (0, 255), "all": (255, 255)}.items():
+        (tmp_path / name).mkdir()
+        for index, value in enumerate(values):
+            Image.new("RGB", (16, 16), (value,) * 3).save(tmp_path / name / f"{index:05}.png")
+    return tmp_path
+
+
+def test_measure(vdp: Vdp, pictures: Path) -> None:
+    code, out, err = vdp("measure", "lighter", "grey", "--mask", "half", "--ref-mask", "all", "--quiet")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["psnr"] == pytest.approx(28.13, abs=0.01)  # 20 log10(255 / 10)
+    assert found["iou"] == 0.5  # the first picture's mask is empty, the second's whole
+    assert found["warping_error"] == pytest.approx(0.0, abs=1e-6)
+    assert 0.9 < found["ssim"] < 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["grey", "none.mp4"], 1, "none.mp4"),
+        (["grey"], 2, "Missing argument 'REF'"),
+        (["grey", "grey", "--mask", "half"], 1, "reference mask: none was given"),
+    ],
+)
+def test_measuring_what_cannot_be(vdp: Vdp, pictures: Path, arguments: list[str], code: int, sentence: str) -> None:
+    found, out, err = vdp("measure", *arguments, "--quiet")
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert "Traceback" not in err

@@ -1,0 +1,194 @@
+"""Every shipped workflow opens in the editor and runs headless: its file is sound, complete, and passes ``check``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from comfyui_vdp.runner import cli
+from comfyui_vdp.runner.graph import check, check_files, load
+from comfyui_vdp.runner.specs import local_specs
+from comfyui_vdp.vdp_core import video
+
+FOLDER = Path(__file__).parents[2] / "workflows"
+FILES = sorted(FOLDER.glob("*.json"))
+TITLES = {
+    "Clip": "LoadFrames",
+    "Reference": "LoadFrames",
+    "Mask": "LoadFrames",
+    "Background": "LoadFrames",
+    "Optimize": "VDPOptimize",
+    "Result": "SaveFrames",
+    "Matte": "SaveFrames",
+}
+
+every_workflow = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def nodes_of(path: Path) -> list[dict[str, Any]]:
+    return [node for node in json.loads(path.read_text())["nodes"] if node["type"] != "MarkdownNote"]
+
+
+@every_workflow
+def test_the_graph_is_sound(path: Path) -> None:
+    specs = local_specs()
+    graph = load(path, specs)
+    assert check(graph, specs) == []
+    # The default paths lead nowhere, so that nobody relights a clip unasked.
+    assert check_files(graph, specs)
+
+
+@every_workflow
+def test_the_titles_are_the_agreed_ones(path: Path) -> None:
+    titles = {node["title"]: node["type"] for node in nodes_of(path)}
+    assert {"Clip", "Optimize", "Result"} <= set(titles)
+    assert all(TITLES.get(title, kind) == kind for title, kind in titles.items())
+
+
+@every_workflow
+def test_it_is_saved_as_the_editor_would(path: Path) -> None:
+    specs = local_specs()
+    for node in nodes_of(path):
+        spec = specs[node["type"]]
+        sockets = [entry.name for entry in spec.inputs.values() if not entry.is_widget]
+        widgets = [entry for entry in spec.inputs.values() if entry.is_widget]
+        assert [entry["name"] for entry in node["inputs"]] == sockets + [entry.name for entry in widgets]
+        assert [entry["type"] for entry in node["outputs"]] == list(spec.output_types)
+        assert [entry["name"] for entry in node["outputs"]] == list(spec.output_names)
+        seeds = sum(bool(entry.options.get("control_after_generate")) for entry in widgets)
+        assert len(node["widgets_values"]) == len(widgets) + seeds
+
+
+@every_workflow
+def test_links_agree_at_both_ends(path: Path) -> None:
+    workflow = json.loads(path.read_text())
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    assert workflow["last_node_id"] == max(nodes)
+    assert workflow["last_link_id"] == max(link[0] for link in workflow["links"])
+    for link, origin, origin_slot, target, target_slot, kind in workflow["links"]:
+        assert link in nodes[origin]["outputs"][origin_slot]["links"]
+        assert nodes[origin]["outputs"][origin_slot]["type"] == kind
+        assert nodes[target]["inputs"][target_slot]["link"] == link
+        assert nodes[target]["inputs"][target_slot]["type"] == kind
+    ends = [entry["link"] for node in workflow["nodes"] for entry in node["inputs"] if entry["link"] is not None]
+    assert sorted(ends) == sorted(link[0] for link in workflow["links"])
+
+
+@every_workflow
+def test_no_two_nodes_overlap_and_groups_hold_them(path: Path) -> None:
+    workflow = json.loads(path.read_text())
+    boxes = [
+        (*node["pos"], node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1]) for node in nodes_of(path)
+    ]
+    for index, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[index + 1 :]:
+            assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+        assert any(
+            x <= left and y <= top and right <= x + width and bottom <= y + height
+            for x, y, width, height in (group["bounding"] for group in workflow["groups"])
+        )
+
+
+# Runs on small clips
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Six dark frames of 96x64 with a second of sound, at 12 frames a second."""
+    across = torch.linspace(0.0, 0.3, 96).expand(64, 96)
+    frames = torch.stack([torch.roll(across, 2 * i, dims=1) for i in range(6)])[..., None].expand(-1, -1, -1, 3)
+    audio = {"waveform": torch.zeros(1, 1, 16_000), "sample_rate": 16_000}
+    return video.write_clip(tmp_path / "clip", frames.contiguous(), fps=12, audio=audio)
+
+
+def run(path: Path, output: Path, *settings: str) -> list[str]:
+    pairs = [part for setting in settings for part in ("--set", setting)]
+    return ["run", str(path), "--output-dir", str(output), "--device", "cpu", "--quiet", *pairs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mp4", "png"])
+def test_relight_keeps_length_rate_and_sound(
+    clip: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"Clip.path={clip}", "Optimize.preset=fast", "Flow.model=dis", f"Result.format={kind}"]
+    assert cli.main(run(FOLDER / "relight.json", tmp_path / "out", *settings)) == 0
+    (output,) = json.loads(capsys.readouterr().out)["outputs"]
+    result = video.read_clip(output)
+    assert result.frames.shape == (6, 64, 96, 3)
+    assert result.frames.mean() > 0.15  # the mean of the dark clip
+    if kind == "mp4":
+        assert result.fps == 12
+        assert result.audio is not None
+
+
+@pytest.mark.slow
+def test_the_clip_follows_one_graded_still(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = video.read_clip(clip).frames
+    graded = (source * 2.0).clamp(0.0, 1.0)
+    still = video.write_clip(tmp_path / "still", graded[:1], fps=1, format="png") / "00000.png"
+    settings = [f"Clip.path={clip}", f"Reference.path={still}", "Optimize.preset=fast", "Flow.model=dis"]
+    path = FOLDER / "relight_to_reference.json"
+    assert cli.main(run(path, tmp_path / "out", *settings, "Result.format=png")) == 0
+    (output,) = json.loads(capsys.readouterr().out)["outputs"]
+    result = video.read_clip(output).frames
+    assert (result - graded).abs().mean() < 0.5 * (source - graded).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["Clip.path=nowhere.mp4"], "vdp: Clip (LoadFrames): path: there is no such file or folder"),
+        (["Clip.path="], "vdp: Clip (LoadFrames): path is empty; give a video file"),
+        (["Clip.count=1"], "got 1 frame, motion needs at least two frames"),
+        (["Clip.start=100"], "vdp: Clip (LoadFrames): "),
+        (["Optimize.steps=-1"], "vdp: Optimize (VDPOptimize): steps must be a whole number from 0"),
+        (
+            ["Result.format=avi"],
+            "vdp: Result (SaveFrames): format must be one of mp4, webm, prores4444, png, got 'avi'",
+        ),
+        (["Result.quality=high"], "vdp: Result (SaveFrames): quality must be a whole number from 1 to 100, got 'high'"),
+    ],
+)
+def test_bad_input_gets_a_sentence(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: list[str], sentence: str
+) -> None:
+    arguments = run(FOLDER / "relight.json", tmp_path / "out", f"Clip.path={clip}", "Flow.model=dis", *settings)
+    assert cli.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list((tmp_path / "out").rglob("*.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_leaves_no_half_file(clip: Path, tmp_path: Path, name: str) -> None:
+    program = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main(sys.argv[1:]))"
+    settings = [f"Clip.path={clip}", "Optimize.preset=paper", "Optimize.steps=10000", "Flow.model=dis"]
+    arguments = run(FOLDER / "relight.json", tmp_path / "out", *settings)
+    arguments.remove("--quiet")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while "RAFTFlow" not in process.stderr.readline():  # it runs now, and fits next
+        assert process.poll() is None
+    time.sleep(1.0)
+    os.kill(process.pid, getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err.strip().endswith("vdp: interrupted")
+    assert not list((tmp_path / "out").rglob("*"))
