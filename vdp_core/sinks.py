@@ -82,7 +82,8 @@ def whole(target: Path) -> Iterator[Path]:
             target.rmdir()
         partial.replace(target)
     except BaseException as error:
-        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong is being said already
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
         if isinstance(error, VDPError) or not isinstance(error, (OSError, av.error.FFmpegError)):
             raise
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)

@@ -454,8 +454,9 @@ def _opened(path: Path) -> Iterator[Any]:
     except av.error.FFmpegError as error:
         if isinstance(error, PermissionError):
             raise MediaError(f"{path}: cannot be read (permission denied)") from error
-        what = "is empty" if path.is_file() and path.stat().st_size == 0 else "is not a video that can be read"
-        raise MediaError(f"{path}: {what}, or is damaged ({error.strerror})") from error
+        if path.stat().st_size == 0:
+            raise MediaError(f"{path}: the file is empty") from error
+        raise MediaError(f"{path}: is not a video that can be read, or is damaged ({error.strerror})") from error
     with container:
         yield container
 

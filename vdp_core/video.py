@@ -282,52 +282,48 @@ def write_clip(
 
 def _pieces(frames: Tensor | Iterable[Tensor], alpha: Tensor | None) -> Iterator[Piece]:
     """Cut a clip into pieces of _CHUNK frames, checked and as float32, without copying the whole of it."""
-    chunks: Iterable[Tensor]
-    if isinstance(frames, Tensor):
-        check_frames(frames[:1])  # the shape, before the first piece is asked for
-        if frames.dtype.is_floating_point:
-            _check_finite(frames, 0)
-        chunks = (frames,)
-    else:
-        chunks = frames
-    matte: Tensor | None = None
+    count = len(frames) if isinstance(frames, Tensor) and frames.ndim else None
+    mattes: Tensor | None = None
     done, size = 0, (0, 0)
-    for chunk in chunks:
-        count = len(frames) if isinstance(frames, Tensor) else None
+    for chunk in (frames,) if isinstance(frames, Tensor) else frames:
+        _check_chunk(chunk, done)
+        if done and tuple(chunk.shape[1:3]) != size:
+            raise ShapeError(
+                f"frames: frame {done} is {chunk.shape[2]}x{chunk.shape[1]} pixels, those before are "
+                f"{size[1]}x{size[0]}; all frames of a clip must have one size"
+            )
         if done == 0 and alpha is not None:
-            matte = check_mask(alpha, "alpha", count=count, size=(chunk.shape[1], chunk.shape[2]))
-            matte = None if bool((matte == 1.0).all()) else matte
+            mattes = check_mask(alpha, "alpha", count=count, size=(chunk.shape[1], chunk.shape[2]))
+            mattes = None if bool((mattes == 1.0).all()) else mattes
+        size = (chunk.shape[1], chunk.shape[2])
         for part in chunk.split(_CHUNK):
-            if not isinstance(frames, Tensor):
-                check_frames(part[:1])
-                _check_finite(part, done)
-            colour = check_frames(part).detach().cpu().numpy()
-            if done and colour.shape[1:3] != size:
-                raise ShapeError(
-                    f"frames: frame {done} is {colour.shape[2]}x{colour.shape[1]} pixels, those before are "
-                    f"{size[1]}x{size[0]}; all frames of a clip must have one size"
-                )
-            size = colour.shape[1:3]
-            see_through = part[..., 3] if part.shape[-1] == 4 and alpha is None else None
-            if matte is not None:
-                if len(matte) not in (1, count or len(matte)) or done + len(part) > len(matte) > 1:
-                    raise ShapeError(f"alpha: got {len(matte)} masks for more frames; give one mask or one per frame")
-                see_through = matte[done : done + len(part)] if len(matte) > 1 else matte.expand(len(part), -1, -1)
+            matte = part[..., 3].float().clamp(0.0, 1.0) if part.shape[-1] == 4 and alpha is None else None
+            if mattes is not None:
+                if done + len(part) > len(mattes) > 1:
+                    raise ShapeError(
+                        f"alpha: got {len(mattes)} masks for more frames than that; give one mask or one per frame"
+                    )
+                matte = mattes[done : done + len(part)] if len(mattes) > 1 else mattes.expand(len(part), -1, -1)
             yield Piece(
-                np.ascontiguousarray(colour),
-                None if see_through is None else see_through.detach().float().clamp(0.0, 1.0).cpu().numpy(),
+                np.ascontiguousarray(check_frames(part).detach().cpu().numpy()),
+                None if matte is None else matte.detach().cpu().numpy(),
             )
             done += len(part)
 
 
-def _check_finite(frames: Tensor, before: int) -> None:
-    for index, frame in enumerate(frames):
+def _check_chunk(chunk: Tensor, before: int) -> None:
+    """Refuse what check_frames refuses, frames being numbered through the whole clip, and without a copy."""
+    if not isinstance(chunk, Tensor) or chunk.ndim != 4 or len(chunk) == 0 or not chunk.is_floating_point():
+        check_frames(chunk)  # which raises, and says why
+    for index, frame in enumerate(chunk):
         if not all(math.isfinite(float(value)) for value in frame.aminmax()):
             raise InputError(f"frames: frame {before + index} holds NaN or infinite values")
 
 
 def _check_sound(audio: Mapping[str, Any]) -> tuple[NDArray[np.float32], int] | None:
     """Samples ``(C, N)`` and rate of an AUDIO dict, or None when it holds no sample."""
+    if not isinstance(audio, Mapping) or not {"waveform", "sample_rate"} <= set(audio):
+        raise InputError("audio: expected a dict with waveform and sample_rate")
     wave, rate = audio["waveform"], int(audio["sample_rate"])
     if not isinstance(wave, Tensor) or wave.ndim != 3 or wave.shape[0] < 1:
         raise ShapeError(f"audio: expected a waveform of shape (1, C, N), got {getattr(wave, 'shape', type(wave))}")

@@ -103,12 +103,10 @@ def _resize_chroma(plane: Array, width: int, height: int, *, luma: tuple[int, in
     rows, columns = plane.shape
     across, down = round(luma[0] / columns), round(luma[1] / rows)  # luma samples per chroma sample; odd sizes round
     shift = (across - 1) / (2 * across) if left else 0.0  # how far left of its cell's centre a sample sits
-    if width < columns or height < rows:
+    if width <= columns and height <= rows:
         if shift:
             plane = _read_at(plane, (1.0, shift), (1.0, 0.0), (columns, rows))
         return average_over_areas(plane, width, height)
-    if (columns, rows) == (width, height):
-        return plane
     # Grid position X is luma position (X + 0.5) * luma / width - 0.5, and that divided by across for chroma.
     scale_x, scale_y = luma[0] / (width * across), luma[1] / (height * down)
     return _read_at(plane, (scale_x, 0.5 * scale_x - 0.5 + shift), (scale_y, 0.5 * scale_y - 0.5), (width, height))

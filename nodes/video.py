@@ -1,0 +1,246 @@
+"""Video in and out: LoadFrames and SaveFrames."""
+
+from __future__ import annotations
+
+import glob
+from typing import TYPE_CHECKING, Any
+
+from . import host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+PREVIEW_SIDE = 512  # pixels; the long side of the mp4 that stands in for what browsers cannot play
+
+
+class LoadFrames:
+    """Read a video, a folder of pictures or a glob."""
+
+    CATEGORY = "VDP/video"
+    DESCRIPTION = (
+        "Reads a video (mp4, mov, webm, mkv, gif, ...), a folder of pictures in natural order, or a glob such as "
+        "frames/*.png, as frames with their alpha, sound and exact rate."
+    )
+    SEARCH_ALIASES = ["load video", "read video", "image sequence", "video loader", "import video"]
+    FUNCTION = "load"
+    RETURN_TYPES = ("IMAGE", "MASK", "AUDIO", "FLOAT", "INT")
+    RETURN_NAMES = ("frames", "alpha", "audio", "fps", "frame_count")
+    OUTPUT_TOOLTIPS = (
+        "The frames taken.",
+        "Opacity, 1 = opaque; all ones when the source holds no alpha.",
+        "The sound that belongs to the frames taken; nothing when the source is silent.",
+        "Rate of the frames taken: the source's, divided by every_nth.",
+        "How many frames were taken.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "path": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "A video file, a folder of pictures, or a glob. A relative path is looked up in "
+                        "the input folder first, then where the program was started.",
+                    },
+                ),
+                "start": (
+                    "INT",
+                    {"default": 0, "min": 0, "max": 10_000_000, "tooltip": "Frames to leave out at the beginning."},
+                ),
+                "count": (
+                    "INT",
+                    {"default": 0, "min": 0, "max": 10_000_000, "tooltip": "Most frames to take; 0 takes all."},
+                ),
+                "every_nth": (
+                    "INT",
+                    {
+                        "default": 1,
+                        "min": 1,
+                        "max": 10_000,
+                        "tooltip": "Take one frame of this many; the rate is divided by it, so that the speed stays.",
+                    },
+                ),
+                "max_side": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 32_768,
+                        "tooltip": "Largest width or height in pixels; larger frames are scaled down while reading, "
+                        "keeping their shape. 0 leaves them as they are.",
+                    },
+                ),
+            }
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, path: str | None) -> bool | str:
+        """Say before anything runs that a typed path leads nowhere; a linked one is None here and known later."""
+        if path is None:
+            return True
+        try:
+            found = host.input_path(path)
+        except ValueError as error:
+            return str(error)
+        if found.exists() or glob.glob(str(found), recursive=True):  # noqa: PTH207 (takes absolute patterns)
+            return True
+        return f"path: there is no such file or folder: {found}"
+
+    @classmethod
+    def IS_CHANGED(cls, path: str, **_: object) -> str:
+        from ..vdp_core import video
+
+        return video.fingerprint(host.input_path(path))
+
+    def load(
+        self, path: str, start: int = 0, count: int = 0, every_nth: int = 1, max_side: int = 0
+    ) -> tuple[Tensor, Tensor, dict[str, Any] | None, float, int]:
+        from ..vdp_core import video
+
+        with host.progress(count or 1, "Reading frames") as on_step:
+            clip = video.read_clip(
+                host.input_path(path),
+                start=start,
+                count=count,
+                every_nth=every_nth,
+                max_side=max_side,
+                on_step=on_step,
+            )
+        return clip.frames, clip.alpha, clip.audio, float(clip.fps), len(clip.frames)
+
+
+class SaveFrames:
+    """Write frames to a video or a PNG sequence."""
+
+    CATEGORY = "VDP/video"
+    DESCRIPTION = (
+        "Writes frames to an H.264 mp4, a VP9 webm (with alpha), a ProRes 4444 mov (with alpha, for editing) or a PNG "
+        "sequence (exact, with alpha), with sound. A file appears whole or not at all."
+    )
+    SEARCH_ALIASES = ["save video", "export video", "video combine", "write video", "image sequence", "prores"]
+    FUNCTION = "save"
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "frames": ("IMAGE", {"tooltip": "The frames to write."}),
+                "filename_prefix": (
+                    "STRING",
+                    {
+                        "default": "vdp",
+                        "tooltip": "Name in the output folder, sub-folders allowed; a number is added.",
+                    },
+                ),
+                "format": (
+                    ["mp4", "webm", "prores4444", "png"],
+                    {
+                        "default": "mp4",
+                        "tooltip": "mp4: plays everywhere, no alpha. webm: for the web, alpha. prores4444: for "
+                        "editing, 10 bit, alpha, large. png: a folder of pictures, exact, alpha.",
+                    },
+                ),
+                "fps": (
+                    "FLOAT",
+                    {
+                        "default": 24.0,
+                        "min": 0.01,
+                        "max": 1000.0,
+                        "step": 0.001,
+                        "round": False,
+                        "tooltip": "Frames a second; 23.976, 29.97 and 59.94 become the exact broadcast rates.",
+                    },
+                ),
+                "quality": (
+                    "INT",
+                    {
+                        "default": 80,
+                        "min": 1,
+                        "max": 100,
+                        "tooltip": "For mp4 and webm: 80 is visually near lossless, 50 is small. ProRes and PNG have "
+                        "one quality.",
+                    },
+                ),
+            },
+            "optional": {
+                "alpha": (
+                    "MASK",
+                    {"tooltip": "Opacity, 1 = opaque; one mask for all frames or one each. mp4 cannot hold it."},
+                ),
+                "audio": ("AUDIO", {"tooltip": "Sound, cut where the frames end."}),
+            },
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
+
+    def save(
+        self,
+        frames: Tensor,
+        filename_prefix: str = "vdp",
+        format: str = "mp4",
+        fps: float = 24.0,
+        quality: int = 80,
+        alpha: Tensor | None = None,
+        audio: dict[str, Any] | None = None,
+        prompt: object = None,
+        extra_pnginfo: object = None,
+    ) -> dict[str, Any]:
+        from ..vdp_core import video
+
+        with host.progress(len(frames), "Writing frames") as on_step:
+            path = video.write_clip(
+                host.output_path(filename_prefix),
+                frames,
+                fps=fps,
+                format=format,
+                quality=quality,
+                alpha=alpha,
+                audio=audio,
+                metadata=host.embed_metadata(prompt, extra_pnginfo),
+                on_step=on_step,
+            )
+        written = path.relative_to(host.output_folder())
+        if format in ("mp4", "webm"):
+            shown = {"filename": path.name, "subfolder": "/".join(written.parent.parts), "type": "output"}
+        else:
+            preview = self._write_preview(path, frames, fps, alpha, audio)
+            shown = {"filename": preview.name, "subfolder": "", "type": "temp"}
+        return {
+            "ui": {"images": [shown], "animated": (True,), "vdp_outputs": [written.as_posix()]},
+            "result": (),
+        }
+
+    @staticmethod
+    def _write_preview(
+        path: Path, frames: Tensor, fps: float, alpha: Tensor | None, audio: dict[str, Any] | None
+    ) -> Path:
+        """A small mp4 in the temp folder, over black where there is alpha, for the node to play."""
+        import uuid
+
+        from ..vdp_core import video
+
+        target = host.temp_folder() / f"{path.stem}_{uuid.uuid4().hex[:8]}"
+        return video.write_clip(target, _small(frames, alpha), fps=fps, quality=60, audio=audio)
+
+
+def _small(frames: Tensor, alpha: Tensor | None, chunk: int = 8) -> Iterator[Tensor]:
+    """Frames averaged down to PREVIEW_SIDE, a few at a time, multiplied by their alpha."""
+    from torch.nn.functional import interpolate
+
+    scale = min(1.0, PREVIEW_SIDE / max(frames.shape[1:3]))
+    size = [max(1, round(side * scale)) for side in frames.shape[1:3]]
+    for first in range(0, len(frames), chunk):
+        part = frames[first : first + chunk]
+        colour = part[..., :3].float()
+        if alpha is not None:
+            mattes = alpha if alpha.ndim == 3 else alpha.reshape(-1, *alpha.shape[-2:])
+            colour = colour * (mattes[first : first + chunk] if len(mattes) > 1 else mattes)[..., None]
+        elif part.shape[-1] == 4:
+            colour = colour * part[..., 3:]
+        yield interpolate(colour.movedim(-1, 1), size=size, mode="area").movedim(1, -1)

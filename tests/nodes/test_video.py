@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from PIL import Image
+
+from comfyui_vdp.nodes import host
+from comfyui_vdp.nodes.video import LoadFrames, SaveFrames
+from comfyui_vdp.vdp_core import video
+from comfyui_vdp.vdp_core.errors import InputError
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Output and temp folders of this test's own."""
+    monkeypatch.setattr(host.headless, "output_folder", tmp_path / "out")
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setattr(host, "temp_folder", lambda: tmp_path / "temp")
+    return tmp_path
+
+
+def clip(count: int = 5, height: int = 30, width: int = 40) -> torch.Tensor:
+    return torch.rand(count, 1, 1, 3, generator=torch.Generator().manual_seed(0)).expand(count, height, width, 3)
+
+
+def test_widgets_keep_their_order():
+    # saved workflows hold widget values by position: new widgets go last
+    load = LoadFrames.INPUT_TYPES()["required"]
+    assert list(load) == ["path", "start", "count", "every_nth", "max_side"]
+    save = SaveFrames.INPUT_TYPES()
+    assert list(save["required"]) == ["frames", "filename_prefix", "format", "fps", "quality"]
+    assert list(save["optional"]) == ["alpha", "audio"]
+    assert save["required"]["format"][0] == list(video.FORMATS)
+    for node in (LoadFrames, SaveFrames):
+        inputs = node.INPUT_TYPES()
+        options = [spec[1] for family in ("required", "optional") for spec in inputs.get(family, {}).values()]
+        assert all(option["tooltip"] for option in options)
+
+
+@pytest.mark.parametrize("name", video.FORMATS)
+def test_save_then_load(folders, name):
+    saved = SaveFrames().save(clip(), "shots/a", format=name, fps=29.97)
+    (written,) = saved["ui"]["vdp_outputs"]
+    path = folders / "out" / written
+    assert path.exists()
+    assert written.startswith("shots/a")
+    frames, alpha, audio, fps, count = LoadFrames().load(str(path))
+    assert frames.shape == (5, 30, 40, 3)
+    assert alpha.shape == (5, 30, 40)
+    assert audio is None
+    assert fps == 30000 / 1001
+    assert count == 5
+    assert [p for p in path.parent.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("name", video.FORMATS)
+def test_the_node_has_something_to_play(folders, name):
+    alpha = None if name == "mp4" else torch.zeros(30, 40)
+    ui = SaveFrames().save(clip(), "a", format=name, alpha=alpha)["ui"]
+    (shown,) = ui["images"]
+    assert ui["animated"] == (True,)
+    root = {"output": folders / "out", "temp": folders / "temp"}[shown["type"]]
+    path = root / shown["subfolder"] / shown["filename"]
+    assert path.suffix == {"mp4": ".mp4", "webm": ".webm"}.get(name, ".mp4")
+    assert (shown["type"] == "temp") == (name in ("prores4444", "png"))
+    frames = video.read_clip(path).frames
+    assert len(frames) == 5
+    if shown["type"] == "temp":
+        assert frames.max() < 0.02  # over black where it is transparent
+
+
+def test_preview_of_large_frames_is_small(folders):
+    ui = SaveFrames().save(torch.rand(2, 600, 1100, 3), "a", format="png")["ui"]
+    frames = video.read_clip(folders / "temp" / ui["images"][0]["filename"]).frames
+    assert frames.shape == (2, 279, 512, 3)
+
+
+def test_graph_is_written_into_the_file(folders):
+    prompt, extra = {"1": {"class_type": "LoadFrames"}}, {"workflow": {"nodes": []}}
+    for name in ("mp4", "png"):
+        (written,) = SaveFrames().save(clip(), "g", format=name, prompt=prompt, extra_pnginfo=extra)["ui"][
+            "vdp_outputs"
+        ]
+        path = folders / "out" / written
+        if name == "mp4":
+            with av.open(str(path)) as container:
+                tags = dict(container.metadata)
+        else:
+            tags = Image.open(path / "00000.png").text
+        assert tags["prompt"] == '{"1": {"class_type": "LoadFrames"}}'
+        assert tags["workflow"] == '{"nodes": []}'
+
+
+def test_part_and_alpha_and_sound(folders):
+    sound = {"waveform": torch.rand(1, 2, 48_000) - 0.5, "sample_rate": 48_000}
+    alpha = torch.linspace(0, 1, 12)[:, None, None].expand(12, 30, 40)
+    saved = SaveFrames().save(clip(12), "a", format="prores4444", fps=24.0, alpha=alpha, audio=sound)
+    path = folders / "out" / saved["ui"]["vdp_outputs"][0]
+    frames, matte, audio, fps, count = LoadFrames().load(str(path), start=2, count=4, every_nth=2, max_side=20)
+    assert frames.shape == (4, 15, 20, 3)
+    assert (count, fps) == (4, 12.0)
+    assert (matte[:, 0, 0] - alpha[2:10:2, 0, 0]).abs().max() < 0.002
+    assert audio["waveform"].shape == (1, 2, 16_000)
+
+
+def test_a_path_is_checked_before_anything_runs(tmp_path):
+    assert LoadFrames.VALIDATE_INPUTS(None) is True  # linked, known later
+    (tmp_path / "a.png").touch()
+    assert LoadFrames.VALIDATE_INPUTS(str(tmp_path)) is True
+    assert LoadFrames.VALIDATE_INPUTS(str(tmp_path / "*.png")) is True
+    assert "there is no such file or folder" in str(LoadFrames.VALIDATE_INPUTS(str(tmp_path / "b.png")))
+    assert "there is no such file or folder" in str(LoadFrames.VALIDATE_INPUTS(str(tmp_path / "*.jpg")))
+    assert "empty" in str(LoadFrames.VALIDATE_INPUTS("  "))
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    path = video.write_clip(tmp_path / "a", clip(), fps=24)
+    before = LoadFrames.IS_CHANGED(path=str(path), start=0)
+    assert LoadFrames.IS_CHANGED(path=str(path), start=0) == before
+    video.write_clip(tmp_path / "a", clip(7), fps=24)
+    assert LoadFrames.IS_CHANGED(path=str(path), start=0) != before
+
+
+def test_a_prefix_stays_inside_the_output_folder(folders):
+    with pytest.raises(InputError):
+        SaveFrames().save(clip(), "../a")
+    assert not Path(folders / "a_00001.mp4").exists()
