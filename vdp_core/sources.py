@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, partial
@@ -206,7 +206,6 @@ class PictureFiles:
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         self._files = files
         first = _read_picture(files[0])
-        self._folder = files[0].parent
         self.info = ClipInfo(
             path=path,
             width=first.shape[1],
@@ -220,9 +219,7 @@ class PictureFiles:
 
     def _rate(self) -> Fraction:
         """What write_clip noted in the first picture, else PICTURE_RATE."""
-        from PIL import Image
-
-        with Image.open(self._files[0]) as picture:
+        with _open_picture_header(self._files[0]) as picture:
             text = picture.info.get(RATE_KEY, "")
         return Fraction(text) if re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", str(text)) else PICTURE_RATE
 
@@ -321,6 +318,7 @@ class VideoFile:
             seconds = container.duration / 1_000_000 if container.duration else 0.0
             sizes = re.fullmatch(r"(\d+)x(\d+)", _tag(container.metadata, SIZE_KEY))
             has_audio = _audio_stream(container) is not None
+            transfer = stream.codec_context.color_trc
             self._time_base = stream.time_base
             first = next(self._decoded(container, stream), None)
         if first is None:
@@ -350,7 +348,7 @@ class VideoFile:
             has_alpha=self._decoder is not None or any(part.is_alpha for part in components),
             bit_depth=max(part.bits for part in components),
         )
-        if first.color_trc in (16, 18):
+        if transfer in (16, 18):
             _log.warning("%s: is high dynamic range (PQ or HLG); its values are taken as they are", path)
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
@@ -393,6 +391,8 @@ class VideoFile:
 
     def _from(self, start: int) -> Iterator[av.VideoFrame]:
         """Frames from the ``start``-th on, by the nearest way that is sure to be exact."""
+        import av
+
         if start >= _SEEK_FROM and self._codec in _INDEXED_CODECS:
             times = self._times
             known = sorted(time for time in times if time is not None)
@@ -400,7 +400,8 @@ class VideoFile:
                 target = known[start]
                 with _opened(self._path) as container:
                     stream = _video_stream(container, self._path)
-                    container.seek(target, stream=stream)
+                    with suppress(av.error.FFmpegError):  # what cannot be sought in is read from the beginning
+                        container.seek(target, stream=stream)
                     frames = self._decoded(container, stream)
                     landed = next(frames, None)
                     # Some files land after the target; those are decoded from the beginning.
@@ -463,9 +464,10 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _video_stream(container: Any, path: Path) -> Any:
     """The first video stream that is not a cover picture."""
-    attached = 0x400  # AV_DISPOSITION_ATTACHED_PIC
+    from av.stream import Disposition
+
     for stream in container.streams.video:
-        if not int(stream.disposition) & attached:
+        if Disposition.attached_pic not in stream.disposition:
             if stream.codec_context is None:
                 raise MediaError(f"{path}: no decoder for its video is at hand; convert it to H.264 or ProRes")
             return stream
@@ -621,12 +623,12 @@ def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | No
         if stream is None:
             return None
         rate = stream.sample_rate
-        if begin > 30.0:  # ten seconds of run-up: codecs need some, and seeking in sound is coarse
-            container.seek(int((begin - 10.0) * 1_000_000))
         to_float = av.AudioResampler(format="fltp")
         wave: Array | None = None
         length, at, end = round(seconds * rate), None, 0
         try:
+            if begin > 30.0:  # ten seconds of run-up: codecs need some, and seeking in sound is coarse
+                container.seek(int((begin - 10.0) * 1_000_000))
             for decoded in container.decode(stream):
                 for frame in to_float.resample(decoded):
                     samples = frame.to_ndarray()

@@ -154,7 +154,8 @@ def test_h264_keeps_saturated_colours(tmp_path):
     with av.open(str(path)) as container:  # and says by what it was made, for other players
         frame = next(container.decode(video=0))
         assert (frame.colorspace, frame.color_range, frame.format.name) == (1, 1, "yuv420p")
-        assert frame.color_primaries == 1
+        context = container.streams.video[0].codec_context
+        assert (context.color_primaries, context.color_trc) == (1, 1)
 
 
 @pytest.mark.parametrize(("name", "least"), [("mp4", 40.0), ("webm", 38.0), ("prores4444", 55.0), ("png", 55.0)])
@@ -388,6 +389,9 @@ def test_gif_with_holes(tmp_path):
         assert bool((clip.frames[index][expected == 1] == torch.tensor([1.0, 0, 0])).all())
 
 
+@pytest.mark.skipif(
+    not hasattr(av.video.stream.VideoStream, "set_display_rotation"), reason="this PyAV writes no flags"
+)
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_rotation_flag(tmp_path, rotation):
     picture = np.zeros((48, 64, 3), np.uint8)
@@ -651,8 +655,9 @@ def test_damage_in_the_middle(tmp_path):
 
 def test_a_header_that_promises_too_much(tmp_path, caplog):
     path = video.write_clip(tmp_path / "a", torch.rand(40, 96, 128, 3), fps=24)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 2 // 3])  # the index lies before the frames
+    with av.open(str(path)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: ends[25]])  # the index lies before the frames and stays
     assert video.probe(path).frame_count == 40
     clip = video.read_clip(path)
     assert 10 < len(clip.frames) < 40
