@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import ShapeError, check_flow, check_frames, check_mask
+from .errors import InputError, ShapeError, check_flow, check_frames, check_mask
 from .types import Flow
 from .warp import resize_flow, warp
 
@@ -158,12 +158,15 @@ def measure(
             there are two frames of it.
 
     Returns:
-        Finite numbers by name: ``frames``, ``psnr``, ``ssim``, ``warping_error``, ``reference_warping_error``, ``iou``.
+        Finite numbers by name: ``psnr``, ``ssim``, ``warping_error``, ``reference_warping_error``, ``iou``.
 
     Raises:
+        InputError: nothing to compare the clip with.
         ShapeError: the inputs differ in length or size, or a mask comes alone.
     """
     pred = check_frames(pred)
+    if ref is None and flow is None and mask is None and ref_mask is None:
+        raise InputError("nothing to measure against; give a reference, a flow, or a mask and its reference mask")
     if (mask is None) != (ref_mask is None):
         missing, given = ("mask", "reference mask") if mask is None else ("reference mask", "mask")
         raise ShapeError(f"{missing}: none was given; IoU compares it with the {given}, so give both or neither")
@@ -172,7 +175,7 @@ def measure(
     if ref is not None:
         pred, ref = _same_shape(pred, ref)
 
-    numbers = {"frames": float(len(pred))}
+    numbers: dict[str, float] = {}
     if mask is not None and ref_mask is not None:
         numbers["iou"] = iou(mask, ref_mask)
     if ref is not None:

@@ -1,0 +1,127 @@
+"""Motion: RAFTFlow and FlowToRGB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import host
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..vdp_core.types import Flow
+
+
+class RAFTFlow:
+    """Estimate the motion between neighbouring frames."""
+
+    CATEGORY = "VDP/flow"
+    DESCRIPTION = (
+        "Estimates how every pixel moves from frame to frame, both ways, and which pixels are hidden in the other "
+        "frame: RAFT where its weights are at hand, OpenCV's DIS where none are."
+    )
+    SEARCH_ALIASES = ["optical flow", "motion", "motion vectors", "RAFT", "DIS", "estimate flow"]
+    FUNCTION = "estimate"
+    RETURN_TYPES = ("VDP_FLOW",)
+    RETURN_NAMES = ("flow",)
+    OUTPUT_TOOLTIPS = ("Motion and occlusion of every pair of neighbouring frames.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "frames": ("IMAGE", {"tooltip": "The clip, two frames or more."}),
+                "model": (
+                    ["auto", "raft_large", "raft_small", "dis"],
+                    {
+                        "default": "auto",
+                        "tooltip": "auto: RAFT if its weights are in models/optical_flow or torch's cache, else DIS. "
+                        "raft_large and raft_small download their weights where they are missing (20 and 4 MB). "
+                        "dis needs none and is fast on a CPU.",
+                    },
+                ),
+                "updates": (
+                    "INT",
+                    {
+                        "default": 12,
+                        "min": 1,
+                        "max": 64,
+                        "tooltip": "Refinements that RAFT makes; more is slower and finer, up to about 20. "
+                        "DIS does not use it.",
+                    },
+                ),
+                "max_side": (
+                    "INT",
+                    {
+                        "default": 512,
+                        "min": 0,
+                        "max": 8192,
+                        "tooltip": "Motion is estimated on a copy of at most this width and height; 0 uses the frames' "
+                        "own size. Anything from 16 on works; what follows scales the motion to its frames.",
+                    },
+                ),
+                "lift_dark": (
+                    "BOOLEAN",
+                    {
+                        "default": True,
+                        "tooltip": "Estimate on an equalised and denoised copy where the clip is dark. Bright clips "
+                        "are left as they are.",
+                    },
+                ),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    def estimate(
+        self,
+        frames: Tensor,
+        model: str = "auto",
+        updates: int = 12,
+        max_side: int = 512,
+        lift_dark: bool = True,
+        unique_id: str | None = None,
+    ) -> tuple[Flow]:
+        """See DESCRIPTION."""
+        from ..vdp_core.flow import estimate_flow
+
+        device = host.device()
+        with host.progress(len(frames) - 1, "flow") as on_step:
+            flow = estimate_flow(
+                frames,
+                model=model,
+                updates=updates,
+                max_side=max_side,
+                lift_dark=lift_dark,
+                device=device,
+                half=host.use_half(device),
+                weights_folders=host.weights_folders(),
+                on_step=on_step,
+            )
+        height, width = flow.size
+        host.say(f"flow: {flow.method}, {len(flow)} pairs at {width}x{height}", unique_id)
+        return (flow,)
+
+
+class FlowToRGB:
+    """Show motion as colours."""
+
+    CATEGORY = "VDP/flow"
+    DESCRIPTION = (
+        "Shows motion as pictures: the hue is the direction, the saturation the speed, white is rest. One scale "
+        "serves the whole clip."
+    )
+    SEARCH_ALIASES = ["optical flow", "visualize flow", "flow to image", "flow colors", "motion colours"]
+    FUNCTION = "show"
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("image",)
+    OUTPUT_TOOLTIPS = ("One picture a frame, at the size the motion was estimated at.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"flow": ("VDP_FLOW", {"tooltip": "Motion from RAFTFlow."})}}
+
+    def show(self, flow: Flow) -> tuple[Tensor]:
+        """See DESCRIPTION."""
+        from ..vdp_core.flow import flow_to_rgb
+
+        return (flow_to_rgb(flow),)

@@ -1,0 +1,102 @@
+"""Figures: MeasureVideo."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from . import host
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from ..vdp_core.types import Flow
+
+
+class MeasureVideo:
+    """Measure a clip against a reference, along its motion, and masks against masks."""
+
+    CATEGORY = "VDP/measure"
+    DESCRIPTION = (
+        "Measures a clip: PSNR and SSIM against a reference, the warping error (flicker along the motion), and the "
+        "IoU of a mask against a true one. Writes the figures into a JSON file. A figure whose inputs are not linked "
+        "is left out of the report and comes out as not-a-number."
+    )
+    SEARCH_ALIASES = ["psnr", "ssim", "iou", "metrics", "compare video", "warping error", "quality", "flicker"]
+    FUNCTION = "measure"
+    OUTPUT_NODE = True
+    RETURN_TYPES = ("FLOAT", "FLOAT", "FLOAT", "FLOAT", "STRING")
+    RETURN_NAMES = ("psnr", "ssim", "warping_error", "iou", "report")
+    OUTPUT_TOOLTIPS = (
+        "dB, higher is better; 100 for identical frames. Needs reference.",
+        "Structural similarity, 1 is best. Needs reference.",
+        "Mean difference, 0 to 1, between a frame and the one before brought along the motion; lower is calmer. "
+        "Needs flow or reference.",
+        "Intersection over union, 1 is best. Needs mask and reference_mask.",
+        "All figures as text, one a line.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "frames": ("IMAGE", {"tooltip": "The clip to measure."}),
+                "filename_prefix": (
+                    "STRING",
+                    {
+                        "default": "measure",
+                        "tooltip": "Name of the JSON file below the output folder; may hold sub-folders.",
+                    },
+                ),
+            },
+            "optional": {
+                "reference": ("IMAGE", {"tooltip": "What the clip should be: as many frames, of the same size."}),
+                "mask": ("MASK", {"tooltip": "A found mask, measured against reference_mask."}),
+                "reference_mask": ("MASK", {"tooltip": "The true mask, as many frames, of the same size."}),
+                "flow": (
+                    "VDP_FLOW",
+                    {
+                        "tooltip": "Motion of the clip, for the warping error, best estimated on the reference. "
+                        "Without it the motion of the reference is estimated."
+                    },
+                ),
+            },
+        }
+
+    def measure(
+        self,
+        frames: Tensor,
+        filename_prefix: str = "measure",
+        reference: Tensor | None = None,
+        mask: Tensor | None = None,
+        reference_mask: Tensor | None = None,
+        flow: Flow | None = None,
+    ) -> dict[str, Any]:
+        """See DESCRIPTION."""
+        from ..vdp_core.metrics import measure
+
+        path = host.output_path(filename_prefix)
+        numbers = measure(frames, reference, mask, reference_mask, flow)
+        path = path.with_name(path.name + ".json")
+        _write(path, json.dumps(numbers, indent=2) + "\n")
+        report = "\n".join(f"{name}: {value:.6g}" for name, value in numbers.items())
+        figures = (numbers.get(name, math.nan) for name in self.RETURN_NAMES[:-1])
+        saved = path.relative_to(host.output_folder()).as_posix()
+        return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": (*figures, report)}
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all."""
+    from ..vdp_core.errors import MediaError
+
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)  # noqa: PTH105
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise MediaError(f"{path}: cannot be written ({error.strerror or error})") from error
