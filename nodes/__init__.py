@@ -1,7 +1,23 @@
 """The nodes, one file per family. Ids and the order of widgets are for ever: saved workflows hold them."""
 
-NODE_CLASS_MAPPINGS: dict[str, type] = {}
+from .flow import FlowToRGB, RAFTFlow
+from .measure import MeasureVideo
+from .video import LoadFrames, SaveFrames
 
-NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {}
+NODE_CLASS_MAPPINGS: dict[str, type] = {
+    "LoadFrames": LoadFrames,
+    "RAFTFlow": RAFTFlow,
+    "FlowToRGB": FlowToRGB,
+    "SaveFrames": SaveFrames,
+    "MeasureVideo": MeasureVideo,
+}
+
+NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
+    "LoadFrames": "Load Frames (VDP)",
+    "RAFTFlow": "RAFT Flow (VDP)",
+    "FlowToRGB": "Flow to RGB (VDP)",
+    "SaveFrames": "Save Frames (VDP)",
+    "MeasureVideo": "Measure Video (VDP)",
+}
 
 __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
