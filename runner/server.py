@@ -138,6 +138,8 @@ def _joined(parts: Iterable[Any]) -> str:
 
 
 def _sentence(graph: Graph, key: str, error: Mapping[str, Any]) -> str:
+    if error.get("type") == "custom_validation_failed":  # "input - what the node itself says", and that is enough
+        return f"{graph.nodes.get(key, key)}: {str(error.get('details', '')).partition(' - ')[2] or error['message']}"
     return f"{graph.nodes.get(key, key)}: {_joined([error.get('message'), error.get('details')])}"
 
 

@@ -189,6 +189,13 @@ def test_a_refused_graph_names_the_node(fake: FakeServer, graph: Graph, tmp_path
     sentence = r"refuses the graph: Clip \(Number\): Value 9 bigger than max of 4: value"
     with pytest.raises(GraphError, match=sentence):
         server.run(fake.url, graph, tmp_path, progress)
+    error |= {
+        "type": "custom_validation_failed",
+        "message": "Custom validation failed",
+        "details": "path - no such file",
+    }
+    with pytest.raises(GraphError, match=r"refuses the graph: Clip \(Number\): no such file$"):
+        server.run(fake.url, graph, tmp_path, progress)
     fake.answer = (400, {"error": {"message": "Prompt has no outputs", "details": ""}, "node_errors": []})
     with pytest.raises(GraphError, match="Prompt has no outputs"):
         server.run(fake.url, graph, tmp_path, progress)
