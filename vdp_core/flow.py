@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -277,8 +278,8 @@ class Dis:
     """OpenCV's dense inverse search, medium preset, with more rounds of variational refinement.
 
     Given several copies of the luminance, it reads the first; where that leaves much hidden, it tries the others and
-    keeps the best. On dark copies of real clips ten rounds instead of five took the error from 0.53 to 0.51 pixels and
-    a tenth off what is hidden, and did nothing on the clean ones, for 2 ms a field of 480x272.
+    keeps the best. On lifted dark copies of real clips ten rounds instead of five took the error from 0.75 to 0.72
+    pixels and a twentieth off what is hidden; on the clean ones nothing changed.
     """
 
     wants_colour = False
@@ -374,8 +375,8 @@ class Raft:
         )
         return _with_occlusion(*flow[..., :height, :width].cpu().chunk(2))
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, dtype=torch.float16, enabled=self._half)
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast("cuda", dtype=torch.float16) if self._half else nullcontext()
 
     def _refine(self, features: Tensor, others: Tensor, context: Tensor) -> Tensor:
         """The iterative updates of the paper, section 3.3; correlations and positions stay in full precision."""
