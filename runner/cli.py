@@ -44,7 +44,7 @@ SET = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="vdp-nodes", prog_name="vdp")
 def vdp() -> None:
     """Take a video apart into layers, change the parts, put it back together."""
