@@ -1,0 +1,53 @@
+"""Clean clips made worse by the models that the tasks invert: for the demo, tests and benchmarks, with known truth."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["darken", "drifting_field"]
+
+
+def drifting_field(
+    count: int, height: int, width: int, *, seed: int, knots: tuple[int, int, int] = (4, 3, 4)
+) -> Tensor:
+    """A smooth random field that drifts in time, ``(count, height, width)``, of about unit deviation.
+
+    Args:
+        count, height, width: its size.
+        seed: of the random numbers.
+        knots: independent values along time, height and width; bicubic in between.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(knots, generator=generator)
+    space = F.interpolate(values[None], size=(height, width), mode="bicubic", align_corners=True)[0]
+    # time as the height of a picture that is one pixel a position wide
+    columns = space.flatten(1)[None, None]
+    field = F.interpolate(columns, size=(count, height * width), mode="bicubic", align_corners=True)
+    return field[0, 0].view(count, height, width)
+
+
+def darken(
+    frames: Tensor, *, seed: int, level: float = 0.25, drift: float = 0.35, gamma: float = 1.6, noise: float = 0.01
+) -> tuple[Tensor, Tensor]:
+    """Return ``A * x ** gamma + noise``, rounded to 8 bits, and A.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1.
+        seed: of light and noise.
+        level: the middle of A.
+        drift: deviation of log A over the frame and the clip.
+        gamma: the power.
+        noise: deviation of the Gaussian noise.
+
+    Returns:
+        The dark frames ``(T, H, W, 3)``, and A ``(T, H, W)``.
+    """
+    light = level * torch.exp(drift * drifting_field(*frames.shape[:3], seed=seed))
+    generator = torch.Generator().manual_seed(seed + 1000)
+    dark = torch.empty_like(frames)
+    for index, frame in enumerate(frames):
+        grain = noise * torch.randn(frame.shape, generator=generator)
+        dark[index] = (light[index, ..., None] * frame.pow(gamma) + grain).clamp(0.0, 1.0)
+    return dark.mul_(255.0).round_().div_(255.0), light

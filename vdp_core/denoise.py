@@ -1,0 +1,274 @@
+"""Noise removal on the one clip: how strong the noise is, and taking it out along the motion and within each frame.
+
+Pictures are handled in an orthonormal opponent colour space (brightness, red against blue, green against both), where
+natural colour is sparse: brightness carries the detail, and the other two can be smoothed much more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .types import Flow, Layers
+from .warp import resize_flow, warp
+
+__all__ = ["Noise", "clean_frames", "denoised", "estimate_noise"]
+
+BLOCK = 8
+STRIDE = 4  # 2 gains 0.5 dB and costs four times as much
+THRESHOLD = 2.7  # in deviations of the noise; the usual choice for sliding-window DCT
+REACH = 2  # neighbours averaged on either side; more gains little and blurs where the flow is a little off
+NEGLIGIBLE = 0.4 / 255  # below this deviation, noise cannot be told from rounding to 8 bits
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise whose variance grows with brightness: ``variance = offset + slope * brightness``.
+
+    One pair of numbers for each opponent channel, in the units of frames in 0..1: sensor noise has a slope, grey film
+    has no colour noise.
+    """
+
+    offset: tuple[float, float, float]
+    slope: tuple[float, float, float]
+
+    @property
+    def negligible(self) -> bool:
+        """Whether there is nothing to remove, at any brightness."""
+        return all(math.sqrt(a + b) < NEGLIGIBLE for a, b in zip(self.offset, self.slope, strict=True))
+
+    def variance(self, brightness: Tensor) -> Tensor:
+        """Return the variances ``(N, 3, ...)`` at a brightness ``(N, 1, ...)``."""
+        shape = (1, 3, *[1] * (brightness.ndim - 2))
+        offset, slope = brightness.new_tensor(self.offset), brightness.new_tensor(self.slope)
+        return offset.view(shape) + slope.view(shape) * brightness.clamp_min(0.0)
+
+
+def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
+    """Estimate the noise of a clip from the highest frequencies of its flattest blocks.
+
+    At each brightness the quietest twentieth of the 8x8 blocks holds hardly anything but noise there, also in clips
+    that are textured all over. Follows the idea of Ponomarenko et al., "An automatic approach to lossy compression of
+    AVIRIS images", 2007.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1.
+        samples: number of frames looked at, evenly spread.
+    """
+    height, width = frames.shape[1] // BLOCK * BLOCK, frames.shape[2] // BLOCK * BLOCK
+    if min(height, width) == 0:
+        return Noise((0.0,) * 3, (0.0,) * 3)
+    chosen = torch.linspace(0, len(frames) - 1, min(samples, len(frames))).round().long()
+    basis = _dct_basis(frames.device)
+    frequency = torch.arange(BLOCK)
+    high = (frequency[:, None] + frequency[None, :] > BLOCK + 2).flatten()
+    levels, deviations = [], []
+    for index in chosen:
+        picture = _to_opponent(frames[index : index + 1, :height, :width].float())
+        blocks = _split(picture) @ basis.T  # (1, 3, rows, columns, 64)
+        levels.append(_brightness(blocks)[0].flatten())
+        deviations.append(blocks[0, ..., high].square().mean(-1).sqrt().flatten(1))
+    level, deviation = torch.cat(levels), torch.cat(deviations, dim=1)
+    order = level.argsort()
+    bins = [part for part in order.tensor_split(8) if len(part) > 0]
+    brightness = torch.stack([level[part].mean() for part in bins])
+    # the root mean square of n normal values lies below 1 - 1.645 / sqrt(2 n) one time in twenty
+    lowest = 1.0 - 1.645 / math.sqrt(2 * int(high.sum()))
+    variance = torch.stack([(deviation[:, part].quantile(0.05, dim=1) / lowest).square() for part in bins])
+    pairs = [_line(brightness, variance[:, channel]) for channel in range(3)]
+    return Noise((pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]))
+
+
+def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Least-squares offset and slope, neither of them below zero."""
+    spread = (x - x.mean()).square().sum()
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread) if spread > 0 else 0.0
+    offset = float(y.mean()) - slope * float(x.mean())
+    if slope < 0.0:
+        return float(y.mean()), 0.0
+    if offset < 0.0:
+        return 0.0, float((x * y).sum() / x.square().sum())
+    return offset, slope
+
+
+@torch.no_grad()
+def denoised(
+    frames: Tensor, flow: Flow | None, noise: Noise, *, device: torch.device | str = "cpu"
+) -> Iterator[Tensor]:
+    """Yield the frames without their noise, one ``(1, H, W, 3)`` at a time, on ``device``.
+
+    Three steps, as in V-BM3D (Dabov et al., 2007): a pilot of each frame by thresholding sliding 8x8 DCT blocks; the
+    noisy frames averaged with neighbours brought along the flow, as far as the pilots agree; the remaining noise out
+    by an empirical Wiener filter on the same blocks. Memory does not grow with the number of frames.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1.
+        flow: the motion of the clip; None treats each frame by itself.
+        noise: what ``estimate_noise`` found.
+        device: where to compute.
+    """
+    if noise.negligible:
+        yield from (frames[index : index + 1].to(device) for index in range(len(frames)))
+        return
+    size = (frames.shape[1], frames.shape[2])
+    reach = 0 if flow is None else REACH
+    window: deque[Tensor] = deque(maxlen=2 * reach + 1)  # noisy and pilot, (1, 6, H, W), frames first..first+len-1
+    ahead = 0
+    for index in range(len(frames)):
+        while ahead < min(index + reach + 1, len(frames)):
+            noisy = _to_opponent(frames[ahead : ahead + 1].to(device).float())
+            window.append(torch.cat((noisy, _sliding(noisy, None, noise, None)), dim=1))
+            ahead += 1
+        first = ahead - len(window)
+        if flow is None:
+            mean, counted = window[0], None
+        else:
+            mean, counted = _average(window, first, index, flow, size, noise)
+        yield _from_opponent(_sliding(mean[:, :3], mean[:, 3:], noise, counted)).clamp_(0.0, 1.0)
+
+
+_kept: WeakKeyDictionary[Layers, Tensor] = WeakKeyDictionary()
+"""Denoised clips in half precision, which is exact to 1/4096: gone with the layers they belong to."""
+
+
+def clean_frames(layers: Layers, noise: Noise, *, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    """Yield the denoised source frames of ``layers`` one by one, like ``denoised``, but work only the first time.
+
+    So that sliders stay quick, the result is kept as long as the layers are, where it takes less than a quarter of the
+    memory that is free.
+    """
+    kept = _kept.get(layers)
+    if kept is not None:
+        yield from (kept[index : index + 1].to(device).float() for index in range(len(layers)))
+        return
+    fits = layers.frames.numel() * 2 < psutil.virtual_memory().available / 4
+    keep = torch.empty(layers.frames.shape, dtype=torch.float16) if fits and not noise.negligible else None
+    last = len(layers) - 1
+    for index, frame in enumerate(denoised(layers.frames, layers.flow, noise, device=device)):
+        if keep is not None:
+            keep[index] = frame[0]
+            if index == last:  # not after the loop: nobody asks for a frame past the last
+                _kept[layers] = keep
+        yield frame if keep is None else frame.half().float()
+
+
+def _average(
+    window: deque[Tensor], first: int, index: int, flow: Flow, size: tuple[int, int], noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """Average frame ``index`` with its neighbours in the window, and say how many frames each pixel averages.
+
+    A neighbour counts ``exp(-d / v)``, with d the mean squared difference of the pilots over 3x3 pixels and v the
+    variance of the noise there: what differs by more than the noise moved wrongly, was hidden or was lit otherwise.
+    """
+    here = window[index - first]
+    variance = noise.variance(here[:, 3:4] / math.sqrt(3)).mean(dim=1, keepdim=True).clamp_min(1e-8)
+    total, weights, squares = here.clone(), torch.ones_like(variance), torch.ones_like(variance)
+    for step in (1, -1):
+        path: Tensor | None = None
+        other = index + step
+        while first <= other < first + len(window):
+            hop = flow.forward[other - 1 : other] if step == 1 else flow.backward[other : other + 1]
+            hop = resize_flow(hop.to(here.device), size)
+            path = hop if path is None else path + warp(hop, path)
+            brought = warp(window[other - first], path)
+            gap = (brought[:, 3:] - here[:, 3:]).square().mean(dim=1, keepdim=True)
+            weight = torch.exp(-F.avg_pool2d(gap, 3, 1, 1, count_include_pad=False) / variance)
+            total += weight * brought
+            weights += weight
+            squares += weight.square()
+            other += step
+    return total / weights, weights.square() / squares
+
+
+def _sliding(noisy: Tensor, pilot: Tensor | None, noise: Noise, counted: Tensor | None) -> Tensor:
+    """Shrink the DCT coefficients of overlapping 8x8 blocks and put the blocks together again.
+
+    Without a pilot, coefficients below ``THRESHOLD`` deviations of the noise become zero; with one, each is scaled by
+    ``p^2 / (p^2 + v)``, p the pilot's coefficient and v the variance of the noise. Blocks weigh by the inverse of the
+    noise they keep. The mean of a block stays as it is.
+
+    Args:
+        noisy: opponent pictures ``(N, 3, H, W)``.
+        pilot: a first estimate of the same shape.
+        noise: of one frame.
+        counted: ``(N, 1, H, W)``, how many frames were averaged at each pixel; None is 1.
+    """
+    height, width = noisy.shape[-2:]
+    # a block beyond every border, so that border pixels lie in as many blocks as the others
+    sides = (BLOCK, BLOCK + -width % BLOCK, BLOCK, BLOCK + -height % BLOCK)
+    picture = F.pad(noisy, sides, mode="replicate")
+    guide = None if pilot is None else F.pad(pilot, sides, mode="replicate")
+    frames = None if counted is None else F.pad(counted, sides, mode="replicate")
+    basis = _dct_basis(noisy.device)
+    total, weights = torch.zeros_like(picture), torch.zeros_like(picture)
+    for top in range(0, BLOCK, STRIDE):
+        for left in range(0, BLOCK, STRIDE):
+            rows = (picture.shape[-2] - top) // BLOCK * BLOCK
+            columns = (picture.shape[-1] - left) // BLOCK * BLOCK
+            part = (..., slice(top, top + rows), slice(left, left + columns))
+            blocks = _split(picture[part]) @ basis.T
+            variance = noise.variance(_brightness(blocks)[:, None])
+            if frames is not None:
+                variance = variance / F.avg_pool2d(frames[part], BLOCK)
+            variance = variance.clamp_min(1e-10)[..., None]
+            if guide is None:
+                gain = (blocks.square() > THRESHOLD**2 * variance).to(blocks.dtype)
+            else:
+                energy = (_split(guide[part]) @ basis.T).square_()
+                gain = energy / (energy + variance)
+            gain[..., 0] = 1.0
+            weight = 1.0 / (gain.square().sum(dim=-1, keepdim=True) * variance)
+            total[part] += _join((blocks * gain) @ basis * weight)
+            weights[part] += weight[..., 0].repeat_interleave(BLOCK, -2).repeat_interleave(BLOCK, -1)
+    return (total / weights)[..., BLOCK : BLOCK + height, BLOCK : BLOCK + width]
+
+
+def _split(pictures: Tensor) -> Tensor:
+    """``(N, C, H, W)``, sides divisible by 8, into ``(N, C, H/8, W/8, 64)``."""
+    count, channels, height, width = pictures.shape
+    blocks = pictures.reshape(count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    return blocks.transpose(3, 4).flatten(4)
+
+
+def _join(blocks: Tensor) -> Tensor:
+    """The inverse of ``_split``."""
+    count, channels, rows, columns, _ = blocks.shape
+    pictures = blocks.unflatten(-1, (BLOCK, BLOCK)).transpose(3, 4)
+    return pictures.reshape(count, channels, rows * BLOCK, columns * BLOCK)
+
+
+def _brightness(blocks: Tensor) -> Tensor:
+    """Mean of red, green and blue of each block ``(N, rows, columns)``, from its first coefficient."""
+    return blocks[:, 0, ..., 0] / (BLOCK * math.sqrt(3))
+
+
+def _dct_basis(device: torch.device) -> Tensor:
+    """The orthonormal two-dimensional DCT-II of 8x8 blocks as a ``(64, 64)`` matrix, one basis picture a row."""
+    position = torch.arange(BLOCK, dtype=torch.float32, device=device)
+    waves = torch.cos(math.pi * (position[None, :] + 0.5) * position[:, None] / BLOCK) * math.sqrt(2 / BLOCK)
+    waves[0] /= math.sqrt(2)
+    return torch.kron(waves, waves)
+
+
+def _opponent(like: Tensor) -> Tensor:
+    rows = [[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]
+    matrix = like.new_tensor(rows)
+    return matrix / matrix.norm(dim=1, keepdim=True)
+
+
+def _to_opponent(frames: Tensor) -> Tensor:
+    """``(N, H, W, 3)`` RGB to opponent ``(N, 3, H, W)``."""
+    return torch.einsum("ij,nhwj->nihw", _opponent(frames), frames).contiguous()
+
+
+def _from_opponent(pictures: Tensor) -> Tensor:
+    """Opponent ``(N, 3, H, W)`` to RGB ``(N, H, W, 3)``; the matrix is orthonormal."""
+    return torch.einsum("ij,nihw->nhwj", _opponent(pictures), pictures).contiguous()

@@ -1,0 +1,180 @@
+"""Layers put together again, and kept in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import LayersFileError, MediaError, ShapeError, VDPError, check_frames
+from .tasks import TASKS, task
+from .types import Flow, Layers
+
+__all__ = ["load_layers", "reconstruct", "save_layers"]
+
+FORMAT = "1"
+
+
+@torch.no_grad()
+def reconstruct(layers: Layers) -> Tensor:
+    """Return the input as the composition model gives it back, ``(T, H, W, 3)``.
+
+    Raises:
+        InputError: layers of an unknown model.
+    """
+    model = task(layers.model)
+    out = torch.empty_like(layers.frames)
+    for index in range(len(layers)):
+        frame = layers.frames[index : index + 1]
+        out[index] = model.rebuild(layers, index, index + 1, model.compose(layers, index, index + 1, frame))[0]
+    return out
+
+
+def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -> Path:
+    """Write layers to one ``.safetensors`` file, whole or not at all.
+
+    Frames are stored in 8 bits where that is exact, else in 16; the flow in half precision.
+
+    Args:
+        layers: what to write.
+        path: where to; an existing file is replaced.
+        with_frames: leave the source frames out, and the file is small but needs them again to load.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    tensors = {f"field.{name}": field.contiguous() for name, field in layers.fields.items()}
+    if with_frames:
+        tensors["frames"] = _to_integers(layers.frames)
+    header: dict[str, Any] = {
+        "model": layers.model,
+        "scalars": dict(layers.scalars),
+        "seed": layers.seed,
+        "info": {**layers.info, "torch": torch.__version__, "vdp": _own_version()},
+        "frames": list(layers.frames.shape),
+    }
+    if layers.flow is not None:
+        flow = layers.flow
+        header["flow"] = {"source_size": list(flow.source_size), "method": flow.method}
+        for name in ("forward", "backward"):
+            tensors[f"flow.{name}"] = getattr(flow, name).half().contiguous()
+        for name in ("forward_occlusion", "backward_occlusion"):
+            tensors[f"flow.{name}"] = (getattr(flow, name) * 255.0).round().byte().contiguous()
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, beside, metadata={"vdp_layers": FORMAT, "layers": json.dumps(header)})
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise MediaError(
+            f"{path}: the layers cannot be written ({error}); free space or choose another folder"
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
+    """Read layers that ``save_layers`` wrote.
+
+    Args:
+        path: the file.
+        frames: the source frames; needed where the file holds none, used in place of the file's where it does.
+
+    Raises:
+        MediaError: the file is missing or cannot be read.
+        LayersFileError: it is damaged or no layers file.
+        ShapeError: the frames are not those the layers were found on.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise MediaError(f"{path}: no such layers file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("vdp_layers") != FORMAT:
+                raise LayersFileError(
+                    f"{path}: not a layers file of this version; give a file that SaveLayers wrote, not model weights"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _assemble(json.loads(metadata["layers"]), tensors, frames)
+    except SafetensorError as error:
+        raise LayersFileError(f"{path}: not a whole .safetensors file ({error}); save the layers again") from error
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error})") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, VDPError):
+            raise
+        raise LayersFileError(f"{path}: a damaged layers file ({error}); save the layers again") from error
+
+
+def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor | None) -> Layers:
+    model, shape = header["model"], tuple(header["frames"])
+    if model not in TASKS:
+        raise LayersFileError(f"the layers are of the model '{model}'; known: {', '.join(TASKS)}; update the pack")
+    if frames is not None:
+        frames = check_frames(frames)
+        if tuple(frames.shape) != shape:
+            raise ShapeError(
+                f"frames: the layers were found on {shape[0]} frames of {shape[2]}x{shape[1]} pixels, "
+                f"these are {frames.shape[0]} of {frames.shape[2]}x{frames.shape[1]}"
+            )
+    elif "frames" in tensors:
+        frames = _to_floats(tensors["frames"])
+    else:
+        raise LayersFileError("the layers were saved without their frames; link the source frames too")
+    fields = {name.removeprefix("field."): field for name, field in tensors.items() if name.startswith("field.")}
+    for name, field in fields.items():
+        if field.ndim != 4 or len(field) != len(frames) or not field.is_floating_point():
+            raise ValueError(f"field {name} is {tuple(field.shape)} for {len(frames)} frames")
+        if not bool(field.isfinite().all()):
+            raise ValueError(f"field {name} holds NaN or infinite values")
+    scalars = {str(name): float(value) for name, value in header["scalars"].items()}
+    flow = None
+    if "flow" in header:
+        height, width = header["flow"]["source_size"]
+        flow = Flow(
+            forward=tensors["flow.forward"].float(),
+            backward=tensors["flow.backward"].float(),
+            forward_occlusion=tensors["flow.forward_occlusion"].float() / 255.0,
+            backward_occlusion=tensors["flow.backward_occlusion"].float() / 255.0,
+            source_size=(int(height), int(width)),
+            method=str(header["flow"]["method"]),
+        )
+        if len(flow) != len(frames) - 1:
+            raise ValueError(f"flow of {len(flow)} pairs for {len(frames)} frames")
+    info = {str(name): str(value) for name, value in header["info"].items()}
+    layers = Layers(model, fields, scalars, frames, flow, int(header["seed"]), info)
+    task(model).check(layers)
+    return layers
+
+
+def _to_integers(frames: Tensor) -> Tensor:
+    """8 bits where every value is a whole number of 255ths (to rounding), else 16."""
+    scaled = frames * 255.0
+    if bool((scaled - scaled.round()).abs().max() < 1e-3):
+        return scaled.round().byte()
+    return (frames * 65535.0).round().to(torch.uint16)
+
+
+def _to_floats(frames: Tensor) -> Tensor:
+    if frames.dtype not in (torch.uint8, torch.uint16) or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise ValueError(f"frames are {tuple(frames.shape)} {frames.dtype}")
+    return frames.float() / (255.0 if frames.dtype == torch.uint8 else 65535.0)
+
+
+def _own_version() -> str:
+    try:
+        return version("vdp-nodes")
+    except PackageNotFoundError:  # loaded by path, as ComfyUI does
+        return "from source"

@@ -1,0 +1,395 @@
+"""Relight: ``x_out = A * x_in ** gamma`` with a smooth light map A that may vary over the frame and drift in time.
+
+The published method (Video Decomposition Prior, ICLR 2024, arXiv 2412.04930) optimises
+``log x_in = (1/gamma) (log(1/A) + log x_out)`` with two networks, which reconstruction alone does not identify: that
+is the preset ``paper``. The other presets hold log A as a small grid for every frame and find it by what identifies
+it: the same point of the scene, followed along the flow, keeps its colour, so what changes is the light; light is
+smooth in the frame and in time; and a picture is well exposed on the whole, or looks like the graded still given.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..denoise import Noise, clean_frames, estimate_noise
+from ..errors import InputError, LayersFileError, ShapeError, check_flow, check_frames
+from ..fit import Fitted, OnStep, fit
+from ..lift import lift, upsample
+from ..losses import charbonnier, waviness
+from ..priors import corresponding_light, find_frame, natural_tone, working_copy
+from ..types import Flow, Layers
+
+__all__ = ["PRESETS", "RelightConfig", "apply", "check", "compose", "decompose", "rebuild"]
+
+SMALLEST_SIDE = 16
+CHANNELS = ("red", "green", "blue")
+DISPLAY_GAMMA = 2.2  # what sRGB amounts to; turns stops of scene light into display values
+PIXELS_AT_ONCE = 2**20
+
+
+@dataclass(frozen=True)
+class RelightConfig:
+    """What a preset sets."""
+
+    steps: int = 250
+    side: int = 160
+    """Long side of the copy that points are followed on; up: finer, slower."""
+    grid: int = 15
+    """Samples of the light map along the long side; up: light may vary faster over the frame."""
+    points: int = 30_000
+    """Correspondences looked at in a step."""
+    learning_rate: float = 0.03
+    smooth: float = 1.0
+    """Weight of evenness over the frame; up: broader light, but small shadows stay in the picture."""
+    steady: float = 1.0
+    """Weight of evenness in time; up: slower light."""
+    modest: float = 1e-3
+    """Weight of light doing nothing; it decides only where nothing else does, such as a still camera's still light."""
+    graded: float = 4.0
+    """Weight of looking like the reference, where one is given."""
+    mistaken: float = 0.05
+    """Log brightness beyond which a correspondence is rather wrong than lit otherwise."""
+
+
+PRESETS = {
+    "fast": RelightConfig(steps=120, side=128, points=15_000),
+    "balanced": RelightConfig(),
+    "quality": RelightConfig(steps=600, side=256, grid=20, points=60_000),
+}
+"""The presets that are ours; ``paper`` is in ``paper.py``."""
+
+
+def decompose(
+    frames: Tensor,
+    flow: Flow,
+    *,
+    preset: str = "balanced",
+    steps: int = 0,
+    seed: int = 0,
+    reference: Tensor | None = None,
+    reference_frame: int = -1,
+    device: torch.device | str = "cpu",
+    weights_folders: tuple[Path, ...] = (),
+    on_step: OnStep | None = None,
+) -> Layers:
+    """Find the light of a clip.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
+        flow: of the same clip.
+        preset: ``fast``, ``balanced``, ``quality`` or ``paper``.
+        steps: of the optimisation, at most; 0 takes the preset's.
+        seed: the same seed gives the same layers (on a CPU, to the bit).
+        reference: one frame of the clip as it should look, ``(1, H, W, 3)`` or of the same shape in another size.
+        reference_frame: which frame it shows; -1 looks for it.
+        device: where to optimise.
+        weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
+        on_step: told after every step; stops the work by raising.
+
+    Returns:
+        Layers of the model ``relight``: the field ``log_gain`` ``(T, 1, h, w)`` is log A; ``gamma`` and
+        ``log_gain_red``, ``_green``, ``_blue`` hold for the whole clip; the noise that ``estimate_noise`` found is
+        kept beside them.
+
+    Raises:
+        ShapeError: frames, flow and reference do not belong together.
+        InputError: an unknown preset, or a setting out of range.
+    """
+    frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
+    check_flow(flow, len(frames))
+    if preset != "paper" and preset not in PRESETS:
+        raise InputError(f"preset: there is no '{preset}'; known: {', '.join([*PRESETS, 'paper'])}")
+    if steps < 0:
+        raise InputError(f"steps: 0 for the preset's, or more, got {steps}")
+    if reference is not None:
+        reference = _check_reference(reference, frames)
+    if not -1 <= reference_frame < len(frames):
+        raise InputError(
+            f"reference_frame: -1 to look for it, or 0 to {len(frames) - 1} in this clip, got {reference_frame}"
+        )
+    started = time.perf_counter()
+    noise = estimate_noise(frames)
+    if preset == "paper":
+        from . import paper
+
+        if reference is not None:
+            raise InputError("reference: the preset 'paper' takes none; choose another preset, or unlink it")
+        found = paper.relight(
+            frames, flow, steps=steps, seed=seed, device=device, weights_folders=weights_folders, on_step=on_step
+        )
+    else:
+        config = PRESETS[preset]
+        config = replace(config, steps=steps or config.steps)
+        found = _fit_light(frames, flow, config, seed, reference, reference_frame, torch.device(device), on_step)
+    field, gamma, gains, fitted, notes = found
+    scalars = {"gamma": gamma, **{f"log_gain_{name}": gain for name, gain in zip(CHANNELS, gains, strict=True)}}
+    for index in range(3):
+        scalars[f"noise_offset_{index}"], scalars[f"noise_slope_{index}"] = noise.offset[index], noise.slope[index]
+    info = {
+        "preset": preset,
+        "steps": str(fitted.steps),
+        "stopped": fitted.stopped,
+        "seconds": f"{time.perf_counter() - started:.1f}",
+        "flow": flow.method,
+        **{f"loss_{name}": f"{value:.5g}" for name, value in fitted.terms.items()},
+        **notes,
+    }
+    return Layers("relight", {"log_gain": field}, scalars, frames, flow, seed, info)
+
+
+def _check_reference(reference: Tensor, frames: Tensor) -> Tensor:
+    reference = check_frames(reference, "reference")
+    if len(reference) != 1:
+        raise ShapeError(f"reference: one graded still is needed, got {len(reference)} frames; set count to 1")
+    wanted, found = frames.shape[2] / frames.shape[1], reference.shape[2] / reference.shape[1]
+    if abs(found / wanted - 1.0) > 0.02:
+        raise ShapeError(
+            f"reference: the still is {reference.shape[2]}x{reference.shape[1]} pixels, the frames are "
+            f"{frames.shape[2]}x{frames.shape[1]}; it must show the whole frame, in any size of the same proportions"
+        )
+    return reference
+
+
+def _fit_light(
+    frames: Tensor,
+    flow: Flow,
+    config: RelightConfig,
+    seed: int,
+    reference: Tensor | None,
+    reference_frame: int,
+    device: torch.device,
+    on_step: OnStep | None,
+) -> tuple[Tensor, float, tuple[float, float, float], Fitted, dict[str, str]]:
+    """Fit the grids of log light, and with a reference also gamma and the colour."""
+    small = working_copy(frames, config.side).to(device)
+    count, _, height, width = small.shape
+    points = corresponding_light(small, flow, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    long, short = config.grid, max(3, round(config.grid * min(height, width) / max(height, width)))
+    size = (count, *((short, long) if width >= height else (long, short)))
+    light = _LightGrid(size, device)
+    log_gamma = torch.tensor(-0.5, device=device, requires_grad=reference is not None)
+    colour = torch.ones(3, device=device, requires_grad=reference is not None)
+    notes: dict[str, str] = {}
+    graded: Tensor | None = None
+    shown = count // 2
+    if reference is not None:
+        graded = working_copy(reference, config.side).to(device)
+        graded = F.interpolate(graded, size=(height, width), mode="area")
+        shown = find_frame(small, graded[0]) if reference_frame < 0 else reference_frame
+        notes["reference_frame"] = str(shown)
+    parameters = [*light.parts, *((log_gamma, colour) if reference is not None else ())]
+
+    def step(_: int) -> dict[str, Tensor]:
+        grid = light()
+        terms = {
+            "smooth": config.smooth * (waviness(grid, 1).mean() + waviness(grid, 2).mean()),
+            "steady": config.steady * waviness(grid, 0).mean(),
+            "modest": config.modest * grid.square().mean(),
+        }
+        if len(points) > 0:
+            chosen = torch.randint(len(points), (min(config.points, len(points)),), generator=generator).to(device)
+            change = _read(grid, points.second[chosen]) - _read(grid, points.first[chosen])
+            wrong = charbonnier(change - points.log_ratio[chosen], config.mistaken)
+            weight = points.weight[chosen]
+            terms["same_scene"] = (weight * wrong).sum() / weight.sum()
+        if graded is not None:
+            terms["graded"] = (
+                config.graded * charbonnier(_lit(small, grid, shown, log_gamma, colour) - graded, 0.02).mean()
+            )
+        return terms
+
+    def preview() -> Tensor:
+        with torch.no_grad():
+            grid = light()
+            if graded is not None:
+                return _lit(small, grid, shown, log_gamma, colour)[0].movedim(0, -1)
+            gamma, gain = natural_tone(_without_light(small[shown : shown + 1], grid[shown : shown + 1]).mean(dim=1))
+            unlit = _without_light(small[shown : shown + 1], grid[shown : shown + 1])
+            return (unlit.pow(gamma) * torch.tensor(gain).exp())[0].movedim(0, -1)
+
+    fitted = fit(
+        step,
+        parameters,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        preview=preview,
+        on_step=on_step,
+    )
+    with torch.no_grad():
+        grid = light().detach()
+        if graded is not None:
+            gamma = float(log_gamma.exp())
+            red, green, blue = (float(value) for value in colour)
+        else:
+            picked = slice(0, None, max(1, count // 64))
+            gamma, gain = natural_tone(_without_light(small[picked], grid[picked]).mean(dim=1))
+            red = green = blue = gain
+        # x_out = exp(colour) (x / light)^gamma, so log A = -gamma log light, and the colour
+        field = (-gamma * grid)[:, None].cpu()
+    return field, gamma, (red, green, blue), fitted, notes
+
+
+class _LightGrid:
+    """Log light ``(T, h, w)`` as a sum of grids, from one number a frame to the full size.
+
+    The sum spans no more than its finest part; the coarse parts let Adam, whose steps are as large for every parameter,
+    move the whole frame or the whole clip at once.
+    """
+
+    def __init__(self, size: tuple[int, int, int], device: torch.device) -> None:
+        count = size[0]
+        self._size = size
+        sizes = (size, (count, 5, 8), (count, 3, 4), (count, 1, 1), (max(2, count // 6), 3, 4))
+        self.parts = [torch.zeros(part, device=device, requires_grad=True) for part in sizes]
+
+    def __call__(self) -> Tensor:
+        total = self.parts[0]
+        for part in self.parts[1:]:
+            up = F.interpolate(part[None, None], size=self._size, mode="trilinear", align_corners=True)
+            total = total + up[0, 0]
+        return total
+
+
+def _read(grid: Tensor, places: Tensor) -> Tensor:
+    """Read ``(T, h, w)`` at places ``(N, 3)``, (x, y, t) in -1..1."""
+    return F.grid_sample(grid[None, None], places[None, None, None], align_corners=True)[0, 0, 0, 0]
+
+
+def _without_light(small: Tensor, grid: Tensor) -> Tensor:
+    """``x / light`` for ``(n, 3, h, w)`` and log light ``(n, gh, gw)``."""
+    return small * torch.exp(-upsample(grid[:, None], (small.shape[2], small.shape[3])))
+
+
+def _lit(small: Tensor, grid: Tensor, index: int, log_gamma: Tensor, colour: Tensor) -> Tensor:
+    """Frame ``index`` as it comes out, ``(1, 3, h, w)``."""
+    unlit = _without_light(small[index : index + 1], grid[index : index + 1])
+    return colour.exp().view(1, 3, 1, 1) * (unlit + 1e-4).pow(log_gamma.exp())
+
+
+def compose(
+    layers: Layers,
+    start: int,
+    stop: int,
+    frames: Tensor,
+    *,
+    strength: float = 1.0,
+    exposure: float = 0.0,
+    gamma: float = 1.0,
+    warmth: float = 0.0,
+) -> Tensor:
+    """``A * x ** gamma`` for frames ``start`` to ``stop`` of the layers, not clamped.
+
+    Everything a person can set is part of the same closed form: one exponential and one power a value.
+
+    Args:
+        layers: of the model relight.
+        start, stop: which frames' light.
+        frames: ``(stop - start, H, W, 3)``, the source or a denoised copy.
+        strength, exposure, gamma, warmth: see ``apply``.
+
+    Returns:
+        ``(stop - start, H, W, 3)``.
+    """
+    log_gain, power = _model(layers, start, stop, frames, strength)
+    log_gain += frames.new_tensor([0.2 * warmth, 0.0, -0.2 * warmth]) + exposure * math.log(2.0) / DISPLAY_GAMMA
+    return frames.pow(power / gamma).mul_(log_gain.div_(gamma).exp_())
+
+
+def rebuild(layers: Layers, start: int, stop: int, relit: Tensor) -> Tensor:
+    """The inverse of ``compose`` as found: ``x = (x_out / A) ** (1 / gamma)``, the source from the relit frames."""
+    log_gain, power = _model(layers, start, stop, layers.frames[start:stop].to(relit.device))
+    return relit.mul(log_gain.neg_().exp_()).pow_(1.0 / power)
+
+
+def _model(layers: Layers, start: int, stop: int, guide: Tensor, strength: float = 1.0) -> tuple[Tensor, float]:
+    """Log A with the colour, ``(n, H, W, 3)`` at native size, and gamma, both at a strength."""
+    field = layers.fields["log_gain"][start:stop].to(guide.device)
+    colour = guide.new_tensor([layers.scalars[f"log_gain_{name}"] for name in CHANNELS])
+    log_gain = lift(field, guide).movedim(1, -1) + colour
+    return log_gain.mul_(strength), 1.0 + strength * (layers.scalars["gamma"] - 1.0)
+
+
+def noise_of(layers: Layers) -> Noise:
+    """The noise of the source, as it was estimated when the layers were found."""
+    offset, slope = ([layers.scalars[f"noise_{name}_{index}"] for index in range(3)] for name in ("offset", "slope"))
+    return Noise((offset[0], offset[1], offset[2]), (slope[0], slope[1], slope[2]))
+
+
+def check(layers: Layers) -> None:
+    """Refuse layers, read from a file, that lack something the model needs.
+
+    Raises:
+        LayersFileError: which field or number is missing or impossible.
+    """
+    field = layers.fields.get("log_gain")
+    if field is None or field.shape[1] != 1:
+        raise LayersFileError("the layers hold no light map 'log_gain' (T, 1, h, w); save them again")
+    needed = ["gamma", *(f"log_gain_{name}" for name in CHANNELS)]
+    needed += [f"noise_{name}_{index}" for name in ("offset", "slope") for index in range(3)]
+    for name in needed:
+        if not math.isfinite(layers.scalars.get(name, math.nan)):
+            raise LayersFileError(f"the layers hold no usable '{name}'; save them again")
+    if not layers.scalars["gamma"] > 0.0:
+        raise LayersFileError(f"the layers hold a gamma of {layers.scalars['gamma']}, above 0 needed; save them again")
+
+
+@torch.no_grad()
+def apply(
+    layers: Layers,
+    *,
+    strength: float = 1.0,
+    exposure: float = 0.0,
+    gamma: float = 1.0,
+    warmth: float = 0.0,
+    denoise: float = 1.0,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Relight the clip of the layers at native size, a few frames at a time.
+
+    Args:
+        layers: what ``decompose`` found.
+        strength: 0 leaves the frames alone, 1 applies what was found; in between light and gamma go in even steps.
+        exposure: in stops of scene light, brighter above 0.
+        gamma: above 1 lifts the middle, below 1 lowers it.
+        warmth: above 0 more red and less blue, below 0 the other way; 1 is about a fifth.
+        denoise: 0 keeps the noise, 1 takes it out. The first use takes a while, then it is kept with the layers.
+        device: where to compute.
+        on_step: told after every few frames; stops the work by raising.
+
+    Returns:
+        ``(T, H, W, 3)`` float32 in 0..1, on the CPU.
+
+    Raises:
+        InputError: layers of another model, or a setting out of range.
+    """
+    if layers.model != "relight":
+        raise InputError(f"layers: they are of the model '{layers.model}', Relight needs 'relight'")
+    if not gamma > 0.0:
+        raise InputError(f"gamma: above 0 needed, got {gamma}")
+    if not 0.0 <= denoise <= 1.0:
+        raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
+    count, height, width, _ = layers.frames.shape
+    clean = clean_frames(layers, noise_of(layers), device=device) if denoise > 0.0 else None
+    chunk = max(1, PIXELS_AT_ONCE // (height * width))
+    out = torch.empty(count, height, width, 3)
+    for start in range(0, count, chunk):
+        stop = min(start + chunk, count)
+        frames = layers.frames[start:stop].to(device)
+        if clean is not None:
+            frames = frames.lerp(torch.cat([next(clean) for _ in range(start, stop)]), denoise)
+        relit = compose(
+            layers, start, stop, frames, strength=strength, exposure=exposure, gamma=gamma, warmth=warmth
+        ).clamp_(0.0, 1.0)
+        out[start:stop] = relit
+        if on_step is not None:
+            on_step(stop, count, lambda last=relit[-1]: last)
+    return out
