@@ -1,6 +1,9 @@
 """The nodes, one file per family. Ids and the order of widgets are for ever: saved workflows hold them."""
 
+from .decompose import VDPOptimize
+from .edit import Relight
 from .flow import FlowToRGB, RAFTFlow
+from .layers import LoadLayers, SaveLayers
 from .measure import MeasureVideo
 from .video import LoadFrames, SaveFrames
 
@@ -8,6 +11,10 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "LoadFrames": LoadFrames,
     "RAFTFlow": RAFTFlow,
     "FlowToRGB": FlowToRGB,
+    "VDPOptimize": VDPOptimize,
+    "Relight": Relight,
+    "SaveLayers": SaveLayers,
+    "LoadLayers": LoadLayers,
     "SaveFrames": SaveFrames,
     "MeasureVideo": MeasureVideo,
 }
@@ -16,6 +23,10 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "LoadFrames": "Load Frames (VDP)",
     "RAFTFlow": "RAFT Flow (VDP)",
     "FlowToRGB": "Flow to RGB (VDP)",
+    "VDPOptimize": "Optimize (VDP)",
+    "Relight": "Relight (VDP)",
+    "SaveLayers": "Save Layers (VDP)",
+    "LoadLayers": "Load Layers (VDP)",
     "SaveFrames": "Save Frames (VDP)",
     "MeasureVideo": "Measure Video (VDP)",
 }
