@@ -39,11 +39,12 @@ def fit(
     *,
     steps: int,
     learning_rate: float,
+    schedule: Callable[[float], float] | None = None,
     plateau: float = 1e-3,
     preview: Callable[[], Tensor] | None = None,
     on_step: OnStep | None = None,
 ) -> Fitted:
-    """Minimise the sum of the terms with Adam (Kingma and Ba, 2015), the rate falling linearly to a fiftieth.
+    """Minimise the sum of the terms with Adam (Kingma and Ba, 2015).
 
     Stops early once the loss is on a plateau: over the last 40 steps its mean fell by less than ``plateau`` of that of
     the 40 before. Nothing but the loss is looked at, so no ground truth is needed.
@@ -52,7 +53,8 @@ def fit(
         step: gives the weighted terms, each a scalar, of step ``i``.
         parameters: what is optimised; leaf tensors that require gradients.
         steps: the most steps.
-        learning_rate: Adam's, at the first step.
+        learning_rate: Adam's, before the schedule.
+        schedule: factor on the rate at a progress from 0 to 1; None lets it fall evenly to a fiftieth.
         plateau: relative fall of the loss below which to stop; 0 never stops early.
         preview: gives a picture of the present state.
         on_step: told after every step; stops the work by raising.
@@ -62,6 +64,7 @@ def fit(
     """
     if steps < 1:
         raise InputError(f"steps: at least 1 needed, got {steps}")
+    schedule = schedule or _evenly_down
     optimiser = torch.optim.Adam(list(parameters), lr=learning_rate)
     losses: list[float] = []
     values: dict[str, float] = {}
@@ -69,11 +72,11 @@ def fit(
     started = time.perf_counter()
     for index in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * (1.0 - 0.98 * index / steps)
+            group["lr"] = learning_rate * schedule(index / steps)
         terms = step(index)
         total = torch.stack(tuple(terms.values())).sum()
         optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         optimiser.step()
         losses.append(float(total.detach()))
         if losses[-1] != losses[-1] or abs(losses[-1]) == float("inf"):
@@ -85,6 +88,10 @@ def fit(
             stopped = "plateau"
             break
     return Fitted(len(losses), time.perf_counter() - started, values, stopped)
+
+
+def _evenly_down(progress: float) -> float:
+    return 1.0 - 0.98 * progress
 
 
 def _on_plateau(losses: list[float], least_fall: float) -> bool:

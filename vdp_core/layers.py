@@ -53,7 +53,7 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
     path = Path(path)
     tensors = {f"field.{name}": field.contiguous() for name, field in layers.fields.items()}
     if with_frames:
-        tensors["frames"] = _to_integers(layers.frames)
+        tensors["frames"] = _to_integers(layers.frames).contiguous()
     header: dict[str, Any] = {
         "model": layers.model,
         "scalars": dict(layers.scalars),
