@@ -68,13 +68,15 @@ def vgg_features(weights: dict[str, Tensor]) -> nn.Module:
     """
     from torchvision.models import vgg16
 
-    net = vgg16(weights=None).features[:16]
+    with torch.device("meta"):  # no memory, no first values for the 138 million numbers that are not used
+        net = vgg16(weights=None).features[:16]
     named = {name.removeprefix("features."): value for name, value in weights.items()}
     try:
-        net.load_state_dict({name: named[name] for name in net.state_dict()})
+        net.load_state_dict({name: named[name].float() for name in net.state_dict()}, assign=True)
     except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # torch's own takes several lines
         raise WeightsError(
-            f"the VGG weights do not fit torchvision's vgg16 ({error}); take torchvision's file"
+            f"the VGG weights do not fit torchvision's vgg16 ({reason}); take torchvision's file"
         ) from None
     return net.eval().requires_grad_(False)
 
