@@ -48,6 +48,7 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
     Raises:
         MediaError: the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -73,7 +74,7 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, beside, metadata={"vdp_layers": FORMAT, "layers": json.dumps(header)})
         beside.replace(path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # safetensors hides a full disk in its own
         raise MediaError(
             f"{path}: the layers cannot be written ({error}); free space or choose another folder"
         ) from error
@@ -112,7 +113,7 @@ def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
         raise LayersFileError(f"{path}: not a whole .safetensors file ({error}); save the layers again") from error
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error})") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         if isinstance(error, VDPError):
             raise
         raise LayersFileError(f"{path}: a damaged layers file ({error}); save the layers again") from error
@@ -131,11 +132,13 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
             )
     elif "frames" in tensors:
         frames = _to_floats(tensors["frames"])
+        if tuple(frames.shape) != shape or frames.numel() == 0:
+            raise ValueError(f"frames are {tuple(frames.shape)}, the header says {shape}")
     else:
         raise LayersFileError("the layers were saved without their frames; link the source frames too")
     fields = {name.removeprefix("field."): field for name, field in tensors.items() if name.startswith("field.")}
     for name, field in fields.items():
-        if field.ndim != 4 or len(field) != len(frames) or not field.is_floating_point():
+        if field.ndim != 4 or len(field) != len(frames) or field.numel() == 0 or not field.is_floating_point():
             raise ValueError(f"field {name} is {tuple(field.shape)} for {len(frames)} frames")
         if not bool(field.isfinite().all()):
             raise ValueError(f"field {name} holds NaN or infinite values")
@@ -153,6 +156,8 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
         )
         if len(flow) != len(frames) - 1:
             raise ValueError(f"flow of {len(flow)} pairs for {len(frames)} frames")
+        if not bool((flow.forward.isfinite() & flow.backward.isfinite()).all()):
+            raise ValueError("the flow holds NaN or infinite values")
     info = {str(name): str(value) for name, value in header["info"].items()}
     layers = Layers(model, fields, scalars, frames, flow, int(header["seed"]), info)
     task(model).check(layers)
