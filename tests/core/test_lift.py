@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from comfyui_vdp.vdp_core.errors import ShapeError
+from comfyui_vdp.vdp_core.lift import GUIDED_FROM, lift, upsample
+
+FINE = (GUIDED_FROM // 2, GUIDED_FROM)
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_coarse_grids_keep_their_corners():
+    fields = noise(2, 3, 5, 8)
+    for up in (upsample(fields, (60, 90)), lift(fields, noise(2, 60, 90, 3))):
+        assert up.shape == (2, 3, 60, 90)
+        assert_close(up[..., [0, 0, -1, -1], [0, -1, 0, -1]], fields[..., [0, 0, -1, -1], [0, -1, 0, -1]])
+
+
+def test_coarse_grids_take_no_notice_of_the_picture():
+    fields = noise(1, 1, 5, 8)
+    assert torch.equal(lift(fields, noise(1, 60, 90, 3)), lift(fields, torch.zeros(1, 60, 90, 3)))
+
+
+@pytest.mark.parametrize("small", [(5, 8), FINE, FINE[::-1]])
+def test_even_fields_stay_even(small):
+    frames = noise(1, 120, 200, 3)
+    assert_close(
+        lift(torch.full((1, 2, *small), -0.37), frames), torch.full((1, 2, 120, 200), -0.37), atol=1e-4, rtol=0
+    )
+
+
+def test_edges_follow_the_picture():
+    across = torch.arange(256.0).expand(192, 256)
+    edge = 110 + 20 * torch.sin(torch.arange(192.0) / 20)
+    truth = (across > edge[:, None]).float()[None, None]
+    picture = (0.2 + 0.6 * truth).movedim(1, -1).expand(-1, -1, -1, 3)
+    small = F.interpolate(truth, size=(48, 64), mode="area")
+    guided = (lift(small, picture) - truth).abs()
+    plain = (F.interpolate(small, size=(192, 256), mode="bilinear") - truth).abs()
+    assert guided.mean() < 0.25 * plain.mean()
+    assert guided.max() < 0.3 < plain.max()
+
+
+def test_texture_without_an_edge_in_the_field_leaves_no_trace():
+    ramp = torch.linspace(0, 1, GUIDED_FROM).expand(1, 1, *FINE)
+    picture = 0.5 + 0.02 * torch.randn(1, 96, 192, 3, generator=torch.Generator().manual_seed(0))
+    wanted = F.interpolate(ramp, size=(96, 192), mode="bilinear")
+    inner = (..., slice(16, -16), slice(16, -16))
+    assert (lift(ramp, picture) - wanted)[inner].abs().max() < 0.02
+
+
+def test_frames_are_lifted_each_by_itself():
+    fields, frames = noise(3, 1, *FINE), noise(3, 60, 100, 3)
+    alone = torch.cat([lift(fields[i : i + 1], frames[i : i + 1]) for i in range(3)])
+    assert_close(lift(fields, frames), alone)
+
+
+@pytest.mark.parametrize("small", [(5, 8), FINE])
+def test_nothing_given_is_changed(small):
+    fields, frames = noise(1, 1, *small), noise(1, 60, 100, 3)
+    kept = fields.clone(), frames.clone()
+    lift(fields, frames).zero_()
+    assert torch.equal(fields, kept[0])
+    assert torch.equal(frames, kept[1])
+
+
+def test_another_number_of_frames_is_refused():
+    with pytest.raises(ShapeError, match="fields of 2 frames and 3 frames to lift"):
+        lift(noise(2, 1, 5, 8), noise(3, 60, 90, 3))
