@@ -72,14 +72,15 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, beside, metadata={"vdp_layers": FORMAT, "layers": json.dumps(header)})
-        beside.replace(path)
+        try:
+            save_file(tensors, beside, metadata={"vdp_layers": FORMAT, "layers": json.dumps(header)})
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     except (OSError, RuntimeError, SafetensorError) as error:  # safetensors hides a full disk in its own
         raise MediaError(
             f"{path}: the layers cannot be written ({error}); free space or choose another folder"
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 
