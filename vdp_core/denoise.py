@@ -26,6 +26,9 @@ BLOCK = 8
 STRIDE = 4  # 2 gains 0.5 dB and costs four times as much
 THRESHOLD = 2.7  # in deviations of the noise; the usual choice for sliding-window DCT
 REACH = 2  # neighbours averaged on either side; more gains little and blurs where the flow is a little off
+COLOUR_SHARE = 0.7
+"""Least deviation of the noise in colour, as a share of that in brightness: files that store colour at half size keep
+noise only in its low frequencies, where it cannot be told from picture. Grey clips have no colour to lose."""
 NEGLIGIBLE = 0.4 / 255  # below this deviation, noise cannot be told from rounding to 8 bits
 
 
@@ -33,8 +36,7 @@ NEGLIGIBLE = 0.4 / 255  # below this deviation, noise cannot be told from roundi
 class Noise:
     """Gaussian noise whose variance grows with brightness: ``variance = offset + slope * brightness``.
 
-    One pair of numbers for each opponent channel, in the units of frames in 0..1: sensor noise has a slope, grey film
-    has no colour noise.
+    One pair of numbers for each opponent channel, in the units of frames in 0..1; sensor noise has a slope.
     """
 
     offset: tuple[float, float, float]
@@ -69,7 +71,7 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
     chosen = torch.linspace(0, len(frames) - 1, min(samples, len(frames))).round().long()
     basis = _dct_basis(frames.device)
     frequency = torch.arange(BLOCK)
-    high = (frequency[:, None] + frequency[None, :] > BLOCK + 2).flatten()
+    high = (frequency[:, None] + frequency[None, :] > BLOCK).flatten()
     levels, deviations = [], []
     for index in chosen:
         picture = _to_opponent(frames[index : index + 1, :height, :width].float())
@@ -83,6 +85,7 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
     # the root mean square of n normal values lies below 1 - 1.645 / sqrt(2 n) one time in twenty
     lowest = 1.0 - 1.645 / math.sqrt(2 * int(high.sum()))
     variance = torch.stack([(deviation[:, part].quantile(0.05, dim=1) / lowest).square() for part in bins])
+    variance = torch.maximum(variance, variance[:, :1] * COLOUR_SHARE**2)
     pairs = [_line(brightness, variance[:, channel]) for channel in range(3)]
     return Noise((pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]))
 
