@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,10 @@ __all__ = [
     "fitting",
     "headless",
     "input_path",
+    "is_there",
     "output_folder",
     "output_path",
+    "prefix_verdict",
     "progress",
     "say",
     "temp_folder",
@@ -155,7 +158,8 @@ def fitting(total: int, label: str) -> Iterator[OnStep]:
         yield on_step
 
 
-def _exists(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Whether a file or folder is there; what cannot even be looked up is not."""
     try:
         return path.exists()
     except OSError:  # such as a name too long for the file system
@@ -177,7 +181,10 @@ def input_path(text: str) -> Path:
         raise InputError("path is empty; give a video file, a folder of images or a glob such as frames/*.png")
     if "\0" in cleaned:
         raise InputError("path holds a zero character, which no file name can")
-    path = Path(cleaned).expanduser() if cleaned.startswith("~") else Path(cleaned)
+    path = Path(cleaned)
+    if cleaned.startswith("~"):
+        with suppress(RuntimeError):  # no user of that name: it is a file's
+            path = path.expanduser()
     if path.is_absolute():
         return path
     folder_paths = _comfy("folder_paths")
@@ -185,7 +192,7 @@ def input_path(text: str) -> Path:
     folders = [Path.cwd()] if input_folder is None else [input_folder, Path.cwd()]
     for folder in folders:
         # glob takes a plain name too, but not one with brackets in it; Path.glob refuses patterns such as "**.png"
-        if _exists(folder / path) or next(glob.iglob(cleaned, root_dir=folder), None):  # noqa: PTH207
+        if is_there(folder / path) or next(glob.iglob(cleaned, root_dir=folder), None):  # noqa: PTH207
             return folder / path
     return folders[0] / path
 
@@ -208,14 +215,11 @@ _given: set[Path] = set()  # output paths handed out but perhaps not written yet
 _giving = threading.Lock()
 
 
-def output_path(prefix: str) -> Path:
-    """A new path below ``output_folder()``, without suffix, such as ``out/sub/name_00001`` for ``sub/name``.
-
-    No file or folder whose name begins with it exists, and no other call was given it. Sub-folders are made.
+def _split_prefix(prefix: str) -> tuple[Path, str]:
+    """Folder and name that a prefix stands for, after every check that needs nothing to be written.
 
     Raises:
-        InputError: the prefix is empty, absolute, or leads outside the output folder (also through a link).
-        MediaError: the folder cannot be made.
+        InputError, MediaError: see output_path.
     """
     from ..vdp_core.errors import InputError, MediaError
 
@@ -230,18 +234,56 @@ def output_path(prefix: str) -> Path:
         raise InputError(f"filename_prefix {prefix!r} holds control characters or a name of more than 200 bytes")
     root = output_folder()
     folder = root.joinpath(*parts[:-1])
-    if not folder.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = folder.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise InputError(f"filename_prefix {prefix!r} cannot be followed: {error}") from error
+    if not inside:
         raise InputError(f"filename_prefix {prefix!r} leads outside the output folder {root} through a link")
+    there = next((place for place in (folder, *folder.parents) if is_there(place)), folder)
+    if not there.is_dir():
+        raise MediaError(f"the output folder {folder} cannot be used: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MediaError(f"the output folder {folder} cannot be used: {there} is read-only; choose another")
+    return folder, parts[-1]
+
+
+def prefix_verdict(prefix: str | None) -> bool | str:
+    """What a saver's VALIDATE_INPUTS answers: True, or why nothing can be saved under this prefix.
+
+    Asked before anything runs, so that no long work is done in vain; a linked prefix is None here and known later.
+    """
+    if prefix is None:
+        return True
+    try:
+        _split_prefix(prefix)
+    except (ValueError, OSError) as error:  # what InputError and MediaError are
+        return str(error)
+    return True
+
+
+def output_path(prefix: str) -> Path:
+    """A new path below ``output_folder()``, without suffix, such as ``out/sub/name_00001`` for ``sub/name``.
+
+    No file or folder whose name begins with it exists, and no other call was given it. Sub-folders are made.
+
+    Raises:
+        InputError: the prefix is empty, absolute, or leads outside the output folder (also through a link).
+        MediaError: the folder cannot be made or is read-only.
+    """
+    from ..vdp_core.errors import MediaError
+
+    folder, name = _split_prefix(prefix)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        names = [entry.name for entry in folder.iterdir()]
+        taken = [entry.name for entry in folder.iterdir()]
     except OSError as error:
         raise MediaError(f"the output folder {folder} cannot be used: {error.strerror or error}") from error
     # Names are compared without case, as Windows and macOS do.
-    numbered = re.compile(re.escape(parts[-1]) + r"_(\d{5,})(?!\d)", re.IGNORECASE)
-    counter = 1 + max((int(match[1]) for name in names if (match := numbered.match(name))), default=0)
+    numbered = re.compile(re.escape(name) + r"_(\d{5,})(?!\d)", re.IGNORECASE)
+    counter = 1 + max((int(match[1]) for entry in taken if (match := numbered.match(entry))), default=0)
     with _giving:
-        while (path := folder / f"{parts[-1]}_{counter:05}") in _given:
+        while (path := folder / f"{name}_{counter:05}") in _given:
             counter += 1
         _given.add(path)
     return path

@@ -42,6 +42,10 @@ class SaveLayers:
             },
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
+        return host.prefix_verdict(filename_prefix)
+
     def save(self, layers: Layers, filename_prefix: str, with_frames: bool) -> dict[str, Any]:
         from ..vdp_core.layers import save_layers
 
@@ -87,7 +91,7 @@ class LoadLayers:
             found = host.input_path(path)
         except ValueError as error:
             return str(error)
-        return True if found.is_file() else f"path: there is no layers file {found}"
+        return True if host.is_there(found) and found.is_file() else f"path: there is no layers file {found}"
 
     @classmethod
     def IS_CHANGED(cls, path: str, frames: Tensor | None = None) -> str:

@@ -67,6 +67,10 @@ class MeasureVideo:
             },
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
+        return host.prefix_verdict(filename_prefix)
+
     def measure(
         self,
         frames: Tensor,

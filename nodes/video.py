@@ -87,9 +87,10 @@ class LoadFrames:
             found = host.input_path(path)
         except ValueError as error:
             return str(error)
-        if found.exists() or glob.glob(str(found), recursive=True):  # noqa: PTH207 (takes absolute patterns)
+        if host.is_there(found) or glob.glob(str(found), recursive=True):  # noqa: PTH207 (takes absolute patterns)
             return True
-        return f"path: there is no such file or folder: {found}"
+        what = "file that matches this pattern" if glob.has_magic(str(found)) else "such file or folder"
+        return f"path: there is no {what}: {found}"
 
     @classmethod
     def IS_CHANGED(cls, path: str, **_: object) -> str:
@@ -178,6 +179,10 @@ class SaveFrames:
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
+        return host.prefix_verdict(filename_prefix)
 
     def save(
         self,
