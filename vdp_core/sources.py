@@ -148,12 +148,16 @@ def open_source(source: str | Path) -> VideoFile | PictureFiles:
     if not text.strip():
         raise MediaError("path: is empty; give a video file, a folder of pictures or a glob such as frames/*.png")
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # such as a name too long, or a folder on the way that may not be entered
+        raise MediaError(f"{path}: cannot be read ({error.strerror})") from error
+    if is_folder:
         files = _pictures_in(path)
         if not files:
             raise MediaError(f"{path}: the folder holds no pictures ({', '.join(s[1:] for s in PICTURE_SUFFIXES)})")
         return PictureFiles(path, files)
-    if path.is_file():
+    if is_file:
         return PictureFiles(path, [path]) if _is_picture(path) else VideoFile(path)
     if not glob.has_magic(text):
         raise MediaError(f"{path}: there is no such file or folder")
@@ -292,10 +296,14 @@ def _read_picture(file: Path) -> NDArray[Any]:
         content = np.fromfile(file, np.uint8)  # OpenCV itself cannot open every file name on Windows
     except OSError as error:
         raise MediaError(f"{file}: cannot be read ({error.strerror})") from error
+    loud = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # what OpenCV prints about a damaged picture is said below, with its name
     try:
         pixels = cv2.imdecode(content, flags) if content.size else None
     except cv2.error as error:
         raise MediaError(f"{file}: is not a picture that can be read ({error.err})") from error
+    finally:
+        cv2.utils.logging.setLogLevel(loud)
     if pixels is None:
         raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
     if pixels.dtype not in (np.uint8, np.uint16):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
@@ -17,6 +18,8 @@ from .errors import WeightsError
 __all__ = ["fetch_weights", "find_weights", "hub_folder", "read_weights", "to_torchvision_raft"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
+# What torch raises on bytes that are no weights depends on where its reading derails.
+_DAMAGED = (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError)
 
 
 def hub_folder() -> Path:
@@ -89,14 +92,19 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
                 return load_file(path)
             except SafetensorError as error:
                 raise WeightsError(f"{path}: not a whole .safetensors file ({error}); download it again") from error
-        table = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle protocol that torch does not write, but reads
+            table = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except _DAMAGED as error:
         raise WeightsError(f"{path}: damaged, or holds more than weights; download it again") from error
     if isinstance(table, dict) and isinstance(table.get("state_dict"), dict):
         table = table["state_dict"]
-    if not isinstance(table, dict) or not table or not all(isinstance(value, Tensor) for value in table.values()):
+    named = isinstance(table, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in table.items()
+    )
+    if not named or not table:
         raise WeightsError(f"{path}: holds no table of weights; give a state dict")
     return table
 
