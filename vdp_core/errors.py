@@ -76,14 +76,14 @@ def check_frames(frames: object, name: str = "frames", *, at_least: int = 1, sma
     if not frames.is_floating_point():
         raise InputError(f"{name}: expected float values in 0..1, got {frames.dtype}; divide by the type's maximum")
     frames = frames[..., :3].float() if channels >= 3 else frames.float().expand(-1, -1, -1, 3)
+    outside = False
     for index, frame in enumerate(frames):
         # min and max of a frame are NaN or infinite exactly if some value is, without a mask as large as the clip
         low, high = (float(value) for value in frame.aminmax())
         if not (abs(low) < float("inf") and abs(high) < float("inf")):
             raise InputError(f"{name}: frame {index} holds NaN or infinite values")
-        if low < 0.0 or high > 1.0:
-            return frames.clamp(0.0, 1.0)
-    return frames
+        outside = outside or low < 0.0 or high > 1.0
+    return frames.clamp(0.0, 1.0) if outside else frames
 
 
 def check_mask(mask: object, name: str, *, count: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
