@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..fit import Fitted, OnStep, fit
+from ..fit import OnStep, fit
 from ..flow import flow_to_rgb
 from ..losses import perceptual, reconstruction, structure, vgg_features, warp_term
 from ..nets import alpha_net, rgb_net
@@ -22,6 +22,7 @@ from ..priors import working_copy
 from ..types import Flow
 from ..warp import resize_flow
 from ..weights import find_weights, read_weights
+from .found import Found
 
 __all__ = ["relight"]
 
@@ -43,14 +44,14 @@ def relight(
     device: torch.device | str,
     weights_folders: Sequence[Path],
     on_step: OnStep | None,
-) -> tuple[Tensor, float, tuple[float, float, float], Fitted, dict[str, str]]:
+) -> Found:
     """Optimise ``log x_in = (1/gamma) (log(1/A) + log x_out)``: alpha-net gives 1/A, RGB-net x_out, gamma is learnt.
 
     The loss is ``L1 + perceptual`` between x_in and what it is rebuilt as, and 0.02 times the warp term of x_out. The
     perceptual term compares VGG16 features where weights are found, else gradients and SSIM; ``info`` says which.
 
-    Returns:
-        log A ``(T, 1, h, w)``, gamma, no colour, how the optimisation went, and notes.
+    Args:
+        frames, flow, steps, seed, device, weights_folders, on_step: see ``relight.decompose``.
     """
     small = working_copy(frames, SIDE).to(device)
     count, _, height, width = small.shape
@@ -103,7 +104,7 @@ def relight(
         field = torch.cat([-alpha(picture[None]).clamp_min(DARKEST).log().cpu() for picture in colours])
         gamma = 1.0 / float(inverse_gamma.clamp(0.1, 1.0))
     notes = {"perceptual": "vgg16" if features is not None else "gradients and SSIM"}
-    return field, gamma, (0.0, 0.0, 0.0), fitted, notes
+    return Found(field, gamma, (0.0, 0.0, 0.0), fitted, notes)
 
 
 def _schedule(progress: float) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,11 +21,12 @@ from torch import Tensor
 
 from ..denoise import Noise, clean_frames, estimate_noise
 from ..errors import InputError, LayersFileError, ShapeError, check_flow, check_frames
-from ..fit import Fitted, OnStep, fit
+from ..fit import OnStep, fit
 from ..lift import lift, upsample
 from ..losses import charbonnier, waviness
 from ..priors import corresponding_light, find_frame, natural_tone, working_copy
 from ..types import Flow, Layers
+from .found import Found
 
 __all__ = ["PRESETS", "RelightConfig", "apply", "check", "compose", "decompose", "rebuild"]
 
@@ -128,20 +130,20 @@ def decompose(
         config = PRESETS[preset]
         config = replace(config, steps=steps or config.steps)
         found = _fit_light(frames, flow, config, seed, reference, reference_frame, torch.device(device), on_step)
-    field, gamma, gains, fitted, notes = found
-    scalars = {"gamma": gamma, **{f"log_gain_{name}": gain for name, gain in zip(CHANNELS, gains, strict=True)}}
+    scalars = {"gamma": found.gamma}
+    scalars.update({f"log_gain_{name}": gain for name, gain in zip(CHANNELS, found.colour, strict=True)})
     for index in range(3):
         scalars[f"noise_offset_{index}"], scalars[f"noise_slope_{index}"] = noise.offset[index], noise.slope[index]
     info = {
         "preset": preset,
-        "steps": str(fitted.steps),
-        "stopped": fitted.stopped,
+        "steps": str(found.fitted.steps),
+        "stopped": found.fitted.stopped,
         "seconds": f"{time.perf_counter() - started:.1f}",
         "flow": flow.method,
-        **{f"loss_{name}": f"{value:.5g}" for name, value in fitted.terms.items()},
-        **notes,
+        **{f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()},
+        **found.notes,
     }
-    return Layers("relight", {"log_gain": field}, scalars, frames, flow, seed, info)
+    return Layers("relight", {"log_gain": found.log_gain}, scalars, frames, flow, seed, info)
 
 
 def _check_reference(reference: Tensor, frames: Tensor) -> Tensor:
@@ -166,26 +168,13 @@ def _fit_light(
     reference_frame: int,
     device: torch.device,
     on_step: OnStep | None,
-) -> tuple[Tensor, float, tuple[float, float, float], Fitted, dict[str, str]]:
+) -> Found:
     """Fit the grids of log light, and with a reference also gamma and the colour."""
     small = working_copy(frames, config.side).to(device)
-    count, _, height, width = small.shape
     points = corresponding_light(small, flow, seed=seed)
+    light = _LightGrid(small, config.grid)
+    still = None if reference is None else _Still(small, reference, reference_frame, config.side)
     generator = torch.Generator().manual_seed(seed)
-    long, short = config.grid, max(3, round(config.grid * min(height, width) / max(height, width)))
-    size = (count, *((short, long) if width >= height else (long, short)))
-    light = _LightGrid(size, device)
-    log_gamma = torch.tensor(-0.5, device=device, requires_grad=reference is not None)
-    colour = torch.ones(3, device=device, requires_grad=reference is not None)
-    notes: dict[str, str] = {}
-    graded: Tensor | None = None
-    shown = count // 2
-    if reference is not None:
-        graded = working_copy(reference, config.side).to(device)
-        graded = F.interpolate(graded, size=(height, width), mode="area")
-        shown = find_frame(small, graded[0]) if reference_frame < 0 else reference_frame
-        notes["reference_frame"] = str(shown)
-    parameters = [*light.parts, *((log_gamma, colour) if reference is not None else ())]
 
     def step(_: int) -> dict[str, Tensor]:
         grid = light()
@@ -200,41 +189,66 @@ def _fit_light(
             wrong = charbonnier(change - points.log_ratio[chosen], config.mistaken)
             weight = points.weight[chosen]
             terms["same_scene"] = (weight * wrong).sum() / weight.sum()
-        if graded is not None:
-            terms["graded"] = (
-                config.graded * charbonnier(_lit(small, grid, shown, log_gamma, colour) - graded, 0.02).mean()
-            )
+        if still is not None:
+            terms["graded"] = config.graded * still.difference(grid).mean()
         return terms
 
+    def tone(grid: Tensor) -> tuple[float, tuple[float, float, float]]:
+        return _natural(small, grid) if still is None else still.tone()
+
+    @torch.no_grad()
     def preview() -> Tensor:
-        with torch.no_grad():
-            grid = light()
-            if graded is not None:
-                return _lit(small, grid, shown, log_gamma, colour)[0].movedim(0, -1)
-            gamma, gain = natural_tone(_without_light(small[shown : shown + 1], grid[shown : shown + 1]).mean(dim=1))
-            unlit = _without_light(small[shown : shown + 1], grid[shown : shown + 1])
-            return (unlit.pow(gamma) * torch.tensor(gain).exp())[0].movedim(0, -1)
+        grid = light()
+        gamma, colour = tone(grid)
+        index = slice(len(small) // 2, len(small) // 2 + 1) if still is None else still.index
+        lit = _without_light(small[index], grid[index])[0].pow(gamma).movedim(0, -1)
+        return (lit * lit.new_tensor(colour).exp()).clamp(0.0, 1.0)
 
     fitted = fit(
         step,
-        parameters,
+        light.parts if still is None else [*light.parts, still.log_gamma, still.colour],
         steps=config.steps,
         learning_rate=config.learning_rate,
         preview=preview,
         on_step=on_step,
     )
-    with torch.no_grad():
-        grid = light().detach()
-        if graded is not None:
-            gamma = float(log_gamma.exp())
-            red, green, blue = (float(value) for value in colour)
-        else:
-            picked = slice(0, None, max(1, count // 64))
-            gamma, gain = natural_tone(_without_light(small[picked], grid[picked]).mean(dim=1))
-            red = green = blue = gain
-        # x_out = exp(colour) (x / light)^gamma, so log A = -gamma log light, and the colour
-        field = (-gamma * grid)[:, None].cpu()
-    return field, gamma, (red, green, blue), fitted, notes
+    grid = light().detach()
+    gamma, colour = tone(grid)
+    # x_out = exp(colour) (x / light)^gamma, so log A is the colour less gamma times log light
+    notes = {} if still is None else {"reference_frame": str(still.index.start)}
+    return Found((-gamma * grid)[:, None].cpu(), gamma, colour, fitted, notes)
+
+
+class _Still:
+    """The graded still: gamma and the colour are learnt so that its frame comes out like it."""
+
+    def __init__(self, small: Tensor, reference: Tensor, index: int, side: int) -> None:
+        picture = working_copy(reference, side).to(small.device)
+        self.picture = F.interpolate(picture, size=small.shape[-2:], mode="area")
+        index = find_frame(small, self.picture[0]) if index < 0 else index
+        self.index = slice(index, index + 1)
+        self.dark = small[self.index]
+        # within the range that natural_tone gives to dark clips
+        self.log_gamma = torch.tensor(-0.5, device=small.device, requires_grad=True)
+        self.colour = torch.ones(3, device=small.device, requires_grad=True)
+
+    def difference(self, grid: Tensor) -> Tensor:
+        """How far the frame is from the still, ``(1, 3, h, w)``; burnt-out and other local changes count little."""
+        unlit = _without_light(self.dark, grid[self.index]).clamp_min(1e-4)  # the power's slope at 0 is infinite
+        lit = self.colour.exp().view(1, 3, 1, 1) * unlit.pow(self.log_gamma.exp())
+        return charbonnier(lit - self.picture, 0.02)
+
+    def tone(self) -> tuple[float, tuple[float, float, float]]:
+        """Gamma, and the log gain of red, green and blue."""
+        red, green, blue = self.colour.tolist()
+        return float(self.log_gamma.detach().exp()), (red, green, blue)
+
+
+def _natural(small: Tensor, grid: Tensor) -> tuple[float, tuple[float, float, float]]:
+    """Gamma and neutral log gains that expose the clip well, from at most some 64 frames."""
+    some = slice(None, None, max(1, len(small) // 64))
+    gamma, gain = natural_tone(_without_light(small[some], grid[some]).mean(dim=1))
+    return gamma, (gain, gain, gain)
 
 
 class _LightGrid:
@@ -244,11 +258,13 @@ class _LightGrid:
     move the whole frame or the whole clip at once.
     """
 
-    def __init__(self, size: tuple[int, int, int], device: torch.device) -> None:
-        count = size[0]
-        self._size = size
-        sizes = (size, (count, 5, 8), (count, 3, 4), (count, 1, 1), (max(2, count // 6), 3, 4))
-        self.parts = [torch.zeros(part, device=device, requires_grad=True) for part in sizes]
+    def __init__(self, small: Tensor, samples: int) -> None:
+        """Take ``samples`` along the long side of the frames ``(T, 3, h, w)``."""
+        count, _, height, width = small.shape
+        short = max(3, round(samples * min(height, width) / max(height, width)))
+        self._size = (count, short, samples) if width >= height else (count, samples, short)
+        sizes = (self._size, (count, 5, 8), (count, 3, 4), (count, 1, 1), (max(2, count // 6), 3, 4))
+        self.parts = [torch.zeros(part, device=small.device, requires_grad=True) for part in sizes]
 
     def __call__(self) -> Tensor:
         total = self.parts[0]
@@ -266,12 +282,6 @@ def _read(grid: Tensor, places: Tensor) -> Tensor:
 def _without_light(small: Tensor, grid: Tensor) -> Tensor:
     """``x / light`` for ``(n, 3, h, w)`` and log light ``(n, gh, gw)``."""
     return small * torch.exp(-upsample(grid[:, None], (small.shape[2], small.shape[3])))
-
-
-def _lit(small: Tensor, grid: Tensor, index: int, log_gamma: Tensor, colour: Tensor) -> Tensor:
-    """Frame ``index`` as it comes out, ``(1, 3, h, w)``."""
-    unlit = _without_light(small[index : index + 1], grid[index : index + 1])
-    return colour.exp().view(1, 3, 1, 1) * (unlit + 1e-4).pow(log_gamma.exp())
 
 
 def compose(
@@ -391,5 +401,5 @@ def apply(
         ).clamp_(0.0, 1.0)
         out[start:stop] = relit
         if on_step is not None:
-            on_step(stop, count, lambda last=relit[-1]: last)
+            on_step(stop, count, partial(relit.__getitem__, -1))
     return out

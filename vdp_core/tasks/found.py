@@ -1,0 +1,25 @@
+"""What the ways of finding light have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..fit import Fitted
+
+__all__ = ["Found"]
+
+
+class Found(NamedTuple):
+    """The light of a clip, as one of the presets found it."""
+
+    log_gain: Tensor
+    """log A, ``(T, 1, h, w)``, on the CPU."""
+    gamma: float
+    colour: tuple[float, float, float]
+    """Log gain of red, green and blue for the whole clip."""
+    fitted: Fitted
+    notes: Mapping[str, str]
+    """What else a person may want to know."""
