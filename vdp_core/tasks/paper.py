@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import ShapeError
 from ..fit import OnStep, fit
 from ..flow import flow_to_rgb
 from ..losses import perceptual, reconstruction, structure, vgg_features, warp_term
@@ -52,9 +53,17 @@ def relight(
 
     Args:
         frames, flow, steps, seed, device, weights_folders, on_step: see ``relight.decompose``.
+
+    Raises:
+        ShapeError: the frames are too long and narrow for the networks' three poolings.
     """
     small = working_copy(frames, SIDE).to(device)
     count, _, height, width = small.shape
+    if min(height, width) < 8:
+        raise ShapeError(
+            f"frames: {frames.shape[2]}x{frames.shape[1]} pixels are too long and narrow for the preset 'paper'; "
+            "choose another preset"
+        )
     motion = resize_flow(flow, (height, width))
     backward, hidden = motion.backward.to(device), motion.backward_occlusion.to(device)
     colours = flow_to_rgb(flow).movedim(-1, 1).to(device)
