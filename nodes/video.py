@@ -89,8 +89,9 @@ class LoadFrames:
             return str(error)
         if host.is_there(found) or glob.glob(str(found), recursive=True):  # noqa: PTH207 (takes absolute patterns)
             return True
-        what = "file that matches this pattern" if glob.has_magic(str(found)) else "such file or folder"
-        return f"path: there is no {what}: {found}"
+        if glob.has_magic(str(found)):
+            return f"path: no file matches this pattern: {found}"
+        return f"path: there is no such file or folder: {found}"
 
     @classmethod
     def IS_CHANGED(cls, path: str, **_: object) -> str:

@@ -376,7 +376,7 @@ class VideoFile:
                     yield frame
         except av.error.FFmpegError as error:
             if got == 0:
-                raise MediaError(f"{self._path}: the video cannot be decoded ({error.strerror})") from error
+                raise MediaError(f"{self._path}: the video cannot be decoded, or is damaged ({error.strerror})") from error
             raise MediaError(
                 f"{self._path}: is damaged after {got} frames ({error.strerror}); "
                 "read what lies before with count, or repair the file"
@@ -477,7 +477,7 @@ def _video_stream(container: Any, path: Path) -> Any:
     for stream in container.streams.video:
         if Disposition.attached_pic not in stream.disposition:
             if stream.codec_context is None:
-                raise MediaError(f"{path}: no decoder for its video is at hand; convert it to H.264 or ProRes")
+                raise MediaError(f"{path}: its video is damaged or of a kind without a decoder; convert it to H.264")
             return stream
     raise MediaError(f"{path}: holds no video stream")
 

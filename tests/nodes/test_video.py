@@ -112,7 +112,7 @@ def test_a_path_is_checked_before_anything_runs(tmp_path):
     assert LoadFrames.VALIDATE_INPUTS(str(tmp_path)) is True
     assert LoadFrames.VALIDATE_INPUTS(str(tmp_path / "*.png")) is True
     assert "there is no such file or folder" in str(LoadFrames.VALIDATE_INPUTS(str(tmp_path / "b.png")))
-    assert "there is no such file or folder" in str(LoadFrames.VALIDATE_INPUTS(str(tmp_path / "*.jpg")))
+    assert "no file matches this pattern" in str(LoadFrames.VALIDATE_INPUTS(str(tmp_path / "*.jpg")))
     assert "empty" in str(LoadFrames.VALIDATE_INPUTS("  "))
 
 
