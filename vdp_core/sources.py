@@ -376,7 +376,9 @@ class VideoFile:
                     yield frame
         except av.error.FFmpegError as error:
             if got == 0:
-                raise MediaError(f"{self._path}: the video cannot be decoded, or is damaged ({error.strerror})") from error
+                raise MediaError(
+                    f"{self._path}: the video is damaged or cannot be decoded ({error.strerror})"
+                ) from error
             raise MediaError(
                 f"{self._path}: is damaged after {got} frames ({error.strerror}); "
                 "read what lies before with count, or repair the file"
