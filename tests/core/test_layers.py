@@ -229,14 +229,14 @@ def test_a_damaged_file_is_refused(saved, changes, words):
 def test_part_of_a_file_is_refused(saved, size):
     whole = saved.read_bytes()
     saved.write_bytes(whole[:size])
-    with pytest.raises(LayersFileError, match="not a whole .safetensors file .*; save the layers again"):
+    with pytest.raises(LayersFileError, match=r"not a whole .safetensors file .*; save the layers again"):
         load_layers(saved)
 
 
 def test_garbage_is_refused(tmp_path):
     path = tmp_path / "clip.safetensors"
     path.write_bytes(bytes(range(256)) * 20)
-    with pytest.raises(LayersFileError, match="not a whole .safetensors file"):
+    with pytest.raises(LayersFileError, match=r"not a whole .safetensors file"):
         load_layers(path)
 
 

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torchvision.models import vgg16
+
+from comfyui_vdp.vdp_core.degrade import darken
+from comfyui_vdp.vdp_core.errors import InputError, ShapeError, WeightsError
+from comfyui_vdp.vdp_core.layers import reconstruct
+from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.tasks import paper, relight
+from comfyui_vdp.vdp_core.types import Flow, Layers
+
+STEPS = 6
+
+
+@pytest.fixture(autouse=True)
+def no_weights(tmp_path, monkeypatch):
+    """A torch hub without weights."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+
+@pytest.fixture(scope="module")
+def dark(synthetic) -> tuple[torch.Tensor, Flow]:
+    clean, flow = synthetic.pan(5, 32, 48)
+    return darken(clean, seed=0)[0], flow
+
+
+def decompose(clip: tuple[torch.Tensor, Flow], steps: int = STEPS, **settings: object) -> Layers:
+    return relight.decompose(*clip, preset="paper", steps=steps, **settings)
+
+
+def test_a_few_steps(dark):
+    told = []
+    layers = decompose(dark, on_step=lambda done, total, preview: told.append((done, total, preview().shape)))
+    assert told == [(done, STEPS, (32, 48, 3)) for done in range(1, STEPS + 1)]
+    assert layers.info["preset"] == "paper"
+    assert layers.info["steps"] == str(STEPS)
+    assert layers.info["perceptual"] == "gradients and SSIM"
+    assert {"loss_reconstruction", "loss_perceptual", "loss_warp"} <= set(layers.info)
+    field = layers.fields["log_gain"]
+    assert field.shape == (5, 1, 32, 48)
+    # 1/A is the output of a sigmoid, so that the light is only ever raised
+    assert field.min() >= 0.0
+    assert field.max() <= -math.log(paper.DARKEST) + 1e-4
+    assert layers.scalars["log_gain_red"] == layers.scalars["log_gain_blue"] == 0.0
+    relight.check(layers)
+    assert psnr(reconstruct(layers), dark[0]) > 60
+    assert relight.apply(layers).isfinite().all()
+
+
+def test_it_learns(dark):
+    first, last = (float(decompose(dark, steps).info["loss_reconstruction"]) for steps in (1, 12))
+    assert last < 0.8 * first
+
+
+def test_it_starts_from_the_published_gamma(dark):
+    # one step of Adam at a hundredth of the rate hardly moves it
+    assert decompose(dark, 1).scalars["gamma"] == pytest.approx(1 / paper.INVERSE_GAMMA, rel=1e-3)
+
+
+def test_a_hundred_epochs_of_batches_by_default(dark):
+    class Stop(BaseException):
+        pass
+
+    totals = []
+
+    def stop(done: int, total: int, preview: object) -> None:
+        totals.append(total)
+        raise Stop
+
+    with pytest.raises(Stop):
+        decompose(dark, 0, on_step=stop)
+    assert totals == [200]  # 5 frames are 2 batches of 4
+
+
+@pytest.mark.parametrize(
+    ("progress", "factor"),
+    [
+        (0.0, 0.01),
+        (0.025, 0.505),
+        (0.0499, 0.998),
+        (0.05, 0.5),
+        (0.2, 0.25),
+        (0.5, 0.125),
+        (0.8, 0.0625),
+        (1.0, 0.0625),
+    ],
+)
+def test_the_published_schedule(progress, factor):
+    assert paper._schedule(progress) == pytest.approx(factor, rel=1e-2)
+
+
+def test_the_same_seed_gives_the_same_layers(dark):
+    first, again, other = (decompose(dark, 2, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.fields["log_gain"], again.fields["log_gain"])
+    assert first.scalars == again.scalars
+    assert not torch.equal(first.fields["log_gain"], other.fields["log_gain"])
+
+
+def test_random_numbers_of_others_are_left_alone(dark):
+    before = torch.random.get_rng_state()
+    decompose(dark, 1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_vgg_is_used_where_its_weights_are(dark, tmp_path):
+    with torch.device("meta"):
+        shapes = vgg16(weights=None).features[:16].state_dict()
+    torch.manual_seed(0)
+    weights = {f"features.{name}": 0.05 * torch.randn(value.shape) for name, value in shapes.items()}
+    torch.save(weights, tmp_path / "vgg16-test.pth")
+    assert decompose(dark, 1, weights_folders=(tmp_path,)).info["perceptual"] == "vgg16"
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "vgg16-test.pth")
+    with pytest.raises(WeightsError, match="do not fit torchvision's vgg16"):
+        decompose(dark, 1, weights_folders=(tmp_path,))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 33)])
+def test_two_frames_of_any_size(synthetic, size):
+    layers = decompose(synthetic.pan(2, *size), 1)
+    assert layers.fields["log_gain"].shape == (2, 1, *size)
+
+
+def test_a_reference_is_refused(dark):
+    with pytest.raises(InputError, match="the preset 'paper' takes none; choose another preset, or unlink it"):
+        decompose(dark, reference=dark[0][:1])
+
+
+def test_frames_too_narrow_for_the_nets_are_refused(synthetic):
+    with pytest.raises(ShapeError, match=r"1000x16 pixels are too long and narrow .* choose another preset"):
+        decompose(synthetic.pan(2, 16, 1000), 1)

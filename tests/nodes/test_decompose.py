@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from comfyui_vdp.nodes import host
+from comfyui_vdp.nodes.decompose import VDPOptimize
+from comfyui_vdp.nodes.edit import Relight
+from comfyui_vdp.vdp_core.errors import InputError, ShapeError
+from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.types import Flow, Layers
+
+SETTINGS = {"task": "relight", "preset": "fast", "steps": 3, "layers": 2, "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def said(monkeypatch, tmp_path):
+    """The status lines that were shown; headless on the CPU, with no weights at hand."""
+    lines: list[str] = []
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(host.headless, "device", "cpu")
+    monkeypatch.setattr(host.headless, "say", lines.append)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def clip(synthetic) -> tuple[torch.Tensor, Flow]:
+    frames, flow = synthetic.pan(4, 32, 48)
+    return frames * 0.2, flow
+
+
+def test_widgets_keep_their_order():
+    # saved workflows hold widget values by position: new widgets go last
+    inputs = VDPOptimize.INPUT_TYPES()
+    assert list(inputs["required"]) == ["frames", "flow", "task", "preset", "steps", "layers", "seed"]
+    assert list(inputs["optional"]) == ["reference", "mask", "reference_frame", "mask_frame"]
+    assert inputs["required"]["task"][0] == list(TASKS)
+    assert inputs["required"]["preset"][0] == ["balanced", "fast", "quality", "paper"]
+    assert all(spec[1]["tooltip"] for family in ("required", "optional") for spec in inputs[family].values())
+    assert len(VDPOptimize.OUTPUT_TOOLTIPS) == len(VDPOptimize.RETURN_TYPES) == 1
+
+
+def test_it_finds_layers_and_says_how_it_went(clip, said):
+    (layers,) = VDPOptimize().optimize(*clip, **SETTINGS)
+    assert isinstance(layers, Layers)
+    assert len(layers) == 4
+    (line,) = said
+    assert line.startswith("relight: 3 steps (steps), ")
+    assert "on cpu, flow exact, gamma " in line
+
+
+def test_a_reference_says_which_frame_it_shows(clip):
+    frames, flow = clip
+    (layers,) = VDPOptimize().optimize(frames, flow, **SETTINGS, reference=frames[3:4] * 3)
+    assert layers.info["reference_frame"] == "3"
+    (layers,) = VDPOptimize().optimize(frames, flow, **SETTINGS, reference=frames[3:4] * 3, reference_frame=1)
+    assert layers.info["reference_frame"] == "1"
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper"])
+def test_it_optimises_under_inference_mode_with_what_was_made_there(synthetic, preset):
+    settings = {**SETTINGS, "preset": preset, "steps": 2}
+    with torch.inference_mode():
+        frames, flow = synthetic.pan(4, 32, 48)
+        assert flow.forward.is_inference()
+        (layers,) = VDPOptimize().optimize(frames * 0.2, flow, **settings)
+        (lit,) = Relight().relight(layers, 1.0, 0.0, 1.0, 0.0, 1.0)
+    plain, plain_flow = synthetic.pan(4, 32, 48)
+    (expected,) = VDPOptimize().optimize(plain * 0.2, plain_flow, **settings)
+    assert torch.equal(layers.fields["log_gain"], expected.fields["log_gain"])
+    assert torch.equal(lit, Relight().relight(expected, 1.0, 0.0, 1.0, 0.0, 1.0)[0])
+
+
+def test_a_still_under_inference_mode(synthetic):
+    with torch.inference_mode():
+        frames, flow = synthetic.pan(4, 32, 48)
+        (layers,) = VDPOptimize().optimize(frames * 0.2, flow, **SETTINGS, reference=frames[:1].clone())
+    assert layers.info["reference_frame"] == "0"
+
+
+def test_the_hosts_interruption_comes_through(clip, monkeypatch):
+    class Interrupted(BaseException):
+        pass
+
+    steps = []
+
+    @contextmanager
+    def progress(total: int, label: str):
+        def on_step(done: int, total: int, preview: object = None) -> None:
+            steps.append((label, done, total))
+            if done == 2:
+                raise Interrupted
+
+        yield on_step
+
+    monkeypatch.setattr(host.headless, "progress", progress)
+    with pytest.raises(Interrupted):
+        VDPOptimize().optimize(*clip, **SETTINGS)
+    assert steps == [("Optimize (relight)", 1, 3), ("Optimize (relight)", 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"task": "fog"}, InputError, "task: there is no 'fog'; known: relight"),
+        ({"mask": torch.ones(4, 32, 48)}, InputError, "mask: the task relight takes none; unlink it"),
+        ({"reference_frame": 4}, InputError, "reference_frame: -1 to look for it, or 0 to 3"),
+        ({"reference": torch.rand(2, 32, 48, 3)}, ShapeError, "one graded still is needed, got 2 frames"),
+        ({"frames": torch.rand(1, 32, 48, 3)}, ShapeError, "got 1 frame, motion needs at least two"),
+        ({"frames": torch.rand(7, 32, 48, 3)}, ShapeError, "estimate the flow on the same frames"),
+    ],
+)
+def test_what_cannot_work_is_refused(clip, said, changes, error, words):
+    with pytest.raises(error, match=words):
+        VDPOptimize().optimize(**{"frames": clip[0], "flow": clip[1], **SETTINGS, **changes})
+    assert said == []
