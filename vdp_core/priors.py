@@ -126,7 +126,7 @@ def natural_tone(values: Tensor) -> tuple[float, float]:
     """Return gamma and log gain for which ``exp(log_gain) * values ** gamma`` looks well exposed.
 
     Gamma brings the contrast, and the gain the mean, to those of natural pictures; the gain stops where more than two
-    of a hundred values would burn out.
+    of a hundred values would burn out. Values that are bright already are left as they are: nothing gets darker.
 
     Args:
         values: some brightness values of the clip, any shape, in 0..1.
@@ -144,10 +144,12 @@ def natural_tone(values: Tensor) -> tuple[float, float]:
     for _ in range(20):  # contrast rises with gamma
         middle = 0.5 * (low + high)
         low, high = (middle, high) if contrast(middle) < NATURAL_CONTRAST else (low, middle)
-    gamma = 0.5 * (low + high)
+    mean = float(values.mean())
+    dark = min(max((NATURAL_MEAN - mean) / (0.5 * NATURAL_MEAN), 0.0), 1.0)  # 1 below half the natural mean
+    gamma = (0.5 * (low + high)) ** dark
     toned = values.pow(gamma)
     bright = toned.sort().values[int(0.98 * (len(toned) - 1))]
-    gain = min(NATURAL_MEAN / float(toned.mean()), 0.98 / float(bright))
+    gain = min(max(NATURAL_MEAN, mean) / float(toned.mean()), max(0.98 / float(bright), 1.0))
     return gamma, float(torch.tensor(gain).log())
 
 
