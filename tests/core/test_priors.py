@@ -142,6 +142,12 @@ def test_well_exposed_values_stay():
     assert log_gain == pytest.approx(0.0, abs=0.1)
 
 
+@pytest.mark.parametrize("mean", [0.45, 0.6, 0.95])
+def test_bright_values_are_left_as_they_are(mean):
+    values = torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 0.1 + mean - 0.05
+    assert natural_tone(values) == (1.0, 0.0)
+
+
 def test_mean_and_contrast_are_brought_to_those_of_pictures():
     values = torch.rand(50_000, generator=torch.Generator().manual_seed(0)).square() * 0.2
     gamma, log_gain = natural_tone(values)
