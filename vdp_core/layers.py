@@ -73,7 +73,10 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            beside.touch()
+            mode = beside.stat().st_mode  # safetensors makes files that nobody else may read
             save_file(tensors, beside, metadata={"vdp_layers": FORMAT, "layers": json.dumps(header)})
+            beside.chmod(mode)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)

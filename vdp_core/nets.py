@@ -16,14 +16,21 @@ class UNet(nn.Module):
     """A shallow U-Net whose skip connections add, with a sigmoid at the end.
 
     As published (Video Decomposition Prior, ICLR 2024, arXiv 2412.04930; details from its re-implementation VideoDIP):
-    3x3 convolutions, batch normalisation, leaky ReLU 0.2, three max-poolings, bicubic upsampling.
+    3x3 convolutions in pairs, batch normalisation, leaky ReLU 0.2, three max-poolings, a 4x4 convolution at the bottom,
+    bicubic upsampling.
     """
 
     def __init__(self, inputs: int, outputs: int, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         first, second, third, deep, bottom, up3, up2, up1 = widths
         self.down = nn.ModuleList((_block(inputs, first), _block(first, second), _block(second, third)))
-        self.bottom = nn.Sequential(_block(third, deep), _block(deep, bottom))
+        self.bottom = nn.Sequential(
+            _block(third, deep),
+            nn.ZeroPad2d((1, 2, 1, 2)),
+            nn.Conv2d(deep, bottom, 4),
+            nn.BatchNorm2d(bottom),
+            nn.LeakyReLU(0.2, inplace=True),
+        )
         # what comes up is brought to the width of the skip before the two are added
         self.match = nn.ModuleList((nn.Conv2d(bottom, third, 1), nn.Conv2d(up3, second, 1), nn.Conv2d(up2, first, 1)))
         self.up = nn.ModuleList((_block(third, up3), _block(second, up2), _block(first, up1)))
@@ -56,7 +63,11 @@ def alpha_net(widths: tuple[int, ...] = WIDTHS) -> UNet:
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
+    return nn.Sequential(*_layer(inputs, outputs), *_layer(outputs, outputs))
+
+
+def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return (
         nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate"),
         nn.BatchNorm2d(outputs),
         nn.LeakyReLU(0.2, inplace=True),

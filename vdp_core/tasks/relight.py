@@ -180,7 +180,8 @@ def _fit_light(
         grid = light()
         terms = {
             "smooth": config.smooth * (waviness(grid, 1).mean() + waviness(grid, 2).mean()),
-            "steady": config.steady * waviness(grid, 0).mean(),
+            # of the shape of the light only: a lamp may flicker, and a cut may change it at once
+            "steady": config.steady * waviness(grid - grid.mean(dim=(1, 2), keepdim=True), 0).mean(),
             "modest": config.modest * grid.square().mean(),
         }
         if len(points) > 0:
@@ -324,7 +325,8 @@ def _model(layers: Layers, start: int, stop: int, guide: Tensor, strength: float
     field = layers.fields["log_gain"][start:stop].to(guide.device)
     colour = guide.new_tensor([layers.scalars[f"log_gain_{name}"] for name in CHANNELS])
     log_gain = lift(field, guide).movedim(1, -1) + colour
-    return log_gain.mul_(strength), 1.0 + strength * (layers.scalars["gamma"] - 1.0)
+    # a strength above 1 could turn a small gamma negative
+    return log_gain.mul_(strength), max(1.0 + strength * (layers.scalars["gamma"] - 1.0), 0.05)
 
 
 def noise_of(layers: Layers) -> Noise:
