@@ -120,6 +120,13 @@ def test_a_file_takes_the_place_of_another_whole(layers, saved):
     assert [path.name for path in saved.parent.iterdir()] == ["clip.safetensors"]
 
 
+def test_others_may_read_it_as_any_file(layers, tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    written = save_layers(layers, tmp_path / "clip.safetensors")
+    assert written.stat().st_mode == plain.stat().st_mode
+
+
 def test_folders_are_made(layers, tmp_path):
     assert save_layers(layers, tmp_path / "a" / "b" / "clip.safetensors").is_file()
 
