@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,9 @@ from torch import Tensor
 from .errors import InputError, ShapeError, check_flow, check_frames, check_mask
 from .types import Flow
 from .warp import resize_flow, warp
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["MAX_PSNR", "iou", "measure", "psnr", "ssim", "warping_error"]
 
@@ -60,17 +64,18 @@ def ssim(pred: Tensor, ref: Tensor) -> float:
         ShapeError: the two differ in shape, or are smaller than the window.
     """
     pred, ref = _same_shape(pred, ref, smallest_side=_SSIM_WINDOW)
-    total = 0.0
-    for a, b in _chunks(pred, ref):
-        total += float(_ssim_map(a.movedim(-1, 1), b.movedim(-1, 1)).mean(dim=(1, 2, 3)).sum(dtype=torch.float64))
-    return total / len(pred)
+    return sum(_frame_ssim(a.cpu().numpy(), b.cpu().numpy()) for a, b in zip(pred, ref, strict=True)) / len(pred)
 
 
-def _ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    """``(N, C, H, W)`` -> ``(N, C, H - 6, W - 6)``."""
+def _frame_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean SSIM of two pictures ``(H, W, C)``."""
+    import cv2
 
-    def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, _SSIM_WINDOW, stride=1)
+    border = _SSIM_WINDOW // 2
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        whole = cv2.boxFilter(x, cv2.CV_64F, (_SSIM_WINDOW, _SSIM_WINDOW))
+        return whole[border:-border, border:-border]
 
     count = _SSIM_WINDOW**2
     sample = count / (count - 1)
@@ -79,7 +84,8 @@ def _ssim_map(a: Tensor, b: Tensor) -> Tensor:
     var_a = sample * (mean(a * a) - mean_a * mean_a)
     var_b = sample * (mean(b * b) - mean_b * mean_b)
     cov = sample * (mean(a * b) - mean_a * mean_b)
-    return ((2 * mean_a * mean_b + c1) * (2 * cov + c2)) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    ssim = ((2 * mean_a * mean_b + c1) * (2 * cov + c2)) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return float(ssim.mean())
 
 
 def warping_error(frames: Tensor, flow: Flow) -> float:
