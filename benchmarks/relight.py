@@ -57,7 +57,8 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
         clahe(dark),
         ours,
         still_map(dark, still[0], middle),
-        relight.apply(relight.decompose(dark, flow, preset=preset, reference=still)),
+        # the published method takes no still
+        ours if preset == "paper" else relight.apply(relight.decompose(dark, flow, preset=preset, reference=still)),
         true_light(dark, light, GAMMA),
         true_light(quiet, light, GAMMA),
     )

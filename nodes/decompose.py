@@ -124,9 +124,11 @@ class VDPOptimize:
                 on_step=on_step,
             )
         told = found.info
+        end = "stopped at a plateau after" if told["stopped"] == "plateau" else "all"
+        shown = f", reference is frame {told['reference_frame']}" if "reference_frame" in told else ""
         host.say(
-            f"{task}: {told['steps']} steps ({told['stopped']}), {told['seconds']} s on {host.device()}, "
-            f"flow {told['flow']}, gamma {found.scalars['gamma']:.2f}",
+            f"{task}: {end} {told['steps']} steps, {told['seconds']} s on {host.device()}, flow {told['flow']}, "
+            f"gamma {found.scalars['gamma']:.2f}{shown}",
             unique_id,
         )
         return (found,)

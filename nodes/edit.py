@@ -31,7 +31,7 @@ class Relight:
         return {
             "required": {
                 "layers": ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task relight, or LoadLayers."}),
-                "strength": _slider(1.0, 0.0, 1.5, "0 leaves the clip as it is, 1 applies the light that was found."),
+                "strength": _slider(1.0, 0.0, 1.5, "0 leaves the light as it is, 1 takes off what was found."),
                 "exposure": _slider(0.0, -4.0, 4.0, "Brighter or darker, in stops of scene light."),
                 "gamma": _slider(1.0, 0.2, 5.0, "Above 1 lifts the middle tones, below 1 lowers them."),
                 "warmth": _slider(0.0, -1.0, 1.0, "Above 0 warmer (more red, less blue), below 0 cooler."),

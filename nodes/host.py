@@ -89,9 +89,12 @@ def device() -> torch.device:
     Raises:
         InputError: headless, CUDA was asked for and torch finds none.
     """
-    if management := _comfy("comfy.model_management"):
-        return management.get_torch_device()
     import torch
+
+    if management := _comfy("comfy.model_management"):
+        chosen = management.get_torch_device()
+        # The fit needs gradients of operations that torch has on these two alone.
+        return chosen if chosen.type in ("cuda", "cpu") else torch.device("cpu")
 
     if headless.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -99,8 +99,10 @@ def _write(path: Path, text: str) -> None:
 
     beside = path.with_name(path.name + ".part")
     try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)  # noqa: PTH105
+        try:
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, path)  # noqa: PTH105
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise MediaError(f"{path}: cannot be written ({error.strerror or error})") from error

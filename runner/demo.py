@@ -24,7 +24,7 @@ Progress = Callable[[int, str], AbstractContextManager[Callable[[int, int, Any],
 CLIP = "bigbuckbunny.mp4"
 FRAMES = 48
 SIDE = 640
-LIGHT = 2  # seed of the light that falls on the clip
+LIGHT = 2  # seed of the light that falls on the clip; any other will do
 SHEET_ROWS = 4
 LABELS = ("dark", "relit", "truth")
 
@@ -84,7 +84,7 @@ def run_demo(output_dir: Path, progress: Progress) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "device": device,
         "before": figures[0],
-        "gamma": figures[1],
+        "one_gamma": figures[1],
         "after": figures[2],
     }
 

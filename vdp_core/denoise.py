@@ -47,6 +47,11 @@ class Noise:
         """Whether there is nothing to remove, at any brightness."""
         return all(math.sqrt(a + b) < NEGLIGIBLE for a, b in zip(self.offset, self.slope, strict=True))
 
+    def scaled(self, factor: float) -> Noise:
+        """Return noise of ``factor`` times the variance."""
+        offset, slope = ([factor * value for value in values] for values in (self.offset, self.slope))
+        return Noise((offset[0], offset[1], offset[2]), (slope[0], slope[1], slope[2]))
+
     def variance(self, brightness: Tensor) -> Tensor:
         """Return the variances ``(N, 3, ...)`` at a brightness ``(N, 1, ...)``."""
         shape = (1, 3, *[1] * (brightness.ndim - 2))
@@ -65,29 +70,45 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
         frames: ``(T, H, W, 3)`` in 0..1.
         samples: number of frames looked at, evenly spread.
     """
-    height, width = frames.shape[1] // BLOCK * BLOCK, frames.shape[2] // BLOCK * BLOCK
-    if min(height, width) == 0:
+    if min(frames.shape[1:3]) < BLOCK:
         return Noise((0.0,) * 3, (0.0,) * 3)
-    chosen = torch.linspace(0, len(frames) - 1, min(samples, len(frames))).round().long()
-    basis = _dct_basis(frames.device)
-    frequency = torch.arange(BLOCK)
-    high = (frequency[:, None] + frequency[None, :] > BLOCK).flatten()
-    levels, deviations = [], []
-    for index in chosen:
-        picture = _to_opponent(frames[index : index + 1, :height, :width].float())
-        blocks = _split(picture) @ basis.T  # (1, 3, rows, columns, 64)
-        levels.append(_brightness(blocks)[0].flatten())
-        deviations.append(blocks[0, ..., high].square().mean(-1).sqrt().flatten(1))
+    levels, deviations = zip(*(_hiss(frame) for frame in _some(frames, samples)), strict=True)
     level, deviation = torch.cat(levels), torch.cat(deviations, dim=1)
     order = level.argsort()
     bins = [part for part in order.tensor_split(8) if len(part) > 0]
     brightness = torch.stack([level[part].mean() for part in bins])
     # the root mean square of n normal values lies below 1 - 1.645 / sqrt(2 n) one time in twenty
-    lowest = 1.0 - 1.645 / math.sqrt(2 * int(high.sum()))
+    lowest = 1.0 - 1.645 / math.sqrt(2 * int(_high().sum()))
     variance = torch.stack([(deviation[:, part].quantile(0.05, dim=1) / lowest).square() for part in bins])
     variance = torch.maximum(variance, variance[:, :1] * COLOUR_SHARE**2)
     pairs = [_line(brightness, variance[:, channel]) for channel in range(3)]
     return Noise((pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]))
+
+
+def _some(frames: Tensor, samples: int) -> Tensor:
+    """Some frames of the clip, evenly spread."""
+    return frames[torch.linspace(0, len(frames) - 1, min(samples, len(frames))).round().long()]
+
+
+def _high() -> Tensor:
+    """Which of the 64 DCT coefficients of a block count as high frequencies."""
+    frequency = torch.arange(BLOCK)
+    return (frequency[:, None] + frequency[None, :] > BLOCK).flatten()
+
+
+def _hiss(frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the 8x8 blocks of a frame ``(H, W, 3)``: brightness ``(n,)``, deviation of the high frequencies ``(3, n)``."""
+    height, width = frame.shape[0] // BLOCK * BLOCK, frame.shape[1] // BLOCK * BLOCK
+    blocks = _split(_to_opponent(frame[None, :height, :width].float())) @ _dct_basis(frame.device).T
+    return _brightness(blocks)[0].flatten(), blocks[0, ..., _high()].square().mean(-1).sqrt().flatten(1)
+
+
+def _loudness(frame: Tensor) -> float:
+    """Mean high-frequency energy, in brightness, of the quieter half of the blocks; 1 where there are none."""
+    if min(frame.shape[:2]) < BLOCK:
+        return 1.0
+    energy = _hiss(frame)[1][0].square().sort().values
+    return float(energy[: (len(energy) + 1) // 2].mean())
 
 
 def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
@@ -122,20 +143,25 @@ def denoised(
         yield from (frames[index : index + 1].to(device) for index in range(len(frames)))
         return
     size = (frames.shape[1], frames.shape[2])
+    usual = max(sum(map(_loudness, some := _some(frames, 12))) / len(some), 1e-12)
     reach = 0 if flow is None else REACH
-    window: deque[Tensor] = deque(maxlen=2 * reach + 1)  # noisy and pilot, (1, 6, H, W), frames first..first+len-1
+    # noisy and pilot, (1, 6, H, W), and the noise of frames first to first + len - 1
+    window: deque[tuple[Tensor, Noise]] = deque(maxlen=2 * reach + 1)
     ahead = 0
     for index in range(len(frames)):
         while ahead < min(index + reach + 1, len(frames)):
-            noisy = _to_opponent(frames[ahead : ahead + 1].to(device).float())
-            window.append(torch.cat((noisy, _sliding(noisy, None, noise, None)), dim=1))
+            frame = frames[ahead : ahead + 1].to(device).float()
+            # encoders keep more of the noise in some frames, such as key frames
+            louder = noise.scaled(min(max(_loudness(frame[0]) / usual, 0.5), 4.0))
+            noisy = _to_opponent(frame)
+            window.append((torch.cat((noisy, _sliding(noisy, None, louder, None)), dim=1), louder))
             ahead += 1
         first = ahead - len(window)
-        if flow is None:
-            mean, counted = window[0], None
-        else:
-            mean, counted = _average(window, first, index, flow, size, noise)
-        yield _from_opponent(_sliding(mean[:, :3], mean[:, 3:], noise, counted)).clamp_(0.0, 1.0)
+        mean, louder = window[index - first]
+        counted = None
+        if flow is not None:
+            mean, counted = _average(window, first, index, flow, size)
+        yield _from_opponent(_sliding(mean[:, :3], mean[:, 3:], louder, counted)).clamp_(0.0, 1.0)
 
 
 _kept: WeakKeyDictionary[Layers, Tensor] = WeakKeyDictionary()
@@ -160,18 +186,18 @@ def clean_frames(layers: Layers, noise: Noise, *, device: torch.device | str = "
             keep[index] = frame[0]
             if index == last:  # not after the loop: nobody asks for a frame past the last
                 _kept[layers] = keep
-        yield frame if keep is None else frame.half().float()
+        yield frame.half().float()  # the same, kept or not
 
 
 def _average(
-    window: deque[Tensor], first: int, index: int, flow: Flow, size: tuple[int, int], noise: Noise
+    window: deque[tuple[Tensor, Noise]], first: int, index: int, flow: Flow, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     """Average frame ``index`` with its neighbours in the window, and say how many frames each pixel averages.
 
     A neighbour counts ``exp(-d / v)``, with d the mean squared difference of the pilots over 3x3 pixels and v the
     variance of the noise there: what differs by more than the noise moved wrongly, was hidden or was lit otherwise.
     """
-    here = window[index - first]
+    here, noise = window[index - first]
     variance = noise.variance(here[:, 3:4] / math.sqrt(3)).mean(dim=1, keepdim=True).clamp_min(1e-8)
     total, weights, squares = here.clone(), torch.ones_like(variance), torch.ones_like(variance)
     for step in (1, -1):
@@ -181,7 +207,7 @@ def _average(
             hop = flow.forward[other - 1 : other] if step == 1 else flow.backward[other : other + 1]
             hop = resize_flow(hop.to(here.device), size)
             path = hop if path is None else path + warp(hop, path)
-            brought = warp(window[other - first], path)
+            brought = warp(window[other - first][0], path)
             gap = (brought[:, 3:] - here[:, 3:]).square().mean(dim=1, keepdim=True)
             weight = torch.exp(-F.avg_pool2d(gap, 3, 1, 1, count_include_pad=False) / variance)
             total += weight * brought

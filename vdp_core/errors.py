@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 __all__ = [
+    "FitError",
     "InputError",
     "LayersFileError",
     "MediaError",
@@ -35,6 +36,10 @@ class ShapeError(InputError):
 
 class MediaError(VDPError, OSError):
     """A video, picture or output file cannot be read or written."""
+
+
+class FitError(VDPError):
+    """An optimisation went astray."""
 
 
 class WeightsError(VDPError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import FitError, InputError
 
 __all__ = ["Fitted", "OnStep", "fit"]
 
@@ -60,7 +60,8 @@ def fit(
         on_step: told after every step; stops the work by raising.
 
     Raises:
-        InputError: fewer than one step, or the loss is no longer finite.
+        InputError: fewer than one step.
+        FitError: the loss is no longer finite.
     """
     if steps < 1:
         raise InputError(f"steps: at least 1 needed, got {steps}")
@@ -80,7 +81,7 @@ def fit(
         optimiser.step()
         losses.append(float(total.detach()))
         if losses[-1] != losses[-1] or abs(losses[-1]) == float("inf"):
-            raise InputError(f"the optimisation diverged at step {index + 1}; try another seed or preset")
+            raise FitError(f"the optimisation diverged at step {index + 1}; try another seed or preset")
         values = {name: float(term.detach()) for name, term in terms.items()}
         if on_step is not None:
             on_step(index + 1, steps, preview)

@@ -112,7 +112,10 @@ def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
                     f"{path}: not a layers file of this version; give a file that SaveLayers wrote, not model weights"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _assemble(json.loads(metadata["layers"]), tensors, frames)
+        try:
+            return _assemble(json.loads(metadata["layers"]), tensors, frames)
+        except LayersFileError as error:
+            raise LayersFileError(f"{path}: {error}") from None
     except SafetensorError as error:
         raise LayersFileError(f"{path}: not a whole .safetensors file ({error}); save the layers again") from error
     except OSError as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .types import Flow
 from .warp import pixel_grid, resize_flow, warp
 
-__all__ = ["Correspondences", "corresponding_light", "find_frame", "natural_tone", "working_copy"]
+__all__ = ["Correspondences", "corresponding_light", "likeness", "natural_tone", "working_copy"]
 
 NATURAL_MEAN = 0.40
 NATURAL_CONTRAST = 0.52
@@ -153,8 +153,10 @@ def natural_tone(values: Tensor) -> tuple[float, float]:
     return gamma, float(torch.tensor(gain).log())
 
 
-def find_frame(frames: Tensor, picture: Tensor) -> int:
-    """Return the index of the frame that shows the same view as ``picture``, whatever its exposure and grade.
+def likeness(frames: Tensor, picture: Tensor) -> Tensor:
+    """Return how much each frame shows the same view as ``picture``, ``(T,)``, whatever its exposure and grade.
+
+    It is the correlation of local detail in logs: near 1 for the same frame, near 0 for another scene.
 
     Args:
         frames: the working copy ``(T, 3, h, w)``.
@@ -167,4 +169,4 @@ def find_frame(frames: Tensor, picture: Tensor) -> int:
         return F.normalize(detail.flatten(1), dim=1)
 
     wanted = outline(picture[None])[0]
-    return int(torch.stack([(outline(frame[None])[0] @ wanted) for frame in frames]).argmax())
+    return torch.stack([outline(frame[None])[0] @ wanted for frame in frames])

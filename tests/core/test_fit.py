@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from comfyui_vdp.vdp_core.errors import InputError
+from comfyui_vdp.vdp_core.errors import FitError, InputError
 from comfyui_vdp.vdp_core.fit import WINDOW, fit
 
 
@@ -118,7 +118,7 @@ def test_the_host_may_stop_it():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_refused(value):
     x, _ = parabola()
-    with pytest.raises(InputError, match="diverged at step 3; try another seed or preset"):
+    with pytest.raises(FitError, match="diverged at step 3; try another seed or preset"):
         fit(lambda i: {"loss": x * (1.0 if i < 2 else value)}, [x], steps=10, learning_rate=0.1)
 
 

@@ -47,14 +47,15 @@ def test_it_finds_layers_and_says_how_it_went(clip, said):
     assert isinstance(layers, Layers)
     assert len(layers) == 4
     (line,) = said
-    assert line.startswith("relight: 3 steps (steps), ")
+    assert line.startswith("relight: all 3 steps, ")
     assert "on cpu, flow exact, gamma " in line
 
 
-def test_a_reference_says_which_frame_it_shows(clip):
+def test_a_reference_says_which_frame_it_shows(clip, said):
     frames, flow = clip
     (layers,) = VDPOptimize().optimize(frames, flow, **SETTINGS, reference=frames[3:4] * 3)
     assert layers.info["reference_frame"] == "3"
+    assert said[-1].endswith("reference is frame 3")
     (layers,) = VDPOptimize().optimize(frames, flow, **SETTINGS, reference=frames[3:4] * 3, reference_frame=1)
     assert layers.info["reference_frame"] == "1"
 

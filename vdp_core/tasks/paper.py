@@ -33,6 +33,7 @@ EPOCHS = 100
 LEARNING_RATE = 2e-3
 WARP_WEIGHT = 0.02
 INVERSE_GAMMA = 0.9  # where it starts
+INVERSE_GAMMA_RANGE = (0.1, 1.0)
 DARKEST = 1e-4  # keeps the logarithms finite
 
 
@@ -72,7 +73,7 @@ def relight(
     features = None if vgg_file is None else vgg_features(read_weights(vgg_file)).to(device)
 
     with torch.random.fork_rng(devices=[]):  # the layers draw their first values from torch's own generator
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # of the CPU alone: torch.manual_seed would reseed the GPUs' too
         rgb, alpha = rgb_net().to(device), alpha_net().to(device)
     inverse_gamma = torch.tensor(INVERSE_GAMMA, device=device, requires_grad=True)
     generator = torch.Generator().manual_seed(seed)
@@ -83,7 +84,7 @@ def relight(
         run = slice(first, first + BATCH)
         out = rgb(small[run]).clamp_min(DARKEST)
         inverse_gain = alpha(colours[run]).clamp_min(DARKEST)
-        rebuilt = (inverse_gamma * (inverse_gain.log() + out.log())).exp()
+        rebuilt = (inverse_gamma.clamp(*INVERSE_GAMMA_RANGE) * (inverse_gain.log() + out.log())).exp()
         alike = (
             structure(rebuilt, small[run]) if features is None else perceptual(rebuilt, small[run], features)
         ).mean()
@@ -105,13 +106,14 @@ def relight(
         steps=steps or EPOCHS * epoch,
         learning_rate=LEARNING_RATE,
         schedule=_schedule,
+        plateau=0.0,  # the published schedule has a fixed length
         preview=preview,
         on_step=on_step,
     )
     with torch.no_grad():
         alpha.eval()
         field = torch.cat([-alpha(picture[None]).clamp_min(DARKEST).log().cpu() for picture in colours])
-        gamma = 1.0 / float(inverse_gamma.clamp(0.1, 1.0))
+        gamma = 1.0 / float(inverse_gamma.clamp(*INVERSE_GAMMA_RANGE))
     notes = {"perceptual": "vgg16" if features is not None else "gradients and SSIM"}
     return Found(field, gamma, (0.0, 0.0, 0.0), fitted, notes)
 

@@ -24,7 +24,7 @@ from ..errors import InputError, LayersFileError, ShapeError, check_flow, check_
 from ..fit import OnStep, fit
 from ..lift import lift, upsample
 from ..losses import charbonnier, waviness
-from ..priors import corresponding_light, find_frame, natural_tone, working_copy
+from ..priors import corresponding_light, likeness, natural_tone, working_copy
 from ..types import Flow, Layers
 from .found import Found
 
@@ -34,6 +34,7 @@ SMALLEST_SIDE = 16
 CHANNELS = ("red", "green", "blue")
 DISPLAY_GAMMA = 2.2  # what sRGB amounts to; turns stops of scene light into display values
 PIXELS_AT_ONCE = 2**20
+LEAST_LIKENESS = 0.12  # the graded frame itself has up to 0.9, its neighbours 0.25 or more, other clips below 0.05
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class RelightConfig:
     smooth: float = 1.0
     """Weight of evenness over the frame; up: broader light, but small shadows stay in the picture."""
     steady: float = 1.0
-    """Weight of evenness in time; up: slower light."""
+    """Weight of evenness in time; up: its shape changes more slowly; as a whole it may flicker."""
     modest: float = 1e-3
     """Weight of light doing nothing; it decides only where nothing else does, such as a still camera's still light."""
     graded: float = 4.0
@@ -226,7 +227,13 @@ class _Still:
     def __init__(self, small: Tensor, reference: Tensor, index: int, side: int) -> None:
         picture = working_copy(reference, side).to(small.device)
         self.picture = F.interpolate(picture, size=small.shape[-2:], mode="area")
-        index = find_frame(small, self.picture[0]) if index < 0 else index
+        alike = likeness(small, self.picture[0])
+        index = int(alike.argmax()) if index < 0 else index
+        if alike[index] < LEAST_LIKENESS:
+            raise InputError(
+                f"reference: it does not look like frame {index} of the clip (likeness {alike[index]:.2f} of 1); "
+                "give a graded frame of this clip, or another reference_frame"
+            )
         self.index = slice(index, index + 1)
         self.dark = small[self.index]
         # within the range that natural_tone gives to dark clips
@@ -264,7 +271,8 @@ class _LightGrid:
         count, _, height, width = small.shape
         short = max(3, round(samples * min(height, width) / max(height, width)))
         self._size = (count, short, samples) if width >= height else (count, samples, short)
-        sizes = (self._size, (count, 5, 8), (count, 3, 4), (count, 1, 1), (max(2, count // 6), 3, 4))
+        wide, broad = ((5, 8), (3, 4)) if width >= height else ((8, 5), (4, 3))
+        sizes = (self._size, (count, *wide), (count, *broad), (count, 1, 1), (max(2, count // 6), *broad))
         self.parts = [torch.zeros(part, device=small.device, requires_grad=True) for part in sizes]
 
     def __call__(self) -> Tensor:

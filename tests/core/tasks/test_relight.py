@@ -300,6 +300,7 @@ def test_noise_removal_goes_from_none_to_all(pan):
         ({"reference": torch.rand(1, 160, 96, 3)}, ShapeError, "still is 96x160 pixels, the frames are 160x96"),
         ({"reference": torch.rand(2, 96, 160, 3)}, ShapeError, "one graded still is needed, got 2 frames"),
         ({"reference": torch.full((1, 96, 160, 3), float("inf"))}, InputError, "reference: frame 0 holds NaN or inf"),
+        ({"reference": torch.rand(1, 96, 160, 3)}, InputError, "does not look like frame [0-7] of the clip"),
         ({"reference_frame": 8}, InputError, "0 to 7 in this clip, got 8"),
         ({"reference_frame": -2}, InputError, "-1 to look for it"),
     ],
