@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+# A job in the background of a shell is started with interrupts ignored; the tests of interruption need them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

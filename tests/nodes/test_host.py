@@ -104,8 +104,11 @@ def test_device_headless(headless: host.Headless, monkeypatch: pytest.MonkeyPatc
         host.device()
 
 
-def test_device_in_comfyui(comfy: FakeComfy) -> None:
-    assert host.device() == torch.device("meta")
+def test_device_in_comfyui(comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host.device() == torch.device("cpu")  # for a device that torch cannot fit on
+    management = sys.modules["comfy.model_management"]
+    monkeypatch.setattr(management, "get_torch_device", lambda: torch.device("cuda:1"), raising=False)
+    assert host.device() == torch.device("cuda:1")
     assert host.use_half(torch.device("meta"))
 
 

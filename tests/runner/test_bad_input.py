@@ -362,7 +362,7 @@ def test_damaged_layers_files(
             "save the layers again",
         )
     bad.write_bytes(whole.replace(b"field.log_gain", b"field.log_pain"))
-    refused(api(load_layers(bad)), "vdp: Layers (LoadLayers): the layers hold no light map 'log_gain'")
+    refused(api(load_layers(bad)), "Layers (LoadLayers): ", "bad.safetensors: the layers hold no light map 'log_gain'")
 
 
 def test_weights_are_no_layers(refused: Refused, tmp_path: Path, api: Callable[[Graph], list[str]]) -> None:
@@ -387,7 +387,9 @@ def test_layers_without_their_frames(
     path = layers_file("bare.safetensors", with_frames=False)
     start = "vdp: Layers (LoadLayers): "
     graph = load_layers(path)
-    refused(api(graph), start + "the layers were saved without their frames; link the source frames too")
+    refused(
+        api(graph), start, "bare.safetensors: the layers were saved without their frames; link the source frames too"
+    )
     graph["1"]["inputs"]["frames"] = ["4", 0]
     graph["4"] = load(clip, count=3)
     refused(api(graph), start + "frames: the layers were found on 4 frames of 64x48 pixels, these are 3 of 64x48")
