@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from .errors import FitError, InputError
+from .types import OnStep
 
-__all__ = ["Fitted", "OnStep", "fit"]
-
-OnStep = Callable[[int, int, Callable[[], Tensor] | None], None]
-"""``on_step(done, total, preview)``; ``preview`` is None or gives an ``(H, W, 3)`` picture in 0..1."""
+__all__ = ["Fitted", "fit"]
 
 Terms = Mapping[str, Tensor]
 

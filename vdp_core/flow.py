@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError, WeightsError, check_frames
-from .types import Flow
+from .types import Flow, OnStep
 from .warp import occlusion, pixel_grid, warp
 from .weights import fetch_weights, find_weights, read_weights, to_torchvision_raft
 
@@ -33,8 +33,6 @@ RAFT_FILES = {
     "raft_small": ("raft_small*", "raft-small*"),
 }
 """File names of weights without suffix, the best first: torchvision's, then the original authors'."""
-
-OnStep = Callable[[int, int, Callable[[], Tensor] | None], None]
 
 
 class Motion(NamedTuple):

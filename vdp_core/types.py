@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from .errors import ShapeError
 
-__all__ = ["Flow", "Layers"]
+__all__ = ["Flow", "Layers", "OnStep"]
+
+OnStep = Callable[[int, int, Callable[[], Tensor] | None], None]
+"""``on_step(done, total, preview)``; ``preview`` is None or gives an ``(H, W, 3)`` picture in 0..1."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

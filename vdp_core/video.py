@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -32,6 +32,7 @@ from . import sinks
 from .errors import InputError, MediaError, ShapeError, check_frames, check_mask
 from .sinks import Piece
 from .sources import ClipInfo, check_memory, files_of, open_source, plan
+from .types import OnStep
 
 __all__ = [
     "FORMATS",
@@ -47,8 +48,6 @@ __all__ = [
 
 FORMATS: tuple[str, ...] = tuple(sinks.FORMATS)
 """What write_clip can write."""
-
-OnStep = Callable[[int, int, "Callable[[], Tensor] | None"], None]
 
 _log = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ShapeError
-from ..fit import OnStep, fit
+from ..fit import fit
 from ..flow import flow_to_rgb
 from ..losses import perceptual, reconstruction, structure, vgg_features, warp_term
 from ..nets import alpha_net, rgb_net
 from ..priors import working_copy
-from ..types import Flow
+from ..types import Flow, OnStep
 from ..warp import resize_flow
 from ..weights import find_weights, read_weights
 from .found import Found

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from ..denoise import Noise, clean_frames, estimate_noise
 from ..errors import InputError, LayersFileError, ShapeError, check_flow, check_frames
-from ..fit import OnStep, fit
+from ..fit import fit
 from ..lift import lift, upsample
 from ..losses import charbonnier, waviness
 from ..priors import corresponding_light, likeness, natural_tone, working_copy
-from ..types import Flow, Layers
+from ..types import Flow, Layers, OnStep
 from .found import Found
 
 __all__ = ["PRESETS", "RelightConfig", "apply", "check", "compose", "decompose", "rebuild"]
