@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -54,6 +55,177 @@ def pan(
 
     vectors = torch.tensor(motion).view(1, 2, 1, 1).expand(count - 1, 2, height, width)
     return frames, Flow(-vectors, vectors.clone(), left(-1.0), left(1.0), (height, width), "exact")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Rendered:
+    """A clip put together from known layers, layer 0 behind all others."""
+
+    frames: Tensor
+    """``(T, H, W, 3)``, the sum of masks times colours."""
+    masks: Tensor
+    """``(T, L, H, W)``: how much of a pixel each layer has, sum over L is 1, soft at the borders."""
+    background: Tensor
+    """``(T, H, W, 3)``: each frame with nothing in front of its background."""
+    colours: Tensor
+    """``(T, L, H, W, 3)``: what each layer would show, also where it is hidden or has no part."""
+    flow: Flow
+    """Exact: each pixel moves with the layer that has most of it, and is occluded where another one is in front."""
+    depth: Tensor
+    """``(T, H, W)`` in 0..1, 1 far: each object at its own, the background rising gently to the top."""
+
+
+def layered(
+    count: int = 24,
+    height: int = 135,
+    width: int = 240,
+    *,
+    objects: int = 2,
+    crossing: bool = False,
+    seed: int = 0,
+    pan: tuple[float, float] = (1.5, 0.4),
+    soft: float = 1.0,
+) -> Rendered:
+    """Textured objects that turn slowly and move over a textured background, along which a camera pans.
+
+    Args:
+        count, height, width: of the clip.
+        objects: how many, each in a layer of its own; the higher layer is in front.
+        crossing: the first two pass each other in the middle of the clip, apart at both ends; else none ever touch.
+        seed: of pictures, shapes and paths.
+        pan: (x, y) of the camera, in pixels a frame.
+        soft: width of the borders, in pixels.
+    """
+    generator = torch.Generator().manual_seed(1000 + seed)
+    blobs = [_Blob(index, objects, crossing, (count, height, width), pan, generator) for index in range(objects)]
+    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    here = torch.stack((x, y), dim=-1)
+    drift = torch.tensor(pan)
+
+    def masks_at(places: Tensor, time: int) -> Tensor:
+        """``(L, H, W)`` at places ``(H, W, 2)`` of a frame."""
+        free, masks = torch.ones(places.shape[:2]), []
+        for blob in reversed(blobs):
+            opacity = blob.opacity(places, time, soft)
+            masks.append(free * opacity)
+            free = free * (1.0 - opacity)
+        return torch.stack([free, *reversed(masks)])
+
+    def follow(time: int, other: int) -> tuple[Tensor, Tensor]:
+        """Flow ``(2, H, W)`` and occlusion ``(H, W)`` from one frame to another."""
+        places = [here - drift * (other - time), *(blob.follow(here, time, other) for blob in blobs)]
+        visible = masks[time].argmax(dim=0)
+        there = torch.stack(places).take_along_dim(visible[None, ..., None], dim=0)[0]
+        inside = ((there >= 0) & (there <= here[-1, -1])).all(dim=-1)
+        hidden = ~inside | (masks_at(there, other).argmax(dim=0) != visible)
+        return (there - here).movedim(-1, 0), hidden.float()
+
+    masks, colours, depths = [], [], []
+    for time in range(count):
+        masks.append(masks_at(here, time))
+        place = here + drift * time
+        pictures = [scene(place[..., 0], place[..., 1], seed=seed)]
+        far = [0.75 - 0.25 * torch.tanh(1.5 * (2.0 * place[..., 1] / height - 1.0))]
+        for index, blob in enumerate(blobs):
+            pictures.append(blob.picture(here, time, seed=seed + 101 * (index + 1)))
+            far.append(torch.full((height, width), 0.42 - 0.3 * (index + 1) / len(blobs)))
+        colours.append(torch.stack(pictures))
+        depths.append((masks[-1] * torch.stack(far)).sum(dim=0))
+    shares, pictures = torch.stack(masks), torch.stack(colours)
+    forward, hidden_next = zip(*(follow(time, time + 1) for time in range(count - 1)), strict=True)
+    backward, hidden_before = zip(*(follow(time + 1, time) for time in range(count - 1)), strict=True)
+    flow = Flow(
+        torch.stack(forward),
+        torch.stack(backward),
+        torch.stack(hidden_next),
+        torch.stack(hidden_before),
+        (height, width),
+        "exact",
+    )
+    frames = (shares[..., None] * pictures).sum(dim=1)
+    return Rendered(frames, shares, pictures[:, 0].clone(), pictures, flow, torch.stack(depths))
+
+
+class _Blob:
+    """An ellipse or a star with a picture on it, that moves, turns and breathes."""
+
+    def __init__(
+        self,
+        index: int,
+        objects: int,
+        crossing: bool,
+        clip: tuple[int, int, int],
+        pan: tuple[float, float],
+        generator: torch.Generator,
+    ) -> None:
+        self.count, height, width = clip
+        chance = torch.rand(16, generator=generator).tolist()
+        slot = width / objects
+        # never larger than its slot, so that objects which do not cross keep apart
+        self.radius = (0.85 + 0.3 * chance[0]) * min(0.18 * height, 0.3 * slot)
+        self.star = index % 2 == 1
+        self.lobes, self.dent = 5, 0.25
+        self.axes = (1.25, 0.7 + 0.2 * chance[1])
+        self.angle, self.spin = 2 * math.pi * chance[2], 0.02 * (2 * chance[3] - 1)
+        self.breath, self.phase = 0.06, 2 * math.pi * chance[4]
+        self.tint = 0.7 + 0.5 * torch.tensor(chance[5:8])
+        self.power = 0.8 + 0.6 * chance[8]
+        reach = 1.4 * self.radius
+        self.middle = torch.tensor([(index + 0.5) * slot, (0.5 + 0.1 * (chance[9] - 0.5)) * height])
+        if crossing and index < 2:
+            side = 1.0 if index == 0 else -1.0
+            self.middle = torch.tensor([0.5 * width, (0.5 - 0.03 * side) * height])
+            apart = 2.6 * 0.18 * height * 1.15  # between the centres, at both ends of the clip
+            self.speed = torch.tensor([side * apart, 0.3 * side * apart]) / max(self.count - 1, 1)
+            return
+        # a speed of its own against the background, in the direction that keeps it best inside its slot
+        faster = 1.5 + 0.9 * chance[10]
+        room = torch.tensor([0.5 * slot - reach, min(float(self.middle[1]), height - float(self.middle[1])) - reach])
+        turns = 2 * math.pi * (torch.arange(16) / 16 + chance[11])
+        speeds = torch.stack((turns.cos(), turns.sin()), dim=-1) * faster - torch.tensor(pan)
+        beyond = (speeds.abs() * 0.5 * (self.count - 1) - room).clamp_min(0.0).sum(dim=-1)
+        self.speed = speeds[int(beyond.argmin())]
+
+    def _pose(self, time: int) -> tuple[Tensor, float, float]:
+        """Centre, angle and size in a frame."""
+        late = time - 0.5 * (self.count - 1)
+        sway = 0.05 * self.radius * math.sin(0.35 * time + self.phase)
+        size = 1.0 + self.breath * math.sin(0.2 * time + self.phase)
+        return self.middle + self.speed * late + sway, self.angle + self.spin * late, size
+
+    def _own(self, places: Tensor, time: int) -> Tensor:
+        """Places of a frame, ``(H, W, 2)``, in the object's own coordinates."""
+        centre, angle, size = self._pose(time)
+        return (places - centre) @ _turn(-angle).T / size
+
+    def follow(self, places: Tensor, time: int, other: int) -> Tensor:
+        """Where points of the object at these places of one frame are in another."""
+        centre, angle, size = self._pose(other)
+        return self._own(places, time) @ _turn(angle).T * size + centre
+
+    def opacity(self, places: Tensor, time: int, soft: float) -> Tensor:
+        """``(H, W)``: 1 inside, 0 outside, a smooth step ``soft`` pixels wide between."""
+        x, y = self._own(places, time).unbind(dim=-1)
+        if self.star:
+            around, out = torch.atan2(y, x), torch.hypot(x, y).clamp_min(1e-3)
+            edge = self.radius * (1.0 + self.dent * torch.cos(self.lobes * around))
+            slope = self.radius * self.dent * self.lobes * torch.sin(self.lobes * around) / out
+            inside = (edge - out) / torch.sqrt(1.0 + slope.square())
+        else:
+            across = torch.hypot(x / self.axes[0], y / self.axes[1]).clamp_min(1e-3)
+            steep = torch.hypot(x / self.axes[0] ** 2, y / self.axes[1] ** 2) / across
+            inside = (self.radius - across) / steep.clamp_min(1e-3)
+        part = (inside * self._pose(time)[2] / soft + 0.5).clamp(0.0, 1.0)
+        return part.square() * (3.0 - 2.0 * part)
+
+    def picture(self, places: Tensor, time: int, *, seed: int) -> Tensor:
+        """``(H, W, 3)``: a scene of its own, of somewhat other colour than the background's."""
+        own = self._own(places, time)
+        return (scene(own[..., 0], own[..., 1], seed=seed) ** self.power * self.tint).clamp(0.0, 1.0)
+
+
+def _turn(angle: float) -> Tensor:
+    return torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
 def mid_grey(dark: Tensor) -> Tensor:
