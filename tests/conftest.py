@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -29,5 +30,6 @@ def synthetic() -> ModuleType:
     spec = spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
+    sys.modules["synthetic"] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
