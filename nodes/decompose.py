@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from . import host
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from ..vdp_core.types import Flow, Layers
@@ -17,11 +19,26 @@ class VDPOptimize:
 
     CATEGORY = "VDP/decompose"
     DESCRIPTION = (
-        "Takes a clip apart by optimising on the clip itself, with no training data: for the task relight, the light "
-        "that falls on the scene, as a smooth map that may drift in time. Runs once; Relight then plays with the "
-        "result in moments. A reference, one graded still of any frame, makes the whole clip follow it."
+        "Takes a clip apart by optimising on the clip itself, with no training data. relight finds the light that "
+        "falls on the scene, for Relight; dehaze finds the haze and its colour, for Dehaze; segment separates what "
+        "moves from the background, for SplitLayers and Composite. Runs once; the other nodes then play with the "
+        "result in moments."
     )
-    SEARCH_ALIASES = ["decompose", "video decomposition prior", "VDP", "low light", "dark", "brighten", "layers"]
+    SEARCH_ALIASES = [
+        "decompose",
+        "video decomposition prior",
+        "VDP",
+        "low light",
+        "dark",
+        "brighten",
+        "layers",
+        "haze",
+        "fog",
+        "defog",
+        "unsupervised segmentation",
+        "moving objects",
+        "foreground",
+    ]
     FUNCTION = "optimize"
     RETURN_TYPES = ("VDP_LAYERS",)
     RETURN_NAMES = ("layers",)
@@ -33,13 +50,20 @@ class VDPOptimize:
             "required": {
                 "frames": ("IMAGE", {"tooltip": "The clip, two frames or more."}),
                 "flow": ("VDP_FLOW", {"tooltip": "Motion of the same clip, from RAFTFlow."}),
-                "task": (["relight"], {"default": "relight", "tooltip": "What to find: relight finds light."}),
+                "task": (
+                    ["relight", "dehaze", "segment"],
+                    {
+                        "default": "relight",
+                        "tooltip": "What to find. relight: light that drifts or is missing. dehaze: haze, fog or smoke "
+                        "and its colour. segment: layers, the background and what moves in front of it.",
+                    },
+                ),
                 "preset": (
                     ["balanced", "fast", "quality", "paper"],
                     {
                         "default": "balanced",
                         "tooltip": "How much work to put in. paper runs the published networks and losses, for "
-                        "comparison: far slower, and brightness is left to chance.",
+                        "comparison: far slower, and what is found is left to chance.",
                     },
                 ),
                 "steps": (
@@ -52,7 +76,7 @@ class VDPOptimize:
                         "default": 2,
                         "min": 2,
                         "max": 4,
-                        "tooltip": "Number of layers; the task relight has no use of it.",
+                        "tooltip": "For segment: how many layers, the background included. Other tasks ignore it.",
                     },
                 ),
                 "seed": (
@@ -69,9 +93,18 @@ class VDPOptimize:
             "optional": {
                 "reference": (
                     "IMAGE",
-                    {"tooltip": "One frame of this clip as it should look, graded by you: the whole clip follows it."},
+                    {
+                        "tooltip": "For relight: one frame of this clip as it should look, graded by you; the whole "
+                        "clip follows it."
+                    },
                 ),
-                "mask": ("MASK", {"tooltip": "For tasks that separate objects; relight takes none."}),
+                "mask": (
+                    "MASK,IMAGE",
+                    {
+                        "tooltip": "For segment: the object, in one frame (say which in mask_frame) or in as many "
+                        "frames as the clip has, of which any may be empty. Black and white pictures will do."
+                    },
+                ),
                 "reference_frame": (
                     "INT",
                     {
@@ -104,12 +137,10 @@ class VDPOptimize:
         mask_frame: int = 0,
         unique_id: str | None = None,
     ) -> tuple[Layers]:
-        from ..vdp_core.errors import InputError
+        from ..vdp_core.masks import as_mask
         from ..vdp_core.tasks import task as find_task
 
         model = find_task(task)
-        if mask is not None:
-            raise InputError(f"mask: the task {task} takes none; unlink it")
         with host.fitting(steps or 1, f"Optimize ({task})") as on_step:
             found = model.decompose(
                 frames,
@@ -117,18 +148,24 @@ class VDPOptimize:
                 preset=preset,
                 steps=steps,
                 seed=seed,
+                layers=layers,
                 reference=reference,
                 reference_frame=reference_frame,
+                mask=None if mask is None else as_mask(mask),
+                mask_frame=mask_frame,
                 device=host.device(),
                 weights_folders=tuple(host.weights_folders()),
                 on_step=on_step,
             )
-        told = found.info
-        end = "stopped at a plateau after" if told["stopped"] == "plateau" else "all"
-        shown = f", reference is frame {told['reference_frame']}" if "reference_frame" in told else ""
-        host.say(
-            f"{task}: {end} {told['steps']} steps, {told['seconds']} s on {host.device()}, flow {told['flow']}, "
-            f"gamma {found.scalars['gamma']:.2f}{shown}",
-            unique_id,
-        )
+        host.say(_status(task, found.info, str(host.device())), unique_id)
         return (found,)
+
+
+def _status(task: str, info: Mapping[str, str], device: str) -> str:
+    """How it went, in one line: the task's warning first, then steps and time, then what it has to say itself."""
+    end = "stopped at a plateau after" if info["stopped"] == "plateau" else "all"
+    told = [f"{end} {info['steps']} steps", f"{info['seconds']} s on {device}", f"flow {info['flow']}"]
+    if info.get("said"):
+        told.append(info["said"])
+    line = f"{task}: {', '.join(told)}"
+    return f"warning: {info['warning']}; {line}" if info.get("warning") else line

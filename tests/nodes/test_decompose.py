@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def test_widgets_keep_their_order():
     inputs = VDPOptimize.INPUT_TYPES()
     assert list(inputs["required"]) == ["frames", "flow", "task", "preset", "steps", "layers", "seed"]
     assert list(inputs["optional"]) == ["reference", "mask", "reference_frame", "mask_frame"]
-    assert inputs["required"]["task"][0] == list(TASKS)
+    assert inputs["required"]["task"][0] == ["relight", "dehaze", "segment"]
+    assert set(TASKS) <= {"relight", "dehaze", "segment"}
     assert inputs["required"]["preset"][0] == ["balanced", "fast", "quality", "paper"]
     assert all(spec[1]["tooltip"] for family in ("required", "optional") for spec in inputs[family].values())
     assert len(VDPOptimize.OUTPUT_TOOLTIPS) == len(VDPOptimize.RETURN_TYPES) == 1
@@ -81,6 +83,25 @@ def test_a_still_under_inference_mode(synthetic):
     assert layers.info["reference_frame"] == "0"
 
 
+def test_a_tasks_own_words_and_warning_are_shown(clip, said, monkeypatch):
+    frames, flow = clip
+    given = {}
+
+    def decompose(frames: torch.Tensor, flow: Flow, **settings: object) -> Layers:
+        given.update(settings)
+        told = {"steps": "0", "stopped": "steps", "seconds": "0.1", "flow": "exact"}
+        return Layers("segment", {}, {}, frames, info={**told, "said": "1 object", "warning": "nothing moves"})
+
+    monkeypatch.setitem(TASKS, "segment", SimpleNamespace(decompose=decompose))
+    pictures = torch.zeros(1, 32, 48, 3)
+    pictures[:, :8] = 1 / 255
+    settings = {**SETTINGS, "task": "segment", "layers": 3}
+    VDPOptimize().optimize(frames, flow, **settings, mask=pictures, mask_frame=2)
+    assert said == ["warning: nothing moves; segment: all 0 steps, 0.1 s on cpu, flow exact, 1 object"]
+    assert torch.equal(given["mask"], (pictures[..., 0] > 0).float())
+    assert (given["layers"], given["mask_frame"], given["reference"]) == (3, 2, None)
+
+
 def test_the_hosts_interruption_comes_through(clip, monkeypatch):
     class Interrupted(BaseException):
         pass
@@ -106,7 +127,9 @@ def test_the_hosts_interruption_comes_through(clip, monkeypatch):
     ("changes", "error", "words"),
     [
         ({"task": "fog"}, InputError, "task: there is no 'fog'; known: relight"),
-        ({"mask": torch.ones(4, 32, 48)}, InputError, "mask: the task relight takes none; unlink it"),
+        ({"mask": torch.ones(4, 32, 48)}, InputError, "mask: the task relight takes none; unlink it, or choose"),
+        ({"mask": torch.rand(4, 32, 48, 3)}, InputError, "mask: the task relight takes none; unlink it, or choose"),
+        ({"mask": torch.full((4, 32, 48, 3), torch.nan)}, InputError, "mask: frame 0 holds NaN"),
         ({"reference_frame": 4}, InputError, "reference_frame: -1 to look for it, or 0 to 3"),
         ({"reference": torch.rand(2, 32, 48, 3)}, ShapeError, "one graded still is needed, got 2 frames"),
         ({"frames": torch.rand(1, 32, 48, 3)}, ShapeError, "got 1 frame, motion needs at least two"),

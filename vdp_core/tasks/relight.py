@@ -76,8 +76,11 @@ def decompose(
     preset: str = "balanced",
     steps: int = 0,
     seed: int = 0,
+    layers: int = 2,
     reference: Tensor | None = None,
     reference_frame: int = -1,
+    mask: Tensor | None = None,
+    mask_frame: int = 0,
     device: torch.device | str = "cpu",
     weights_folders: tuple[Path, ...] = (),
     on_step: OnStep | None = None,
@@ -90,8 +93,10 @@ def decompose(
         preset: ``fast``, ``balanced``, ``quality`` or ``paper``.
         steps: of the optimisation, at most; 0 takes the preset's.
         seed: the same seed gives the same layers (on a CPU, to the bit).
+        layers: not used; the tasks are called alike.
         reference: one frame of the clip as it should look, ``(1, H, W, 3)`` or of the same shape in another size.
         reference_frame: which frame it shows; -1 looks for it.
+        mask, mask_frame: none is taken.
         device: where to optimise.
         weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
         on_step: told after every step; stops the work by raising.
@@ -103,10 +108,12 @@ def decompose(
 
     Raises:
         ShapeError: frames, flow and reference do not belong together.
-        InputError: an unknown preset, or a setting out of range.
+        InputError: an unknown preset, a mask, or a setting out of range.
     """
     frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
     check_flow(flow, len(frames))
+    if mask is not None:
+        raise InputError("mask: the task relight takes none; unlink it, or choose the task segment")
     if preset != "paper" and preset not in PRESETS:
         raise InputError(f"preset: there is no '{preset}'; known: {', '.join([*PRESETS, 'paper'])}")
     if steps < 0:
@@ -135,7 +142,11 @@ def decompose(
     scalars.update({f"log_gain_{name}": gain for name, gain in zip(CHANNELS, found.colour, strict=True)})
     for index in range(3):
         scalars[f"noise_offset_{index}"], scalars[f"noise_slope_{index}"] = noise.offset[index], noise.slope[index]
+    said = f"gamma {found.gamma:.2f}"
+    if "reference_frame" in found.notes:
+        said += f", reference is frame {found.notes['reference_frame']}"
     info = {
+        "said": said,
         "preset": preset,
         "steps": str(found.fitted.steps),
         "stopped": found.fitted.stopped,
