@@ -122,7 +122,7 @@ class SaveFrames:
     CATEGORY = "VDP/video"
     DESCRIPTION = (
         "Writes frames to an H.264 mp4, a VP9 webm (with alpha), a ProRes 4444 mov (with alpha, for editing) or a PNG "
-        "sequence (exact, with alpha), with sound. A file appears whole or not at all."
+        "sequence (exact, with alpha), with sound. A mask becomes white on black. A file appears whole or not at all."
     )
     SEARCH_ALIASES = ["save video", "export video", "video combine", "write video", "image sequence", "prores"]
     FUNCTION = "save"
@@ -133,7 +133,10 @@ class SaveFrames:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "frames": ("IMAGE", {"tooltip": "The frames to write."}),
+                "frames": (
+                    "IMAGE,MASK",
+                    {"tooltip": "The frames to write. A mask is written as a picture, white where it is selected."},
+                ),
                 "filename_prefix": (
                     "STRING",
                     {
@@ -199,6 +202,8 @@ class SaveFrames:
     ) -> dict[str, Any]:
         from ..vdp_core import video
 
+        if frames.ndim in (2, 3):  # a mask
+            frames = frames.reshape(-1, *frames.shape[-2:], 1)
         with host.progress(len(frames), "Writing frames") as on_step:
             path = video.write_clip(
                 host.output_path(filename_prefix),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .types import Graph, GraphError, InputSpec, Link, Node, NodeSpec, Specs
+from .types import Graph, GraphError, InputSpec, Link, Node, NodeSpec, Specs, types_fit
 from .ui_format import nodes_of_workflow
 
 __all__ = [
@@ -248,12 +248,6 @@ def _constant_problem(entry: InputSpec, value: Any) -> str | None:
     return None
 
 
-def _types_fit(given: str, wanted: str) -> bool:
-    if "*" in (given, wanted):
-        return True
-    return bool({kind.strip() for kind in given.split(",")} & {kind.strip() for kind in wanted.split(",")})
-
-
 def _link_problem(graph: Graph, specs: Specs, entry: InputSpec, link: Link) -> str | None:
     source = graph.nodes.get(link.node)
     if source is None:
@@ -264,7 +258,7 @@ def _link_problem(graph: Graph, specs: Specs, entry: InputSpec, link: Link) -> s
     if not 0 <= link.slot < len(spec.output_types):
         return f"is linked to output {link.slot} of {source}, which has {len(spec.output_types)} outputs"
     given = spec.output_types[link.slot]
-    if not _types_fit(given, entry.type):
+    if not types_fit(given, entry.type):
         return f"takes {entry.type}, but is linked to {given} from {source}"
     return None
 

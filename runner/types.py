@@ -6,13 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Graph", "GraphError", "InputSpec", "Link", "Node", "NodeSpec", "RunResult", "Specs"]
+__all__ = ["Graph", "GraphError", "InputSpec", "Link", "Node", "NodeSpec", "RunResult", "Specs", "types_fit"]
 
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 
 
 class GraphError(Exception):
     """A workflow or a setting of it is wrong; the text is one sentence for a person."""
+
+
+def types_fit(given: str, wanted: str) -> bool:
+    """Whether an output may be linked to an input: either may be a union such as ``IMAGE,MASK``, and ``*`` is any type.
+
+    As in ComfyUI one type in common is enough.
+    """
+    if "*" in (given, wanted):
+        return True
+    return bool({kind.strip() for kind in given.split(",")} & {kind.strip() for kind in wanted.split(",")})
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .types import GraphError, InputSpec, Link, Node, NodeSpec, Specs
+from .types import GraphError, InputSpec, Link, Node, NodeSpec, Specs, types_fit
 
 __all__ = ["nodes_of_workflow"]
 
@@ -190,7 +190,7 @@ class _Workflow:
             name = _as(str, entry.get("name"), f"the name of an input of node {key}")
             if entry.get("link") is None:
                 continue
-            match self._source(level, _key(entry["link"], f"a link of node {key}")):
+            match self._source(level, _key(entry["link"], f"a link of node {key}"), str(entry.get("type") or "*")):
                 case Link() as link:
                     node.inputs[name] = link
                 case _Constant(value):
@@ -199,8 +199,8 @@ class _Workflow:
                     (node.damaged if damaged else node.unlinked)[name] = why
         return node
 
-    def _source(self, level: _Level, link: str) -> Link | _Constant | _Nothing | None:
-        """Where the value of a link comes from, through everything that only the editor knows.
+    def _source(self, level: _Level, link: str, wanted: str) -> Link | _Constant | _Nothing | None:
+        """Where the value of a link to an input of type ``wanted`` comes from, through what only the editor knows.
 
         None where the value typed into the inner widget stands.
         """
@@ -216,7 +216,7 @@ class _Workflow:
             if wire.origin == SUBGRAPH_INPUT and level.outer is not None:
                 step = self._outside(level, wire.origin_slot)
             else:
-                step = self._behind(level, wire.origin, wire.origin_slot)
+                step = self._behind(level, wire.origin, wire.origin_slot, wanted)
             if not isinstance(step, tuple):
                 return step
             level, link = step
@@ -236,8 +236,10 @@ class _Workflow:
             return _Constant(level.promoted_inputs[name])
         return None
 
-    def _behind(self, level: _Level, key: str, slot: int) -> Link | _Constant | _Nothing | tuple[_Level, str]:
-        """What output ``slot`` of a node brings, or the link to follow on."""
+    def _behind(
+        self, level: _Level, key: str, slot: int, wanted: str
+    ) -> Link | _Constant | _Nothing | tuple[_Level, str]:
+        """What output ``slot`` of a node brings to an input of type ``wanted``, or the link to follow on."""
         raw = level.nodes.get(key)
         if raw is None:
             return _Nothing(f"its link comes from node {key}, which is not in the workflow", damaged=True)
@@ -246,7 +248,7 @@ class _Workflow:
             return _Nothing(f"{source}, which it comes from, is muted")
         through: dict[str, Any] | None
         if raw.get("mode") == BYPASSED:
-            through = _bypass(raw, slot)
+            through = _bypass(raw, slot, wanted)
         elif raw["type"] == REROUTE:
             through = _at(_inputs(raw), 0)
         elif raw["type"] == PRIMITIVE:
@@ -265,17 +267,28 @@ class _Workflow:
         return level, _key(through["link"], f"a link of node {key}")
 
 
-def _bypass(raw: dict[str, Any], slot: int) -> dict[str, Any] | None:
-    """The input that a bypassed node passes on as output ``slot``: the one beside it, or the first of its type."""
+def _bypass(raw: dict[str, Any], slot: int, wanted: str) -> dict[str, Any] | None:
+    """The input that a bypassed node passes on as output ``slot``, chosen as the editor does.
+
+    It is the input beside the output where it fits the output and what waits behind it, else the first of the very type
+    that is wanted, else the first that fits.
+    """
     output = _at(_dicts(raw.get("outputs"), "the outputs of a node"), slot)
     if output is None:
         return None
+    given = str(output.get("type") or "*")
+    wanted = given if wanted == "*" else wanted
     inputs = _inputs(raw)
+    fitting = [
+        entry
+        for entry in inputs
+        if types_fit(str(entry.get("type") or "*"), given) and types_fit(str(entry.get("type") or "*"), wanted)
+    ]
     beside = _at(inputs, slot)
-    for entry in [*([beside] if beside else []), *inputs]:
-        if entry.get("type") == output.get("type"):
-            return entry
-    return None
+    if beside in fitting:
+        return beside
+    exact = [entry for entry in fitting if entry.get("type") == wanted]
+    return next(iter(exact + fitting), None)
 
 
 def _promoted(instance: dict[str, Any]) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:

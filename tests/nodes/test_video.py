@@ -11,6 +11,7 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.video import LoadFrames, SaveFrames
 from comfyui_vdp.vdp_core import video
 from comfyui_vdp.vdp_core.errors import InputError
+from comfyui_vdp.vdp_core.masks import as_mask
 
 
 @pytest.fixture
@@ -76,6 +77,28 @@ def test_preview_of_large_frames_is_small(folders):
     ui = SaveFrames().save(torch.rand(2, 600, 1100, 3), "a", format="png")["ui"]
     frames = video.read_clip(folders / "temp" / ui["images"][0]["filename"]).frames
     assert frames.shape == (2, 279, 512, 3)
+
+
+@pytest.mark.parametrize("name", video.FORMATS)
+def test_a_mask_is_saved_white_on_black(folders, name):
+    assert SaveFrames.INPUT_TYPES()["required"]["frames"][0] == "IMAGE,MASK"
+    mask = torch.zeros(4, 31, 41)  # odd sides
+    mask[:, 8:24, 8:24] = 1.0
+    mask[3] = 0.0
+    ui = SaveFrames().save(mask, "m", format=name)["ui"]
+    frames = video.read_clip(folders / "out" / ui["vdp_outputs"][0]).frames
+    assert frames.shape == (4, 31, 41, 3)
+    assert (frames - mask[..., None]).abs().mean() < 0.01
+    assert torch.equal(as_mask(frames), mask)
+
+
+def test_one_mask_alone_and_an_alpha_beside_a_mask(folders):
+    (written,) = SaveFrames().save(torch.ones(30, 40), "m", format="png")["ui"]["vdp_outputs"]
+    assert video.read_clip(folders / "out" / written).frames.shape == (1, 30, 40, 3)
+    (written,) = SaveFrames().save(torch.ones(2, 30, 40), "m", format="png", alpha=torch.zeros(30, 40))["ui"][
+        "vdp_outputs"
+    ]
+    assert not video.read_clip(folders / "out" / written).alpha.any()
 
 
 def test_graph_is_written_into_the_file(folders):

@@ -118,6 +118,31 @@ def test_a_bypassed_node_passes_on_what_fits(specs: Specs) -> None:
     assert "passes nothing on" in check(read(text, specs), specs)[0]
 
 
+def test_a_bypassed_node_passes_on_what_a_union_takes() -> None:
+    mixed = {"input": {"required": {"layers": ["LAYERS"], "background": ["IMAGE,MASK"]}}, "output": ["IMAGE", "MASK"]}
+    save = {"input": {"required": {"frames": ["IMAGE,MASK"]}}, "output": [], "output_node": True}
+    picture = {"input": {}, "output": ["IMAGE", "MASK", "LAYERS"]}
+    specs = server_specs({"Mix": mixed, "Save": save, "Load": picture})
+
+    def taken_from(slot: int, background: str) -> object:
+        """What Save gets through a bypassed Mix whose background is linked to this output of Load."""
+        sources = {"layers": 1, "background": 2}
+        types = {"layers": "LAYERS", "background": background}
+        inputs = [{"name": name, "type": types[name], "link": link} for name, link in sources.items()]
+        outputs = [{"name": kind, "type": kind} for kind in ("IMAGE", "MASK")]
+        nodes = [
+            {"id": 1, "type": "Load", "outputs": [{"type": kind} for kind in ("IMAGE", "MASK", "LAYERS")]},
+            {"id": 2, "type": "Mix", "mode": 4, "inputs": inputs, "outputs": outputs},
+            {"id": 3, "type": "Save", "inputs": [{"name": "frames", "type": "IMAGE,MASK", "link": 3}]},
+        ]
+        links = [[1, 1, 2, 2, 0, "LAYERS"], [2, 1, slot, 2, 1, "IMAGE"], [3, 2, 0, 3, 0, "IMAGE"]]
+        return nodes_of(ui(nodes, links), specs)["3"].inputs.get("frames")
+
+    assert taken_from(0, "IMAGE,MASK") == Link("1", 0)
+    assert taken_from(0, "IMAGE") == Link("1", 0)
+    assert taken_from(0, "AUDIO") is None
+
+
 def test_a_dangling_link_is_a_problem_even_where_the_input_is_optional(specs: Specs) -> None:
     workflow = ui([number(1), add(2, a=1, b=77), report(3, 2)], [[1, 1, 0, 2, 0, ""], [2, 2, 0, 3, 0, ""]])
     assert check(read(workflow, specs), specs) == ["Add (node 2): b: its link 77 is not in the workflow"]
