@@ -22,15 +22,29 @@ class MeasureVideo:
 
     CATEGORY = "VDP/measure"
     DESCRIPTION = (
-        "Measures a clip: PSNR and SSIM against a reference, the warping error (flicker along the motion), and the "
-        "IoU of a mask against a true one. Writes the figures into a JSON file. A figure whose inputs are not linked "
-        "is left out of the report and comes out as not-a-number."
+        "Measures a clip: PSNR and SSIM against a reference, the warping error (flicker along the motion), and a mask "
+        "or matte against a true one: IoU, boundary F, MAD, MSE and dtSSD. Writes the figures, also those of each "
+        "frame, into a JSON file. A figure whose inputs are not linked is left out of the report and comes out as "
+        "not-a-number."
     )
-    SEARCH_ALIASES = ["psnr", "ssim", "iou", "metrics", "compare video", "warping error", "quality", "flicker"]
+    SEARCH_ALIASES = [
+        "psnr",
+        "ssim",
+        "iou",
+        "metrics",
+        "compare video",
+        "warping error",
+        "quality",
+        "flicker",
+        "jaccard",
+        "boundary F",
+        "DAVIS",
+        "matte error",
+    ]
     FUNCTION = "measure"
     OUTPUT_NODE = True
-    RETURN_TYPES = ("FLOAT", "FLOAT", "FLOAT", "FLOAT", "STRING")
-    RETURN_NAMES = ("psnr", "ssim", "warping_error", "iou", "report")
+    RETURN_TYPES = ("FLOAT", "FLOAT", "FLOAT", "FLOAT", "STRING", "FLOAT", "FLOAT", "FLOAT")
+    RETURN_NAMES = ("psnr", "ssim", "warping_error", "iou", "report", "boundary_f", "mad", "mse")
     OUTPUT_TOOLTIPS = (
         "dB, higher is better; 100 for identical frames. Needs reference.",
         "Structural similarity, 1 is best. Needs reference.",
@@ -38,6 +52,11 @@ class MeasureVideo:
         "Needs flow or reference.",
         "Intersection over union, 1 is best. Needs mask and reference_mask.",
         "All figures as text, one a line.",
+        "How well outlines agree, 1 is best: the F of DAVIS. Needs mask and reference_mask.",
+        "Mean absolute difference of mattes, 0 to 1, lower is better; papers give it times 1000. Needs mask and "
+        "reference_mask.",
+        "Mean squared difference of mattes, 0 to 1, lower is better; papers give it times 1000. Needs mask and "
+        "reference_mask.",
     )
 
     @classmethod
@@ -55,8 +74,11 @@ class MeasureVideo:
             },
             "optional": {
                 "reference": ("IMAGE", {"tooltip": "What the clip should be: as many frames, of the same size."}),
-                "mask": ("MASK", {"tooltip": "A found mask, measured against reference_mask."}),
-                "reference_mask": ("MASK", {"tooltip": "The true mask, as many frames, of the same size."}),
+                "mask": (
+                    "MASK,IMAGE",
+                    {"tooltip": "A found mask or matte, or pictures of one, measured against reference_mask."},
+                ),
+                "reference_mask": ("MASK,IMAGE", {"tooltip": "The true one, as many frames, of the same size."}),
                 "flow": (
                     "VDP_FLOW",
                     {
@@ -81,16 +103,16 @@ class MeasureVideo:
         flow: Flow | None = None,
     ) -> dict[str, Any]:
         """See DESCRIPTION."""
-        from ..vdp_core.metrics import measure
+        from ..vdp_core.metrics import figures
 
         path = host.output_path(filename_prefix)
-        numbers = measure(frames, reference, mask, reference_mask, flow)
+        numbers, per_frame = figures(frames, reference, mask, reference_mask, flow)
         path = path.with_name(path.name + ".json")
-        _write(path, json.dumps(numbers, indent=2) + "\n")
+        _write(path, json.dumps({**numbers, "per_frame": per_frame}, indent=2) + "\n")
         report = "\n".join(f"{name}: {value:.6g}" for name, value in numbers.items())
-        figures = (numbers.get(name, math.nan) for name in self.RETURN_NAMES[:-1])
+        result = tuple(report if name == "report" else numbers.get(name, math.nan) for name in self.RETURN_NAMES)
         saved = path.relative_to(host.output_folder()).as_posix()
-        return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": (*figures, report)}
+        return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": result}
 
 
 def _write(path: Path, text: str) -> None:

@@ -241,11 +241,14 @@ def demo(output_dir: Path, device: str, quiet: bool) -> None:
 @vdp.command()
 @click.argument("pred")
 @click.argument("ref")
-@click.option("--mask", metavar="PATH", help="The predicted mask, a clip with white as selected.")
-@click.option("--ref-mask", metavar="PATH", help="The true mask.")
+@click.option("--mask", metavar="PATH", help="The predicted mask or matte: a clip, white as selected, or labels.")
+@click.option("--reference-mask", "--ref-mask", "ref_mask", metavar="PATH", help="The true one.")
 @QUIET
 def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: bool) -> None:
-    """Compare a clip with its reference and print PSNR, SSIM, warping error (and IoU of masks) as JSON."""
+    """Compare a clip with its reference and print the figures as JSON.
+
+    They are PSNR, SSIM and warping error; for masks also IoU, boundary F, MAD, MSE and dtSSD.
+    """
     from ..vdp_core import metrics, video
 
     with _headless("cpu", Terminal(quiet=quiet)) as host:
@@ -254,10 +257,8 @@ def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: 
             with host.progress(1, f"reading {path}") as on_step:
                 return video.read_clip(host.input_path(path), on_step=on_step).frames
 
-        def selected(path: str | None) -> Tensor | None:
-            return None if path is None else frames(path).mean(dim=-1)
-
-        found = metrics.measure(frames(pred), frames(ref), mask=selected(mask), ref_mask=selected(ref_mask))
+        masks = [None if path is None else frames(path) for path in (mask, ref_mask)]
+        found = metrics.measure(frames(pred), frames(ref), *masks)
     click.echo(json.dumps(found))
 
 

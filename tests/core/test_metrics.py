@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core import metrics
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError
-from comfyui_vdp.vdp_core.metrics import MAX_PSNR, iou, measure, psnr, ssim, warping_error
+from comfyui_vdp.vdp_core.metrics import (
+    MAX_PSNR,
+    boundary_f,
+    dtssd,
+    figures,
+    iou,
+    mad,
+    measure,
+    mse,
+    psnr,
+    ssim,
+    warping_error,
+)
 from comfyui_vdp.vdp_core.types import Flow
 
 
@@ -105,18 +119,115 @@ def test_iou_by_hand():
     assert iou(mask, ref) == pytest.approx((1 / 3 + 1 + 1) / 3)
 
 
+def disc(height: int, width: int, x: float, y: float, radius: float) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return (((columns - x) ** 2 + (rows - y) ** 2) < radius**2).float()
+
+
+def test_boundary_f_by_hand():
+    # diagonal 50: the tolerance is 0.4, rounded up to one pixel
+    mask, ref = torch.zeros(1, 30, 40), torch.zeros(1, 30, 40)
+    ref[:, :, 20:] = 1.0
+    mask[:, :, 21:] = 1.0
+    assert boundary_f(mask, ref) == 1.0  # a straight edge one pixel off
+    mask[:, :, :] = 0.0
+    mask[:, :, 22:] = 1.0
+    assert boundary_f(mask, ref) == 0.0  # two pixels off
+    # the upper half of the edge agrees, the lower lies five pixels off; a step of six pixels joins them
+    mask[:, :15, 20:], mask[:, 15:, :] = 1.0, 0.0
+    mask[:, 15:, 25:] = 1.0
+    # The mask's boundary: column 19 in rows 0-14, columns 20-24 in row 14, column 24 in rows 15-29; 15 + 5 + 15 pixels.
+    # Near the reference's column 19: the 15 in it and column 20 in row 14, so 16 of 35 and 16 of its 30 (rows 0-15).
+    precision, recall = 16 / 35, 16 / 30
+    assert boundary_f(mask, ref) == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_boundary_f_without_boundaries():
+    some, none, all_of_it = disc(30, 40, 20, 15, 6)[None], torch.zeros(1, 30, 40), torch.ones(1, 30, 40)
+    assert boundary_f(none, none) == boundary_f(some, some) == boundary_f(all_of_it, none) == 1.0
+    assert boundary_f(some, none) == boundary_f(none, some) == 0.0
+
+
+def boundary_f_as_davis_has_it(mask: torch.Tensor, ref: torch.Tensor) -> float:
+    """Boundaries dilated by a disc, as the benchmark does."""
+    morphology = pytest.importorskip("skimage.morphology")
+    disk = morphology.disk(math.ceil(0.008 * math.hypot(*mask.shape)))
+    found, wanted = (metrics._boundary(region > 0.5).numpy() for region in (mask, ref))
+    precision = (found & morphology.dilation(wanted, disk)).sum() / found.sum()
+    recall = (wanted & morphology.dilation(found, disk)).sum() / wanted.sum()
+    return float(2 * precision * recall / (precision + recall))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_boundary_f_agrees_with_dilated_boundaries(seed):
+    def blob(seed: int) -> torch.Tensor:
+        return torch.nn.functional.interpolate(noise(1, 1, 7, 9, seed=seed), size=(150, 201), mode="bicubic")[0, 0]
+
+    mask = blob(seed)
+    ref = mask + 0.15 * blob(seed + 10)
+    assert 0.2 < boundary_f(mask[None], ref[None]) < 0.98
+    assert boundary_f(mask[None], ref[None]) == pytest.approx(boundary_f_as_davis_has_it(mask, ref), abs=1e-6)
+
+
+def test_errors_of_mattes_by_hand():
+    ref = torch.zeros(3, 4, 4)
+    matte = ref.clone()
+    matte[0], matte[1, :2] = 0.5, 1.0
+    assert mad(matte, ref) == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert mse(matte, ref) == pytest.approx((0.25 + 0.5 + 0) / 3)
+    # changes of the error: half the pixels by 0.5, half by -0.5; then half by -1
+    assert dtssd(matte, ref) == pytest.approx((0.5 + 0.5**0.5) / 2)
+    assert mad(ref, ref) == mse(ref, ref) == dtssd(ref, ref) == 0.0
+    assert dtssd(0.3 + 0.5 * noise(1, 4, 4).expand(3, 4, 4), ref) == pytest.approx(0.0, abs=1e-7)
+    with pytest.raises(ShapeError, match="needs at least two"):
+        dtssd(ref[:1], ref[:1])
+
+
+def test_figures_of_each_frame_lead_to_those_of_the_clip():
+    clip, flow = pan(4)
+    bent = (clip + 0.2 * noise(*clip.shape, seed=3)).clamp(0, 1)
+    mask, ref = noise(4, 24, 32), noise(4, 24, 32, seed=1)
+    ref[2] = mask[2]
+    numbers, per_frame = figures(bent, clip, mask, ref, flow)
+    assert numbers == measure(bent, clip, mask, ref, flow)
+    assert set(per_frame) == set(numbers)
+    pairs = {"warping_error", "reference_warping_error", "dtssd"}
+    assert {name: len(values) for name, values in per_frame.items()} == {
+        name: 3 if name in pairs else 4 for name in numbers
+    }
+    assert per_frame["iou"][2] == per_frame["boundary_f"][2] == 1.0
+    for name, measured in {"psnr": psnr(bent, clip), "ssim": ssim(bent, clip), "iou": iou(mask, ref)}.items():
+        assert numbers[name] == pytest.approx(measured)
+        assert sum(per_frame[name]) / 4 == pytest.approx(measured)
+    one_by_one = [psnr(a[None], b[None]) for a, b in zip(bent, clip, strict=True)]
+    assert per_frame["psnr"] == pytest.approx(one_by_one)
+
+
+def test_masks_may_be_pictures():
+    frames, _ = pan()
+    ref = torch.zeros(3, 24, 32)
+    ref[:, :12] = 1.0
+    labels = ref[..., None].expand(-1, -1, -1, 3) / 255
+    found = measure(frames, mask=labels, ref_mask=ref)
+    assert (found["iou"], found["boundary_f"], found["mad"]) == (1.0, 1.0, 0.0)
+    soft = 0.9 * ref[..., None].expand(-1, -1, -1, 3)
+    assert measure(frames, mask=soft, ref_mask=ref)["mad"] == pytest.approx(0.05)
+
+
 def test_measure_gives_what_its_inputs_allow():
     frames, flow = pan()
     mask = torch.ones(3, 24, 32)
+    of_masks = {"iou", "boundary_f", "mad", "mse", "dtssd"}
     assert set(measure(frames, frames, mask, mask, flow)) == {
-        "iou",
+        *of_masks,
         "psnr",
         "ssim",
         "warping_error",
         "reference_warping_error",
     }
     assert set(measure(frames, flow=flow)) == {"warping_error"}
-    assert set(measure(frames, mask=mask, ref_mask=mask)) == {"iou"}
+    assert set(measure(frames, mask=mask, ref_mask=mask)) == of_masks
+    assert set(measure(frames[:1], mask=mask[:1], ref_mask=mask[:1])) == of_masks - {"dtssd"}
     assert set(measure(frames[:1], frames[:1])) == {"psnr", "ssim"}
     assert set(measure(noise(2, 5, 5, 3), noise(2, 5, 5, 3))) == {"psnr"}
 
@@ -141,6 +252,9 @@ def test_inputs_that_do_not_belong_together_are_refused():
         iou(torch.ones(3, 8, 8), torch.ones(3, 24, 32))
     with pytest.raises(ShapeError, match="give as many"):
         iou(torch.ones(1, 8, 8), torch.ones(3, 8, 8))
+    for measured in (boundary_f, mad, mse, dtssd):
+        with pytest.raises(ShapeError, match="give as many"):
+            measured(torch.ones(2, 8, 8), torch.ones(3, 8, 8))
     with pytest.raises(ShapeError, match="7x7"):
         ssim(noise(1, 5, 9, 3), noise(1, 5, 9, 3))
     with pytest.raises(InputError, match="nothing to measure"):

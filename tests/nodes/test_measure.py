@@ -32,15 +32,19 @@ def test_figures_come_out_as_numbers_and_as_a_file(output):
     ref = torch.full((2, 16, 16, 3), 0.5)
     mask = torch.ones(2, 16, 16)
     shown = MeasureVideo().measure(ref + 0.1, "sub/figures", ref, mask, mask)
-    psnr, ssim, warping_error, iou, report = shown["result"]
+    psnr, ssim, warping_error, iou, report, boundary_f, mad, mse = shown["result"]
     assert psnr == pytest.approx(20.0, abs=1e-3)
-    assert iou == 1.0
+    assert (iou, boundary_f, mad, mse) == (1.0, 1.0, 0.0, 0.0)
     assert 0.9 < ssim < 1.0
     assert warping_error == pytest.approx(0.0, abs=1e-5)
     assert "psnr: 20" in report
     (name,) = shown["ui"]["vdp_outputs"]
     assert name == "sub/figures_00001.json"
-    assert json.loads((output / name).read_text()) == shown["ui"]["vdp_numbers"][0]
+    written = json.loads((output / name).read_text())
+    per_frame = written.pop("per_frame")
+    assert written == shown["ui"]["vdp_numbers"][0]
+    assert per_frame["iou"] == [1.0, 1.0]
+    assert per_frame["psnr"] == pytest.approx([20.0, 20.0], abs=1e-3)
     assert [path.name for path in (output / "sub").iterdir()] == ["figures_00001.json"]
 
 
@@ -48,7 +52,18 @@ def test_what_was_not_measured_is_not_a_number(output):
     mask = torch.ones(1, 8, 8)
     shown = MeasureVideo().measure(torch.rand(1, 8, 8, 3), mask=mask, reference_mask=mask)
     assert all(math.isnan(value) for value in shown["result"][:3])
-    assert shown["ui"]["vdp_numbers"] == [{"iou": 1.0}]
+    assert shown["ui"]["vdp_numbers"] == [{"iou": 1.0, "boundary_f": 1.0, "mad": 0.0, "mse": 0.0}]
+    assert shown["result"][5:] == (1.0, 0.0, 0.0)
+
+
+def test_pictures_will_do_as_masks(output):
+    inputs = MeasureVideo.INPUT_TYPES()["optional"]
+    assert inputs["mask"][0] == inputs["reference_mask"][0] == "MASK,IMAGE"
+    truth = torch.zeros(2, 16, 16)
+    truth[:, 4:12] = 1.0
+    pictures = truth[..., None].expand(-1, -1, -1, 3) / 255  # labels 0 and 1
+    shown = MeasureVideo().measure(torch.rand(2, 16, 16, 3), mask=truth, reference_mask=pictures)
+    assert shown["ui"]["vdp_numbers"][0]["iou"] == 1.0
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(output, monkeypatch):

@@ -193,8 +193,12 @@ def test_measure(vdp: Vdp, pictures: Path) -> None:
     found = json.loads(out)
     assert found["psnr"] == pytest.approx(28.13, abs=0.01)  # 20 log10(255 / 10)
     assert found["iou"] == 0.5  # the first picture's mask is empty, the second's whole
+    assert found["mad"] == 0.5
     assert found["warping_error"] == pytest.approx(0.0, abs=1e-6)
     assert 0.9 < found["ssim"] < 1.0
+    assert all(isinstance(value, float) for value in found.values())
+    again = vdp("measure", "lighter", "grey", "--mask", "half", "--reference-mask", "all", "--quiet")
+    assert json.loads(again[1]) == found
 
 
 @pytest.mark.parametrize(
