@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from .errors import WeightsError
 from .warp import warp
 
-__all__ = ["charbonnier", "perceptual", "reconstruction", "structure", "vgg_features", "warp_term", "waviness"]
+__all__ = [
+    "charbonnier",
+    "flow_similarity",
+    "layer_term",
+    "mask_binarisation",
+    "perceptual",
+    "reconstruction",
+    "structure",
+    "vgg_features",
+    "warp_term",
+    "waviness",
+]
 
 
 def charbonnier(difference: Tensor, scale: float) -> Tensor:
@@ -83,9 +94,69 @@ def vgg_features(weights: dict[str, Tensor]) -> nn.Module:
 
 def perceptual(rebuilt: Tensor, frames: Tensor, features: Callable[[Tensor], Tensor]) -> Tensor:
     """``|features(rebuilt) - features(frames)|``, the VGG part of the published reconstruction loss."""
-    mean = frames.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-    deviation = frames.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-    return (features((rebuilt - mean) / deviation) - features((frames - mean) / deviation)).abs()
+    return (features(_as_imagenet(rebuilt)) - features(_as_imagenet(frames))).abs()
+
+
+def _as_imagenet(pictures: Tensor) -> Tensor:
+    """Pictures in 0..1 with the mean and deviation that VGG was trained on."""
+    mean = pictures.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    deviation = pictures.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    return (pictures - mean) / deviation
+
+
+def flow_similarity(
+    flow_pictures: Tensor, mask: Tensor, other: Tensor, features: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """How alike the motion inside two masks is: ``cos(features(mask * F), features(other * F))``, to be made small.
+
+    The published flow similarity loss (VDP, arXiv 2412.04930), F the flow as a picture, ``other`` being ``1 - mask``
+    there, and features VGG16's. Without features the mean colours of F inside the masks are compared: they need no
+    weights, and do not ask where in the picture the motion is.
+
+    Args:
+        flow_pictures: ``(N, 3, h, w)`` in 0..1.
+        mask, other: ``(N, 1, h, w)``.
+        features: of pictures normalised as for ImageNet.
+
+    Returns:
+        ``(N,)`` in -1..1, one value a picture.
+    """
+    inside, outside = flow_pictures * mask, flow_pictures * other
+    if features is None:
+        return F.cosine_similarity(inside.mean((2, 3)), outside.mean((2, 3)), dim=1)
+    first, second = (features(_as_imagenet(part)).flatten(1) for part in (inside, outside))
+    return F.cosine_similarity(first, second, dim=1)
+
+
+def layer_term(masks: Tensor, pictures: Tensor, frames: Tensor) -> Tensor:
+    """``sum_i |m_i x_i - m_i x|``: each layer's picture shows the frame inside its own mask.
+
+    The published reconstruction layer loss (VDP, arXiv 2412.04930).
+
+    Args:
+        masks: ``(N, L, h, w)``.
+        pictures: ``(N, L, 3, h, w)``, each layer's own.
+        frames: ``(N, 3, h, w)``.
+
+    Returns:
+        ``(N, 3, h, w)``.
+    """
+    return (masks[:, :, None] * (pictures - frames[:, None])).abs().sum(dim=1)
+
+
+def mask_binarisation(mask: Tensor) -> Tensor:
+    """``1 / mean |m - 0.5|``, least (2) for masks of zeros and ones.
+
+    The published mask loss (VDP, arXiv 2412.04930) has the sum instead of the mean; with the mean its weight does the
+    same at every size of picture.
+
+    Args:
+        mask: ``(N, ..., h, w)`` in 0..1.
+
+    Returns:
+        ``(N,)``, one value a picture.
+    """
+    return 1.0 / (mask - 0.5).abs().flatten(1).mean(dim=1).clamp_min(1e-3)
 
 
 def warp_term(now: Tensor, before: Tensor, backward: Tensor, hidden: Tensor) -> Tensor:

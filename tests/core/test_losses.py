@@ -8,6 +8,9 @@ from torch.testing import assert_close
 from comfyui_vdp.vdp_core.errors import ShapeError, WeightsError
 from comfyui_vdp.vdp_core.losses import (
     charbonnier,
+    flow_similarity,
+    layer_term,
+    mask_binarisation,
     perceptual,
     reconstruction,
     structure,
@@ -146,6 +149,76 @@ def test_warp_term_reaches_both_pictures():
 def test_warp_term_refuses_other_sizes():
     with pytest.raises(ShapeError, match="use resize_flow"):
         warp_term(pictures(), pictures(1), torch.zeros(2, 2, 8, 12), torch.zeros(2, 16, 24))
+
+
+# segmentation
+
+
+def two_motions() -> tuple[torch.Tensor, torch.Tensor]:
+    """Flow pictures ``(1, 3, 8, 12)``, red on the left and blue on the right, and the mask of the left."""
+    flow = torch.zeros(1, 3, 8, 12)
+    flow[:, 0, :, :6], flow[:, 2, :, 6:] = 1.0, 1.0
+    left = torch.zeros(1, 1, 8, 12)
+    left[..., :6] = 1.0
+    return flow, left
+
+
+def test_flow_similarity_by_hand():
+    flow, left = two_motions()
+    upper = torch.zeros_like(left)
+    upper[:, :, :4] = 1.0
+    assert flow_similarity(flow, left, 1 - left).tolist() == [0.0]  # nothing in common
+    assert_close(flow_similarity(flow, upper, 1 - upper), torch.ones(1))  # half and half in both
+    # three quarters of the left, which leaves a quarter red: (3, 0) against (1, 4)
+    part = left.clone()
+    part[:, :, :2] = 0.0
+    assert_close(flow_similarity(flow, part, 1 - part), torch.tensor([1 / 17**0.5]))
+    assert_close(flow_similarity(flow, 0.5 * left, 1 - left), torch.zeros(1))
+
+
+def test_flow_similarity_of_features_is_one_cosine_a_picture():
+    flow, left = two_motions()
+    seen = []
+
+    def features(values: torch.Tensor) -> torch.Tensor:
+        seen.append(values)
+        return values
+
+    found = flow_similarity(flow.repeat(3, 1, 1, 1), left, 1 - left, features)
+    assert found.shape == (3,)
+    first, second = (values[0].flatten() for values in seen)
+    assert_close(found[0], first @ second / (first.norm() * second.norm()))
+    assert_close(seen[0][0, :, 0, -1], -torch.tensor([0.485, 0.456, 0.406]) / torch.tensor([0.229, 0.224, 0.225]))
+
+
+def test_separating_the_motions_lowers_flow_similarity():
+    flow, left = two_motions()
+    mask = (0.5 + 0.1 * left).requires_grad_()
+    flow_similarity(flow, mask, 1 - mask).sum().backward()
+    assert (mask.grad[..., :6] < 0).all()
+    assert (mask.grad[..., 6:] > 0).all()
+
+
+def test_the_layer_term_judges_each_picture_inside_its_mask():
+    frames = pictures()
+    masks = torch.zeros(2, 2, 16, 24)
+    masks[:, 0, :, :10], masks[:, 1, :, 10:] = 1.0, 1.0
+    layers = torch.stack((frames.clone(), frames.clone()), dim=1)
+    layers[:, 0, :, :, 10:] += 5.0  # outside their masks anything goes
+    layers[:, 1, :, :, :10] -= 5.0
+    assert layer_term(masks, layers, frames).eq(0).all()
+    layers[:, 0, :, :, :10] += 0.25
+    found = layer_term(masks, layers, frames)
+    assert found.shape == frames.shape
+    assert_close(found[..., :10], torch.full((2, 3, 16, 10), 0.25))
+    assert found[..., 10:].eq(0).all()
+    assert_close(layer_term(0.5 * masks, layers, frames), 0.5 * found)
+
+
+def test_mask_binarisation_by_hand():
+    mask = torch.zeros(3, 2, 4, 4)
+    mask[0, 0], mask[1], mask[2] = 1.0, 0.25, 0.5
+    assert mask_binarisation(mask).tolist() == [2.0, 4.0, pytest.approx(1000.0)]
 
 
 # evenness
