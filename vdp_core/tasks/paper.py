@@ -183,8 +183,8 @@ def segment(
     """Optimise ``x = sum_i m_i x_i``: an alpha-net gives m for each layer but one, an RGB-net x_i for each layer.
 
     The loss is ``L1 + perceptual`` between x and what it is rebuilt as, the layer term, 0.001 times the flow
-    similarity, and 0.01 times each of the warp term of the masks and their binarisation. Which layer becomes which is left to
-    chance; the one that holds most of the frames' border is put first, as the background.
+    similarity, and 0.01 times each of the warp term of the masks and their binarisation. Which layer becomes which is
+    left to chance; the one that holds most of the frames' border is put first, as the background.
 
     Args:
         frames, flow, steps, seed, device, weights_folders, on_step: see ``segment.decompose``.

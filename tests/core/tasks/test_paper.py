@@ -221,4 +221,4 @@ def test_batches_of_two_for_objects(plain):
 
     with pytest.raises(Stop):
         paper.segment(*plain, layers=2, steps=0, **{**CALL, "on_step": stop})
-    assert totals == [(300, (32, 48, 3))]
+    assert totals == [(300, (16, 24, 3))]
