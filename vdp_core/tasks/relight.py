@@ -49,6 +49,8 @@ class RelightConfig:
     points: int = 30_000
     """Correspondences looked at in a step."""
     learning_rate: float = 0.03
+    same_scene: float = 1.0
+    """Weight of points of the scene keeping their colour along the motion; up: more of what changes counts as light."""
     smooth: float = 1.0
     """Weight of evenness over the frame; up: broader light, but small shadows stay in the picture."""
     steady: float = 1.0
@@ -201,7 +203,7 @@ def _fit_light(
             change = _read(grid, points.second[chosen]) - _read(grid, points.first[chosen])
             wrong = charbonnier(change - points.log_ratio[chosen], config.mistaken)
             weight = points.weight[chosen]
-            terms["same_scene"] = (weight * wrong).sum() / weight.sum()
+            terms["same_scene"] = config.same_scene * (weight * wrong).sum() / weight.sum()
         if still is not None:
             terms["graded"] = config.graded * still.difference(grid).mean()
         return terms
