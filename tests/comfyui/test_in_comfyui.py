@@ -79,6 +79,37 @@ def test_the_shipped_workflow_yields_its_file(vdp: Callable[..., tuple[int, str,
     assert result["device"] == "cpu"
 
 
+def test_pictures_become_masks_and_masks_pictures(
+    comfyui: Any, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unions of types: SaveFrames takes a MASK, and MeasureVideo pictures as a mask."""
+    graph = {
+        "1": {"class_type": "LoadFrames", "inputs": {"path": "clip.mp4"}},
+        "2": {"class_type": "SaveFrames", "inputs": {"frames": ["1", 1], "format": "png"}},
+        "3": {
+            "class_type": "MeasureVideo",
+            "inputs": {"frames": ["1", 0], "mask": ["1", 0], "reference_mask": ["1", 1]},
+        },
+    }
+    for node, name in (("1", "LoadFrames"), ("2", "SaveFrames"), ("3", "MeasureVideo")):
+        defaults = {
+            key: entry.options["default"]
+            for key, entry in local_specs()[name].inputs.items()
+            if entry.required and "default" in entry.options
+        }
+        graph[node]["inputs"] = defaults | graph[node]["inputs"]
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(graph))
+    assert cli.main(["check", str(path)]) == 0
+    capsys.readouterr()
+    assert cli.main(["run", str(path), "--server", comfyui.url, "--output-dir", str(tmp_path / "out")]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 0.0 < result["iou"] < 1.0
+    assert all(isinstance(value, float) for name, value in result.items() if name in ("boundary_f", "mad", "mse"))
+    (masks,) = (Path(output) for output in result["outputs"] if Path(output).is_dir())
+    assert video.read_clip(masks).frames.eq(1.0).all()  # an opaque clip's alpha
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
