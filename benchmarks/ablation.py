@@ -1,0 +1,191 @@
+"""What each prior brings: our preset, the same with one prior off at a time, and the published method.
+
+    python benchmarks/ablation.py --task relight|dehaze|segment [--data FOLDER] [--clips NAME ...] [--seeds 0]
+        [--frames 24] [--width 320] [--preset balanced] [--paper-steps 60]
+
+A prior is a field of the task's settings whose comment begins with "Weight of"; off is a weight of 0. What works after
+the optimisation is left out in turn too. Figures are means over clips and seeds; the change beside each is against the
+preset as it is. The preset ``paper`` runs for as many steps as asked, its schedule shortened to them: the published
+number takes an hour or more on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from baselines import best_gain_and_gamma
+from clips import clip_paths, load
+from torch import Tensor
+
+from comfyui_vdp.vdp_core.degrade import darken
+from comfyui_vdp.vdp_core.errors import FitError
+from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.metrics import psnr, warping_error
+from comfyui_vdp.vdp_core.tasks import relight, task
+from comfyui_vdp.vdp_core.types import Flow, Layers
+
+Score = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One clip to decompose."""
+
+    name: str
+    frames: Tensor
+    flow: Flow
+    score: Callable[[Layers], Score]
+    """How good what was found is."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is measured of a task."""
+
+    figures: tuple[str, ...]
+    cases: Callable[[argparse.Namespace], Iterator[Case]]
+    afterwards: dict[str, Callable[[Layers], Layers]] = field(default_factory=dict)
+    """What works after the optimisation: the layers without it, by name."""
+    idle: tuple[str, ...] = ()
+    """Weights that do nothing here."""
+
+
+def clean_clips(options: argparse.Namespace) -> Iterator[tuple[str, Tensor]]:
+    paths = clip_paths(options.data)
+    for name in options.clips or paths:
+        yield name, load(paths[name], frames=options.frames, width=options.width)
+
+
+# relight
+
+
+def dark_clips(options: argparse.Namespace) -> Iterator[Case]:
+    """Dark copies with known truth, as in benchmarks/relight.py."""
+    for name, clean in clean_clips(options):
+        motion = estimate_flow(clean, model="dis")
+        for seed in options.seeds:
+            dark, _ = darken(clean, seed=seed)
+
+            def score(layers: Layers, clean: Tensor = clean, motion: Flow = motion) -> Score:
+                made = relight.apply(layers)
+                return psnr(made, clean), psnr(best_gain_and_gamma(made, clean), clean), warping_error(made, motion)
+
+            yield Case(f"{name}, seed {seed}", dark, estimate_flow(dark, model="dis"), score)
+
+
+def without_tone(layers: Layers) -> Layers:
+    """With the light undone, but neither gamma nor gain."""
+    neutral = dict.fromkeys((name for name in layers.scalars if name.startswith("log_gain_")), 0.0)
+    light = layers.fields["log_gain"] / layers.scalars["gamma"]
+    return replace(layers, fields={"log_gain": light}, scalars={**layers.scalars, **neutral, "gamma": 1.0})
+
+
+def without_noise_removal(layers: Layers) -> Layers:
+    silent = dict.fromkeys((name for name in layers.scalars if name.startswith("noise_")), 0.0)
+    return replace(layers, scalars={**layers.scalars, **silent})
+
+
+# all tasks
+
+STUDIES = {
+    "relight": Study(
+        ("PSNR", "PSNR fitted", "warping error"),
+        dark_clips,
+        {"natural brightness and contrast": without_tone, "noise removal": without_noise_removal},
+        idle=("graded",),  # no still is given
+    ),
+}
+
+
+def priors(settings: object) -> dict[str, str]:
+    """The weights among a task's settings, and what their comments say of them."""
+    declared = ast.parse(inspect.getsource(type(settings))).body[0]
+    assert isinstance(declared, ast.ClassDef)
+    found: dict[str, str] = {}
+    for entry, comment in pairwise(declared.body):
+        if not (isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name)):
+            continue
+        text = ast.unparse(comment).strip("\"'") if isinstance(comment, ast.Expr) else ""
+        name = entry.target.id
+        if text.startswith("Weight of ") and getattr(settings, name):
+            found[name] = text.removeprefix("Weight of ").split(";")[0].rstrip(".")
+    return found
+
+
+def versions(study: Study, module: Any, case: Case, options: argparse.Namespace) -> Iterator[tuple[str, Score, float]]:
+    """Name, figures and seconds a step of each version."""
+
+    def decompose(preset: str, steps: int = 0) -> tuple[Layers | None, float]:
+        started = time.perf_counter()
+        try:
+            layers = module.decompose(case.frames, case.flow, preset=preset, steps=steps)
+        except FitError:
+            return None, 0.0
+        return layers, (time.perf_counter() - started) / max(1, int(layers.info["steps"]))
+
+    def judged(layers: Layers | None) -> Score:
+        return (math.nan,) * len(study.figures) if layers is None else case.score(layers)
+
+    whole, seconds = decompose(options.preset)
+    yield options.preset, judged(whole), seconds
+    settings = module.PRESETS[options.preset]
+    for name, meaning in priors(settings).items():
+        if name in study.idle:
+            continue
+        module.PRESETS["ablated"] = replace(settings, **{name: 0.0})
+        layers, seconds = decompose("ablated")
+        yield f"without `{name}`: {meaning}", judged(layers), seconds
+    for name, change in study.afterwards.items():
+        yield f"without {name}", judged(None if whole is None else change(whole)), 0.0
+    if options.paper_steps > 0:
+        layers, seconds = decompose("paper", options.paper_steps)
+        yield f"paper, {options.paper_steps} steps", judged(layers), seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=list(STUDIES), required=True)
+    parser.add_argument("--data", type=Path, help="folder with blackswan.mp4, bmx-trees/ and their masks")
+    parser.add_argument("--clips", nargs="+", help="only these")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--width", type=int, default=320)
+    parser.add_argument("--preset", default="balanced")
+    parser.add_argument("--paper-steps", type=int, default=60, help="0 leaves the preset paper out")
+    options = parser.parse_args()
+
+    study, module = STUDIES[options.task], task(options.task)
+    scores: dict[str, list[Score]] = {}
+    seconds: dict[str, list[float]] = {}
+    for case in study.cases(options):
+        for version, score, spent in versions(study, module, case, options):
+            scores.setdefault(version, []).append(score)
+            seconds.setdefault(version, []).append(spent)
+        print(f"{case.name}: done", file=sys.stderr)
+
+    means = {version: tuple(map(statistics.fmean, zip(*rows, strict=True))) for version, rows in scores.items()}
+    print(f"| version | {' | '.join(study.figures)} |\n|---|{'---|' * len(study.figures)}")
+    for version, values in means.items():
+        cells = [f"{value:.4g}" for value in values]
+        if version != options.preset:
+            changes = (value - whole for value, whole in zip(values, means[options.preset], strict=True))
+            cells = [f"{cell} ({change:+.2g})" for cell, change in zip(cells, changes, strict=True)]
+        print(f"| {version} | {' | '.join(cells)} |")
+    for version in means:
+        if version == options.preset or version.startswith("paper"):
+            print(f"{version}: {statistics.fmean(seconds[version]):.2f} s a step")
+
+
+if __name__ == "__main__":
+    main()
