@@ -257,8 +257,12 @@ def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: 
             with host.progress(1, f"reading {path}") as on_step:
                 return video.read_clip(host.input_path(path), on_step=on_step).frames
 
-        masks = [None if path is None else frames(path) for path in (mask, ref_mask)]
-        found = metrics.measure(frames(pred), frames(ref), *masks)
+        found = metrics.measure(
+            frames(pred),
+            frames(ref),
+            mask=None if mask is None else frames(mask),
+            ref_mask=None if ref_mask is None else frames(ref_mask),
+        )
     click.echo(json.dumps(found))
 
 
