@@ -3,8 +3,8 @@
     python benchmarks/ablation.py --task relight|dehaze|segment [--data FOLDER] [--clips NAME ...] [--seeds 0]
         [--frames 24] [--width 320] [--preset balanced] [--paper-steps 60]
 
-A prior is a field of the task's settings whose comment begins with "Weight of"; off is a weight of 0. What works after
-the optimisation is left out in turn too. Figures are means over clips and seeds; the change beside each is against the
+A prior is a field of the task's settings whose comment begins with "Weight of"; off is a weight of 0. What works before
+and after the optimisation is left out in turn too. Figures are means over clips and seeds; the change beside each is against the
 preset as it is. The preset ``paper`` runs for as many steps as asked, its schedule shortened to them: the published
 number takes an hour or more on a CPU.
 """
@@ -20,20 +20,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from baselines import best_gain_and_gamma
 from clips import clip_paths, load
 from torch import Tensor
 
-from comfyui_vdp.vdp_core.degrade import darken
+from comfyui_vdp.vdp_core.degrade import darken, drifting_field
 from comfyui_vdp.vdp_core.errors import FitError
 from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.metrics import psnr, warping_error
+from comfyui_vdp.vdp_core.masks import as_mask
+from comfyui_vdp.vdp_core.metrics import boundary_f, iou, psnr, warping_error
 from comfyui_vdp.vdp_core.tasks import relight, task
 from comfyui_vdp.vdp_core.types import Flow, Layers
+from comfyui_vdp.vdp_core.video import read_clip
 
 Score = tuple[float, ...]
 
@@ -55,6 +60,8 @@ class Study:
 
     figures: tuple[str, ...]
     cases: Callable[[argparse.Namespace], Iterator[Case]]
+    beforehand: dict[str, Callable[[Case], Case]] = field(default_factory=dict)
+    """What works before the optimisation: the clip without it, by name."""
     afterwards: dict[str, Callable[[Layers], Layers]] = field(default_factory=dict)
     """What works after the optimisation: the layers without it, by name."""
     idle: tuple[str, ...] = ()
@@ -65,6 +72,10 @@ def clean_clips(options: argparse.Namespace) -> Iterator[tuple[str, Tensor]]:
     paths = clip_paths(options.data)
     for name in options.clips or paths:
         yield name, load(paths[name], frames=options.frames, width=options.width)
+
+
+def without_lifted_flow(case: Case) -> Case:
+    return replace(case, flow=estimate_flow(case.frames, model="dis", lift_dark=False))
 
 
 # relight
@@ -96,15 +107,89 @@ def without_noise_removal(layers: Layers) -> Layers:
     return replace(layers, scalars={**layers.scalars, **silent})
 
 
+# dehaze
+
+
+def hazy_clips(options: argparse.Namespace) -> Iterator[Case]:
+    """Hazy copies ``x t + L (1 - t)``, rounded to 8 bits: the far end above, and a smooth field that drifts."""
+    from comfyui_vdp.vdp_core.tasks import dehaze
+
+    airlight = torch.tensor([0.78, 0.82, 0.86])
+    for name, clean in clean_clips(options):
+        motion = estimate_flow(clean, model="dis")
+        count, height, width, _ = clean.shape
+        for seed in options.seeds:
+            far = 1.0 - 0.75 * torch.linspace(0.0, 1.0, height)[:, None]
+            depth = (far + 0.15 * drifting_field(count, height, width, seed=seed)).clamp_min(0.05)
+            through = torch.exp(-1.4 * depth)[..., None]
+            hazy = (clean * through + airlight * (1.0 - through)).mul(255.0).round().div(255.0)
+
+            def score(layers: Layers, clean: Tensor = clean, through: Tensor = through, motion: Flow = motion) -> Score:
+                field = layers.fields["transmission"]
+                found = F.interpolate(field, size=clean.shape[1:3], mode="bilinear", align_corners=False)
+                made = dehaze.apply(layers)
+                return (
+                    psnr(made, clean),
+                    float((found[:, 0] - through[..., 0]).abs().mean()),
+                    warping_error(made, motion),
+                )
+
+            yield Case(f"{name}, seed {seed}", hazy, estimate_flow(hazy, model="dis"), score)
+
+
+# segment
+
+
+def moving_objects(options: argparse.Namespace) -> Iterator[Case]:
+    """DAVIS clips with drawn masks, where there is a data folder, and rendered clips of two objects, one a seed."""
+    paths = clip_paths(options.data)
+    for name in ("blackswan", "bmx-trees"):
+        if name in paths and name in (options.clips or paths):
+            frames = load(paths[name], frames=options.frames, width=options.width)
+            drawn = as_mask(read_clip(options.data / f"{name}_mask", count=options.frames).frames)
+            truth = F.interpolate(drawn[:, None], size=frames.shape[1:3], mode="area")[:, 0]
+            yield Case(name, frames, estimate_flow(frames, model="dis"), foreground_against(truth))
+    if not options.clips:
+        for seed in options.seeds:
+            clip = rendered(options, seed)
+            flow = estimate_flow(clip.frames, model="dis")
+            yield Case(f"rendered, seed {seed}", clip.frames, flow, foreground_against(1.0 - clip.masks[:, 0]))
+
+
+def rendered(options: argparse.Namespace, seed: int) -> Any:
+    """A clip of ``tests/synthetic.py``, which is no module that could be imported by name."""
+    spec = spec_from_file_location("synthetic", Path(__file__).parent.parent / "tests" / "synthetic.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules["synthetic"] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    height = options.width * 9 // 16
+    return module.layered(options.frames, height, options.width, objects=2, seed=seed)
+
+
+def foreground_against(truth: Tensor) -> Callable[[Layers], Score]:
+    def score(layers: Layers) -> Score:
+        from comfyui_vdp.vdp_core.matting import native_masks
+
+        found = torch.cat([1.0 - native_masks(layers, i, i + 1)[:, 0] for i in range(len(layers))])
+        return iou(found, truth), boundary_f(found, truth)
+
+    return score
+
+
 # all tasks
 
 STUDIES = {
     "relight": Study(
         ("PSNR", "PSNR fitted", "warping error"),
         dark_clips,
+        {"flow of a lifted copy": without_lifted_flow},
         {"natural brightness and contrast": without_tone, "noise removal": without_noise_removal},
         idle=("graded",),  # no still is given
     ),
+    "dehaze": Study(
+        ("PSNR", "error of t", "warping error"), hazy_clips, {"flow of a lifted copy": without_lifted_flow}
+    ),
+    "segment": Study(("IoU", "boundary F"), moving_objects),
 }
 
 
@@ -126,7 +211,7 @@ def priors(settings: object) -> dict[str, str]:
 def versions(study: Study, module: Any, case: Case, options: argparse.Namespace) -> Iterator[tuple[str, Score, float]]:
     """Name, figures and seconds a step of each version."""
 
-    def decompose(preset: str, steps: int = 0) -> tuple[Layers | None, float]:
+    def decompose(preset: str, steps: int = 0, case: Case = case) -> tuple[Layers | None, float]:
         started = time.perf_counter()
         try:
             layers = module.decompose(case.frames, case.flow, preset=preset, steps=steps)
@@ -146,6 +231,9 @@ def versions(study: Study, module: Any, case: Case, options: argparse.Namespace)
         module.PRESETS["ablated"] = replace(settings, **{name: 0.0})
         layers, seconds = decompose("ablated")
         yield f"without `{name}`: {meaning}", judged(layers), seconds
+    for name, prepare in study.beforehand.items():
+        layers, seconds = decompose(options.preset, case=prepare(case))
+        yield f"without {name}", judged(layers), seconds
     for name, change in study.afterwards.items():
         yield f"without {name}", judged(None if whole is None else change(whole)), 0.0
     if options.paper_steps > 0:
