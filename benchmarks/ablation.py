@@ -4,9 +4,9 @@
         [--frames 24] [--width 320] [--preset balanced] [--paper-steps 60]
 
 A prior is a field of the task's settings whose comment begins with "Weight of"; off is a weight of 0. What works before
-and after the optimisation is left out in turn too. Figures are means over clips and seeds; the change beside each is against the
-preset as it is. The preset ``paper`` runs for as many steps as asked, its schedule shortened to them: the published
-number takes an hour or more on a CPU.
+and after the optimisation is left out in turn too. Figures are means over clips and seeds; the change beside each is
+against the preset as it is. The preset ``paper`` runs for as many steps as asked, its schedule shortened to them: the
+published number takes an hour or more on a CPU.
 """
 
 from __future__ import annotations
