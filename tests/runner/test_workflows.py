@@ -17,6 +17,7 @@ import torch
 from comfyui_vdp.runner import cli
 from comfyui_vdp.runner.graph import check, check_files, load
 from comfyui_vdp.runner.specs import local_specs
+from comfyui_vdp.runner.types import types_fit
 from comfyui_vdp.vdp_core import video
 
 FOLDER = Path(__file__).parents[2] / "workflows"
@@ -62,6 +63,7 @@ def test_it_is_saved_as_the_editor_would(path: Path) -> None:
         sockets = [entry.name for entry in spec.inputs.values() if not entry.is_widget]
         widgets = [entry for entry in spec.inputs.values() if entry.is_widget]
         assert [entry["name"] for entry in node["inputs"]] == sockets + [entry.name for entry in widgets]
+        assert all(entry["type"] == spec.inputs[entry["name"]].type for entry in node["inputs"])
         assert [entry["type"] for entry in node["outputs"]] == list(spec.output_types)
         assert [entry["name"] for entry in node["outputs"]] == list(spec.output_names)
         seeds = sum(bool(entry.options.get("control_after_generate")) for entry in widgets)
@@ -76,9 +78,9 @@ def test_links_agree_at_both_ends(path: Path) -> None:
     assert workflow["last_link_id"] == max(link[0] for link in workflow["links"])
     for link, origin, origin_slot, target, target_slot, kind in workflow["links"]:
         assert link in nodes[origin]["outputs"][origin_slot]["links"]
-        assert nodes[origin]["outputs"][origin_slot]["type"] == kind
+        assert types_fit(nodes[origin]["outputs"][origin_slot]["type"], kind)
         assert nodes[target]["inputs"][target_slot]["link"] == link
-        assert nodes[target]["inputs"][target_slot]["type"] == kind
+        assert types_fit(kind, nodes[target]["inputs"][target_slot]["type"])
     ends = [entry["link"] for node in workflow["nodes"] for entry in node["inputs"] if entry["link"] is not None]
     assert sorted(ends) == sorted(link[0] for link in workflow["links"])
 
