@@ -187,7 +187,9 @@ STUDIES = {
         idle=("graded",),  # no still is given
     ),
     "dehaze": Study(
-        ("PSNR", "error of t", "warping error"), hazy_clips, {"flow of a lifted copy": without_lifted_flow}
+        ("PSNR", "error of t", "warping error"),
+        hazy_clips,
+        afterwards={"noise removal": without_noise_removal},
     ),
     "segment": Study(("IoU", "boundary F"), moving_objects),
 }
