@@ -1,7 +1,7 @@
 """The nodes, one file per family. Ids and the order of widgets are for ever: saved workflows hold them."""
 
 from .decompose import VDPOptimize
-from .edit import Relight
+from .edit import Dehaze, Relight
 from .flow import FlowToRGB, RAFTFlow
 from .layers import LoadLayers, SaveLayers
 from .measure import MeasureVideo
@@ -13,6 +13,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "FlowToRGB": FlowToRGB,
     "VDPOptimize": VDPOptimize,
     "Relight": Relight,
+    "Dehaze": Dehaze,
     "SaveLayers": SaveLayers,
     "LoadLayers": LoadLayers,
     "SaveFrames": SaveFrames,
@@ -25,6 +26,7 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "FlowToRGB": "Flow to RGB (VDP)",
     "VDPOptimize": "Optimize (VDP)",
     "Relight": "Relight (VDP)",
+    "Dehaze": "Dehaze (VDP)",
     "SaveLayers": "Save Layers (VDP)",
     "LoadLayers": "Load Layers (VDP)",
     "SaveFrames": "Save Frames (VDP)",

@@ -1,4 +1,4 @@
-"""Changing what was found: Relight."""
+"""Changing what was found: Relight and Dehaze."""
 
 from __future__ import annotations
 
@@ -54,6 +54,66 @@ class Relight:
                     exposure=exposure,
                     gamma=gamma,
                     warmth=warmth,
+                    denoise=denoise,
+                    device=host.device(),
+                    on_step=on_step,
+                ),
+            )
+
+
+class Dehaze:
+    """Take the haze off a decomposed clip, or put some on."""
+
+    CATEGORY = "VDP/edit"
+    DESCRIPTION = (
+        "Takes off the haze, fog or smoke that VDPOptimize found, at the clip's own size, or adds more of it by the "
+        "same model. Nothing is optimised again when a slider moves."
+    )
+    SEARCH_ALIASES = ["haze", "fog", "mist", "smoke", "defog", "remove haze", "add haze", "clarity", "denoise"]
+    FUNCTION = "dehaze"
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("frames",)
+    OUTPUT_TOOLTIPS = ("The clip with less haze, or more.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "layers": ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task dehaze, or LoadLayers."}),
+                "strength": _slider(
+                    1.0, -1.0, 1.0, "1 takes off the haze that was found, 0 leaves it, below 0 adds haze."
+                ),
+                "min_transmission": _slider(
+                    0.1,
+                    0.0,
+                    1.0,
+                    "How far to look through the haze: higher leaves haze in the distance, with less noise.",
+                ),
+                "airlight_tint": _slider(
+                    0.0, -1.0, 1.0, "Colour of the haze that is taken off or added: above 0 warmer, below 0 cooler."
+                ),
+                "denoise": _slider(
+                    1.0,
+                    0.0,
+                    1.0,
+                    "How much of the noise to take out, which would grow where haze is taken off. The first run takes "
+                    "a while, then it is kept.",
+                ),
+            },
+        }
+
+    def dehaze(
+        self, layers: Layers, strength: float, min_transmission: float, airlight_tint: float, denoise: float
+    ) -> tuple[Tensor]:
+        from ..vdp_core.tasks import dehaze
+
+        with host.progress(len(layers), "Dehaze") as on_step:
+            return (
+                dehaze.apply(
+                    layers,
+                    strength=strength,
+                    min_transmission=min_transmission,
+                    tint=airlight_tint,
                     denoise=denoise,
                     device=host.device(),
                     on_step=on_step,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["darken", "drifting_field"]
+__all__ = ["darken", "drifting_field", "haze", "hazy_depth"]
 
 
 def drifting_field(
@@ -51,3 +51,48 @@ def darken(
         grain = noise * torch.randn(frame.shape, generator=generator)
         dark[index] = (light[index, ..., None] * frame.pow(gamma) + grain).clamp(0.0, 1.0)
     return dark.mul_(255.0).round_().div_(255.0), light
+
+
+def hazy_depth(count: int, height: int, width: int, *, seed: int, drift: float = 0.15) -> Tensor:
+    """Depth ``(count, height, width)`` of about 1 at the top to 0.25 at the bottom, and a smooth field that drifts.
+
+    Args:
+        count, height, width: its size.
+        seed: of the field.
+        drift: its deviation.
+    """
+    ramp = torch.linspace(1.0, 0.25, height)[:, None]
+    return (ramp + drift * drifting_field(count, height, width, seed=seed)).clamp_min_(0.05)
+
+
+def haze(
+    frames: Tensor,
+    depth: Tensor,
+    *,
+    beta: float = 1.4,
+    airlight: tuple[float, float, float] = (0.8, 0.8, 0.8),
+    noise: float = 0.0,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Return ``t x + (1 - t) L + noise`` with ``t = exp(-beta depth)``, rounded to 8 bits, and t.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1.
+        depth: ``(T, H, W)``.
+        beta: how dense the haze is, per unit of depth.
+        airlight: L.
+        noise: deviation of the Gaussian noise.
+        seed: of the noise.
+
+    Returns:
+        The hazy frames ``(T, H, W, 3)``, and t ``(T, H, W)``.
+    """
+    through = torch.exp(-beta * depth)
+    generator = torch.Generator().manual_seed(seed + 1000)
+    light = frames.new_tensor(airlight)
+    hazy = torch.empty_like(frames)
+    for index, frame in enumerate(frames):
+        hazy[index] = torch.lerp(light.expand_as(frame), frame, through[index, ..., None])
+        if noise > 0.0:
+            hazy[index] += noise * torch.randn(frame.shape, generator=generator)
+    return hazy.clamp_(0.0, 1.0).mul_(255.0).round_().div_(255.0), through

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from .types import Flow
 from .warp import pixel_grid, resize_flow, warp
 
-__all__ = ["Correspondences", "corresponding_light", "likeness", "natural_tone", "working_copy"]
+__all__ = ["Correspondences", "corresponding_light", "follow", "likeness", "natural_tone", "working_copy"]
 
 NATURAL_MEAN = 0.40
 NATURAL_CONTRAST = 0.52
@@ -68,20 +69,54 @@ def corresponding_light(
     """
     count, _, height, width = frames.shape
     flow = resize_flow(flow, (height, width))
-    forward, hidden = flow.forward.to(frames.device), flow.forward_occlusion.to(frames.device)
+    hidden = flow.forward_occlusion.to(frames.device)
     generator = torch.Generator().manual_seed(seed)
     spans = tuple(span for span in spans if span < count)
     share = limit / (len(spans) * count * height * width)
     grid = pixel_grid(height, width, device=frames.device)
     steps = torch.tensor([2.0 / (width - 1), 2.0 / (height - 1), 2.0 / max(count - 1, 1)], device=frames.device)
     found: list[tuple[Tensor, ...]] = []
+    for start, span, path, seen in follow(flow.forward.to(frames.device), hidden, spans):
+        before = frames[start : start + len(path)]
+        after = warp(frames[start + span : start + span + len(path)], path)
+        weight, log_ratio = _compare(before, after)
+        weight = weight * seen
+        chosen = weight > 0.02
+        if share < 1.0:
+            chosen &= (torch.rand(chosen.shape, generator=generator) < share).to(chosen.device)
+        index, y, x = chosen.nonzero(as_tuple=True)
+        first = torch.stack((x, y, index + start), dim=-1) * steps - 1.0
+        moved = (grid + path)[index, :, y, x]
+        second = torch.cat((moved, (index + start + span)[:, None]), dim=-1) * steps - 1.0
+        found.append((first, second, log_ratio[chosen], weight[chosen]))
+    empty = (frames.new_zeros(0, 3), frames.new_zeros(0, 3), frames.new_zeros(0), frames.new_zeros(0))
+    return (
+        Correspondences(*(torch.cat(parts) for parts in zip(*found, strict=True))) if found else Correspondences(*empty)
+    )
+
+
+def follow(forward: Tensor, hidden: Tensor, spans: Sequence[int]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Follow every pixel of every frame over several distances in time.
+
+    Args:
+        forward: ``(T-1, 2, h, w)``, the flow from each frame to the next, in pixels.
+        hidden: ``(T-1, h, w)``, 1 where a pixel is not seen in the next frame.
+        spans: distances in frames, rising.
+
+    Yields:
+        The first frame of a run, a span, where the pixels of that frame and those after it have moved by then
+        ``(n, 2, h, w)``, in pixels, and how visible they were all the way ``(n, h, w)``, 0 outside the picture.
+    """
+    count, _, height, width = forward.shape
+    grid = pixel_grid(height, width, device=forward.device)
+    corner = forward.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
     chunk = 64
-    for start in range(0, count - 1, chunk):
-        stop = min(start + chunk, count - 1)
-        path = torch.zeros(stop - start, 2, height, width, device=frames.device)
-        seen = torch.ones(stop - start, 1, height, width, device=frames.device)
-        for hop in range(max(spans)):
-            alive = max(0, min(stop, count - 1 - hop) - start)
+    for start in range(0, count, chunk):
+        stop = min(start + chunk, count)
+        path = torch.zeros(stop - start, 2, height, width, device=forward.device)
+        seen = torch.ones(stop - start, 1, height, width, device=forward.device)
+        for hop in range(max(spans, default=0)):
+            alive = max(0, min(stop, count - hop) - start)
             if alive == 0:
                 break
             path, seen = path[:alive], seen[:alive]
@@ -90,26 +125,9 @@ def corresponding_light(
             onward = warp(torch.cat((forward[at], hidden[at, None]), dim=1), path)
             path = path + onward[:, :2]
             seen = seen * (1.0 - onward[:, 2:])
-            span = hop + 1
-            if span not in spans:
-                continue
-            before, after = frames[start : start + alive], warp(frames[start + span : start + span + alive], path)
-            place = grid + path
-            inside = ((place >= 0.0) & (place <= place.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1))).all(dim=1)
-            weight, log_ratio = _compare(before, after)
-            weight = weight * seen[:, 0] * inside
-            chosen = weight > 0.02
-            if share < 1.0:
-                chosen &= (torch.rand(chosen.shape, generator=generator) < share).to(chosen.device)
-            index, y, x = chosen.nonzero(as_tuple=True)
-            first = torch.stack((x, y, index + start), dim=-1) * steps - 1.0
-            moved = place[index, :, y, x]
-            second = torch.cat((moved, (index + start + span)[:, None]), dim=-1) * steps - 1.0
-            found.append((first, second, log_ratio[chosen], weight[chosen]))
-    empty = (frames.new_zeros(0, 3), frames.new_zeros(0, 3), frames.new_zeros(0), frames.new_zeros(0))
-    return (
-        Correspondences(*(torch.cat(parts) for parts in zip(*found, strict=True))) if found else Correspondences(*empty)
-    )
+            if hop + 1 in spans:
+                place = grid + path
+                yield start, hop + 1, path, seen[:, 0] * ((place >= 0.0) & (place <= corner)).all(dim=1)
 
 
 def _compare(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

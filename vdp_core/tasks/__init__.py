@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import ModuleType
 
 from ..errors import InputError
-from . import relight
+from . import dehaze, relight
 
 __all__ = ["TASKS", "task"]
 
-TASKS: dict[str, ModuleType] = {"relight": relight}
+TASKS: dict[str, ModuleType] = {"relight": relight, "dehaze": dehaze}
 
 
 def task(name: str) -> ModuleType:

@@ -1,0 +1,411 @@
+"""Dehaze: ``x = t J + (1 - t) L``, with a transmission t that varies over the frame and an airlight L that may drift.
+
+The published method (Video Decomposition Prior, ICLR 2024, arXiv 2412.04930) finds t and J with two networks, which
+reconstruction alone does not identify: that is the preset ``paper``. The other presets hold log t as a small grid for
+every few frames and L as a few colours, and find them by what identifies them: the same point of the scene, followed
+along the flow, moves in a straight line towards L as haze thickens; somewhere near, the clear scene is almost black in
+one channel; and no clear colour is darker than black or brighter than white. J needs no network: it follows from x, t
+and L, at native size.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..denoise import Noise, clean_frames, estimate_noise
+from ..errors import InputError, LayersFileError, check_flow, check_frames
+from ..fit import Fitted, fit
+from ..haze import brightest_haze, extremes, followed_colours, least_transmission
+from ..lift import lift, upsample
+from ..losses import charbonnier, waviness
+from ..priors import working_copy
+from ..types import Flow, Layers, OnStep
+
+__all__ = ["PRESETS", "DehazeConfig", "apply", "check", "compose", "decompose", "noise_of", "rebuild"]
+
+SMALLEST_SIDE = 16
+PIXELS_AT_ONCE = 2**20
+MIN_TRANSMISSION = 0.1
+"""What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
+FRAMES_A_KNOT = 4  # of log t in time
+FRAMES_AN_AIRLIGHT = 24  # of the airlight in time
+
+
+@dataclass(frozen=True)
+class DehazeConfig:
+    """What a preset sets."""
+
+    steps: int = 200
+    side: int = 200
+    """Long side of the copy that points are followed on; up: finer, slower."""
+    grid: int = 12
+    """Samples of log t along the long side; up: haze may vary faster over the frame."""
+    points: int = 15_000
+    """Followed points looked at in a step."""
+    learning_rate: float = 0.04
+    same_scene: float = 100.0
+    """Weight of the same point keeping its clear colour; up: haze follows what changes, errors of the flow too."""
+    black: float = 1.0
+    """Weight of something near being almost black; down: haze may be left in."""
+    tolerance: float = 0.15
+    """Share of the blocks that may lie deeper in haze than log t says; up: t follows bright surfaces down."""
+    smooth: float = 0.1
+    """Weight of evenness over the frame and in time; up: broader haze, but the airlight is found less well."""
+    expected: float = 3.0
+    """Weight of the airlight being the brightest haze; it decides only where nothing moves in the haze."""
+    mistaken: float = 0.002
+    """Change of a colour beyond which the flow is rather wrong than the haze another."""
+
+
+PRESETS = {
+    "fast": DehazeConfig(steps=120, side=160, points=10_000),
+    "balanced": DehazeConfig(),
+    "quality": DehazeConfig(steps=500, side=256, grid=16, points=40_000),
+}
+"""The presets that are ours; ``paper`` is in ``paper.py``."""
+
+
+class _Haze(NamedTuple):
+    """The haze of a clip, as one of the presets found it."""
+
+    transmission: Tensor
+    """``(T, 1, h, w)``, on the CPU."""
+    airlight: Tensor
+    """``(T, 3, 1, 1)``, on the CPU."""
+    fitted: Fitted
+    notes: Mapping[str, str]
+
+
+def decompose(
+    frames: Tensor,
+    flow: Flow,
+    *,
+    preset: str = "balanced",
+    steps: int = 0,
+    seed: int = 0,
+    layers: int = 2,
+    reference: Tensor | None = None,
+    reference_frame: int = -1,
+    mask: Tensor | None = None,
+    mask_frame: int = 0,
+    device: torch.device | str = "cpu",
+    weights_folders: tuple[Path, ...] = (),
+    on_step: OnStep | None = None,
+) -> Layers:
+    """Find the haze of a clip.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
+        flow: of the same clip.
+        preset: ``fast``, ``balanced``, ``quality`` or ``paper``.
+        steps: of the optimisation, at most; 0 takes the preset's.
+        seed: the same seed gives the same layers (on a CPU, to the bit).
+        layers: not used; the tasks are called alike.
+        reference, reference_frame, mask, mask_frame: none is taken.
+        device: where to optimise.
+        weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
+        on_step: told after every step; stops the work by raising.
+
+    Returns:
+        Layers of the model ``dehaze``: the fields ``transmission`` ``(T, 1, h, w)`` in 0..1 and ``airlight``
+        ``(T, 3, 1, 1)`` in 0..1; the noise that ``estimate_noise`` found is kept beside them.
+
+    Raises:
+        ShapeError: frames and flow do not belong together.
+        InputError: an unknown preset, a reference or a mask, or a setting out of range.
+    """
+    frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
+    check_flow(flow, len(frames))
+    if reference is not None:
+        raise InputError("reference: the task dehaze takes none; unlink it, or choose the task relight")
+    if mask is not None:
+        raise InputError("mask: the task dehaze takes none; unlink it, or choose the task segment")
+    if preset != "paper" and preset not in PRESETS:
+        raise InputError(f"preset: there is no '{preset}'; known: {', '.join([*PRESETS, 'paper'])}")
+    if steps < 0:
+        raise InputError(f"steps: 0 for the preset's, or more, got {steps}")
+    started = time.perf_counter()
+    noise = estimate_noise(frames)
+    if preset == "paper":
+        from . import paper
+
+        # the paper takes its airlight from elsewhere too
+        given = _fit_haze(frames, flow, PRESETS["fast"], seed, torch.device(device), None).airlight[:, :, 0, 0]
+        published = paper.dehaze(
+            frames,
+            flow,
+            airlight=given,
+            steps=steps,
+            seed=seed,
+            device=device,
+            weights_folders=weights_folders,
+            on_step=on_step,
+        )
+        found = _Haze(*published)
+    else:
+        config = PRESETS[preset]
+        config = replace(config, steps=steps or config.steps)
+        found = _fit_haze(frames, flow, config, seed, torch.device(device), on_step)
+    scalars = {}
+    for index in range(3):
+        scalars[f"noise_offset_{index}"], scalars[f"noise_slope_{index}"] = noise.offset[index], noise.slope[index]
+    colour = ", ".join(f"{value:.2f}" for value in found.airlight.mean(dim=0).flatten().tolist())
+    info = {
+        "said": f"airlight ({colour}), transmission {float(found.transmission.mean()):.2f} on average",
+        "preset": preset,
+        "steps": str(found.fitted.steps),
+        "stopped": found.fitted.stopped,
+        "seconds": f"{time.perf_counter() - started:.1f}",
+        "flow": flow.method,
+        **{f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()},
+        **found.notes,
+    }
+    fields = {"transmission": found.transmission, "airlight": found.airlight}
+    return Layers("dehaze", fields, scalars, frames, flow, seed, info)
+
+
+def _fit_haze(
+    frames: Tensor, flow: Flow, config: DehazeConfig, seed: int, device: torch.device, on_step: OnStep | None
+) -> _Haze:
+    """Fit the grid of log t and the airlight."""
+    small = working_copy(frames, config.side).to(device)
+    count, _, height, width = small.shape
+    points = followed_colours(small, flow, seed=seed)
+    blocks = extremes(small)
+    haze = _LogTransmission(small, config.grid)
+    expected = brightest_haze(blocks).clamp(0.02, 0.98)
+    air = _Airlight(expected, count)
+    generator = torch.Generator().manual_seed(seed)
+
+    def step(_: int) -> dict[str, Tensor]:
+        grid = haze()
+        log_t = _read(grid, blocks.places)
+        # The airlight is left to the followed points: blocks would make it brighter, and all of the clip clearer.
+        dark, bright = least_transmission(blocks, air(blocks.places[:, 2]).detach())
+        above = log_t - dark
+        frontier = torch.where(above > 0.0, config.tolerance * above, (config.tolerance - 1.0) * above)
+        beyond = F.relu(bright - log_t) + F.relu(log_t)
+        terms = {
+            "smooth": config.smooth * torch.stack([waviness(grid, dim).mean() for dim in range(3)]).sum(),
+            "black": config.black * frontier.mean(),
+            "range": (1.0 - config.tolerance) * beyond.mean(),
+            "expected": config.expected * (air.values() - expected).square().mean(),
+        }
+        if len(points) > 0:
+            chosen = torch.randint(len(points), (min(config.points, len(points)),), generator=generator).to(device)
+            first, second = points.first[chosen], points.second[chosen]
+            thinner = torch.exp(_read(grid, second) - _read(grid, first))[:, None]
+            wanted = air(second[:, 2]) + thinner * (points.before[chosen] - air(first[:, 2]))
+            terms["same_scene"] = config.same_scene * charbonnier(points.after[chosen] - wanted, config.mistaken).mean()
+        return terms
+
+    def preview() -> Tensor:
+        with torch.no_grad():
+            middle = count // 2
+            when = torch.tensor([2.0 * middle / (count - 1) - 1.0], device=device)
+            through = (
+                upsample(haze.frames(count)[middle : middle + 1], (height, width)).exp().clamp_min(MIN_TRANSMISSION)
+            )
+            light = air(when)[:, :, None, None]
+            return ((small[middle : middle + 1] - light) / through + light)[0].movedim(0, -1).clamp(0.0, 1.0)
+
+    fitted = fit(
+        step,
+        [*haze.parts, air.parameter],
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        preview=preview,
+        on_step=on_step,
+    )
+    with torch.no_grad():
+        transmission = haze.frames(count).exp().clamp(max=1.0).cpu()
+        airlight = air(torch.linspace(-1.0, 1.0, count, device=device))[:, :, None, None].cpu()
+    return _Haze(transmission, airlight, fitted, {"points": str(len(points))})
+
+
+class _LogTransmission:
+    """Log t as a sum of grids over time and frame, from one number to the full size.
+
+    The coarse parts let Adam, whose steps are as large for every parameter, move the whole frame at once.
+    """
+
+    def __init__(self, small: Tensor, samples: int) -> None:
+        """Take ``samples`` along the long side of the frames ``(T, 3, h, w)``."""
+        count, _, height, width = small.shape
+        short = max(3, round(samples * min(height, width) / max(height, width)))
+        knots = max(2, count // FRAMES_A_KNOT)
+        self._size = (knots, short, samples) if width >= height else (knots, samples, short)
+        wide, broad = ((5, 8), (3, 4)) if width >= height else ((8, 5), (4, 3))
+        few = max(2, knots // 2)
+        sizes = (self._size, (few, *wide), (few, *broad), (few, 2, 2), (1, 1, 1))
+        self.parts = [torch.zeros(part, device=small.device) for part in sizes]
+        self.parts[-1].fill_(math.log(0.5))
+        for part in self.parts:
+            part.requires_grad_(True)
+
+    def __call__(self) -> Tensor:
+        """The grid ``(knots, gh, gw)``."""
+        total = self.parts[0]
+        for part in self.parts[1:]:
+            up = F.interpolate(part[None, None], size=self._size, mode="trilinear", align_corners=True)
+            total = total + up[0, 0]
+        return total
+
+    def frames(self, count: int) -> Tensor:
+        """``(count, 1, gh, gw)``, one grid a frame."""
+        size = (count, *self._size[1:])
+        return F.interpolate(self()[None, None], size=size, mode="trilinear", align_corners=True)[0, 0][:, None]
+
+
+class _Airlight:
+    """A colour every few frames, kept within 0..1."""
+
+    def __init__(self, start: Tensor, count: int) -> None:
+        knots = 1 + count // FRAMES_AN_AIRLIGHT
+        self.parameter = torch.logit(start).expand(knots, 3).clone().requires_grad_(True)
+
+    def values(self) -> Tensor:
+        return torch.sigmoid(self.parameter)
+
+    def __call__(self, when: Tensor) -> Tensor:
+        """The colour ``(N, 3)`` at times ``(N,)`` in -1..1."""
+        values = self.values()
+        place = (when + 1.0) * (0.5 * (len(values) - 1))
+        before = place.long().clamp(0, max(len(values) - 2, 0))
+        after = (before + 1).clamp(max=len(values) - 1)
+        return torch.lerp(values[before], values[after], (place - before)[:, None])
+
+
+def _read(grid: Tensor, places: Tensor) -> Tensor:
+    """Read ``(T, h, w)`` at places ``(N, 3)``, (x, y, t) in -1..1."""
+    return F.grid_sample(grid[None, None], places[None, None, None], align_corners=True)[0, 0, 0, 0]
+
+
+def compose(
+    layers: Layers,
+    start: int,
+    stop: int,
+    frames: Tensor,
+    *,
+    strength: float = 1.0,
+    min_transmission: float = MIN_TRANSMISSION,
+    tint: float = 0.0,
+) -> Tensor:
+    """``J = L + (x - L) / t`` for frames ``start`` to ``stop`` of the layers, not clamped.
+
+    Args:
+        layers: of the model dehaze.
+        start, stop: which frames' haze.
+        frames: ``(stop - start, H, W, 3)``, the source or a denoised copy.
+        strength, min_transmission, tint: see ``apply``.
+
+    Returns:
+        ``(stop - start, H, W, 3)``.
+    """
+    through, air = _model(layers, start, stop, frames, min_transmission, tint)
+    return (frames - air).mul_(through.pow_(-strength)).add_(air)
+
+
+def rebuild(layers: Layers, start: int, stop: int, clear: Tensor) -> Tensor:
+    """The inverse of ``compose`` as found: ``x = t J + (1 - t) L``, the source from the clear frames."""
+    guide = layers.frames[start:stop].to(clear.device)
+    through, air = _model(layers, start, stop, guide, MIN_TRANSMISSION)
+    return (clear - air).mul_(through).add_(air)
+
+
+def _model(
+    layers: Layers, start: int, stop: int, guide: Tensor, least: float, tint: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """t ``(n, H, W, 1)`` at native size, ``least`` or more, and L ``(n, 1, 1, 3)``."""
+    field = layers.fields["transmission"][start:stop].to(guide.device)
+    through = lift(field, guide).movedim(1, -1).clamp_(max(least, 1e-3), 1.0)
+    air = layers.fields["airlight"][start:stop].to(guide.device).movedim(1, -1)
+    return through, (air * torch.exp(air.new_tensor([0.1, 0.0, -0.1]) * tint)).clamp(max=1.0)
+
+
+def noise_of(layers: Layers) -> Noise:
+    """The noise of the source, as it was estimated when the layers were found."""
+    offset, slope = ([layers.scalars[f"noise_{name}_{index}"] for index in range(3)] for name in ("offset", "slope"))
+    return Noise((offset[0], offset[1], offset[2]), (slope[0], slope[1], slope[2]))
+
+
+def check(layers: Layers) -> None:
+    """Refuse layers, read from a file, that lack something the model needs.
+
+    Raises:
+        LayersFileError: which field or number is missing or impossible.
+    """
+    through, air = layers.fields.get("transmission"), layers.fields.get("airlight")
+    if through is None or through.shape[1] != 1:
+        raise LayersFileError("the layers hold no 'transmission' (T, 1, h, w); save them again")
+    if air is None or tuple(air.shape[1:]) != (3, 1, 1):
+        raise LayersFileError("the layers hold no 'airlight' (T, 3, 1, 1); save them again")
+    for name in (f"noise_{name}_{index}" for name in ("offset", "slope") for index in range(3)):
+        if not math.isfinite(layers.scalars.get(name, math.nan)):
+            raise LayersFileError(f"the layers hold no usable '{name}'; save them again")
+
+
+@torch.no_grad()
+def apply(
+    layers: Layers,
+    *,
+    strength: float = 1.0,
+    min_transmission: float = MIN_TRANSMISSION,
+    tint: float = 0.0,
+    denoise: float = 1.0,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Take the haze off the clip of the layers, or add to it, at native size, a few frames at a time.
+
+    Args:
+        layers: what ``decompose`` found.
+        strength: 1 takes off what was found, 0 leaves the frames alone, -1 puts as much on again: t becomes
+            ``t ** (1 - strength)``, as if the haze were thinner or thicker.
+        min_transmission: t is taken for no less than this; up: far haze stays, with less noise.
+        tint: above 0 the airlight is taken for warmer than was found, below 0 for cooler; 1 is about a tenth.
+        denoise: 0 keeps the noise, 1 takes it out. The first use takes a while, then it is kept with the layers.
+        device: where to compute.
+        on_step: told after every few frames; stops the work by raising.
+
+    Returns:
+        ``(T, H, W, 3)`` float32 in 0..1, on the CPU.
+
+    Raises:
+        InputError: layers of another model, or a setting out of range.
+    """
+    if layers.model != "dehaze":
+        raise InputError(f"layers: they are of the model '{layers.model}', Dehaze needs 'dehaze'")
+    for name, value, low in (("strength", strength, -1.0), ("min_transmission", min_transmission, 0.0)):
+        if not low <= value <= 1.0:
+            raise InputError(f"{name}: {low:g} to 1 needed, got {value}")
+    if not -1.0 <= tint <= 1.0:
+        raise InputError(f"tint: -1 to 1 needed, got {tint}")
+    if not 0.0 <= denoise <= 1.0:
+        raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
+    count, height, width, _ = layers.frames.shape
+    clean = clean_frames(layers, noise_of(layers), device=device) if denoise > 0.0 else None
+    chunk = max(1, PIXELS_AT_ONCE // (height * width))
+    out = torch.empty(count, height, width, 3)
+    for start in range(0, count, chunk):
+        stop = min(start + chunk, count)
+        frames = layers.frames[start:stop].to(device)
+        if clean is not None:
+            frames = frames.lerp(torch.cat([next(clean) for _ in range(start, stop)]), denoise)
+        clear = compose(
+            layers, start, stop, frames, strength=strength, min_transmission=min_transmission, tint=tint
+        ).clamp_(0.0, 1.0)
+        out[start:stop] = clear
+        if on_step is not None:
+            on_step(stop, count, partial(clear.__getitem__, -1))
+    return out
