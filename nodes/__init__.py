@@ -3,7 +3,7 @@
 from .decompose import VDPOptimize
 from .edit import Dehaze, Relight
 from .flow import FlowToRGB, RAFTFlow
-from .layers import LoadLayers, SaveLayers
+from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from .measure import MeasureVideo
 from .video import LoadFrames, SaveFrames
 
@@ -14,6 +14,9 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "VDPOptimize": VDPOptimize,
     "Relight": Relight,
     "Dehaze": Dehaze,
+    "SplitLayers": SplitLayers,
+    "ReplaceLayer": ReplaceLayer,
+    "Composite": Composite,
     "SaveLayers": SaveLayers,
     "LoadLayers": LoadLayers,
     "SaveFrames": SaveFrames,
@@ -27,6 +30,9 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "VDPOptimize": "Optimize (VDP)",
     "Relight": "Relight (VDP)",
     "Dehaze": "Dehaze (VDP)",
+    "SplitLayers": "Split Layers (VDP)",
+    "ReplaceLayer": "Replace Layer (VDP)",
+    "Composite": "Composite (VDP)",
     "SaveLayers": "Save Layers (VDP)",
     "LoadLayers": "Load Layers (VDP)",
     "SaveFrames": "Save Frames (VDP)",

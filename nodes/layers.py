@@ -1,4 +1,4 @@
-"""Layers to a file and back: SaveLayers and LoadLayers."""
+"""Layers as pictures and as files: SplitLayers, ReplaceLayer, Composite, SaveLayers and LoadLayers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,204 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..vdp_core.types import Layers
+
+
+LAYERS = ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task segment, or LoadLayers."})
+
+
+class SplitLayers:
+    """Take one layer out as frames and mask, for any other node."""
+
+    CATEGORY = "VDP/layers"
+    DESCRIPTION = (
+        "Gives one layer as frames and mask: layer 0 is the background, filled where objects cover it, 1 and up are "
+        "the objects. Dehaze layers have 0, the clear picture, and 1, the haze. ReplaceLayer puts it back."
+    )
+    SEARCH_ALIASES = ["extract layer", "clean plate", "remove object", "cut out", "background fill", "matte"]
+    FUNCTION = "split"
+    RETURN_TYPES = ("IMAGE", "MASK")
+    RETURN_NAMES = ("frames", "mask")
+    OUTPUT_TOOLTIPS = (
+        "The layer's own colours, not multiplied with its mask; the background is whole, without objects.",
+        "Where the layer is seen, 1 = it alone.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "layers": (
+                    "VDP_LAYERS",
+                    {"tooltip": "From VDPOptimize with the task segment or dehaze, or LoadLayers."},
+                ),
+                "layer": ("INT", {"default": 0, "min": 0, "max": 3, "tooltip": "0 is the background."}),
+            },
+        }
+
+    def split(self, layers: Layers, layer: int) -> tuple[Tensor, Tensor]:
+        from ..vdp_core.composite import split_layer
+
+        with host.progress(len(layers), "Split layers") as on_step:
+            return split_layer(layers, layer, device=host.device(), on_step=on_step)
+
+
+class ReplaceLayer:
+    """Put other frames in the place of a layer."""
+
+    CATEGORY = "VDP/layers"
+    DESCRIPTION = (
+        "Puts frames in the place of one layer, for Composite to use: a layer that SplitLayers gave and another node "
+        "changed, or a new background. Frames hold plain colours, not multiplied with the mask."
+    )
+    SEARCH_ALIASES = ["edit layer", "swap layer", "insert layer"]
+    FUNCTION = "replace"
+    RETURN_TYPES = ("VDP_LAYERS",)
+    RETURN_NAMES = ("layers",)
+    OUTPUT_TOOLTIPS = ("The layers with this one replaced.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "layers": LAYERS,
+                "layer": ("INT", {"default": 1, "min": 0, "max": 3, "tooltip": "0 is the background."}),
+                "frames": (
+                    "IMAGE",
+                    {"tooltip": "As many frames as the clip, of its size, or one still. A background of any size."},
+                ),
+            },
+            "optional": {
+                "mask": (
+                    "MASK,IMAGE",
+                    {"tooltip": "Where the layer is, 1 = it alone; without one it stays where it was."},
+                ),
+            },
+        }
+
+    def replace(self, layers: Layers, layer: int, frames: Tensor, mask: Tensor | None = None) -> tuple[Layers]:
+        from ..vdp_core.composite import replace_layer
+        from ..vdp_core.masks import as_matte
+
+        return (replace_layer(layers, layer, frames, None if mask is None else as_matte(mask)),)
+
+
+class Composite:
+    """Put layers together: drop, dim, move or recolour one, or put another background behind."""
+
+    CATEGORY = "VDP/layers"
+    DESCRIPTION = (
+        "Puts layers together again, as you like them: take an object out (its background is filled from frames that "
+        "saw it), dim, move or recolour it, or put another background behind. Takes layers, or frames with a mask. "
+        "The edits stay in the layers it gives on, so that a second Composite edits another layer."
+    )
+    SEARCH_ALIASES = [
+        "remove object",
+        "replace background",
+        "green screen",
+        "overlay",
+        "blend",
+        "clean plate",
+        "inpaint",
+        "dim background",
+    ]
+    FUNCTION = "composite"
+    RETURN_TYPES = ("IMAGE", "MASK", "VDP_LAYERS")
+    RETURN_NAMES = ("frames", "mask", "layers")
+    OUTPUT_TOOLTIPS = (
+        "The clip put together.",
+        "Where objects are, as shown: 1 = an object alone.",
+        "The layers with these edits, for another Composite.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "layer": (
+                    ["objects", "background", "1", "2", "3"],
+                    {"default": "objects", "tooltip": "What the settings act on: all objects, the background, or one."},
+                ),
+                "visibility": _number(1.0, 0.0, 1.0, "0 takes it out, 1 shows it whole. The background goes to black."),
+                "gain": _number(0.0, -4.0, 4.0, "Brighter or darker, in stops of scene light."),
+                "saturation": _number(1.0, 0.0, 4.0, "0 is grey, 1 as it is, above 1 more colourful."),
+                "offset_x": _number(0.0, -10_000.0, 10_000.0, "To the right, in pixels.", slider=False),
+                "offset_y": _number(0.0, -10_000.0, 10_000.0, "Down, in pixels.", slider=False),
+                "linear_light": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": "Mix light instead of display values: soft borders look as a camera records them.",
+                    },
+                ),
+                "premultiplied": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "tooltip": "For frames with a mask: their colours are multiplied with the mask already, over "
+                        "black. Off for whole pictures and for straight alpha.",
+                    },
+                ),
+            },
+            "optional": {
+                "layers": LAYERS,
+                "frames": ("IMAGE", {"tooltip": "In place of layers: frames with a mask."}),
+                "mask": (
+                    "MASK,IMAGE",
+                    {"tooltip": "With frames: what is in front, 1 = opaque. One mask for all frames, or one each."},
+                ),
+                "background": (
+                    "IMAGE",
+                    {
+                        "tooltip": "Put behind the objects: one still, or as many frames as the clip. Scaled to cover "
+                        "the frame; what stands out is cut off."
+                    },
+                ),
+            },
+        }
+
+    def composite(
+        self,
+        layer: str,
+        visibility: float,
+        gain: float,
+        saturation: float,
+        offset_x: float,
+        offset_y: float,
+        linear_light: bool,
+        premultiplied: bool,
+        layers: Layers | None = None,
+        frames: Tensor | None = None,
+        mask: Tensor | None = None,
+        background: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Layers]:
+        from ..vdp_core import composite as core
+        from ..vdp_core.errors import InputError
+        from ..vdp_core.masks import as_matte
+        from ..vdp_core.types import Edit
+
+        if layers is not None and (frames is not None or mask is not None):
+            raise InputError("layers: frames or a mask are linked too; link layers alone, or frames with a mask")
+        if layers is None:
+            if frames is None or mask is None:
+                raise InputError("nothing to put together: link layers, or both frames and mask")
+            layers = core.cut_out(frames, as_matte(mask), premultiplied=premultiplied)
+        elif premultiplied:
+            raise InputError("premultiplied: layers keep straight colours; switch it off, it is for frames with a mask")
+        if background is not None:
+            layers = core.add_background(layers, background)
+        layers = core.edit(layers, layer, Edit(visibility, gain, saturation, (offset_x, offset_y)))
+        with host.progress(len(layers), "Composite") as on_step:
+            shown = core.composite(layers, linear_light=linear_light, device=host.device(), on_step=on_step)
+        return (*shown, layers)
+
+
+def _number(
+    default: float, low: float, high: float, tooltip: str, *, slider: bool = True
+) -> tuple[str, dict[str, Any]]:
+    shown = {"display": "slider"} if slider else {}
+    step = 0.01 if slider else 0.5
+    options = {"default": default, "min": low, "max": high, "step": step, "round": 0.001, **shown, "tooltip": tooltip}
+    return ("FLOAT", options)
 
 
 class SaveLayers:
@@ -58,7 +256,7 @@ class LoadLayers:
     """Read layers that SaveLayers wrote."""
 
     CATEGORY = "VDP/layers"
-    DESCRIPTION = "Reads layers that SaveLayers wrote, ready for Relight."
+    DESCRIPTION = "Reads layers that SaveLayers wrote, ready for Relight, Dehaze or Composite."
     SEARCH_ALIASES = ["import layers", "read layers", "safetensors"]
     FUNCTION = "load"
     RETURN_TYPES = ("VDP_LAYERS",)

@@ -21,9 +21,9 @@ __all__ = ["COVERED", "spread", "trace"]
 COVERED = 0.99
 """Share of the background in a pixel from which on it counts as seen whole."""
 POLLUTED = 16
-"""Pixels of the flow's own grid: how far around an object the flow is partly the object's. With DIS on rendered clips it
-is off by 0.9 pixels beside the border, 0.35 at four, 0.15 at eight and 0.03 to 0.1, as everywhere, from sixteen on; what
-is spread under an object is off by 0.20, 0.09, 0.06 and 0.05 with margins of 4, 8, 12 and 16."""
+"""Pixels of the flow's own grid: how far around an object the flow is partly the object's. With DIS on rendered clips
+it is off by 0.9 pixels beside the border, 0.35 at four, 0.15 at eight and 0.03 to 0.1, as everywhere, from sixteen on;
+what is spread under an object is off by 0.20, 0.09, 0.06 and 0.05 with margins of 4, 8, 12 and 16."""
 BORDER = 2
 """Pixels of the masks beside a border that may still show something of the object."""
 FARTHEST = 150

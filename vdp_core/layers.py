@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from .errors import LayersFileError, MediaError, ShapeError, VDPError, check_frames
 from .tasks import TASKS, task
-from .types import Flow, Layers
+from .types import Edit, Flow, Layers
 
 __all__ = ["load_layers", "reconstruct", "save_layers"]
 
@@ -53,6 +55,7 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
 
     path = Path(path)
     tensors = {f"field.{name}": field.contiguous() for name, field in layers.fields.items()}
+    tensors |= {f"picture.{name}": _to_integers(picture).contiguous() for name, picture in layers.pictures.items()}
     if with_frames:
         tensors["frames"] = _to_integers(layers.frames).contiguous()
     header: dict[str, Any] = {
@@ -62,6 +65,8 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
         "info": {**layers.info, "torch": torch.__version__, "vdp": _own_version()},
         "frames": list(layers.frames.shape),
     }
+    if layers.edits:
+        header["edits"] = {str(number): asdict(edit) for number, edit in layers.edits.items()}
     if layers.flow is not None:
         flow = layers.flow
         header["flow"] = {"source_size": list(flow.source_size), "method": flow.method}
@@ -166,7 +171,13 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
         if not bool((flow.forward.isfinite() & flow.backward.isfinite()).all()):
             raise ValueError("the flow holds NaN or infinite values")
     info = {str(name): str(value) for name, value in header["info"].items()}
-    layers = Layers(model, fields, scalars, frames, flow, int(header["seed"]), info)
+    pictures = {
+        name.removeprefix("picture."): _to_floats(picture, name)
+        for name, picture in tensors.items()
+        if name.startswith("picture.")
+    }
+    edits = {int(number): _to_edit(**edit) for number, edit in header.get("edits", {}).items()}
+    layers = Layers(model, fields, scalars, frames, flow, int(header["seed"]), info, edits, pictures)
     task(model).check(layers)
     return layers
 
@@ -179,10 +190,20 @@ def _to_integers(frames: Tensor) -> Tensor:
     return (frames * 65535.0).round().to(torch.uint16)
 
 
-def _to_floats(frames: Tensor) -> Tensor:
-    if frames.dtype not in (torch.uint8, torch.uint16) or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise ValueError(f"frames are {tuple(frames.shape)} {frames.dtype}")
+def _to_floats(frames: Tensor, name: str = "frames") -> Tensor:
+    masks = name.startswith("picture.mask_")
+    whole = frames.ndim == 3 if masks else frames.ndim == 4 and frames.shape[-1] == 3
+    if frames.dtype not in (torch.uint8, torch.uint16) or not whole:
+        raise ValueError(f"{name} is {tuple(frames.shape)} {frames.dtype}")
     return frames.float() / (255.0 if frames.dtype == torch.uint8 else 65535.0)
+
+
+def _to_edit(visibility: float, gain: float, saturation: float, offset: list[float]) -> Edit:
+    dx, dy = (float(value) for value in offset)
+    values = float(visibility), float(gain), float(saturation), dx, dy
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"an edit holds {values}")
+    return Edit(values[0], values[1], values[2], (dx, dy))
 
 
 def _own_version() -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .errors import ShapeError
 
-__all__ = ["Flow", "Layers", "OnStep"]
+__all__ = ["Edit", "Flow", "Layers", "OnStep"]
 
 OnStep = Callable[[int, int, Callable[[], Tensor] | None], None]
 """``on_step(done, total, preview)``; ``preview`` is None or gives an ``(H, W, 3)`` picture in 0..1."""
@@ -62,6 +62,29 @@ class Flow:
         return f"Flow({len(self)} pairs, {self.size[1]}x{self.size[0]}, {self.method})"
 
 
+@dataclass(frozen=True)
+class Edit:
+    """What a person did to one layer; the defaults do nothing."""
+
+    visibility: float = 1.0
+    """0 takes the layer out, 1 shows it whole; the background goes to black."""
+    gain: float = 0.0
+    """Stops of scene light."""
+    saturation: float = 1.0
+    """0 is grey, 1 as it is."""
+    offset: tuple[float, float] = (0.0, 0.0)
+    """(dx, dy) in pixels of the source frames, right and down."""
+
+    def then(self, other: Edit) -> Edit:
+        """Both edits, one after the other."""
+        return Edit(
+            self.visibility * other.visibility,
+            self.gain + other.gain,
+            self.saturation * other.saturation,
+            (self.offset[0] + other.offset[0], self.offset[1] + other.offset[1]),
+        )
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Layers:
     """What a decomposition found: small fields and scalars that, with the source frames, rebuild the video.
@@ -70,7 +93,7 @@ class Layers:
     """
 
     model: str
-    """The composition model: ``relight``."""
+    """The composition model: ``relight``, ``dehaze`` or ``segment``."""
     fields: Mapping[str, Tensor]
     """Small quantities per frame, each ``(T, C, h, w)`` float32; which ones, the model says."""
     scalars: Mapping[str, float]
@@ -82,6 +105,11 @@ class Layers:
     seed: int = 0
     info: Mapping[str, str] = field(default_factory=dict)
     """How it was made: preset, steps, seconds, versions, which loss terms ran."""
+    edits: Mapping[int, Edit] = field(default_factory=dict)
+    """What was done to a layer, by its number; of the model segment."""
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)
+    """What takes the place of a layer, at native size: ``colour_0``, ``colour_1``, ... ``(T or 1, H, W, 3)`` in 0..1,
+    and ``mask_1``, ... ``(T or 1, H, W)``; of the model segment."""
 
     def __len__(self) -> int:
         """Number of frames."""

@@ -197,7 +197,7 @@ def test_the_helper_damages_nothing_by_itself(saved):
         ({"metadata": {"layers": "[]"}}, "a damaged layers file"),
         ({"metadata": {"layers": '"relight"'}}, "a damaged layers file"),
         ({"header_model": None}, "a damaged layers file"),
-        ({"header_model": "fog"}, "of the model 'fog'; known: relight; update the pack"),
+        ({"header_model": "fog"}, "of the model 'fog'; known: relight.*; update the pack"),
         ({"header_scalars": None}, "a damaged layers file"),
         ({"header_scalars": {**SCALARS, "gamma": "much"}}, "a damaged layers file"),
         ({"header_scalars": {**SCALARS, "gamma": None}}, "a damaged layers file"),

@@ -1,0 +1,549 @@
+"""Layers as pictures: the background filled where objects cover it, layers taken out, put back, and painted over.
+
+The masks of the model segment share out each pixel, ``x = sum_i m_i c_i`` with ``sum_i m_i = 1``. To paint layer over
+layer, from the background up, layer i has the opacity ``a_i = m_i / sum_{j <= i} m_j`` (Porter and Duff, "Compositing
+Digital Images", SIGGRAPH 1984): what lies in front of it no longer matters, so that layers can move and vanish.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .behind import BORDER, COVERED, spread
+from .errors import InputError, LayersFileError, ShapeError, check_frames, check_mask
+from .lift import lift
+from .matting import MIXED, Matte, object_colours, refine, sample, shrink, smooth_colours, widen
+from .types import Edit, Layers, OnStep
+
+__all__ = [
+    "add_background",
+    "check_segment",
+    "composite",
+    "cut_out",
+    "edit",
+    "layer_numbers",
+    "plate",
+    "replace_layer",
+    "split_layer",
+    "untouched",
+]
+
+LAYER_NAMES = ("objects", "background", "1", "2", "3")
+"""What a person can name: all objects, the background, or one object."""
+MASK_SIDE = 512
+"""Long side of the small masks that are made of a given one."""
+DISPLAY_GAMMA = 2.2  # what sRGB amounts to; turns stops of scene light into display values
+LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
+BLACK = 1.0 / 255.0
+
+
+@torch.no_grad()
+def composite(
+    layers: Layers,
+    *,
+    linear_light: bool = False,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Put layers together, with their edits and replaced pictures.
+
+    Args:
+        layers: of the model segment.
+        linear_light: mix in light instead of display values: soft borders and motion blur then look as filmed, and
+            gain is that of scene light, exactly.
+        device: where to compute.
+        on_step: told after every frame; stops the work by raising.
+
+    Returns:
+        Frames ``(T, H, W, 3)`` in 0..1, and ``(T, H, W)`` how far objects cover each pixel as shown, on the CPU.
+
+    Raises:
+        InputError: layers of another model.
+    """
+    _need_segment(layers, "Composite")
+    out, shown = torch.empty_like(layers.frames), layers.frames.new_empty(layers.frames.shape[:3])
+    for index in range(len(layers)):
+        out[index], shown[index] = _paint(layers, index, linear_light, torch.device(device))
+        if on_step is not None:
+            on_step(index + 1, len(layers), partial(out.__getitem__, index))
+    return out, shown
+
+
+def untouched(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
+    """The source as the layers give it back, without edits or replaced pictures: ``(stop - start, H, W, 3)``."""
+    layers = replace(layers, edits={}, pictures={})
+    return torch.stack([_paint(layers, index, False, torch.device(device))[0] for index in range(start, stop)])
+
+
+@torch.no_grad()
+def plate(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
+    """The background without objects, ``(stop - start, H, W, 3)`` at native size.
+
+    The source where it shows the background; else what ``before`` and ``after`` say earlier and later frames saw there,
+    blended by how far away they are; and where no frame saw it, colours spread from around.
+    """
+    _need_segment(layers, "plate")
+    chunk = []
+    for index in range(start, stop):
+        frame = layers.frames[index].to(device)
+        chunk.append(_background(layers, index, frame, _matte(layers, index, frame), whole=True))
+    return torch.stack(chunk)
+
+
+def _paint(layers: Layers, index: int, linear_light: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """One frame with everything done to it, ``(H, W, 3)``, and what of it is objects, ``(H, W)``."""
+    frame = layers.frames[index].to(device)
+    matte = _matte(layers, index, frame)
+    count = len(matte.masks)
+    edits = [layers.edits.get(layer, Edit()) for layer in range(count)]
+    hidden = [
+        layer
+        for layer in range(1, count)
+        if edits[layer].visibility < 1.0
+        or edits[layer].offset != (0.0, 0.0)
+        or {f"mask_{layer}", f"colour_{layer}"} <= layers.pictures.keys()
+    ]
+    seen_through = bool(hidden) or edits[0].offset != (0.0, 0.0)
+    own = _background(layers, index, frame, matte, whole=seen_through and "colour_0" not in layers.pictures)
+    behind = own.view(-1, 3)[matte.mixed].T
+    out = _picture(layers, "colour_0", index, device)
+    out = own if out is None else out.clone()
+    if linear_light:
+        frame, behind, out = to_linear(frame), to_linear(behind), to_linear(out)
+    colours = object_colours(frame, matte, behind)
+    out = _regrade(out, edits[0], linear_light)
+    if edits[0].offset != (0.0, 0.0):
+        out = _shift(out, edits[0].offset, outside="edge")
+    free, opacities = torch.ones_like(matte.masks[0]), []
+    for layer in range(count - 1, 0, -1):
+        share = matte.masks[layer]
+        given = _picture(layers, f"mask_{layer}", index, device)
+        opacities.append(((share if given is None else given) / free.clamp_min(1e-6)).clamp_(0.0, 1.0))
+        free = free - share
+    shown = torch.zeros_like(free)
+    for layer, opacity in zip(range(1, count), reversed(opacities), strict=True):
+        colour = _picture(layers, f"colour_{layer}", index, device)
+        if colour is None:
+            colour = frame.clone()
+            colour.view(-1, 3)[matte.mixed] = colours[layer - 1].T
+        elif linear_light:
+            colour = to_linear(colour)
+        change = edits[layer]
+        colour = _regrade(colour, replace(change, visibility=1.0), linear_light)
+        if change.offset != (0.0, 0.0):
+            # premultiplied, so that colours from beyond the border do not come in
+            both = torch.cat((colour * opacity[..., None], opacity[..., None]), dim=-1)
+            both = _shift(both, change.offset, outside="empty") * change.visibility
+            opacity = both[..., 3]
+            out = out.mul_(1.0 - both[..., 3:]).add_(both[..., :3])
+        else:
+            opacity = opacity * change.visibility
+            out = out.lerp_(colour, opacity[..., None])
+        shown = shown + opacity * (1.0 - shown)
+    out = to_display(out) if linear_light else out
+    return out.clamp_(0.0, 1.0), shown
+
+
+def _matte(layers: Layers, index: int, frame: Tensor) -> Matte:
+    """The masks of a frame at native size; a mask that came with the frames (``cut_out``) is one already."""
+    masks = layers.fields["masks"][index].to(frame.device)
+    given = None if "colour_1" in layers.pictures else _picture(layers, "mask_1", index, frame.device)
+    if given is None:
+        return refine(masks, frame)
+    mixed = ((given > MIXED) & (given < 1.0 - MIXED)).flatten().nonzero()[:, 0]
+    coarse = shrink(frame.movedim(-1, 0)[None], (masks.shape[1], masks.shape[2]))[0]
+    return Matte(torch.stack((1.0 - given, given)), coarse, mixed)
+
+
+def _background(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whole: bool) -> Tensor:
+    """The frame with its background where objects are: in all pixels, or, if not ``whole``, in the mixed ones."""
+    size, small = (frame.shape[0], frame.shape[1]), (matte.coarse.shape[1], matte.coarse.shape[2])
+    out = frame.clone()
+    if whole:
+        covered = (shrink(matte.masks[None, :1], small) < COVERED).float()
+        near = F.interpolate(widen(covered, BORDER), size=size, mode="nearest")
+        pixels = (near > 0.0).flatten().nonzero()[:, 0]
+    else:
+        pixels = matte.mixed
+    if len(pixels) == 0:
+        return out
+    colours = _read_behind(layers, index, pixels, size, frame.device)
+    never = colours[0].isnan()
+    if bool(never.any()):
+        unknown = pixels[never]
+        if whole:
+            out.view(-1, 3)[pixels] = torch.where(never, 0.0, colours).T
+            known = torch.ones_like(frame[..., 0])
+            known.view(-1)[unknown] = 0.0
+            coarse = shrink(torch.cat((out.movedim(-1, 0) * known, known[None]))[None], small)
+            smooth = spread(coarse[:, :3] / coarse[:, 3:].clamp_min(1e-6), coarse[:, 3:])[0]
+        else:
+            smooth = smooth_colours(matte, slice(0, 1))[0]
+        colours[:, never] = sample(smooth, unknown, size)
+    out.view(-1, 3)[pixels] = colours.T
+    return out
+
+
+def _read_behind(layers: Layers, index: int, pixels: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Colours ``(3, N)`` of the background at some pixels, from the frames that saw it; NaN where none did."""
+    total = torch.zeros(3, len(pixels), device=device)
+    weights = torch.zeros(len(pixels), device=device)
+    for name, sign in (("before", -1), ("after", 1)):
+        if name not in layers.fields:
+            continue
+        offset, distance = _offsets(layers.fields[name][index].to(device), pixels, size)
+        for away in distance.unique().tolist():
+            if away < 1.0:
+                continue
+            chosen = (distance == away).nonzero()[:, 0]
+            source = layers.frames[index + sign * int(away)].to(device)
+            place = torch.stack((pixels[chosen] % size[1], pixels[chosen] // size[1])).float() + offset[:, chosen]
+            share = 1.0 / away**2
+            total[:, chosen] += share * _read(source, place)
+            weights[chosen] += share
+    return torch.where(weights > 0.0, total / weights, torch.nan)
+
+
+def _offsets(field: Tensor, pixels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """From a small field (dx, dy, distance) to some pixels: offsets ``(2, N)`` in native pixels, distances ``(N,)``.
+
+    Neighbouring samples may point to different frames, so offsets are only interpolated between samples that point to
+    the same frame as the nearest one.
+    """
+    height, width = field.shape[-2:]
+    dx, dy, distances = field.flatten(1)
+    x = (((pixels % size[1]).float() + 0.5) * (width / size[1]) - 0.5).clamp(0, width - 1)
+    y = (((pixels // size[1]).float() + 0.5) * (height / size[0]) - 0.5).clamp(0, height - 1)
+    left, top = x.long(), y.long()
+    right_part, lower_part = x - left, y - top
+    distance = distances[(y + 0.5).long() * width + (x + 0.5).long()]
+    offset, weight = torch.zeros(2, len(pixels), device=field.device), torch.zeros_like(distance)
+    for down, row_part in ((0, 1.0 - lower_part), (1, lower_part)):
+        row = (top + down).clamp_max(height - 1) * width
+        for along, part in ((0, 1.0 - right_part), (1, right_part)):
+            place = row + (left + along).clamp_max(width - 1)
+            part = part * row_part * (distances[place] == distance)
+            offset[0] += part * dx[place]
+            offset[1] += part * dy[place]
+            weight += part
+    scale = field.new_tensor([size[1] / width, size[0] / height])[:, None]
+    return offset / weight.clamp_min(1e-6) * scale, distance
+
+
+def _read(frame: Tensor, places: Tensor) -> Tensor:
+    """Read ``(H, W, 3)`` at places ``(2, N)``, bicubically, within 0..1; ``(3, N)``."""
+    height, width, _ = frame.shape
+    scale = places.new_tensor([2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)])[:, None]
+    where = (places * scale - 1.0).T[None, None]
+    read = F.grid_sample(frame.movedim(-1, 0)[None], where, mode="bicubic", padding_mode="border", align_corners=True)
+    return read[0, :, 0].clamp(0.0, 1.0)
+
+
+def _picture(layers: Layers, name: str, index: int, device: torch.device) -> Tensor | None:
+    """A replaced picture's frame, if there is one; a still stands for every frame."""
+    pictures = layers.pictures.get(name)
+    return None if pictures is None else pictures[index if len(pictures) > 1 else 0].to(device)
+
+
+def _regrade(colour: Tensor, change: Edit, linear_light: bool) -> Tensor:
+    """Gain, saturation and, as fading to black, visibility."""
+    factor = 2.0 ** (change.gain / (1.0 if linear_light else DISPLAY_GAMMA)) * change.visibility
+    if factor != 1.0:
+        colour = colour * factor
+    if change.saturation != 1.0:
+        grey = (colour * colour.new_tensor(LUMA)).sum(dim=-1, keepdim=True)
+        colour = grey + (colour - grey) * change.saturation
+    return colour
+
+
+def _shift(picture: Tensor, offset: tuple[float, float], *, outside: str) -> Tensor:
+    """Move ``(H, W, C)`` by (dx, dy) pixels, bilinearly; ``outside``: ``empty`` comes in as 0, ``edge`` repeats."""
+    for axis, by in ((1, offset[0]), (0, offset[1])):
+        whole = int(by // 1.0)
+        part = by - whole
+        moved = _slide(picture, axis, whole, outside)
+        picture = moved.lerp(_slide(picture, axis, whole + 1, outside), part) if part > 0.0 else moved
+    return picture
+
+
+def _slide(picture: Tensor, axis: int, by: int, outside: str) -> Tensor:
+    """Move along an axis by whole pixels."""
+    side = picture.shape[axis]
+    source = torch.arange(side, device=picture.device) - by
+    moved = picture.index_select(axis, source.clamp(0, side - 1))
+    if outside == "empty":
+        moved.index_fill_(axis, ((source < 0) | (source >= side)).nonzero()[:, 0], 0.0)
+    return moved
+
+
+def to_linear(values: Tensor) -> Tensor:
+    """Display values of sRGB (IEC 61966-2-1) to light."""
+    return torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055).pow(2.4))
+
+
+def to_display(light: Tensor) -> Tensor:
+    """Light to display values of sRGB (IEC 61966-2-1)."""
+    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(0.0).pow(1.0 / 2.4) - 0.055)
+
+
+def _need_segment(layers: Layers, what: str) -> None:
+    if layers.model != "segment":
+        raise InputError(
+            f"layers: they are of the model '{layers.model}', {what} needs those of VDPOptimize's task segment"
+        )
+
+
+def layer_numbers(layers: Layers, name: str) -> tuple[int, ...]:
+    """The numbers of the layers that a person named: ``objects`` (all of them), ``background``, or one object's.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    count = layers.fields["masks"].shape[1]
+    if name == "objects":
+        return tuple(range(1, count))
+    if name == "background":
+        return (0,)
+    if not name.isdecimal() or not 0 <= int(name) < count:
+        last = "only object 1" if count == 2 else f"objects 1 to {count - 1}"
+        raise InputError(f"layer: there is no layer '{name}'; these layers have a background (0) and {last}")
+    return (int(name),)
+
+
+def edit(layers: Layers, name: str, change: Edit) -> Layers:
+    """Return layers with one more edit to those named (see ``layer_numbers``), on top of what was done before.
+
+    Raises:
+        InputError: layers of another model, no such layer, or a value out of range.
+    """
+    _need_segment(layers, "Composite")
+    if not 0.0 <= change.visibility <= 1.0:
+        raise InputError(f"visibility: 0 to 1 needed, got {change.visibility}")
+    if not change.saturation >= 0.0:
+        raise InputError(f"saturation: 0 or more needed, got {change.saturation}")
+    edits = dict(layers.edits)
+    for number in layer_numbers(layers, name):
+        edits[number] = edits.get(number, Edit()).then(change)
+        if edits[number] == Edit():
+            del edits[number]
+    return replace(layers, edits=edits)
+
+
+def add_background(layers: Layers, background: Tensor) -> Layers:
+    """Return layers with another background behind the objects.
+
+    Args:
+        layers: of the model segment.
+        background: ``(1, H', W', 3)``, a still, or as many frames as the clip, of any size: scaled to cover the frame,
+            what stands out on two sides is cut off.
+
+    Raises:
+        InputError, ShapeError: it cannot be used.
+    """
+    _need_segment(layers, "Composite")
+    background = check_frames(background, "background")
+    if len(background) not in (1, len(layers)):
+        raise ShapeError(
+            f"background: got {len(background)} frames for a clip of {len(layers)}; give one still, or as many frames "
+            "as the clip has (LoadFrames' count)"
+        )
+    return replace(
+        layers,
+        pictures={**layers.pictures, "colour_0": _cover(background, (layers.frames.shape[1], layers.frames.shape[2]))},
+    )
+
+
+def _cover(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scale ``(N, H', W', 3)`` so that it covers (H, W), and cut out the middle."""
+    height, width = size
+    if pictures.shape[1:3] == (height, width):
+        return pictures
+    scale = max(height / pictures.shape[1], width / pictures.shape[2])
+    scaled = (max(height, round(pictures.shape[1] * scale)), max(width, round(pictures.shape[2] * scale)))
+    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
+    out = pictures.new_empty(len(pictures), height, width, 3)
+    for index, picture in enumerate(pictures):
+        whole = F.interpolate(
+            picture.movedim(-1, 0)[None], size=scaled, mode="bicubic", align_corners=False, antialias=True
+        )
+        out[index] = whole[0, :, top : top + height, left : left + width].movedim(0, -1).clamp(0.0, 1.0)
+    return out
+
+
+def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Layers:
+    """Make layers of frames and a given mask of what is in front.
+
+    Args:
+        frames: ``(T, H, W, 3)``.
+        mask: ``(T, H, W)`` or one for all, 1 = in front; used as it is.
+        premultiplied: the colours are already multiplied with the mask, over black.
+
+    Returns:
+        Layers of the model segment with one object. Colours of whole pictures are freed from their background in the
+        soft borders; where the frames hold nothing but black outside the mask, colours are taken as they are.
+
+    Raises:
+        InputError, ShapeError: frames or mask cannot be used.
+    """
+    frames = check_frames(frames)
+    count, height, width, _ = frames.shape
+    mask = check_mask(mask, "mask", count=count, size=(height, width))
+    scale = min(1.0, MASK_SIDE / max(height, width))
+    small = (max(1, round(height * scale)), max(1, round(width * scale)))
+    object_mask = shrink(mask[:, None], small).clamp(0.0, 1.0).expand(count, -1, -1, -1)
+    fields = {"masks": torch.cat((1.0 - object_mask, object_mask), dim=1)}
+    pictures = {"mask_1": mask}
+    if premultiplied:
+        pictures["colour_1"] = (frames / mask[..., None].clamp_min(1e-3)).clamp_(0.0, 1.0)
+    elif _is_black_outside(frames, mask):
+        pictures["colour_1"] = frames
+    return Layers("segment", fields, {}, frames, None, 0, {"preset": "mask"}, pictures=pictures)
+
+
+def _is_black_outside(frames: Tensor, mask: Tensor) -> bool:
+    """Whether there is an outside, and nothing but black in it."""
+    outside = False
+    for index, frame in enumerate(frames):
+        chosen = mask[index if len(mask) > 1 else 0] <= 0.0
+        outside = outside or bool(chosen.any())
+        if float((frame.amax(dim=-1) * chosen).amax()) > BLACK:
+            return False
+    return outside
+
+
+def replace_layer(layers: Layers, number: int, frames: Tensor, mask: Tensor | None = None) -> Layers:
+    """Return layers with other colours, and if given another mask, for one layer.
+
+    Args:
+        layers: of the model segment.
+        number: of the layer, 0 for the background.
+        frames: ``(T or 1, H, W, 3)``, straight colours (not multiplied with the mask), of the clip's size; for the
+            background any size, see ``add_background``.
+        mask: ``(T or 1, H, W)``; not for the background, which is wherever no object is.
+
+    Raises:
+        InputError, ShapeError: another model, no such layer, or pictures that cannot be used.
+    """
+    _need_segment(layers, "ReplaceLayer")
+    (number,) = layer_numbers(layers, str(number))
+    if number == 0:
+        if mask is not None:
+            raise InputError("mask: the background (layer 0) takes none, it is wherever no object is; unlink it")
+        return add_background(layers, frames)
+    count, height, width, _ = layers.frames.shape
+    frames = check_frames(frames)
+    if len(frames) not in (1, count) or tuple(frames.shape[1:3]) != (height, width):
+        raise ShapeError(
+            f"frames: got {len(frames)} of {frames.shape[2]}x{frames.shape[1]} pixels, the layer has {count} of "
+            f"{width}x{height}; give as many of that size, or one still"
+        )
+    pictures = {**layers.pictures, f"colour_{number}": frames}
+    if mask is not None:
+        pictures[f"mask_{number}"] = check_mask(mask, "mask", count=count, size=(height, width))
+    return replace(layers, pictures=pictures)
+
+
+@torch.no_grad()
+def split_layer(
+    layers: Layers, number: int, *, device: torch.device | str = "cpu", on_step: OnStep | None = None
+) -> tuple[Tensor, Tensor]:
+    """One layer as pictures: straight colours ``(T, H, W, 3)`` and mask ``(T, H, W)``, on the CPU.
+
+    Of segment layers, 0 is the whole background, filled where objects cover it, with the mask of where it is seen;
+    objects' colours go on smoothly beyond their borders, so that scaling or blurring brings in nothing else. Of dehaze
+    layers, 0 is the clear picture with the transmission as its mask, and 1 the airlight with the rest.
+
+    Raises:
+        InputError: layers of another model, or no such layer.
+    """
+    if layers.model == "dehaze":
+        return _split_haze(layers, number, device, on_step)
+    if layers.model != "segment":
+        raise InputError(f"layers: of the model '{layers.model}', which has no layers to split; segment and dehaze do")
+    (number,) = layer_numbers(layers, str(number))
+    colours, masks = torch.empty_like(layers.frames), layers.frames.new_empty(layers.frames.shape[:3])
+    for index in range(len(layers)):
+        frame = layers.frames[index].to(device)
+        matte = _matte(layers, index, frame)
+        masks[index] = matte.masks[number]
+        colour = _picture(layers, f"colour_{number}", index, frame.device)
+        if colour is None and number == 0:
+            colour = _background(layers, index, frame, matte, whole=True)
+        elif colour is None:
+            colour = _extended(layers, index, frame, matte, number)
+        colours[index] = colour
+        if on_step is not None:
+            on_step(index + 1, len(layers), partial(colours.__getitem__, index))
+    return colours, masks
+
+
+def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: int) -> Tensor:
+    """An object's colours in one frame, smooth where it is not."""
+    smooth = F.interpolate(
+        smooth_colours(matte, slice(number, number + 1)), size=frame.shape[:2], mode="bilinear", align_corners=False
+    )[0].movedim(0, -1)
+    colour = torch.where(matte.masks[number, ..., None] > 0.5, frame, smooth)
+    behind = _background(layers, index, frame, matte, whole=False).view(-1, 3)[matte.mixed].T
+    share = matte.masks[number].view(-1)[matte.mixed]
+    found = object_colours(frame, matte, behind)[number - 1]
+    colour.view(-1, 3)[matte.mixed] = torch.where(share > 0.0, found, colour.view(-1, 3)[matte.mixed].T).T
+    return colour
+
+
+def _split_haze(
+    layers: Layers, number: int, device: torch.device | str, on_step: OnStep | None
+) -> tuple[Tensor, Tensor]:
+    from .tasks import task
+
+    if number not in (0, 1):
+        raise InputError(f"layer: there is no layer {number}; dehaze layers have 0, the clear picture, and 1, the haze")
+    colours, masks = torch.empty_like(layers.frames), layers.frames.new_empty(layers.frames.shape[:3])
+    for index in range(len(layers)):
+        frame = layers.frames[index : index + 1].to(device)
+        transmission = lift(layers.fields["transmission"][index : index + 1].to(device), frame)[0, 0].clamp(0.0, 1.0)
+        if number == 0:
+            colours[index] = task("dehaze").compose(layers, index, index + 1, frame)[0].clamp(0.0, 1.0)
+            masks[index] = transmission
+        else:
+            colours[index] = layers.fields["airlight"][index, :, 0, 0]
+            masks[index] = 1.0 - transmission
+        if on_step is not None:
+            on_step(index + 1, len(layers), partial(colours.__getitem__, index))
+    return colours, masks
+
+
+def check_segment(layers: Layers) -> None:
+    """Refuse segment layers, read from a file, that lack something the model needs.
+
+    Raises:
+        LayersFileError: what is missing or impossible.
+    """
+    masks = layers.fields.get("masks")
+    if masks is None or masks.shape[1] < 2:
+        raise LayersFileError("the layers hold no masks (T, L, h, w) of a background and an object; save them again")
+    if float((masks.sum(dim=1) - 1.0).abs().max()) > 1e-2 or float(masks.min()) < -1e-3:
+        raise LayersFileError("the masks of the layers do not add up to 1; save them again")
+    for name in ("before", "after"):
+        field = layers.fields.get(name)
+        if field is None:
+            continue
+        if field.shape[1] != 3 or field.shape[2:] != masks.shape[2:]:
+            raise LayersFileError(f"the layers' '{name}' is {tuple(field.shape)}, (T, 3, h, w) needed; save them again")
+        number = torch.arange(len(field)).view(-1, 1, 1)
+        room = number if name == "before" else len(field) - 1 - number
+        if bool(((field[:, 2] < 0.0) | (field[:, 2] > room)).any()):
+            raise LayersFileError(f"the layers' '{name}' points to frames that are not there; save them again")
+    count, height, width, _ = layers.frames.shape
+    for name, picture in layers.pictures.items():
+        kind, _, which = name.partition("_")
+        known = kind in ("colour", "mask") and which.isdecimal() and int(which) < masks.shape[1]
+        shape = (height, width, 3) if kind == "colour" else (height, width)
+        if not known or name == "mask_0" or tuple(picture.shape[1:]) != shape or len(picture) not in (1, count):
+            raise LayersFileError(f"the layers' picture '{name}' is {tuple(picture.shape)}; save them again")
+    if any(not 0 <= number < masks.shape[1] for number in layers.edits):
+        raise LayersFileError("the layers hold an edit of a layer that is not there; save them again")
