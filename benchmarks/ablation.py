@@ -31,12 +31,13 @@ from baselines import best_gain_and_gamma
 from clips import clip_paths, load
 from torch import Tensor
 
-from comfyui_vdp.vdp_core.degrade import darken, drifting_field
+from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
 from comfyui_vdp.vdp_core.errors import FitError
 from comfyui_vdp.vdp_core.flow import estimate_flow
 from comfyui_vdp.vdp_core.masks import as_mask
+from comfyui_vdp.vdp_core.matting import native_masks
 from comfyui_vdp.vdp_core.metrics import boundary_f, iou, psnr, warping_error
-from comfyui_vdp.vdp_core.tasks import relight, task
+from comfyui_vdp.vdp_core.tasks import dehaze, relight, task
 from comfyui_vdp.vdp_core.types import Flow, Layers
 from comfyui_vdp.vdp_core.video import read_clip
 
@@ -111,28 +112,18 @@ def without_noise_removal(layers: Layers) -> Layers:
 
 
 def hazy_clips(options: argparse.Namespace) -> Iterator[Case]:
-    """Hazy copies ``x t + L (1 - t)``, rounded to 8 bits: the far end above, and a smooth field that drifts."""
-    from comfyui_vdp.vdp_core.tasks import dehaze
-
-    airlight = torch.tensor([0.78, 0.82, 0.86])
+    """Hazy copies with known truth: a depth ramp and a smooth field that drifts, under a slightly blue airlight."""
     for name, clean in clean_clips(options):
         motion = estimate_flow(clean, model="dis")
-        count, height, width, _ = clean.shape
         for seed in options.seeds:
-            far = 1.0 - 0.75 * torch.linspace(0.0, 1.0, height)[:, None]
-            depth = (far + 0.15 * drifting_field(count, height, width, seed=seed)).clamp_min(0.05)
-            through = torch.exp(-1.4 * depth)[..., None]
-            hazy = (clean * through + airlight * (1.0 - through)).mul(255.0).round().div(255.0)
+            hazy, through = haze(clean, hazy_depth(*clean.shape[:3], seed=seed), airlight=(0.78, 0.82, 0.86))
 
             def score(layers: Layers, clean: Tensor = clean, through: Tensor = through, motion: Flow = motion) -> Score:
                 field = layers.fields["transmission"]
                 found = F.interpolate(field, size=clean.shape[1:3], mode="bilinear", align_corners=False)
                 made = dehaze.apply(layers)
-                return (
-                    psnr(made, clean),
-                    float((found[:, 0] - through[..., 0]).abs().mean()),
-                    warping_error(made, motion),
-                )
+                wrong = float((found[:, 0] - through).abs().mean())
+                return psnr(made, clean), wrong, warping_error(made, motion)
 
             yield Case(f"{name}, seed {seed}", hazy, estimate_flow(hazy, model="dis"), score)
 
@@ -168,8 +159,6 @@ def rendered(options: argparse.Namespace, seed: int) -> Any:
 
 def foreground_against(truth: Tensor) -> Callable[[Layers], Score]:
     def score(layers: Layers) -> Score:
-        from comfyui_vdp.vdp_core.matting import native_masks
-
         found = torch.cat([1.0 - native_masks(layers, i, i + 1)[:, 0] for i in range(len(layers))])
         return iou(found, truth), boundary_f(found, truth)
 
