@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def gamma_to_mid_grey(dark: Tensor) -> Tensor:
@@ -62,3 +66,44 @@ def best_gain_and_gamma(frames: Tensor, truth: Tensor) -> Tensor:
 def true_light(dark: Tensor, light: Tensor, gamma: float) -> Tensor:
     """The oracle: the true light and gamma undone."""
     return (dark / light[..., None]).clamp(0.0, 1.0).pow(1.0 / gamma)
+
+
+def dark_channel(hazy: Tensor, *, patch: int = 15, omega: float = 0.95, least: float = 0.1) -> Tensor:
+    """Haze off every frame by the dark channel prior, t refined with a guided filter.
+
+    He, Sun and Tang, "Single image haze removal using dark channel prior", CVPR 2009, and "Guided image filtering",
+    TPAMI 2013: the airlight is the brightest of the 0.1 % of pixels with the brightest dark channel.
+    """
+    import cv2
+    import numpy as np
+
+    out = []
+    window = np.ones((patch, patch), np.uint8)
+    for frame in hazy.numpy():
+        dark = cv2.erode(frame.min(axis=-1), window)
+        count = max(1, dark.size // 1000)
+        farthest = frame.reshape(-1, 3)[np.argpartition(dark.ravel(), -count)[-count:]]
+        air = farthest[farthest.sum(axis=-1).argmax()].clip(1e-3)
+        through = 1.0 - omega * cv2.erode((frame / air).min(axis=-1), window)
+        through = _guided(frame.mean(axis=-1), through, radius=40, eps=1e-3).clip(least, 1.0)[..., None]
+        out.append(torch.from_numpy(((frame - air) / through + air).clip(0.0, 1.0)).float())
+    return torch.stack(out)
+
+
+def _guided(guide: np.ndarray, picture: np.ndarray, *, radius: int, eps: float) -> np.ndarray:
+    """The guided filter with a grey guide, both ``(H, W)``."""
+    import cv2
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(values, -1, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
+
+    mean_guide, mean_picture = mean(guide), mean(picture)
+    slope = mean(guide * picture) - mean_guide * mean_picture
+    slope = slope / (mean(guide * guide) - mean_guide**2 + eps)
+    return mean(slope) * guide + mean(mean_picture - slope * mean_guide)
+
+
+def true_haze(hazy: Tensor, through: Tensor, airlight: tuple[float, float, float], *, least: float = 0.02) -> Tensor:
+    """The oracle: the true transmission ``(T, H, W)`` and airlight undone."""
+    air = hazy.new_tensor(airlight)
+    return ((hazy - air) / through.clamp_min(least)[..., None] + air).clamp(0.0, 1.0)

@@ -37,6 +37,7 @@ SMALLEST_SIDE = 16
 PIXELS_AT_ONCE = 2**20
 MIN_TRANSMISSION = 0.1
 """What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
+NEAR = math.log(0.5)  # of t, where haze is thinnest
 FRAMES_A_KNOT = 4  # of log t in time
 FRAMES_AN_AIRLIGHT = 24  # of the airlight in time
 
@@ -61,8 +62,13 @@ class DehazeConfig:
     """Share of the blocks that may lie deeper in haze than log t says; up: t follows bright surfaces down."""
     smooth: float = 0.1
     """Weight of evenness over the frame and in time; up: broader haze, but the airlight is found less well."""
+    near: float = 2.0
+    """Weight of the thinnest haze letting half of the scene through; down: dense haze is taken off further, and so is
+    the light of bright walls, which looks the same."""
     expected: float = 3.0
     """Weight of the airlight being the brightest haze; it decides only where nothing moves in the haze."""
+    drift: float = 30.0
+    """Weight of the airlight staying as it is; down: it follows the time of day, and changes of exposure too."""
     mistaken: float = 0.002
     """Change of a colour beyond which the flow is rather wrong than the haze another."""
 
@@ -199,15 +205,27 @@ def _fit_haze(
             "smooth": config.smooth * torch.stack([waviness(grid, dim).mean() for dim in range(3)]).sum(),
             "black": config.black * frontier.mean(),
             "range": (1.0 - config.tolerance) * beyond.mean(),
+            "near": config.near * F.relu(NEAR - grid.flatten(1).quantile(0.95, dim=1)).square().mean(),
+            "drift": config.drift * air.values().diff(dim=0).square().sum(),
             "expected": config.expected * (air.values() - expected).square().mean(),
         }
         if len(points) > 0:
             chosen = torch.randint(len(points), (min(config.points, len(points)),), generator=generator).to(device)
-            first, second = points.first[chosen], points.second[chosen]
-            thinner = torch.exp(_read(grid, second) - _read(grid, first))[:, None]
-            wanted = air(second[:, 2]) + thinner * (points.before[chosen] - air(first[:, 2]))
-            terms["same_scene"] = config.same_scene * charbonnier(points.after[chosen] - wanted, config.mistaken).mean()
+            terms["same_scene"] = config.same_scene * changed(grid, chosen).mean()
         return terms
+
+    def changed(grid: Tensor, chosen: Tensor) -> Tensor:
+        """By how much points came out otherwise than haze and airlight say, ``(N, 3)``."""
+        first, second = points.first[chosen], points.second[chosen]
+        thinner = torch.exp(_read(grid, second) - _read(grid, first))[:, None]
+        wanted = air(second[:, 2]) + thinner * (points.before[chosen] - air(first[:, 2]))
+        return charbonnier(points.after[chosen] - wanted, config.mistaken)
+
+    def explained() -> float:
+        """The share of the change of colours that is gone when haze and airlight are known."""
+        some = torch.arange(0, len(points), max(1, len(points) // 100_000), device=device)
+        all_of_it = charbonnier(points.after[some] - points.before[some], config.mistaken).mean()
+        return 1.0 - float(changed(haze().clamp(max=0.0), some).mean() / all_of_it.clamp_min(1e-9))
 
     def preview() -> Tensor:
         with torch.no_grad():
@@ -228,9 +246,38 @@ def _fit_haze(
         on_step=on_step,
     )
     with torch.no_grad():
-        transmission = haze.frames(count).exp().clamp(max=1.0).cpu()
+        log_t = haze.frames(count).clamp(max=0.0)
+        misfit = fitted.terms["black"] / max(config.black, 1e-9)
+        credit = _credit(explained(), float(1.0 - log_t.exp().mean()), misfit)
+        transmission = (credit * log_t).exp().cpu()
         airlight = air(torch.linspace(-1.0, 1.0, count, device=device))[:, :, None, None].cpu()
-    return _Haze(transmission, airlight, fitted, {"points": str(len(points))})
+    notes = {"points": str(len(points)), "explained": f"{explained():.2f}", "credit": f"{credit:.2f}"}
+    if credit < 0.5:
+        notes["warning"] = "hardly any haze to be seen, so hardly any is taken off"
+    return _Haze(transmission, airlight, fitted, notes)
+
+
+def _credit(explained: float, amount: float, misfit: float) -> float:
+    """How far to believe that what was found is haze, 0 to 1: clear pictures are not black everywhere either.
+
+    Either the haze explains how the colours of followed points change: over 15 hazy clips by 0.59 to 0.87, over five
+    clear ones by -0.4 to 0.41. Or there is much of it and nearly every part of the clip fits it: clear clips seem to
+    hold 0.07 to 0.10 of haze, or up to 0.44 with misfits of 0.1 and more where walls are bright.
+
+    Args:
+        explained: share of the change of followed colours that is gone when t and L are known.
+        amount: mean of 1 - t.
+        misfit: mean of the frontier's loss.
+    """
+    moving = _smoothstep(explained, 0.42, 0.58) * _smoothstep(amount, 0.10, 0.18)
+    still = _smoothstep(amount, 0.15, 0.30) * (1.0 - _smoothstep(misfit, 0.07, 0.09))
+    return max(moving, still)
+
+
+def _smoothstep(value: float, low: float, high: float) -> float:
+    """0 below ``low``, 1 above ``high``, smooth in between."""
+    at = min(max((value - low) / (high - low), 0.0), 1.0)
+    return at * at * (3.0 - 2.0 * at)
 
 
 class _LogTransmission:

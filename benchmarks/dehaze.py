@@ -1,0 +1,182 @@
+"""Dehazing hazy copies of clips whose haze is known: ours, baselines and an oracle, side by side.
+
+    python benchmarks/dehaze.py [--data FOLDER] [--kinds smooth ...] [--seeds 0 1 2] [--frames 24] [--paper]
+
+A copy is ``t x + (1 - t) L``, ``t = exp(-beta depth)``, rounded to 8 bits. Smooth: the depth is a ramp and a smooth
+field that drifts, with every beta and airlight. Noisy: the same with Gaussian noise. Edges: discs that move, cut from
+another clip, are in front of the ramp, at their own depth. Then what must not be harmed: rooms with bright walls in
+dense haze, bright clips in dense haze, and clear clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from baselines import clahe, dark_channel, true_haze
+from clips import clip_paths, load
+from torch import Tensor
+
+from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
+from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
+from comfyui_vdp.vdp_core.tasks import dehaze
+
+BETAS = (0.8, 1.4, 2.0)
+AIRLIGHTS = ((0.8, 0.8, 0.8), (0.95, 0.95, 0.95), (0.75, 0.8, 0.9))
+NOISE = 0.01
+METHODS = ("hazy input", "CLAHE", "dark channel", "ours", "paper", "oracle")
+
+
+class Case(NamedTuple):
+    """A clip, and a hazy copy of it."""
+
+    kind: str
+    name: str
+    clean: Tensor
+    hazy: Tensor
+    through: Tensor
+    airlight: tuple[float, float, float]
+
+
+def cases(clips: dict[str, Tensor], seeds: list[int], kinds: list[str]) -> Iterator[Case]:
+    """Every kind asked for, of every clip."""
+    names = list(clips)
+    for index, (name, clean) in enumerate(clips.items()):
+        shape = clean.shape[:3]
+        for seed, (number, (beta, airlight)) in product(seeds, enumerate(product(BETAS, AIRLIGHTS))):
+            depth = hazy_depth(*shape, seed=100 * seed + number)
+            if "smooth" in kinds:
+                yield Case("smooth", name, clean, *haze(clean, depth, beta=beta, airlight=airlight), airlight)
+            if number not in (0, 4, 8):  # each beta and each airlight once
+                continue
+            if "noisy" in kinds:
+                noisy = haze(clean, depth, beta=beta, airlight=airlight, noise=NOISE, seed=seed)
+                yield Case("noisy", name, clean, *noisy, airlight)
+            if "edges" in kinds:
+                scene, with_discs = discs(clean, clips[names[index - 1]], depth, seed=seed)
+                yield Case("edges", name, scene, *haze(scene, with_discs, beta=beta, airlight=airlight), airlight)
+            if "room" in kinds:
+                scene = room(clean)
+                yield Case("room", name, scene, *haze(scene, depth, beta=2.0, airlight=airlight), airlight)
+            if "bright" in kinds:
+                scene = 1.0 - 0.45 * (1.0 - clean)
+                yield Case("bright", name, scene, *haze(scene, depth, beta=2.0, airlight=airlight), airlight)
+        if "clear" in kinds:
+            yield Case("clear", name, clean, clean, torch.ones(shape), AIRLIGHTS[0])
+
+
+def discs(behind: Tensor, front: Tensor, depth: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Two moving discs of another clip, in front of the first, and the depth of it all: they have 0.3 and 0.15."""
+    count, height, width, _ = behind.shape
+    front = F.interpolate(front.movedim(-1, 1), size=(height, width), mode="area").movedim(1, -1)
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    scene, depth = behind.clone(), depth.clone()
+    for near in (0.3, 0.15):
+        start = torch.rand(2, generator=generator) * torch.tensor([width, height])
+        speed = (torch.rand(2, generator=generator) - 0.5) * 0.02 * width
+        radius = height * (0.15 + 0.1 * float(torch.rand((), generator=generator)))
+        for index in range(count):
+            at_x, at_y = (start + index * speed).tolist()
+            # the edge is a pixel wide, as a camera's
+            cover = (radius + 0.5 - torch.hypot(x - at_x % width, y - at_y % height)).clamp(0.0, 1.0)
+            picture = front[min(index, len(front) - 1)]
+            scene[index] = torch.lerp(scene[index], picture, cover[..., None])
+            depth[index] = torch.where(cover > 0.5, near, depth[index])
+    return scene, depth
+
+
+def room(clip: Tensor) -> Tensor:
+    """Bright walls and a floor, faintly shaded and textured, and an ellipse that sways and shows the clip."""
+    count, height, width, _ = clip.shape
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    grain = torch.randn(1, 1, height // 4, width // 4, generator=torch.Generator().manual_seed(0))
+    grain = F.interpolate(grain, size=(height, width), mode="bicubic", align_corners=False)[0, 0]
+    wall = (0.84 + 0.06 * x * y - 0.05 * y + 0.012 * grain)[..., None] * torch.tensor([1.0, 0.98, 0.94])
+    wall = wall - 0.25 * (y > 0.55)[..., None] * torch.tensor([0.6, 0.8, 1.0])
+    frames = []
+    for index in range(count):
+        across = (x - 0.3 * math.sin(index / 8)) / 0.38
+        inside = (across.square() + ((y - 0.25) / 0.65).square() < 1.0)[..., None]
+        frames.append(torch.where(inside, clip[index], wall))
+    return torch.stack(frames).clamp(0.0, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with blackswan.mp4 and bmx-trees/")
+    parser.add_argument("--clips", nargs="+", help="only these")
+    every = ["smooth", "noisy", "edges", "room", "bright", "clear"]
+    parser.add_argument("--kinds", nargs="+", choices=every, default=every)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--width", type=int, default=480)
+    parser.add_argument("--preset", default="balanced")
+    parser.add_argument("--paper", action="store_true", help="also the preset paper, for --paper-steps steps")
+    parser.add_argument("--paper-steps", type=int, default=200)
+    options = parser.parse_args()
+
+    paths = clip_paths(options.data)
+    clips = {
+        name: load(paths[name], frames=options.frames, width=options.width) for name in options.clips or list(paths)
+    }
+    rows: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
+    spent: list[float] = []
+    for case in cases(clips, options.seeds, options.kinds):
+        motion = estimate_flow(case.clean, model="dis", lift_dark=False)
+        started = time.perf_counter()
+        flow = estimate_flow(case.hazy, model="dis")
+        layers = dehaze.decompose(case.hazy, flow, preset=options.preset)
+        made = {"hazy input": case.hazy, "ours": dehaze.apply(layers)}
+        spent.append(time.perf_counter() - started)
+        if case.kind != "clear":
+            made["CLAHE"] = clahe(case.hazy)
+            made["oracle"] = true_haze(case.hazy, case.through, case.airlight)
+        made["dark channel"] = dark_channel(case.hazy)
+        if options.paper:
+            paper = dehaze.decompose(case.hazy, flow, preset="paper", steps=options.paper_steps)
+            made["paper"] = dehaze.apply(paper)
+        floor = warping_error(case.clean, motion)
+        for method, frames in made.items():
+            figures = (psnr(frames, case.clean), ssim(frames, case.clean), warping_error(frames, motion) / floor)
+            rows.setdefault((case.kind, case.name, method), []).append(figures)
+        told = ", ".join(f"{name} {psnr(frames, case.clean):.2f}" for name, frames in made.items())
+        print(f"{case.kind}, {case.name}, airlight {case.airlight}: {told}", file=sys.stderr)
+
+    means = {key: tuple(map(statistics.fmean, zip(*values, strict=True))) for key, values in rows.items()}
+    print("| haze | clip | method | PSNR | SSIM | warping error, of the truth's |\n|---|---|---|---|---|---|")
+    for kind in options.kinds:
+        for name in [*clips, "**mean**"]:
+            for method in METHODS:
+                found = [
+                    means[key] for key in means if key[0] == kind and key[2] == method and name in (key[1], "**mean**")
+                ]
+                if found:
+                    quality, alike, flicker = map(statistics.fmean, zip(*found, strict=True))
+                    print(f"| {kind} | {name} | {method} | {quality:.2f} | {alike:.3f} | {flicker:.2f} |")
+    print()
+    for kind in options.kinds:
+        for base in ("dark channel", "hazy input"):
+            gains = [
+                one[0] - other[0]
+                for name in clips
+                for one, other in zip(rows[kind, name, "ours"], rows[kind, name, base], strict=True)
+            ]
+            print(f"{kind}: ours over {base} {statistics.fmean(gains):+.2f} dB on the mean, {min(gains):+.2f} at worst")
+    print(
+        f"{statistics.fmean(spent):.1f} s a clip of {options.frames} frames of width {options.width}, flow included"
+    )
+
+
+if __name__ == "__main__":
+    main()
