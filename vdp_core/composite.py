@@ -104,9 +104,7 @@ def _paint(layers: Layers, index: int, linear_light: bool, device: torch.device)
     hidden = [
         layer
         for layer in range(1, count)
-        if edits[layer].visibility < 1.0
-        or edits[layer].offset != (0.0, 0.0)
-        or {f"mask_{layer}", f"colour_{layer}"} <= layers.pictures.keys()
+        if edits[layer].visibility < 1.0 or edits[layer].offset != (0.0, 0.0) or f"mask_{layer}" in layers.pictures
     ]
     seen_through = bool(hidden) or edits[0].offset != (0.0, 0.0)
     own = _background(layers, index, frame, matte, whole=seen_through and "colour_0" not in layers.pictures)
@@ -152,7 +150,7 @@ def _paint(layers: Layers, index: int, linear_light: bool, device: torch.device)
 def _matte(layers: Layers, index: int, frame: Tensor) -> Matte:
     """The masks of a frame at native size; a mask that came with the frames (``cut_out``) is one already."""
     masks = layers.fields["masks"][index].to(frame.device)
-    given = None if "colour_1" in layers.pictures else _picture(layers, "mask_1", index, frame.device)
+    given = _picture(layers, "matte", index, frame.device)
     if given is None:
         return refine(masks, frame)
     mixed = ((given > MIXED) & (given < 1.0 - MIXED)).flatten().nonzero()[:, 0]
@@ -184,7 +182,9 @@ def _background(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whol
             smooth = spread(coarse[:, :3] / coarse[:, 3:].clamp_min(1e-6), coarse[:, 3:])[0]
         else:
             smooth = smooth_colours(matte, slice(0, 1))[0]
-        colours[:, never] = sample(smooth, unknown, size)
+        # beside a border the frame itself is a better guess than what is spread, but not good enough to be spread
+        own = matte.masks[0].view(-1)[unknown] >= COVERED
+        colours[:, never] = torch.where(own, frame.view(-1, 3)[unknown].T, sample(smooth, unknown, size))
     out.view(-1, 3)[pixels] = colours.T
     return out
 
@@ -397,7 +397,7 @@ def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Lay
     small = (max(1, round(height * scale)), max(1, round(width * scale)))
     object_mask = shrink(mask[:, None], small).clamp(0.0, 1.0).expand(count, -1, -1, -1)
     fields = {"masks": torch.cat((1.0 - object_mask, object_mask), dim=1)}
-    pictures = {"mask_1": mask}
+    pictures = {"matte": mask}
     if premultiplied:
         pictures["colour_1"] = (frames / mask[..., None].clamp_min(1e-3)).clamp_(0.0, 1.0)
     elif _is_black_outside(frames, mask):
@@ -542,6 +542,7 @@ def check_segment(layers: Layers) -> None:
     for name, picture in layers.pictures.items():
         kind, _, which = name.partition("_")
         known = kind in ("colour", "mask") and which.isdecimal() and int(which) < masks.shape[1]
+        known = known or (name == "matte" and masks.shape[1] == 2)
         shape = (height, width, 3) if kind == "colour" else (height, width)
         if not known or name == "mask_0" or tuple(picture.shape[1:]) != shape or len(picture) not in (1, count):
             raise LayersFileError(f"the layers' picture '{name}' is {tuple(picture.shape)}; save them again")

@@ -191,7 +191,7 @@ def _to_integers(frames: Tensor) -> Tensor:
 
 
 def _to_floats(frames: Tensor, name: str = "frames") -> Tensor:
-    masks = name.startswith("picture.mask_")
+    masks = name == "picture.matte" or name.startswith("picture.mask_")
     whole = frames.ndim == 3 if masks else frames.ndim == 4 and frames.shape[-1] == 3
     if frames.dtype not in (torch.uint8, torch.uint16) or not whole:
         raise ValueError(f"{name} is {tuple(frames.shape)} {frames.dtype}")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from safetensors import torch as safetensors_torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from comfyui_vdp.vdp_core import tasks
+from comfyui_vdp.vdp_core.composite import check_segment
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, MediaError, ShapeError
 from comfyui_vdp.vdp_core.layers import load_layers, reconstruct, save_layers
 from comfyui_vdp.vdp_core.metrics import psnr
-from comfyui_vdp.vdp_core.types import Layers
+from comfyui_vdp.vdp_core.types import Edit, Layers
 
 COUNT, HEIGHT, WIDTH = 4, 32, 48
 SCALARS = {
@@ -259,3 +262,51 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(MediaError, match="no such layers file"):
             load_layers(path)
+
+
+# edits and replaced pictures
+
+
+@pytest.fixture
+def edited(layers, monkeypatch) -> Layers:
+    """Layers of the model segment with an edit, a picture in 8 bits and a mask in 16."""
+    monkeypatch.setitem(tasks.TASKS, "segment", SimpleNamespace(check=check_segment))
+    shares = torch.rand(COUNT, 1, 8, 12, generator=torch.Generator().manual_seed(2))
+    pictures = {"colour_1": layers.frames, "mask_1": torch.full((1, HEIGHT, WIDTH), 0.3)}
+    edits = {0: Edit(visibility=0.5), 1: Edit(gain=-1.0, offset=(3.0, -0.5))}
+    fields = {"masks": torch.cat((shares, 1 - shares), dim=1)}
+    return Layers("segment", fields, {}, layers.frames, layers.flow, edits=edits, pictures=pictures)
+
+
+def test_edits_and_pictures_are_kept(edited, tmp_path):
+    path = save_layers(edited, tmp_path / "clip.safetensors")
+    found = load_layers(path)
+    assert found.edits == edited.edits
+    assert_close(found.pictures["colour_1"], edited.pictures["colour_1"])
+    assert_close(found.pictures["mask_1"], edited.pictures["mask_1"], atol=0.51 / 65535, rtol=0)
+    assert load_file(path)["picture.colour_1"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"header_edits": {"1": {}}}, "a damaged layers file"),
+        ({"header_edits": {"first": {"visibility": 1, "gain": 0, "saturation": 1, "offset": [0, 0]}}}, "a damaged"),
+        ({"header_edits": {"1": {"visibility": 1, "gain": 0, "saturation": 1, "offset": [0]}}}, "a damaged"),
+        (
+            {"header_edits": {"1": {"visibility": 1, "gain": float("nan"), "saturation": 1, "offset": [0, 0]}}},
+            "an edit holds",
+        ),
+        (
+            {"header_edits": {"5": {"visibility": 1, "gain": 0, "saturation": 1, "offset": [0, 0]}}},
+            "edit of a layer that is not there",
+        ),
+        ({"picture.mask_1": torch.zeros(1, HEIGHT, WIDTH)}, "picture.mask_1 is"),
+        ({"picture.colour_1": torch.zeros(COUNT, HEIGHT, WIDTH, dtype=torch.uint8)}, "picture.colour_1 is"),
+        ({"picture.colour_1": torch.zeros(COUNT, 8, WIDTH, 3, dtype=torch.uint8)}, "picture 'colour_1'"),
+    ],
+)
+def test_damaged_edits_and_pictures_are_refused(edited, tmp_path, changes, words):
+    path = save_layers(edited, tmp_path / "clip.safetensors")
+    with pytest.raises(LayersFileError, match=words):
+        load_layers(damaged(path, **changes))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comfyui_vdp.vdp_core.errors import ShapeError
-from comfyui_vdp.vdp_core.types import Flow, Layers
+from comfyui_vdp.vdp_core.types import Edit, Flow, Layers
 
 
 def parts(pairs: int = 2, height: int = 4, width: int = 6) -> dict[str, object]:
@@ -46,3 +46,9 @@ def test_layers_are_told_apart_by_identity():
     assert len({first, second}) == 2
     assert len(first) == 3
     assert repr(first) == "Layers(relight, 3 frames 6x4, fields ['log_gain'])"
+
+
+def test_edits_follow_one_another():
+    first, second = Edit(0.5, 1.0, 0.5, (2.0, 1.0)), Edit(0.5, -0.5, 4.0, (1.0, -1.0))
+    assert first.then(second) == Edit(0.25, 0.5, 2.0, (3.0, 0.0))
+    assert first.then(Edit()) == Edit().then(first) == first

@@ -4,12 +4,15 @@ import os
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from comfyui_vdp.nodes import host
-from comfyui_vdp.nodes.layers import LoadLayers, SaveLayers
+from comfyui_vdp.nodes.layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
+from comfyui_vdp.vdp_core import behind
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, MediaError
+from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.tasks import relight
-from comfyui_vdp.vdp_core.types import Layers
+from comfyui_vdp.vdp_core.types import Edit, Layers
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +34,25 @@ def test_widgets_keep_their_order():
     assert list(SaveLayers.INPUT_TYPES()["required"]) == ["layers", "filename_prefix", "with_frames"]
     assert list(LoadLayers.INPUT_TYPES()["required"]) == ["path"]
     assert list(LoadLayers.INPUT_TYPES()["optional"]) == ["frames"]
-    for node in (SaveLayers, LoadLayers):
+    assert list(SplitLayers.INPUT_TYPES()["required"]) == ["layers", "layer"]
+    assert list(ReplaceLayer.INPUT_TYPES()["required"]) == ["layers", "layer", "frames"]
+    assert list(ReplaceLayer.INPUT_TYPES()["optional"]) == ["mask"]
+    assert list(Composite.INPUT_TYPES()["required"]) == [
+        "layer",
+        "visibility",
+        "gain",
+        "saturation",
+        "offset_x",
+        "offset_y",
+        "linear_light",
+        "premultiplied",
+    ]
+    assert list(Composite.INPUT_TYPES()["optional"]) == ["layers", "frames", "mask", "background"]
+    for node in (SaveLayers, LoadLayers, SplitLayers, ReplaceLayer, Composite):
         assert all(spec[1]["tooltip"] for family in node.INPUT_TYPES().values() for spec in family.values())
     assert SaveLayers.OUTPUT_NODE
-    assert len(LoadLayers.OUTPUT_TOOLTIPS) == len(LoadLayers.RETURN_TYPES)
+    for node in (LoadLayers, SplitLayers, ReplaceLayer, Composite):
+        assert len(node.OUTPUT_TOOLTIPS) == len(node.RETURN_TYPES) == len(node.RETURN_NAMES)
 
 
 def test_there_and_back(layers, output):
@@ -89,3 +107,103 @@ def test_another_file_under_the_name_is_noticed(layers, output):
     assert LoadLayers.IS_CHANGED(path) == before
     os.utime(output / path, ns=(1, 1))
     assert LoadLayers.IS_CHANGED(path) != before
+
+
+# layers as pictures
+
+NEUTRAL = {
+    "layer": "objects",
+    "visibility": 1.0,
+    "gain": 0.0,
+    "saturation": 1.0,
+    "offset_x": 0.0,
+    "offset_y": 0.0,
+    "linear_light": False,
+    "premultiplied": False,
+}
+
+
+@pytest.fixture(scope="module")
+def objects(synthetic) -> Layers:
+    clip = synthetic.layered(4, 64, 96, objects=1, seed=1)
+    before, after = behind.trace(clip.masks[:, 0], clip.flow)
+    return Layers("segment", {"masks": clip.masks, "before": before, "after": after}, {}, clip.frames, clip.flow)
+
+
+def test_untouched_layers_give_the_clip_back(objects):
+    with torch.inference_mode():
+        frames, mask, layers = Composite().composite(**NEUTRAL, layers=objects)
+    assert psnr(frames, objects.frames) > 40
+    assert mask.shape == (4, 64, 96)
+    assert layers.edits == {}
+
+
+def test_a_second_composite_edits_another_layer(objects):
+    dimmed = Composite().composite(**{**NEUTRAL, "layer": "background", "visibility": 0.5}, layers=objects)[2]
+    frames, mask, both = Composite().composite(**{**NEUTRAL, "layer": "1", "visibility": 0.0}, layers=dimmed)
+    assert both.edits == {0: Edit(visibility=0.5), 1: Edit(visibility=0.0)}
+    assert not bool(mask.any())
+    assert_close(frames, 0.5 * SplitLayers().split(objects, 0)[0], atol=1e-5, rtol=0)
+
+
+def test_a_layer_goes_out_and_back(objects):
+    with torch.inference_mode():
+        frames, mask = SplitLayers().split(objects, 1)
+        (layers,) = ReplaceLayer().replace(objects, 1, 1.0 - frames, mask)
+        shown = Composite().composite(**NEUTRAL, layers=layers)[0]
+    inside, outside = objects.fields["masks"][:, 1] > 0.999, mask == 0.0
+    assert float((shown - (1.0 - objects.frames))[inside].abs().mean()) < 0.02
+    assert_close(shown[outside], objects.frames[outside], atol=0.05, rtol=0)
+
+
+def test_frames_with_a_mask_or_a_picture_of_one(objects):
+    mask = (objects.fields["masks"][:, 1] > 0.5).float()
+    still = torch.zeros(1, 20, 20, 3)
+    for given in (mask, mask[..., None].expand(-1, -1, -1, 3)):
+        frames, shown, layers = Composite().composite(**NEUTRAL, frames=objects.frames, mask=given, background=still)
+        assert torch.equal(shown, mask)
+        assert_close(frames, objects.frames * mask[..., None])
+        assert layers.model == "segment"
+
+
+def test_what_does_not_go_together_is_told(objects):
+    frames, mask = objects.frames, objects.fields["masks"][:, 1]
+    compose = Composite().composite
+    with pytest.raises(InputError, match="link layers, or both frames and mask"):
+        compose(**NEUTRAL, frames=frames)
+    with pytest.raises(InputError, match="link layers, or both frames and mask"):
+        compose(**NEUTRAL, mask=mask)
+    with pytest.raises(InputError, match="frames or a mask are linked too"):
+        compose(**NEUTRAL, layers=objects, mask=mask)
+    with pytest.raises(InputError, match="premultiplied: layers keep straight colours"):
+        compose(**{**NEUTRAL, "premultiplied": True}, layers=objects)
+    with pytest.raises(InputError, match=r"no layer '2'; these layers have a background \(0\) and only object 1"):
+        compose(**{**NEUTRAL, "layer": "2"}, layers=objects)
+    with pytest.raises(InputError, match="got 3 frames for a clip of 4"):
+        compose(**NEUTRAL, layers=objects, background=frames[:3])
+    with pytest.raises(InputError, match="there is no layer '3'"):
+        SplitLayers().split(objects, 3)
+
+
+def test_other_layers_have_no_pictures(layers):
+    with pytest.raises(InputError, match="of the model 'relight', Composite needs those of VDPOptimize's task segment"):
+        Composite().composite(**NEUTRAL, layers=layers)
+    with pytest.raises(InputError, match="which has no layers to split"):
+        SplitLayers().split(layers, 0)
+    with pytest.raises(InputError, match="ReplaceLayer needs those of"):
+        ReplaceLayer().replace(layers, 1, layers.frames)
+
+
+def test_dehaze_layers_split_into_the_clear_picture_and_the_haze(synthetic):
+    clip = synthetic.layered(2, 64, 96, objects=1)
+    transmission, airlight = torch.full((2, 1, 64, 96), 0.6), torch.tensor([0.8, 0.85, 0.9]).view(1, 3, 1, 1)
+    hazy = 0.6 * clip.frames + 0.4 * airlight.view(3)
+    scalars = {f"noise_{name}_{index}": 0.0 for name in ("offset", "slope") for index in range(3)}
+    fields = {"transmission": transmission, "airlight": airlight.expand(2, -1, -1, -1).clone()}
+    layers = Layers("dehaze", fields, scalars, hazy, clip.flow)
+    clear, through = SplitLayers().split(layers, 0)
+    haze, share = SplitLayers().split(layers, 1)
+    assert_close(through[..., None] * clear + share[..., None] * haze, hazy, atol=1e-3, rtol=0)
+    assert_close(clear, clip.frames, atol=1e-2, rtol=0)
+    with pytest.raises(InputError, match="there is no layer 2; dehaze layers have 0, the clear picture, and 1"):
+        SplitLayers().split(layers, 2)
