@@ -402,6 +402,8 @@ def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Lay
         pictures["colour_1"] = (frames / mask[..., None].clamp_min(1e-3)).clamp_(0.0, 1.0)
     elif _is_black_outside(frames, mask):
         pictures["colour_1"] = frames
+    if "colour_1" in pictures:
+        pictures["colour_0"] = torch.zeros(1, height, width, 3)
     return Layers("segment", fields, {}, frames, None, 0, {"preset": "mask"}, pictures=pictures)
 
 

@@ -109,8 +109,8 @@ class Layers:
     """What was done to a layer, by its number; of the model segment."""
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
     """What takes the place of a layer, at native size: ``colour_0``, ``colour_1``, ... ``(T or 1, H, W, 3)`` in 0..1,
-    and ``mask_1``, ... ``(T or 1, H, W)``; ``matte`` ``(T or 1, H, W)`` is a finished mask of the only object, in place of
-    what would be made of the small masks. Of the model segment."""
+    and ``mask_1``, ... ``(T or 1, H, W)``; ``matte`` ``(T or 1, H, W)`` is a finished mask of the only object,
+    in place of what would be made of the small masks. Of the model segment."""
 
     def __len__(self) -> int:
         """Number of frames."""
