@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import ShapeError, check_flow
 from .types import Flow, OnStep
-from .warp import pixel_grid, resize_flow
+from .warp import pixel_grid, resize_flow, warp
 
 __all__ = ["COVERED", "spread", "trace"]
 
@@ -29,15 +29,21 @@ BORDER = 2
 FARTHEST = 150
 """Frames a point is followed; beyond, errors have added up and light has changed."""
 ROUNDS = 12  # of reweighting; the planar fit stands still after six to ten
-SAMPLES = 6000  # pixels that eight numbers are fitted to
+SAMPLES = 6000  # pixels of a flow that eight numbers are fitted to
+DENSE_SAMPLES = 20_000  # pixels of the frames that they are corrected on
+FEWEST = 32  # pixels below which there is nothing to fit
+CORRECTIONS = 4
 
 
-def trace(background: Tensor, flow: Flow, on_step: OnStep | None = None) -> tuple[Tensor, Tensor]:
+def trace(
+    background: Tensor, flow: Flow, *, frames: Tensor | None = None, on_step: OnStep | None = None
+) -> tuple[Tensor, Tensor]:
     """Find, for every pixel that objects cover, where its background is seen in an earlier and in a later frame.
 
     Args:
         background: ``(T, h, w)`` in 0..1, how much of a pixel is background.
         flow: of the same clip, of any working size.
+        frames: ``(T, H, W, 3)`` in 0..1, the clip, of any size: the motion is then corrected by what is seen.
         on_step: told after every frame; stops the work by raising.
 
     Returns:
@@ -58,8 +64,9 @@ def trace(background: Tensor, flow: Flow, on_step: OnStep | None = None) -> tupl
     sure = _shrink(whole, polluted)[:, 0]
     seen = _shrink(whole, BORDER)
     wanted = 1.0 - seen[:, 0]
-    forward = _complete(flow.forward, sure[:-1] * (1.0 - flow.forward_occlusion))
-    backward = _complete(flow.backward, sure[1:] * (1.0 - flow.backward_occlusion))
+    small = None if frames is None else _small(frames, (height, width), background.device)
+    forward = _complete(flow.forward, sure[:-1] * (1.0 - flow.forward_occlusion), small, 1)
+    backward = _complete(flow.backward, sure[1:] * (1.0 - flow.backward_occlusion), small, -1)
     # a pair across a cut has no motion: all its pixels count as hidden
     joined = [float(hidden.mean()) < 0.99 for hidden in flow.forward_occlusion]
     before, after = background.new_zeros(2, count, 3, height, width)
@@ -70,6 +77,15 @@ def trace(background: Tensor, flow: Flow, on_step: OnStep | None = None) -> tupl
         if on_step is not None:
             on_step(index + 1, count, None)
     return before, after
+
+
+def _small(frames: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
+    """The clip at a small size, ``(T, 3, h, w)``, a frame at a time."""
+    small = torch.empty(len(frames), 3, *size, device=device)
+    for index, frame in enumerate(frames):
+        picture = frame.to(device).movedim(-1, 0)[None]
+        small[index] = F.interpolate(picture, size=size, mode="bilinear", align_corners=False, antialias=True)[0]
+    return small
 
 
 def _follow(
@@ -121,15 +137,43 @@ def _shrink(masks: Tensor, by: int) -> Tensor:
     return 1.0 - F.max_pool2d(rows, (side, 1), 1, (by, 0))
 
 
-def _complete(vectors: Tensor, known: Tensor) -> Tensor:
-    """Replace flow ``(N, 2, h, w)`` where ``known`` ``(N, h, w)`` is below one half by what surrounds it."""
+def _complete(vectors: Tensor, known: Tensor, frames: Tensor | None, step: int) -> Tensor:
+    """Replace flow ``(N, 2, h, w)`` where ``known`` ``(N, h, w)`` is below one half by what surrounds it.
+
+    With frames ``(N + 1, 3, h, w)`` it is also corrected as a whole; ``step`` 1 leads from each to the next, -1 back.
+    """
     whole = torch.empty_like(vectors)
     for index, (field, weight) in enumerate(zip(vectors, known, strict=True)):
         certain = (weight > 0.5).float()
         plane = _planar_motion(field, certain)
         around = spread((field - plane)[None], certain[None, None])[0]
-        whole[index] = torch.where(certain > 0.5, field, plane + around)
+        field = torch.where(certain > 0.5, field, plane + around)
+        if frames is not None:
+            here, there = (frames[index], frames[index + 1])[::step]
+            field = field + _correction(here, there, field, certain)
+        whole[index] = field
     return whole
+
+
+def _planar_basis(x: Tensor, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """``(n, 8)`` each: how much of each of the eight numbers is in the motion to the right, and down, at places."""
+    side = max(size)
+    x, y = (x - 0.5 * size[1]) / side, (y - 0.5 * size[0]) / side
+    one, none = torch.ones_like(x), torch.zeros_like(x)
+    across = torch.stack((one, x, y, none, none, none, x * x, x * y), dim=-1)
+    return across, torch.stack((none, none, none, one, x, y, x * y, y * y), dim=-1)
+
+
+def _chosen(weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of at most some ``count`` of the pixels where a weight ``(h, w)`` is not zero."""
+    places = weight.nonzero()
+    return places[:: max(1, len(places) // count)].unbind(dim=-1)
+
+
+def _planar_field(numbers: Tensor, size: tuple[int, int]) -> Tensor:
+    """The planar motion ``(2, h, w)`` of eight numbers."""
+    x, y = pixel_grid(*size, device=numbers.device).flatten(1)
+    return torch.stack([part @ numbers for part in _planar_basis(x, y, size)]).view(2, *size)
 
 
 def _planar_motion(field: Tensor, weight: Tensor) -> Tensor:
@@ -138,28 +182,62 @@ def _planar_motion(field: Tensor, weight: Tensor) -> Tensor:
     ``u = a1 + a2 x + a3 y + a7 x^2 + a8 x y`` and ``v = a4 + a5 x + a6 y + a7 x y + a8 y^2``, linear in the eight
     numbers, found by least squares that are reweighted (Geman-McClure), so that what moves otherwise hardly counts.
     """
-    height, width = weight.shape
-    side = max(height, width)
-    x, y = (pixel_grid(height, width, device=field.device) - field.new_tensor([width, height]).view(2, 1, 1) / 2) / side
-    one, none = torch.ones_like(x), torch.zeros_like(x)
-    across = torch.stack((one, x, y, none, none, none, x * x, x * y))
-    down = torch.stack((none, none, none, one, x, y, x * y, y * y))
-    basis = torch.stack((across, down)).double()  # (2, 8, h, w)
-    chosen = weight > 0.0
-    if int(chosen.sum()) < 16:
+    size = (weight.shape[0], weight.shape[1])
+    rows, columns = _chosen(weight, SAMPLES)
+    if len(rows) < FEWEST:
         return torch.zeros_like(field)
-    every = slice(None, None, max(1, int(chosen.sum()) // SAMPLES))
-    rows, target = basis[:, :, chosen][..., every], field[:, chosen][:, every].double()  # (2, 8, n), (2, n)
+    basis = torch.stack(_planar_basis(columns.double(), rows.double(), size))  # (2, n, 8)
+    target = field[:, rows, columns].double()
     share = torch.ones_like(target[0])
     for _ in range(ROUNDS):
-        weighted = rows * share
-        # the ridge keeps what a few pixels cannot tell, such as curvature, at zero
-        normal = torch.einsum("cin,cjn->ij", weighted, rows) + 1e-6 * share.sum() * torch.eye(8, device=field.device)
-        found = torch.linalg.solve(normal, torch.einsum("cin,cn->i", weighted, target))
-        wrong = (torch.einsum("cin,i->cn", rows, found) - target).square().sum(dim=0)
-        scale = wrong.median().clamp_min(1e-4)
-        share = (scale / (scale + wrong)).square()
-    return torch.einsum("cihw,i->chw", basis, found).to(field.dtype)
+        found = _least_squares(basis, target, share)
+        wrong = (basis @ found - target).square().sum(dim=0)
+        share = _share(wrong)
+    return _planar_field(found.to(field.dtype), size)
+
+
+def _correction(here: Tensor, there: Tensor, field: Tensor, weight: Tensor) -> Tensor:
+    """The small planar motion ``(2, h, w)`` that, added to a flow, brings two frames ``(3, h, w)`` together best.
+
+    Lucas and Kanade, "An iterative image registration technique", IJCAI 1981, eq. 9, with the planar model and robust
+    weights. Errors of estimated flow that all pixels share, 0.03 to 0.07 pixels with DIS, add up along a path.
+    """
+    size = (weight.shape[0], weight.shape[1])
+    rows, columns = _chosen(weight, DENSE_SAMPLES)
+    total = torch.zeros_like(field)
+    if len(rows) < FEWEST:
+        return total
+    across, down = _planar_basis(columns.double(), rows.double(), size)
+    least = float("inf")
+    for _ in range(CORRECTIONS):
+        seen = warp(there[None], (field + total)[None])[0]
+        gap = (seen - here)[:, rows, columns].double()
+        error = gap.square().sum(dim=0)
+        share = _share(error)
+        cost = float((share * error).sum() / share.sum())
+        if cost >= least:
+            break
+        least, best = cost, total
+        slope_x = 0.5 * (seen.roll(-1, 2) - seen.roll(1, 2))[:, rows, columns].double()
+        slope_y = 0.5 * (seen.roll(-1, 1) - seen.roll(1, 1))[:, rows, columns].double()
+        basis = slope_x[..., None] * across + slope_y[..., None] * down  # (3, n, 8)
+        total = total + _planar_field(_least_squares(basis, -gap, share).to(field.dtype), size)
+    return best
+
+
+def _share(wrong: Tensor) -> Tensor:
+    """How much squared errors count (Geman-McClure), by their median."""
+    scale = wrong.median().clamp_min(1e-6)
+    return (scale / (scale + wrong)).square()
+
+
+def _least_squares(basis: Tensor, target: Tensor, share: Tensor) -> Tensor:
+    """The numbers ``(8,)`` for which ``basis`` ``(c, n, 8)`` times them is nearest to ``target`` ``(c, n)``."""
+    weighted = (basis * share[:, None]).flatten(0, 1)
+    normal = weighted.T @ basis.flatten(0, 1)
+    # the ridge keeps what a few pixels cannot tell, such as curvature, at zero
+    normal += 1e-6 * normal.diagonal().sum() * torch.eye(8, device=basis.device)
+    return torch.linalg.solve(normal, weighted.T @ target.flatten())
 
 
 def spread(values: Tensor, weight: Tensor) -> Tensor:

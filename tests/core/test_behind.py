@@ -64,6 +64,22 @@ def test_estimated_flow_does(clip):
     assert float(drift(before, after, clip.masks[:, 0] < 0.99).mean()) < 0.5
 
 
+def test_what_frames_show_corrects_the_flow(clip):
+    wrong = Flow(
+        clip.flow.forward + 0.2,
+        clip.flow.backward - 0.1,
+        clip.flow.forward_occlusion,
+        clip.flow.backward_occlusion,
+        (72, 128),
+    )
+    covered = clip.masks[:, 0] < 0.99
+    plain, corrected = (
+        float(drift(*trace(clip.masks[:, 0], wrong, frames=frames), covered).mean()) for frames in (None, clip.frames)
+    )
+    assert plain > 0.5
+    assert corrected < 0.1
+
+
 def test_first_frames_look_ahead_and_last_ones_back(clip):
     before, after = trace(clip.masks[:, 0], clip.flow)
     assert not bool(before[0].any())
@@ -92,7 +108,9 @@ def test_nothing_is_followed_across_a_cut(clip):
     flow = clip.flow
     hidden = flow.forward_occlusion.clone()
     hidden[7] = 1.0
-    before, after = trace(clip.masks[:, 0], Flow(flow.forward, flow.backward, hidden, flow.backward_occlusion, (72, 128)))
+    before, after = trace(
+        clip.masks[:, 0], Flow(flow.forward, flow.backward, hidden, flow.backward_occlusion, (72, 128))
+    )
     for index in range(16):
         assert float(after[index, 2].max()) <= (7 - index if index <= 7 else 15 - index)
         assert float(before[index, 2].max()) <= (index if index <= 7 else index - 8)
