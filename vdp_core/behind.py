@@ -167,7 +167,8 @@ def _planar_basis(x: Tensor, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, 
 def _chosen(weight: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Rows and columns of at most some ``count`` of the pixels where a weight ``(h, w)`` is not zero."""
     places = weight.nonzero()
-    return places[:: max(1, len(places) // count)].unbind(dim=-1)
+    rows, columns = places[:: max(1, len(places) // count)].unbind(dim=-1)
+    return rows, columns
 
 
 def _planar_field(numbers: Tensor, size: tuple[int, int]) -> Tensor:

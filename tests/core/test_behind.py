@@ -77,7 +77,7 @@ def test_what_frames_show_corrects_the_flow(clip):
         float(drift(*trace(clip.masks[:, 0], wrong, frames=frames), covered).mean()) for frames in (None, clip.frames)
     )
     assert plain > 0.5
-    assert corrected < 0.1
+    assert corrected < 0.3 * plain
 
 
 def test_first_frames_look_ahead_and_last_ones_back(clip):
@@ -89,7 +89,7 @@ def test_first_frames_look_ahead_and_last_ones_back(clip):
 
 def test_flow_of_another_size_is_scaled(clip):
     small = torch.nn.functional.interpolate(clip.masks, size=(36, 64), mode="area")[:, 0]
-    before, after = trace(small, clip.flow)
+    before, _ = trace(small, clip.flow)
     off = (before[:, :2] - 0.5 * PAN * before[:, 2:]).norm(dim=1)[(before[:, 2] > 0) & (small < 0.99)]
     assert before.shape == (16, 3, 36, 64)
     assert len(off) > 100
