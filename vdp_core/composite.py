@@ -113,7 +113,9 @@ def _paint(layers: Layers, index: int, linear_light: bool, device: torch.device)
     out = own if out is None else out.clone()
     if linear_light:
         frame, behind, out = to_linear(frame), to_linear(behind), to_linear(out)
-    colours = object_colours(frame, matte, behind)
+    # of objects that are taken out nothing more is needed
+    painted = any(edits[layer].visibility > 0.0 for layer in range(1, count))
+    colours = object_colours(frame, matte, behind) if painted else matte.masks.new_empty(0)
     out = _regrade(out, edits[0], linear_light)
     if edits[0].offset != (0.0, 0.0):
         out = _shift(out, edits[0].offset, outside="edge")
@@ -125,13 +127,15 @@ def _paint(layers: Layers, index: int, linear_light: bool, device: torch.device)
         free = free - share
     shown = torch.zeros_like(free)
     for layer, opacity in zip(range(1, count), reversed(opacities), strict=True):
+        change = edits[layer]
+        if change.visibility <= 0.0:
+            continue
         colour = _picture(layers, f"colour_{layer}", index, device)
         if colour is None:
             colour = frame.clone()
             colour.view(-1, 3)[matte.mixed] = colours[layer - 1].T
         elif linear_light:
             colour = to_linear(colour)
-        change = edits[layer]
         colour = _regrade(colour, replace(change, visibility=1.0), linear_light)
         if change.offset != (0.0, 0.0):
             # premultiplied, so that colours from beyond the border do not come in
@@ -196,43 +200,36 @@ def _read_behind(layers: Layers, index: int, pixels: Tensor, size: tuple[int, in
     for name, sign in (("before", -1), ("after", 1)):
         if name not in layers.fields:
             continue
-        offset, distance = _offsets(layers.fields[name][index].to(device), pixels, size)
-        for away in distance.unique().tolist():
-            if away < 1.0:
-                continue
-            chosen = (distance == away).nonzero()[:, 0]
-            source = layers.frames[index + sign * int(away)].to(device)
-            place = torch.stack((pixels[chosen] % size[1], pixels[chosen] // size[1])).float() + offset[:, chosen]
-            share = 1.0 / away**2
-            total[:, chosen] += share * _read(source, place)
-            weights[chosen] += share
+        field = layers.fields[name][index].to(device)
+        row = ((pixels // size[1]) * field.shape[1]) // size[0]
+        column = ((pixels % size[1]) * field.shape[2]) // size[1]
+        # the sample a pixel lies in says which frame to look into
+        distance, order = field[2].flatten()[row * field.shape[2] + column].sort()
+        colours, start = torch.zeros(3, len(pixels), device=device), 0
+        for away, count in zip(
+            *(part.tolist() for part in distance.unique_consecutive(return_counts=True)), strict=True
+        ):
+            if away > 0.0:
+                some = pixels[order[start : start + count]]
+                place = torch.stack((some % size[1], some // size[1])) + _offsets(field, away, some, size)
+                source = layers.frames[index + sign * int(away)].to(device)
+                colours[:, start : start + count] = _read(source, place)
+            start += count
+        share = torch.where(distance > 0.0, distance.clamp_min(1.0).square().reciprocal(), 0.0)
+        total[:, order] += share * colours
+        weights[order] += share
     return torch.where(weights > 0.0, total / weights, torch.nan)
 
 
-def _offsets(field: Tensor, pixels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """From a small field (dx, dy, distance) to some pixels: offsets ``(2, N)`` in native pixels, distances ``(N,)``.
+def _offsets(field: Tensor, away: float, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """From a small field (dx, dy, distance) to pixels at one distance: offsets ``(2, N)`` in native pixels.
 
-    Neighbouring samples may point to different frames, so offsets are only interpolated between samples that point to
-    the same frame as the nearest one.
+    Neighbouring samples may point to other frames, so only those that point to the same one are interpolated.
     """
-    height, width = field.shape[-2:]
-    dx, dy, distances = field.flatten(1)
-    x = (((pixels % size[1]).float() + 0.5) * (width / size[1]) - 0.5).clamp(0, width - 1)
-    y = (((pixels // size[1]).float() + 0.5) * (height / size[0]) - 0.5).clamp(0, height - 1)
-    left, top = x.long(), y.long()
-    right_part, lower_part = x - left, y - top
-    distance = distances[(y + 0.5).long() * width + (x + 0.5).long()]
-    offset, weight = torch.zeros(2, len(pixels), device=field.device), torch.zeros_like(distance)
-    for down, row_part in ((0, 1.0 - lower_part), (1, lower_part)):
-        row = (top + down).clamp_max(height - 1) * width
-        for along, part in ((0, 1.0 - right_part), (1, right_part)):
-            place = row + (left + along).clamp_max(width - 1)
-            part = part * row_part * (distances[place] == distance)
-            offset[0] += part * dx[place]
-            offset[1] += part * dy[place]
-            weight += part
-    scale = field.new_tensor([size[1] / width, size[0] / height])[:, None]
-    return offset / weight.clamp_min(1e-6) * scale, distance
+    same = (field[2] == away).to(field.dtype)
+    dx, dy, weight = sample(torch.cat((field[:2] * same, same[None])), pixels, size)
+    scale = field.new_tensor([size[1] / field.shape[2], size[0] / field.shape[1]])[:, None]
+    return torch.stack((dx, dy)) / weight * scale
 
 
 def _read(frame: Tensor, places: Tensor) -> Tensor:

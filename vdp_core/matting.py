@@ -128,8 +128,12 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
     if len(mixed) == 0:
         return Matte(out, coarse[0], mixed)
     # of the objects alone: the background is what they leave, since all sums are linear
-    lines, alike = _guided_lines(coarse, sharp[None, 1:], 1.0 - (1.0 - border) * beside)
-    read = sample(torch.cat((lines[0].flatten(0, 1), sharp[1:], alike[0])), mixed, (height, width))
+    fields = torch.cat((sharp.new_zeros(4 * (count - 1), small_height, small_width), sharp[1:], sharp[:1]))
+    part = _box(beside[0, 0], 4 * RADIUS)
+    counts = 1.0 - (1.0 - border) * beside[..., part[0], part[1]]
+    lines, alike = _guided_lines(coarse[..., part[0], part[1]], sharp[None, 1:, part[0], part[1]], counts)
+    fields[:-count, part[0], part[1]], fields[-1, part[0], part[1]] = lines[0].flatten(0, 1), alike[0, 0]
+    read = sample(fields, mixed, (height, width))
     line, own, alike = read[: 4 * (count - 1)].unflatten(0, (count - 1, 4)), read[4 * (count - 1) : -1], read[-1]
     colour = frame.view(-1, 3)[mixed].T
     followed = (line[:, :3] * colour).sum(dim=1) + line[:, 3]
@@ -183,6 +187,13 @@ def _guided_lines(guide: Tensor, masks: Tensor, counts: Tensor) -> tuple[Tensor,
     averaged = even(weight * torch.cat((slope, offset[:, :, None]), dim=2).flatten(1, 2)) / even(weight)
     alike = 1.0 - even(weight * left) / even(weight * variance).clamp_min(1e-6)
     return averaged.unflatten(1, (count, 4)), alike.clamp(0.0, 1.0)
+
+
+def _box(marks: Tensor, margin: int) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around the ones in ``(h, w)``, with a margin."""
+    sides = [side.nonzero()[:, 0].tolist() for side in (marks.amax(dim=1), marks.amax(dim=0))]
+    rows, columns = (slice(max(0, side[0] - margin), side[-1] + margin + 1) for side in sides)
+    return rows, columns
 
 
 def _sum_of_window(values: Tensor) -> Tensor:
