@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import ModuleType
 
 from ..errors import InputError
-from . import dehaze, relight
+from . import dehaze, relight, segment
 
 __all__ = ["TASKS", "task"]
 
-TASKS: dict[str, ModuleType] = {"relight": relight, "dehaze": dehaze}
+TASKS: dict[str, ModuleType] = {"relight": relight, "dehaze": dehaze, "segment": segment}
 
 
 def task(name: str) -> ModuleType:

@@ -1,0 +1,529 @@
+"""Segment: ``x = sum_i m_i c_i`` with masks that sum to one; layer 0 is the background, the others are what moves.
+
+The published method (Video Decomposition Prior, ICLR 2024, arXiv 2412.04930) finds masks and colours with networks whose
+losses are satisfied before the masks mean anything: that is the preset ``paper``. The other presets let motion speak
+first. What moves alike against the scene, and lasts, is an object (``motion.py``), or it is the mask that a person
+gives. A small classifier then learns what the objects look like and how they move; its evidence, the masks of the
+neighbouring frames brought along the flow, and the edges of the picture are put together frame by frame, forwards and
+backwards through the clip. Colours are the frames' own, so colour cannot settle before the masks do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..behind import trace
+from ..composite import check_segment, composite, untouched
+from ..errors import InputError, ShapeError, check_flow, check_frames
+from ..fit import Fitted, fit
+from ..masks import as_mask
+from ..matting import settle
+from ..motion import average_along, moving_objects, own_motion
+from ..priors import working_copy
+from ..types import Flow, Layers, OnStep
+from ..warp import resize_flow, warp
+
+__all__ = ["PRESETS", "SegmentConfig", "apply", "check", "compose", "decompose", "rebuild"]
+
+SMALLEST_SIDE = 16
+MOTION_SIDE = 256
+"""Long side of the flow that motion is looked at on."""
+SPAN = 8
+"""Frames either way over which a pixel's motion is averaged: water's evens out, an object's lasts."""
+CERTAIN = 6.0
+"""Pixels from the border of a first mask at which its labels are taken as certain."""
+WINDOW = 8
+"""Radius of the guided filter's windows."""
+FLAT = 1e-4
+"""Variance of colour below which the guided filter sees no edge."""
+SHARPEN = 2.0
+"""Slope with which masks return to 0 and 1 after the guided filter has softened them."""
+DOUBT = 0.02
+"""How far masks from a neighbouring frame are kept from 0 and 1, so that evidence can overrule them."""
+LOUDEST = 4.0
+"""Most that the classifier may say, as a log of odds."""
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """What a preset sets."""
+
+    steps: int = 300
+    """Of the classifier, each time."""
+    side: int = 512
+    """Long side of the masks; up: finer, slower."""
+    rounds: int = 2
+    """How often the classifier learns from the masks, and the masks are found with it."""
+    samples: int = 4096
+    """Pixels a frame that the classifier learns from."""
+    learning_rate: float = 5e-3
+    appearance: float = 0.25
+    """Weight of what the classifier says; up: masks follow colour and motion, down: the neighbouring frames."""
+    neighbours: float = 1.0
+    """Weight of the masks of neighbouring frames; down: every frame decides for itself."""
+
+
+PRESETS = {
+    "fast": SegmentConfig(steps=200, side=320, rounds=1),
+    "balanced": SegmentConfig(),
+    "quality": SegmentConfig(steps=600, rounds=3, samples=8192),
+}
+"""The presets that are ours; ``paper`` is in ``paper.py``."""
+
+
+class _Found(NamedTuple):
+    masks: Tensor
+    """``(T, L, h, w)``, sum over L is 1."""
+    fitted: Fitted | None
+    """None where there was nothing to learn."""
+    notes: Mapping[str, str]
+
+
+def decompose(
+    frames: Tensor,
+    flow: Flow,
+    *,
+    preset: str = "balanced",
+    steps: int = 0,
+    seed: int = 0,
+    layers: int = 2,
+    reference: Tensor | None = None,
+    reference_frame: int = -1,
+    mask: Tensor | None = None,
+    mask_frame: int = 0,
+    device: torch.device | str = "cpu",
+    weights_folders: tuple[Path, ...] = (),
+    on_step: OnStep | None = None,
+) -> Layers:
+    """Find the objects of a clip: what moves by itself, or what a mask shows.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
+        flow: of the same clip.
+        preset: ``fast``, ``balanced``, ``quality`` or ``paper``.
+        steps: of the optimisation, at most; 0 takes the preset's.
+        seed: the same seed gives the same layers (on a CPU, to the bit).
+        layers: how many, the background included. Two put all objects together; more give the largest ones a layer
+            each. With a mask there are two.
+        reference, reference_frame: none is taken.
+        mask: ``(H, W)`` or ``(1, H, W)``, the object in frame ``mask_frame``; or ``(T, H, W)``, of which frames may be
+            empty: the objects follow those that are given. Pictures of a mask will do.
+        mask_frame: which frame a single mask belongs to.
+        device: where the classifier learns.
+        weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
+        on_step: told after every step; stops the work by raising.
+
+    Returns:
+        Layers of the model ``segment``: the field ``masks`` ``(T, L, h, w)``, the background first, sum 1; and
+        ``before`` and ``after`` ``(T, 3, h, w)``, where the background behind objects is seen (``behind.trace``).
+
+    Raises:
+        ShapeError: frames, flow and mask do not belong together.
+        InputError: an unknown preset, a reference, an empty mask, or a setting out of range.
+    """
+    frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
+    check_flow(flow, len(frames))
+    if reference is not None:
+        raise InputError("reference: the task segment takes none; unlink it, or choose the task relight")
+    if preset != "paper" and preset not in PRESETS:
+        raise InputError(f"preset: there is no '{preset}'; known: {', '.join([*PRESETS, 'paper'])}")
+    if steps < 0:
+        raise InputError(f"steps: 0 for the preset's, or more, got {steps}")
+    if not 2 <= layers <= 4:
+        raise InputError(f"layers: 2 to 4, the background included, got {layers}")
+    config = PRESETS.get(preset, PRESETS["balanced"])
+    config = replace(config, steps=steps or config.steps)
+    given = None if mask is None else _given_masks(mask, mask_frame, frames)
+    if given is not None and layers > 2:
+        raise InputError(f"layers: with a mask there are 2, the object and the background, got {layers}; set it to 2")
+    started = time.perf_counter()
+    if preset == "paper":
+        from . import paper
+
+        if given is not None:
+            raise InputError("mask: the preset 'paper' takes none; choose another preset, or unlink it")
+        found = _Found(
+            *paper.segment(
+                frames,
+                flow,
+                layers=layers,
+                steps=steps,
+                seed=seed,
+                device=device,
+                weights_folders=weights_folders,
+                on_step=on_step,
+            )
+        )
+    else:
+        found = _find(frames, flow, config, layers, seed, given, torch.device(device), on_step)
+    count = len(frames)
+
+    def tracing(done: int, total: int, preview: Callable[[], Tensor] | None) -> None:
+        if on_step is not None:
+            on_step(done, total, preview)
+
+    before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=tracing)
+    info = {
+        "preset": preset,
+        "steps": "0" if found.fitted is None else str(found.fitted.steps),
+        "stopped": "steps" if found.fitted is None else found.fitted.stopped,
+        "seconds": f"{time.perf_counter() - started:.1f}",
+        "flow": flow.method,
+        **({f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()} if found.fitted else {}),
+        **found.notes,
+    }
+    fields = {"masks": found.masks, "before": before, "after": after}
+    assert count == len(found.masks)
+    return Layers("segment", fields, {}, frames, flow, seed, info)
+
+
+def _given_masks(mask: Tensor, mask_frame: int, frames: Tensor) -> dict[int, Tensor]:
+    """The masks that a person gave, ``(H, W)`` each, by frame."""
+    masks = as_mask(mask)
+    count, height, width, _ = frames.shape
+    wanted, proportions = width / height, masks.shape[2] / masks.shape[1]
+    if abs(proportions / wanted - 1.0) > 0.02:
+        raise ShapeError(
+            f"mask: it is {masks.shape[2]}x{masks.shape[1]} pixels, the frames are {width}x{height}; it must show the "
+            "whole frame, in any size of the same proportions"
+        )
+    if len(masks) == 1:
+        if not 0 <= mask_frame < count:
+            raise InputError(f"mask_frame: 0 to {count - 1} in this clip, got {mask_frame}")
+        given = {mask_frame: masks[0]}
+    elif len(masks) == count:
+        given = dict(enumerate(masks))
+    else:
+        raise ShapeError(f"mask: one, or one for each of the {count} frames, got {len(masks)}; set count to 1")
+    given = {index: one for index, one in given.items() if bool((one > 0.5).any())}
+    if not given:
+        raise InputError("mask: it is empty everywhere; paint the object white, or unlink it")
+    return given
+
+
+def _find(
+    frames: Tensor,
+    flow: Flow,
+    config: SegmentConfig,
+    layers: int,
+    seed: int,
+    given: Mapping[int, Tensor] | None,
+    device: torch.device,
+    on_step: OnStep | None,
+) -> _Found:
+    small = working_copy(frames, config.side)
+    count, _, height, width = small.shape
+    steps_done, steps_total = 0, config.rounds * (config.steps + 2 * count) + count
+
+    def told(_: int, __: int, preview: Callable[[], Tensor] | None) -> None:
+        nonlocal steps_done
+        steps_done += 1
+        if on_step is not None:
+            on_step(min(steps_done, steps_total), steps_total, preview)
+
+    motion = _Motion(flow, layers - 1)
+    warning = {}
+    if given is None and motion.objects.shape[1] < layers - 1:
+        number = motion.objects.shape[1]
+        warning["warning"] = (
+            "nothing moves by itself against the camera's motion: the foreground is empty; give a mask"
+            if number == 0
+            else f"only {number} moving object{'s' if number > 1 else ''} found: the layers after it are empty"
+        )
+        if number == 0:
+            masks = torch.zeros(count, layers, height, width)
+            masks[:, 0] = 1.0
+            return _Found(masks, None, warning)
+    sight = _Sight(small, motion)
+    resized = resize_flow(flow, (height, width))
+    if given is None:
+        labels = motion.labels((height, width))
+        fixed: dict[int, Tensor] = {}
+    else:
+        fixed = {index: _two(_fit_to(one, (height, width))) for index, one in given.items()}
+        labels = torch.zeros(count, 2, height, width)
+        labels[:, 0] = 1.0
+        for index, one in fixed.items():
+            labels[index] = one
+    for round_number in range(config.rounds):
+        taught = sorted(fixed) if fixed and round_number == 0 else list(range(count))
+        classifier, fitted = _learn(sight, labels, taught, fixed, config, seed + round_number, device, told)
+        evidence = [classifier(sight.of(index)) for index in range(count)]
+        labels = _sweep(small, resized, evidence, fixed, config, told)
+    labels = settle(labels, frames, on_step=told)
+    if layers > labels.shape[1]:
+        labels = torch.cat((labels, labels.new_zeros(count, layers - labels.shape[1], height, width)), dim=1)
+    share = 100.0 * float(1.0 - labels[:, 0].mean())
+    return _Found(labels, fitted, {"said": f"objects cover {share:.1f} % of the clip", **warning})
+
+
+class _Motion:
+    """What moves by itself, on the small grid of the flow."""
+
+    def __init__(self, flow: Flow, wanted: int) -> None:
+        scale = MOTION_SIDE / max(flow.size)
+        size = (max(2, round(flow.size[0] * scale)), max(2, round(flow.size[1] * scale))) if scale < 1.0 else flow.size
+        flow = resize_flow(flow, size)
+        own = average_along(own_motion(flow), flow, SPAN)
+        self.objects = moving_objects(own, flow, wanted)
+        """``(T, K, h, w)``."""
+        lasting = average_along(self.objects, flow, SPAN) if self.objects.shape[1] else self.objects
+        speed = own.norm(dim=1, keepdim=True)
+        speed = speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)
+        self.cues = torch.cat((2.0 * self.objects - 1.0, 2.0 * lasting - 1.0, speed.clamp(0.0, 2.0)), dim=1)
+        self._lasting = lasting
+
+    def labels(self, size: tuple[int, int]) -> Tensor:
+        """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""
+        objects = F.interpolate(self._lasting, size=size, mode="bilinear", align_corners=False)
+        strongest = torch.cat((0.5 * torch.ones_like(objects[:, :1]), objects), dim=1).argmax(dim=1)
+        return F.one_hot(strongest, objects.shape[1] + 1).movedim(-1, 1).float()
+
+
+class _Sight:
+    """What the classifier sees of a pixel: its colour, those around it, their contrast, and how it moves."""
+
+    def __init__(self, small: Tensor, motion: _Motion) -> None:
+        self._small, self._cues = small, motion.cues
+        some = torch.cat([self._colours(index)[::7] for index in range(0, len(small), max(1, len(small) // 16))])
+        self._mean, self._deviation = some.mean(dim=0), some.std(dim=0).clamp_min(1e-4)
+
+    def of(self, index: int) -> Tensor:
+        """All pixels of a frame, ``(h * w, features)``."""
+        size = (self._small.shape[2], self._small.shape[3])
+        cues = F.interpolate(self._cues[index : index + 1], size=size, mode="bilinear", align_corners=False)
+        colours = (self._colours(index) - self._mean) / self._deviation
+        return torch.cat((colours, cues[0].flatten(1).T), dim=1)
+
+    def _colours(self, index: int) -> Tensor:
+        import cv2
+
+        lab = cv2.cvtColor(self._small[index].movedim(0, -1).contiguous().numpy(), cv2.COLOR_RGB2LAB)
+        seen = [lab]
+        for side in (5, 15):
+            around = cv2.blur(lab, (side, side))
+            contrast = np.maximum(cv2.blur(lab[..., 0] ** 2, (side, side)) - around[..., 0] ** 2, 0.0)
+            seen += [around, np.sqrt(contrast)[..., None]]
+        return torch.from_numpy(np.concatenate(seen, axis=-1)).flatten(0, 1)
+
+
+def _learn(
+    sight: _Sight,
+    labels: Tensor,
+    taught: list[int],
+    fixed: Mapping[int, Tensor],
+    config: SegmentConfig,
+    seed: int,
+    device: torch.device,
+    on_step: OnStep,
+) -> tuple[Callable[[Tensor], Tensor], Fitted]:
+    """Teach a classifier the labels of some frames; it gives log odds ``(L, h, w)`` from what ``sight`` shows."""
+    _, kinds, height, width = labels.shape
+    generator = torch.Generator().manual_seed(seed)
+    seen, wanted, weights = [], [], []
+    for index in taught:
+        kind = labels[index].argmax(dim=0)
+        # what a person gave counts as it is, and as much as everything that was found
+        trust = torch.ones(height, width) if index in fixed else _certainty(kind)
+        share = torch.bincount(kind.flatten(), minlength=kinds).clamp_min(1) / kind.numel()
+        rarity = share[kind] ** (-0.5)
+        number = min(config.samples, kind.numel())
+        chosen = torch.multinomial((trust * rarity).flatten(), number, replacement=True, generator=generator)
+        seen.append(sight.of(index)[chosen])
+        wanted.append(kind.flatten()[chosen])
+        balance = share[kind.flatten()[chosen]] ** (-0.5 if index in fixed else 0.5)
+        weights.append(balance / balance.mean() * (len(taught) / len(fixed) if index in fixed else 1.0))
+    x, y, w = torch.cat(seen).to(device), torch.cat(wanted).to(device), torch.cat(weights).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hidden = 32
+        net = nn.Sequential(
+            nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, kinds)
+        )
+    net = net.to(device)
+
+    def step(_: int) -> dict[str, Tensor]:
+        chosen = torch.randint(len(x), (4096,), generator=generator).to(device)
+        wrong = F.cross_entropy(net(x[chosen]), y[chosen], reduction="none")
+        return {"labels": (w[chosen] * wrong).mean()}
+
+    fitted = fit(
+        step, net.parameters(), steps=config.steps, learning_rate=config.learning_rate, plateau=0.0, on_step=on_step
+    )
+
+    @torch.no_grad()
+    def classify(pixels: Tensor) -> Tensor:
+        odds = net(pixels.to(device)).cpu()
+        odds = (odds - odds.amax(dim=1, keepdim=True)).clamp_min(-LOUDEST)
+        return odds.T.reshape(kinds, height, width)
+
+    return classify, fitted
+
+
+def _certainty(kind: Tensor) -> Tensor:
+    """How far labels ``(h, w)`` can be trusted, 0.1..1: least at the borders between them."""
+    import cv2
+
+    same = np.ones(kind.shape, np.uint8)
+    for axis in (0, 1):
+        differs = kind.diff(dim=axis).ne(0).numpy()
+        part = same[:-1] if axis == 0 else same[:, :-1]
+        part[differs] = 0
+    if same.all():
+        return torch.ones(kind.shape)
+    return torch.from_numpy(cv2.distanceTransform(same, cv2.DIST_L2, 3) / CERTAIN).clamp(0.1, 1.0)
+
+
+@torch.no_grad()
+def _sweep(
+    small: Tensor,
+    flow: Flow,
+    evidence: list[Tensor],
+    fixed: Mapping[int, Tensor],
+    config: SegmentConfig,
+    on_step: OnStep,
+) -> Tensor:
+    """Put evidence, neighbouring masks and edges together, forwards and backwards: masks ``(T, L, h, w)``.
+
+    A given mask starts both ways; in between, the nearer one counts more. Without any, both ends start from evidence.
+    """
+    count = len(small)
+    out = torch.zeros(count, *evidence[0].shape)
+    weight = torch.zeros(count, 1, 1, 1)
+    guides = [_Edges(frame) for frame in small] if count <= 64 else None
+    for order, pairs, hidden in (
+        (range(count), flow.backward, flow.backward_occlusion),
+        (range(count - 1, -1, -1), flow.forward, flow.forward_occlusion),
+    ):
+        now: Tensor | None = None
+        since = 0
+        for index in order:
+            since += 1
+            if index in fixed:
+                now, since = fixed[index], 0
+            elif now is not None or not fixed:
+                log_odds = config.appearance * evidence[index]
+                if now is not None:
+                    pair = index - 1 if order.step > 0 else index
+                    brought = warp(now[None], pairs[pair : pair + 1])[0].clamp(DOUBT, 1.0)
+                    log_odds = log_odds + config.neighbours * brought.log() * (1.0 - hidden[pair])
+                else:
+                    log_odds = evidence[index]
+                edges = guides[index] if guides is not None else _Edges(small[index])
+                now = _sharpened(edges.follow(log_odds.softmax(dim=0)))
+            if now is not None:
+                part = 1e6 if index in fixed else 1.0 / since if fixed else 1.0
+                out[index] += part * now
+                weight[index] += part
+            on_step(0, 0, partial(_overlay, small[index], now))
+    return out / weight
+
+
+def _overlay(picture: Tensor, masks: Tensor | None) -> Tensor:
+    """The picture with its background dimmed."""
+    kept = 1.0 if masks is None else 1.0 - 0.7 * masks[0]
+    return (picture * kept).movedim(0, -1)
+
+
+def _sharpened(masks: Tensor) -> Tensor:
+    """Objects back towards 0 and 1, sum 1 with the background."""
+    objects = ((masks[1:] - 0.5) * SHARPEN + 0.5).clamp(0.0, 1.0)
+    objects = objects / objects.sum(dim=0, keepdim=True).clamp_min(1.0)
+    return torch.cat((1.0 - objects.sum(dim=0, keepdim=True), objects))
+
+
+class _Edges:
+    """The guided filter of a picture's colours (He, Sun and Tang, "Guided Image Filtering", 2013, section 3.3)."""
+
+    def __init__(self, picture: Tensor) -> None:
+        self._colour = picture.movedim(0, -1).contiguous().numpy()
+        red, green, blue = np.moveaxis(self._colour, -1, 0)
+        self._mean = self._average(self._colour)
+        products = np.stack((red * red, red * green, red * blue, green * green, green * blue, blue * blue), axis=-1)
+        mr, mg, mb = np.moveaxis(self._mean, -1, 0)
+        means = np.stack((mr * mr, mr * mg, mr * mb, mg * mg, mg * mb, mb * mb), axis=-1)
+        rr, rg, rb, gg, gb, bb = np.moveaxis(self._average(products) - means, -1, 0)
+        rr, gg, bb = rr + FLAT, gg + FLAT, bb + FLAT
+        # the inverse of the symmetric 3x3 covariance, by its cofactors
+        inverse = np.stack(
+            (
+                gg * bb - gb * gb,
+                gb * rb - rg * bb,
+                rg * gb - gg * rb,
+                rr * bb - rb * rb,
+                rb * rg - rr * gb,
+                rr * gg - rg * rg,
+            ),
+            axis=-1,
+        )
+        determinant = rr * inverse[..., 0] + rg * inverse[..., 1] + rb * inverse[..., 2]
+        self._inverse = inverse / determinant[..., None]
+
+    @staticmethod
+    def _average(values: np.ndarray) -> np.ndarray:
+        import cv2
+
+        side = 2 * WINDOW + 1
+        return np.asarray(cv2.blur(np.ascontiguousarray(values), (side, side))).reshape(values.shape)
+
+    def follow(self, masks: Tensor) -> Tensor:
+        """Masks ``(L, h, w)`` as locally linear functions of colour."""
+        return torch.stack([torch.from_numpy(self._one(mask.numpy())) for mask in masks])
+
+    def _one(self, mask: np.ndarray) -> np.ndarray:
+        mean = self._average(mask)
+        covariance = self._average(self._colour * mask[..., None]) - self._mean * mean[..., None]
+        a, b, c, d, e, f = np.moveaxis(self._inverse, -1, 0)
+        r, g, u = np.moveaxis(covariance, -1, 0)
+        slope = np.stack((a * r + b * g + c * u, b * r + d * g + e * u, c * r + e * g + f * u), axis=-1)
+        offset = mean - (slope * self._mean).sum(axis=-1)
+        lines = self._average(np.concatenate((slope, offset[..., None]), axis=-1))
+        return np.asarray((lines[..., :3] * self._colour).sum(axis=-1) + lines[..., 3], np.float32)
+
+
+def _fit_to(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
+
+
+def _two(mask: Tensor) -> Tensor:
+    return torch.stack((1.0 - mask, mask))
+
+
+def compose(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
+    """``sum_i m_i c_i`` for frames ``start`` to ``stop``, ``(n, H, W, 3)``: the layers painted over each other."""
+    return untouched(layers, start, stop, frames.device)
+
+
+def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
+    """The source from what ``compose`` gives: the same, as nothing was changed."""
+    return composed
+
+
+def check(layers: Layers) -> None:
+    """Refuse layers, read from a file, that lack something the model needs.
+
+    Raises:
+        LayersFileError: which field is missing or impossible.
+    """
+    check_segment(layers)
+
+
+def apply(
+    layers: Layers,
+    *,
+    linear_light: bool = False,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The layers put together with their edits, ``(T, H, W, 3)``: see ``composite.composite``."""
+    return composite(layers, linear_light=linear_light, device=device, on_step=on_step)[0]
