@@ -103,7 +103,7 @@ class Extremes:
     """``(N, 3)``, centres of the blocks: (x, y, t) in -1..1."""
 
 
-def extremes(frames: Tensor, *, block: int = 10, length: int = 4, share: float = 0.01) -> Extremes:
+def extremes(frames: Tensor, *, block: int = 10, length: int = 2, share: float = 0.01) -> Extremes:
     """Return a low and a high quantile of every block of a clip.
 
     Args:

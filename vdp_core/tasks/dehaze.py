@@ -38,7 +38,8 @@ PIXELS_AT_ONCE = 2**20
 MIN_TRANSMISSION = 0.1
 """What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
 NEAR = math.log(0.5)  # of t, where haze is thinnest
-FRAMES_A_KNOT = 4  # of log t in time
+LEAST_CHANGE = 0.004  # of colours, about a level of 8 bits: less than it says nothing
+FRAMES_A_KNOT = 1  # of log t in time
 FRAMES_AN_AIRLIGHT = 24  # of the airlight in time
 
 
@@ -58,9 +59,9 @@ class DehazeConfig:
     """Weight of the same point keeping its clear colour; up: haze follows what changes, errors of the flow too."""
     black: float = 1.0
     """Weight of something near being almost black; down: haze may be left in."""
-    tolerance: float = 0.15
+    tolerance: float = 0.1
     """Share of the blocks that may lie deeper in haze than log t says; up: t follows bright surfaces down."""
-    smooth: float = 0.1
+    smooth: float = 1.0
     """Weight of evenness over the frame and in time; up: broader haze, but the airlight is found less well."""
     near: float = 2.0
     """Weight of the thinnest haze letting half of the scene through; down: dense haze is taken off further, and so is
@@ -225,7 +226,8 @@ def _fit_haze(
         """The share of the change of colours that is gone when haze and airlight are known."""
         some = torch.arange(0, len(points), max(1, len(points) // 100_000), device=device)
         all_of_it = charbonnier(points.after[some] - points.before[some], config.mistaken).mean()
-        return 1.0 - float(changed(haze().clamp(max=0.0), some).mean() / all_of_it.clamp_min(1e-9))
+        left = changed(haze().detach().clamp(max=0.0), some).mean()
+        return float(((all_of_it - left) / (all_of_it + LEAST_CHANGE)).detach())
 
     def preview() -> Tensor:
         with torch.no_grad():
@@ -269,7 +271,7 @@ def _credit(explained: float, amount: float, misfit: float) -> float:
         amount: mean of 1 - t.
         misfit: mean of the frontier's loss.
     """
-    moving = _smoothstep(explained, 0.42, 0.58) * _smoothstep(amount, 0.10, 0.18)
+    moving = _smoothstep(explained, 0.39, 0.49) * _smoothstep(amount, 0.10, 0.18)
     still = _smoothstep(amount, 0.15, 0.30) * (1.0 - _smoothstep(misfit, 0.07, 0.09))
     return max(moving, still)
 
@@ -293,10 +295,10 @@ class _LogTransmission:
         knots = max(2, count // FRAMES_A_KNOT)
         self._size = (knots, short, samples) if width >= height else (knots, samples, short)
         wide, broad = ((5, 8), (3, 4)) if width >= height else ((8, 5), (4, 3))
-        few = max(2, knots // 2)
-        sizes = (self._size, (few, *wide), (few, *broad), (few, 2, 2), (1, 1, 1))
+        few = max(2, knots // 4)
+        sizes = (self._size, (few, *wide), (few, *broad), (knots, 2, 2), (1, *self._size[1:]), (1, *wide), (1, 1, 1))
         self.parts = [torch.zeros(part, device=small.device) for part in sizes]
-        self.parts[-1].fill_(math.log(0.5))
+        self.parts[-1].fill_(NEAR)
         for part in self.parts:
             part.requires_grad_(True)
 
@@ -441,7 +443,9 @@ def apply(
     if not 0.0 <= denoise <= 1.0:
         raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
     count, height, width, _ = layers.frames.shape
-    clean = clean_frames(layers, noise_of(layers), device=device) if denoise > 0.0 else None
+    noise = noise_of(layers)
+    noisy = denoise > 0.0 and not noise.negligible
+    clean = clean_frames(layers, noise, device=device) if noisy else None
     chunk = max(1, PIXELS_AT_ONCE // (height * width))
     out = torch.empty(count, height, width, 3)
     for start in range(0, count, chunk):
