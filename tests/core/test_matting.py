@@ -37,7 +37,7 @@ def test_masks_of_the_layers_come_at_native_size(clip):
     native = native_masks(layers, 0, 2)
     assert native.shape == (2, 4, 270, 480)
     assert_close(native.sum(dim=1), torch.ones(2, 270, 480))
-    assert 0.0 <= float(native.min()) and float(native.max()) <= 1.0
+    assert float(native.min()) >= 0.0 and float(native.max()) <= 1.0
     plain = F.interpolate(masks, size=(270, 480), mode="bilinear")
     assert float((native - clip.masks).abs().mean()) < 0.6 * float((plain - clip.masks).abs().mean())
     assert torch.equal(native_masks(layers, 1, 2), native[1:])
