@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.degrade import darken, drifting_field
+from comfyui_vdp.vdp_core.degrade import darken, drifting_field, haze, hazy_depth
 
 SIZE = (6, 24, 40)
 
@@ -59,3 +61,27 @@ def test_fields_pass_through_their_knots():
     knots = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(5))
     field = drifting_field(2, 3, 4, seed=5, knots=(2, 3, 4))
     assert_close(field, knots)
+
+
+def test_haze_by_hand():
+    frames = torch.full((*SIZE, 3), 0.2)
+    hazy, through = haze(frames, torch.full(SIZE, 0.5), beta=2 * math.log(2.0), airlight=(0.8, 0.6, 1.0))
+    assert_close(through, torch.full(SIZE, 0.5))
+    assert_close(hazy[0, 0, 0] * 255, torch.tensor([128.0, 102.0, 153.0]))  # 0.5, 0.4 and 0.6
+
+
+def test_depth_falls_from_top_to_bottom_and_drifts():
+    depth = hazy_depth(20, 40, 60, seed=0)
+    assert depth.shape == (20, 40, 60)
+    assert depth.min() >= 0.05
+    assert depth[:, :5].mean() > depth[:, -5:].mean() + 0.4
+    assert depth.diff(dim=0).abs().max() > 0.0
+
+
+def test_haze_takes_noise_of_a_deviation_and_a_seed():
+    frames = torch.full((4, 64, 64, 3), 0.5)
+    depth = torch.zeros(4, 64, 64)
+    first, again, other = (haze(frames, depth, noise=0.03, seed=seed)[0] for seed in (0, 0, 1))
+    assert float(first.std()) == pytest.approx(0.03, rel=0.05)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

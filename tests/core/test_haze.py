@@ -74,7 +74,7 @@ def test_extremes_by_hand():
 @pytest.mark.parametrize("size", [(2, 16, 16), (7, 33, 17), (5, 4, 90)])
 def test_blocks_of_any_clip(size):
     blocks = extremes(grey(torch.rand(size)))
-    assert len(blocks.places) == math.ceil(size[0] / 4) * max(1, size[1] // 10) * max(1, size[2] // min(10, size[1]))
+    assert len(blocks.places) == math.ceil(size[0] / 2) * max(1, size[1] // 10) * max(1, size[2] // min(10, size[1]))
     assert blocks.places.abs().max() <= 1.0
     assert bool((blocks.low <= blocks.high).all())
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from comfyui_vdp.nodes import host
-from comfyui_vdp.nodes.edit import Relight
+from comfyui_vdp.nodes.edit import Dehaze, Relight
 from comfyui_vdp.vdp_core.errors import InputError
-from comfyui_vdp.vdp_core.tasks import relight
+from comfyui_vdp.vdp_core.tasks import dehaze, relight
 from comfyui_vdp.vdp_core.types import Layers
 
 AS_IT_IS = {"strength": 0.0, "exposure": 0.0, "gamma": 1.0, "warmth": 0.0, "denoise": 0.0}
@@ -60,3 +60,43 @@ def test_the_limits_of_the_sliders_work(layers):
 def test_layers_of_another_model_are_refused(layers):
     with pytest.raises(InputError, match="of the model 'fog', Relight needs 'relight'"):
         Relight().relight(replace(layers, model="fog"), **AS_IT_IS)
+
+
+# Dehaze
+
+CLEAR = {"strength": 0.0, "min_transmission": 0.1, "airlight_tint": 0.0, "denoise": 0.0}
+
+
+@pytest.fixture(scope="module")
+def hazy(synthetic) -> Layers:
+    clean, flow = synthetic.pan(3, 32, 48)
+    return dehaze.decompose(0.5 * clean + 0.4, flow, preset="fast", steps=3)
+
+
+def test_widgets_of_dehaze_keep_their_order():
+    inputs = Dehaze.INPUT_TYPES()["required"]
+    assert list(inputs) == ["layers", "strength", "min_transmission", "airlight_tint", "denoise"]
+    assert all(spec[1]["tooltip"] for spec in inputs.values())
+    assert inputs["min_transmission"][1]["default"] == dehaze.MIN_TRANSMISSION
+
+
+def test_every_widget_of_dehaze_reaches_its_setting(hazy):
+    layers = replace(hazy, fields={**hazy.fields, "transmission": torch.full_like(hazy.fields["transmission"], 0.5)})
+    settings = {"min_transmission": "min_transmission", "airlight_tint": "tint", "strength": "strength"}
+    for widget, name in settings.items():
+        value = {"min_transmission": 0.7, "airlight_tint": 0.5, "strength": -0.5}[widget]
+        (made,) = Dehaze().dehaze(layers, **{**CLEAR, "strength": 0.8, widget: value})
+        assert torch.equal(made, dehaze.apply(layers, **{"strength": 0.8, "denoise": 0.0, name: value}))
+        assert not torch.equal(made, dehaze.apply(layers, strength=0.8, denoise=0.0))
+
+
+def test_the_limits_of_the_sliders_of_dehaze_work(hazy):
+    for name, spec in Dehaze.INPUT_TYPES()["required"].items():
+        for limit in ("min", "max") if name != "layers" else ():
+            (made,) = Dehaze().dehaze(hazy, **{**CLEAR, "strength": 1.0, name: spec[1][limit]})
+            assert 0.0 <= made.min() <= made.max() <= 1.0
+
+
+def test_dehaze_refuses_layers_of_another_model(layers):
+    with pytest.raises(InputError, match="Dehaze needs 'dehaze'"):
+        Dehaze().dehaze(layers, **CLEAR)
