@@ -1,11 +1,12 @@
 """Segment: ``x = sum_i m_i c_i`` with masks that sum to one; layer 0 is the background, the others are what moves.
 
-The published method (Video Decomposition Prior, ICLR 2024, arXiv 2412.04930) finds masks and colours with networks whose
-losses are satisfied before the masks mean anything: that is the preset ``paper``. The other presets let motion speak
-first. What moves alike against the scene, and lasts, is an object (``motion.py``), or it is the mask that a person
-gives. A small classifier then learns what the objects look like and how they move; its evidence, the masks of the
-neighbouring frames brought along the flow, and the edges of the picture are put together frame by frame, forwards and
-backwards through the clip. Colours are the frames' own, so colour cannot settle before the masks do.
+The published method (Video Decomposition Prior, ICLR 2024, arXiv 2412.04930) finds masks and colours with networks
+whose losses are satisfied before the masks mean anything: that is the preset ``paper``. The other presets let motion
+speak first. What moves alike against the scene, and lasts, is an object (``motion.py``), or it is what a person's mask
+shows. Then, in turn: each layer's motion is spread over the frame, and says which layer rebuilds a pixel best from the
+neighbouring frames; a small classifier learns what the layers look like; and both, the masks of the neighbouring frames
+and the edges of the picture are put together frame by frame, forwards and backwards through the clip. Colours are the
+frames' own, so colour cannot settle before the masks do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..behind import trace
+from ..behind import spread, trace
 from ..composite import check_segment, composite, untouched
 from ..errors import InputError, ShapeError, check_flow, check_frames
 from ..fit import Fitted, fit
@@ -48,8 +49,12 @@ FLAT = 1e-4
 """Variance of colour below which the guided filter sees no edge."""
 SHARPEN = 2.0
 """Slope with which masks return to 0 and 1 after the guided filter has softened them."""
-DOUBT = 0.02
+DOUBT = 0.1
 """How far masks from a neighbouring frame are kept from 0 and 1, so that evidence can overrule them."""
+DEEP = 3.0
+"""Samples of the flow from a border at which its motion is that of one layer alone."""
+NOISE = 0.01
+"""Difference of colours that even the right motion leaves."""
 LOUDEST = 4.0
 """Most that the classifier may say, as a log of odds."""
 
@@ -67,8 +72,10 @@ class SegmentConfig:
     samples: int = 4096
     """Pixels a frame that the classifier learns from."""
     learning_rate: float = 5e-3
-    appearance: float = 0.25
+    appearance: float = 1.0
     """Weight of what the classifier says; up: masks follow colour and motion, down: the neighbouring frames."""
+    rebuilt: float = 3.0
+    """Weight of which layer's motion rebuilds a pixel from the neighbouring frames; up: borders as motion has them."""
     neighbours: float = 1.0
     """Weight of the masks of neighbouring frames; down: every frame decides for itself."""
 
@@ -166,13 +173,7 @@ def decompose(
         )
     else:
         found = _find(frames, flow, config, layers, seed, given, torch.device(device), on_step)
-    count = len(frames)
-
-    def tracing(done: int, total: int, preview: Callable[[], Tensor] | None) -> None:
-        if on_step is not None:
-            on_step(done, total, preview)
-
-    before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=tracing)
+    before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=on_step)
     info = {
         "preset": preset,
         "steps": "0" if found.fitted is None else str(found.fitted.steps),
@@ -183,7 +184,6 @@ def decompose(
         **found.notes,
     }
     fields = {"masks": found.masks, "before": before, "after": after}
-    assert count == len(found.masks)
     return Layers("segment", fields, {}, frames, flow, seed, info)
 
 
@@ -245,21 +245,21 @@ def _find(
             masks[:, 0] = 1.0
             return _Found(masks, None, warning)
     sight = _Sight(small, motion)
-    resized = resize_flow(flow, (height, width))
     if given is None:
         labels = motion.labels((height, width))
         fixed: dict[int, Tensor] = {}
     else:
         fixed = {index: _two(_fit_to(one, (height, width))) for index, one in given.items()}
-        labels = torch.zeros(count, 2, height, width)
-        labels[:, 0] = 1.0
+        labels = motion.labels((height, width)) if motion.objects.shape[1] else _two(torch.zeros(count, height, width))
         for index, one in fixed.items():
             labels[index] = one
-    for round_number in range(config.rounds):
-        taught = sorted(fixed) if fixed and round_number == 0 else list(range(count))
-        classifier, fitted = _learn(sight, labels, taught, fixed, config, seed + round_number, device, told)
-        evidence = [classifier(sight.of(index)) for index in range(count)]
-        labels = _sweep(small, resized, evidence, fixed, config, told)
+    for number in range(config.rounds):
+        ways = _Ways(labels, motion.flow)
+        explained = torch.cat([ways.explained(small, index) for index in range(count)])
+        taught = sorted(fixed) if fixed and number == 0 else list(range(count))
+        classifier, fitted = _learn(sight, explained, labels, taught, fixed, config, seed + number, device, told)
+        evidence = [classifier(sight.of(index, explained[index])) for index in range(count)]
+        labels = _sweep(small, ways, evidence, explained, fixed, config, told)
     labels = settle(labels, frames, on_step=told)
     if layers > labels.shape[1]:
         labels = torch.cat((labels, labels.new_zeros(count, layers - labels.shape[1], height, width)), dim=1)
@@ -273,37 +273,80 @@ class _Motion:
     def __init__(self, flow: Flow, wanted: int) -> None:
         scale = MOTION_SIDE / max(flow.size)
         size = (max(2, round(flow.size[0] * scale)), max(2, round(flow.size[1] * scale))) if scale < 1.0 else flow.size
-        flow = resize_flow(flow, size)
+        self.flow = flow = resize_flow(flow, size)
         own = average_along(own_motion(flow), flow, SPAN)
         self.objects = moving_objects(own, flow, wanted)
         """``(T, K, h, w)``."""
-        lasting = average_along(self.objects, flow, SPAN) if self.objects.shape[1] else self.objects
         speed = own.norm(dim=1, keepdim=True)
-        speed = speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)
-        self.cues = torch.cat((2.0 * self.objects - 1.0, 2.0 * lasting - 1.0, speed.clamp(0.0, 2.0)), dim=1)
-        self._lasting = lasting
+        self.speed = (speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)).clamp_max(2.0)
+        """Against the scene, as a share of the frame's fastest, ``(T, 1, h, w)``. Which object a pixel seems to be is
+        kept from the classifier: it would repeat it instead of learning what the objects look like."""
 
     def labels(self, size: tuple[int, int]) -> Tensor:
         """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""
-        objects = F.interpolate(self._lasting, size=size, mode="bilinear", align_corners=False)
+        lasting = average_along(self.objects, self.flow, SPAN)
+        objects = F.interpolate(lasting, size=size, mode="bilinear", align_corners=False)
         strongest = torch.cat((0.5 * torch.ones_like(objects[:, :1]), objects), dim=1).argmax(dim=1)
         return F.one_hot(strongest, objects.shape[1] + 1).movedim(-1, 1).float()
+
+
+class _Ways:
+    """How each layer moves, also where it is covered: its motion in its middle, spread smoothly."""
+
+    def __init__(self, labels: Tensor, flow: Flow) -> None:
+        labels = F.interpolate(labels, size=flow.size, mode="area")
+        self.forward = torch.stack([_spread_inside(flow.forward, mask[:-1]) for mask in labels.unbind(dim=1)], dim=1)
+        """``(T-1, L, 2, h, w)``, like the flow's."""
+        self.backward = torch.stack([_spread_inside(flow.backward, mask[1:]) for mask in labels.unbind(dim=1)], dim=1)
+
+    def from_to(self, index: int, other: int, size: tuple[int, int]) -> Tensor:
+        """Where the layers' pixels of a frame are in the one before or after it, ``(L, 2, H, W)``."""
+        return resize_flow(self.forward[index] if other > index else self.backward[other], size)
+
+    def explained(self, small: Tensor, index: int) -> Tensor:
+        """How much better each object's motion explains the pixels than the background's, ``(1, L - 1, H, W)``.
+
+        A log ratio of differences to the better one of the two neighbouring frames: what is hidden in one is mostly
+        seen in the other.
+        """
+        size = (small.shape[2], small.shape[3])
+        least: Tensor | None = None
+        for other in (index - 1, index + 1):
+            if not 0 <= other < len(small):
+                continue
+            ways = self.from_to(index, other, size)
+            there = warp(small[other].expand(len(ways), -1, -1, -1), ways)
+            differs = (there - small[index]).abs().mean(dim=1, keepdim=True)
+            differs = F.avg_pool2d(differs, 3, 1, 1, count_include_pad=False)
+            least = differs if least is None else torch.minimum(least, differs)
+        assert least is not None
+        least = least[:, 0] + NOISE
+        return (least[:1] / least[1:]).log()[None].clamp(-2.0, 2.0)
+
+
+def _spread_inside(vectors: Tensor, masks: Tensor) -> Tensor:
+    """Motion ``(N, 2, h, w)`` of the middle of masks ``(N, h, w)``: at borders flow mixes both sides."""
+    import cv2
+
+    deep = np.stack([cv2.distanceTransform((mask > 0.5).numpy().astype(np.uint8), cv2.DIST_L2, 3) for mask in masks])
+    weight = (torch.from_numpy(deep) / DEEP).clamp(0.0, 1.0).square()[:, None]
+    return spread(vectors, torch.maximum(weight, 0.02 * masks[:, None]))
 
 
 class _Sight:
     """What the classifier sees of a pixel: its colour, those around it, their contrast, and how it moves."""
 
     def __init__(self, small: Tensor, motion: _Motion) -> None:
-        self._small, self._cues = small, motion.cues
+        self._small, self._speed = small, motion.speed
         some = torch.cat([self._colours(index)[::7] for index in range(0, len(small), max(1, len(small) // 16))])
         self._mean, self._deviation = some.mean(dim=0), some.std(dim=0).clamp_min(1e-4)
 
-    def of(self, index: int) -> Tensor:
-        """All pixels of a frame, ``(h * w, features)``."""
+    def of(self, index: int, explained: Tensor) -> Tensor:
+        """All pixels of a frame, ``(h * w, features)``, with what ``_Ways.explained`` says of it."""
         size = (self._small.shape[2], self._small.shape[3])
-        cues = F.interpolate(self._cues[index : index + 1], size=size, mode="bilinear", align_corners=False)
+        speed = F.interpolate(self._speed[index : index + 1], size=size, mode="bilinear", align_corners=False)
         colours = (self._colours(index) - self._mean) / self._deviation
-        return torch.cat((colours, cues[0].flatten(1).T), dim=1)
+        return torch.cat((colours, speed[0].flatten(1).T, explained.flatten(1).T), dim=1)
 
     def _colours(self, index: int) -> Tensor:
         import cv2
@@ -319,6 +362,7 @@ class _Sight:
 
 def _learn(
     sight: _Sight,
+    explained: Tensor,
     labels: Tensor,
     taught: list[int],
     fixed: Mapping[int, Tensor],
@@ -339,7 +383,7 @@ def _learn(
         rarity = share[kind] ** (-0.5)
         number = min(config.samples, kind.numel())
         chosen = torch.multinomial((trust * rarity).flatten(), number, replacement=True, generator=generator)
-        seen.append(sight.of(index)[chosen])
+        seen.append(sight.of(index, explained[index])[chosen])
         wanted.append(kind.flatten()[chosen])
         balance = share[kind.flatten()[chosen]] ** (-0.5 if index in fixed else 0.5)
         weights.append(balance / balance.mean() * (len(taught) / len(fixed) if index in fixed else 1.0))
@@ -387,8 +431,9 @@ def _certainty(kind: Tensor) -> Tensor:
 @torch.no_grad()
 def _sweep(
     small: Tensor,
-    flow: Flow,
+    ways: _Ways,
     evidence: list[Tensor],
+    explained: Tensor,
     fixed: Mapping[int, Tensor],
     config: SegmentConfig,
     on_step: OnStep,
@@ -400,11 +445,9 @@ def _sweep(
     count = len(small)
     out = torch.zeros(count, *evidence[0].shape)
     weight = torch.zeros(count, 1, 1, 1)
+    size = (small.shape[2], small.shape[3])
     guides = [_Edges(frame) for frame in small] if count <= 64 else None
-    for order, pairs, hidden in (
-        (range(count), flow.backward, flow.backward_occlusion),
-        (range(count - 1, -1, -1), flow.forward, flow.forward_occlusion),
-    ):
+    for order in (range(count), range(count - 1, -1, -1)):
         now: Tensor | None = None
         since = 0
         for index in order:
@@ -412,13 +455,13 @@ def _sweep(
             if index in fixed:
                 now, since = fixed[index], 0
             elif now is not None or not fixed:
-                log_odds = config.appearance * evidence[index]
+                log_odds = evidence[index]
+                log_odds = log_odds + config.rebuilt * F.pad(explained[index], (0, 0, 0, 0, 1, 0))
                 if now is not None:
-                    pair = index - 1 if order.step > 0 else index
-                    brought = warp(now[None], pairs[pair : pair + 1])[0].clamp(DOUBT, 1.0)
-                    log_odds = log_odds + config.neighbours * brought.log() * (1.0 - hidden[pair])
-                else:
-                    log_odds = evidence[index]
+                    brought = warp(now[:, None], ways.from_to(index, index - order.step, size))[:, 0]
+                    brought[0] = (1.0 - brought[1:].sum(dim=0)).clamp_min(0.0)
+                    brought = brought / brought.sum(dim=0)
+                    log_odds = config.appearance * log_odds + config.neighbours * brought.clamp_min(DOUBT).log()
                 edges = guides[index] if guides is not None else _Edges(small[index])
                 now = _sharpened(edges.follow(log_odds.softmax(dim=0)))
             if now is not None:
@@ -477,7 +520,7 @@ class _Edges:
         return np.asarray(cv2.blur(np.ascontiguousarray(values), (side, side))).reshape(values.shape)
 
     def follow(self, masks: Tensor) -> Tensor:
-        """Masks ``(L, h, w)`` as locally linear functions of colour."""
+        """Masks ``(L, h, w)`` as locally linear functions of colour, where colour explains them; else as they are."""
         return torch.stack([torch.from_numpy(self._one(mask.numpy())) for mask in masks])
 
     def _one(self, mask: np.ndarray) -> np.ndarray:
@@ -487,8 +530,11 @@ class _Edges:
         r, g, u = np.moveaxis(covariance, -1, 0)
         slope = np.stack((a * r + b * g + c * u, b * r + d * g + e * u, c * r + e * g + f * u), axis=-1)
         offset = mean - (slope * self._mean).sum(axis=-1)
-        lines = self._average(np.concatenate((slope, offset[..., None]), axis=-1))
-        return np.asarray((lines[..., :3] * self._colour).sum(axis=-1) + lines[..., 3], np.float32)
+        variance = np.maximum(self._average(mask * mask) - mean * mean, 0.0)
+        clear = np.clip((slope * covariance).sum(axis=-1) / (variance + 1e-4), 0.0, 1.0)
+        lines = self._average(np.concatenate((slope, offset[..., None], clear[..., None]), axis=-1))
+        followed = (lines[..., :3] * self._colour).sum(axis=-1) + lines[..., 3]
+        return np.asarray(mask + lines[..., 4] * (followed - mask), np.float32)
 
 
 def _fit_to(mask: Tensor, size: tuple[int, int]) -> Tensor:
