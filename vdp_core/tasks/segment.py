@@ -53,6 +53,8 @@ DOUBT = 0.1
 """How far masks from a neighbouring frame are kept from 0 and 1, so that evidence can overrule them."""
 DEEP = 3.0
 """Samples of the flow from a border at which its motion is that of one layer alone."""
+HARDLY = 0.15
+"""Share of the most that is ever seen of a layer below which its motion is not told from the frame alone."""
 NOISE = 0.01
 """Difference of colours that even the right motion leaves."""
 LOUDEST = 4.0
@@ -74,7 +76,7 @@ class SegmentConfig:
     learning_rate: float = 5e-3
     appearance: float = 1.0
     """Weight of what the classifier says; up: masks follow colour and motion, down: the neighbouring frames."""
-    rebuilt: float = 3.0
+    rebuilt: float = 6.0
     """Weight of which layer's motion rebuilds a pixel from the neighbouring frames; up: borders as motion has them."""
     neighbours: float = 1.0
     """Weight of the masks of neighbouring frames; down: every frame decides for itself."""
@@ -330,7 +332,16 @@ def _spread_inside(vectors: Tensor, masks: Tensor) -> Tensor:
 
     deep = np.stack([cv2.distanceTransform((mask > 0.5).numpy().astype(np.uint8), cv2.DIST_L2, 3) for mask in masks])
     weight = (torch.from_numpy(deep) / DEEP).clamp(0.0, 1.0).square()[:, None]
-    return spread(vectors, torch.maximum(weight, 0.02 * masks[:, None]))
+    weight = torch.maximum(weight, 0.02 * masks[:, None])
+    filled = spread(vectors, weight)
+    # a layer that is hardly seen in a frame moves there as between the frames that see it
+    seen = weight.sum(dim=(1, 2, 3)).numpy()
+    well = np.flatnonzero(seen >= HARDLY * seen.max()) if seen.max() > 0.0 else np.empty(0, int)
+    mean = ((vectors * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp_min(1e-6)).numpy()
+    for index in np.setdiff1d(np.arange(len(masks)), well) if len(well) else ():
+        step = [np.interp(index, well, mean[well, axis]) for axis in (0, 1)]
+        filled[index] = torch.tensor(step, dtype=filled.dtype).view(2, 1, 1)
+    return filled
 
 
 class _Sight:
