@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .types import Flow
+from .types import Flow, OnStep
 from .warp import pixel_grid, warp
 
 __all__ = ["average_along", "moving_objects", "own_motion"]
@@ -19,7 +19,9 @@ WINDOW = 3
 BINS = 129
 HALF = BINS // 2
 STEP = 0.08
+"""Width of a bin, as a log of one plus the speed in usual speeds."""
 FLOOR = 0.1
+"""Least usual speed, as a share of the fastest; up: parallax and slow objects join the background."""
 BANDWIDTH = 3.0
 """Deviation, in bins, of the kernel that smooths the counts; up: fewer, broader modes."""
 STANDS_OUT = 3.0
@@ -34,11 +36,11 @@ LASTS = 0.1
 """Share of the clip for which an object must be seen moving, and of the largest object's size that it must have."""
 
 
-def own_motion(flow: Flow) -> Tensor:
+def own_motion(flow: Flow, on_step: OnStep | None = None) -> Tensor:
     """Motion against the scene, ``(T, 2, h, w)`` in pixels a frame: what the camera does, a homography, is taken off.
 
     The homography of each pair is found robustly (MAGSAC++, Barath et al. 2020) on the pixels that both frames see. The
-    middle frames average what leads to them and away from them.
+    middle frames average what leads to them and away from them. ``on_step`` is told after every pair.
     """
     count = len(flow) + 1
     own = torch.zeros(count, 2, *flow.size)
@@ -47,6 +49,8 @@ def own_motion(flow: Flow) -> Tensor:
         back = _without_camera(flow.backward[index], flow.backward_occlusion[index])
         own[index] += away if index == 0 else 0.5 * away
         own[index + 1] -= back if index + 2 == count else 0.5 * back
+        if on_step is not None:
+            on_step(index + 1, len(flow), None)
     return own
 
 
@@ -151,7 +155,7 @@ def _joined(tracks: list[_Track]) -> list[_Track]:
 
 
 @torch.no_grad()
-def moving_objects(motion: Tensor, flow: Flow, wanted: int) -> Tensor:
+def moving_objects(motion: Tensor, flow: Flow, wanted: int, on_step: OnStep | None = None) -> Tensor:
     """Gather pixels that move alike, against the scene and for some time, into objects: ``(T, K, h, w)``, K <= wanted.
 
     In every frame the motions of all pixels are counted; each hill of the smoothed counts is a group that moves alike
@@ -163,6 +167,7 @@ def moving_objects(motion: Tensor, flow: Flow, wanted: int) -> Tensor:
         motion: ``(T, 2, h, w)`` against the scene, best averaged along the flow.
         flow: of the same size.
         wanted: the most objects; the largest ones stay by themselves, the others join the last.
+        on_step: told after every frame; stops the work by raising.
 
     Returns:
         Masks of zeros and ones, largest object first; K is 0 where nothing moves by itself.
@@ -191,6 +196,8 @@ def moving_objects(motion: Tensor, flow: Flow, wanted: int) -> Tensor:
                 track = _Track(piece)
                 tracks.append(track)
                 track.see(index, piece, flow)
+        if on_step is not None:
+            on_step(index + 1, count, None)
     tracks = _joined([track for track in tracks if len(track.seen) > 1])
     tracks.sort(key=lambda track: -track.size)
     lasting = [

@@ -225,7 +225,7 @@ def _find(
 ) -> _Found:
     small = working_copy(frames, config.side)
     count, _, height, width = small.shape
-    steps_done, steps_total = 0, config.rounds * (config.steps + 2 * count) + count
+    steps_done, steps_total = 0, config.rounds * (config.steps + 3 * count) + 3 * count
 
     def told(_: int, __: int, preview: Callable[[], Tensor] | None) -> None:
         nonlocal steps_done
@@ -233,7 +233,7 @@ def _find(
         if on_step is not None:
             on_step(min(steps_done, steps_total), steps_total, preview)
 
-    motion = _Motion(flow, layers - 1)
+    motion = _Motion(flow, layers - 1, told)
     warning = {}
     if given is None and motion.objects.shape[1] < layers - 1:
         number = motion.objects.shape[1]
@@ -257,7 +257,10 @@ def _find(
             labels[index] = one
     for number in range(config.rounds):
         ways = _Ways(labels, motion.flow)
-        explained = torch.cat([ways.explained(small, index) for index in range(count)])
+        explained = torch.empty(count, labels.shape[1] - 1, height, width)
+        for index in range(count):
+            explained[index] = ways.explained(small, index)[0]
+            told(0, 0, None)
         taught = sorted(fixed) if fixed and number == 0 else list(range(count))
         classifier, fitted = _learn(sight, explained, labels, taught, fixed, config, seed + number, device, told)
         evidence = [classifier(sight.of(index, explained[index])) for index in range(count)]
@@ -272,12 +275,12 @@ def _find(
 class _Motion:
     """What moves by itself, on the small grid of the flow."""
 
-    def __init__(self, flow: Flow, wanted: int) -> None:
+    def __init__(self, flow: Flow, wanted: int, on_step: OnStep) -> None:
         scale = MOTION_SIDE / max(flow.size)
         size = (max(2, round(flow.size[0] * scale)), max(2, round(flow.size[1] * scale))) if scale < 1.0 else flow.size
         self.flow = flow = resize_flow(flow, size)
-        own = average_along(own_motion(flow), flow, SPAN)
-        self.objects = moving_objects(own, flow, wanted)
+        own = average_along(own_motion(flow, on_step), flow, SPAN)
+        self.objects = moving_objects(own, flow, wanted, on_step)
         """``(T, K, h, w)``."""
         speed = own.norm(dim=1, keepdim=True)
         self.speed = (speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)).clamp_max(2.0)
@@ -466,15 +469,15 @@ def _sweep(
             if index in fixed:
                 now, since = fixed[index], 0
             elif now is not None or not fixed:
-                log_odds = evidence[index]
-                log_odds = log_odds + config.rebuilt * F.pad(explained[index], (0, 0, 0, 0, 1, 0))
+                log_odds = config.appearance * evidence[index]
+                log_odds[1:] += config.rebuilt * explained[index]
                 if now is not None:
                     brought = warp(now[:, None], ways.from_to(index, index - order.step, size))[:, 0]
                     brought[0] = (1.0 - brought[1:].sum(dim=0)).clamp_min(0.0)
                     brought = brought / brought.sum(dim=0)
-                    log_odds = config.appearance * log_odds + config.neighbours * brought.clamp_min(DOUBT).log()
+                    log_odds += config.neighbours * brought.clamp_min(DOUBT).log()
                 edges = guides[index] if guides is not None else _Edges(small[index])
-                now = _sharpened(edges.follow(log_odds.softmax(dim=0)))
+                now = _sharpened(edges.follow(log_odds.softmax(dim=0)[1:]))
             if now is not None:
                 part = 1e6 if index in fixed else 1.0 / since if fixed else 1.0
                 out[index] += part * now
@@ -489,9 +492,9 @@ def _overlay(picture: Tensor, masks: Tensor | None) -> Tensor:
     return (picture * kept).movedim(0, -1)
 
 
-def _sharpened(masks: Tensor) -> Tensor:
-    """Objects back towards 0 and 1, sum 1 with the background."""
-    objects = ((masks[1:] - 0.5) * SHARPEN + 0.5).clamp(0.0, 1.0)
+def _sharpened(objects: Tensor) -> Tensor:
+    """Masks of the objects ``(L - 1, h, w)`` back towards 0 and 1, with the background first, sum 1."""
+    objects = ((objects - 0.5) * SHARPEN + 0.5).clamp(0.0, 1.0)
     objects = objects / objects.sum(dim=0, keepdim=True).clamp_min(1.0)
     return torch.cat((1.0 - objects.sum(dim=0, keepdim=True), objects))
 
