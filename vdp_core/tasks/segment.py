@@ -291,8 +291,9 @@ class _Motion:
         """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""
         lasting = average_along(self.objects, self.flow, SPAN)
         objects = F.interpolate(lasting, size=size, mode="bilinear", align_corners=False)
-        strongest = torch.cat((0.5 * torch.ones_like(objects[:, :1]), objects), dim=1).argmax(dim=1)
-        return F.one_hot(strongest, objects.shape[1] + 1).movedim(-1, 1).float()
+        best, number = objects.max(dim=1)
+        number = torch.where(best > 0.5, number + 1, torch.zeros_like(number))
+        return torch.stack([number == layer for layer in range(objects.shape[1] + 1)], dim=1).float()
 
 
 class _Ways:
@@ -395,8 +396,10 @@ def _learn(
         trust = torch.ones(height, width) if index in fixed else _certainty(kind)
         share = torch.bincount(kind.flatten(), minlength=kinds).clamp_min(1) / kind.numel()
         rarity = share[kind] ** (-0.5)
-        number = min(config.samples, kind.numel())
-        chosen = torch.multinomial((trust * rarity).flatten(), number, replacement=True, generator=generator)
+        # pixels drawn in proportion to trust and rarity
+        summed = (trust * rarity).flatten().double().cumsum(dim=0)
+        drawn = torch.rand(min(config.samples, kind.numel()), dtype=torch.float64, generator=generator) * summed[-1]
+        chosen = torch.searchsorted(summed, drawn).clamp_max(kind.numel() - 1)
         seen.append(sight.of(index, explained[index])[chosen])
         wanted.append(kind.flatten()[chosen])
         balance = share[kind.flatten()[chosen]] ** (-0.5 if index in fixed else 0.5)
