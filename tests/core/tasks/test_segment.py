@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
+from comfyui_vdp.vdp_core.layers import load_layers, reconstruct, save_layers
+from comfyui_vdp.vdp_core.metrics import iou, psnr
+from comfyui_vdp.vdp_core.tasks import segment, task
+from comfyui_vdp.vdp_core.types import Flow, Layers
+
+COUNT, HEIGHT, WIDTH = 10, 96, 160
+FIELDS = ("masks", "before", "after")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rendered clip and what was found in it."""
+
+    frames: torch.Tensor
+    flow: Flow
+    masks: torch.Tensor
+    """The true ones, ``(T, L, H, W)``."""
+    layers: Layers
+
+
+def true(masks: torch.Tensor, layer: int) -> torch.Tensor:
+    return (masks[:, layer] > 0.5).float()
+
+
+def cut(masks: torch.Tensor, layer: int) -> torch.Tensor:
+    """A found layer of zeros and ones, at the clip's size."""
+    return (F.interpolate(masks[:, layer : layer + 1], size=(HEIGHT, WIDTH), mode="bilinear")[:, 0] > 0.5).float()
+
+
+@pytest.fixture(scope="module")
+def two(synthetic) -> Case:
+    """Two objects that keep apart, in a layer each."""
+    clip = synthetic.layered(COUNT, HEIGHT, WIDTH)
+    layers = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3)
+    return Case(clip.frames, clip.flow, clip.masks, layers)
+
+
+@pytest.fixture(scope="module")
+def single(synthetic) -> Case:
+    """One object, and its mask in frame 3 given."""
+    clip = synthetic.layered(COUNT, HEIGHT, WIDTH, objects=1, seed=2)
+    mask = (clip.masks[3:4, 1] > 0.5).float()
+    layers = segment.decompose(clip.frames, clip.flow, preset="fast", mask=mask, mask_frame=3)
+    return Case(clip.frames, clip.flow, clip.masks, layers)
+
+
+@pytest.fixture(scope="module")
+def little(synthetic) -> Case:
+    """For what needs no good result."""
+    clip = synthetic.layered(4, 48, 80)
+    layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=3)
+    return Case(clip.frames, clip.flow, clip.masks, layers)
+
+
+def quick(case: Case, **settings: object) -> Layers:
+    """A few steps: enough where the result need not be good."""
+    return segment.decompose(case.frames, case.flow, preset="fast", steps=3, **settings)
+
+
+# how good it is
+
+
+def test_each_object_gets_a_layer(two):
+    masks = two.layers.fields["masks"]
+    agreement = torch.tensor([[iou(cut(masks, k), true(two.masks, j)) for j in (1, 2)] for k in (1, 2)])
+    assert sorted(agreement.argmax(dim=1).tolist()) == [0, 1]
+    assert agreement.amax(dim=1).min() > 0.75
+    assert agreement.amin(dim=1).max() < 0.05
+    assert iou(1.0 - cut(masks, 0), 1.0 - true(two.masks, 0)) > 0.8
+
+
+def test_two_layers_put_all_objects_together(two):
+    masks = quick(two).fields["masks"]
+    assert masks.shape[1] == 2
+    assert iou(cut(masks, 1), 1.0 - true(two.masks, 0)) > 0.7
+
+
+def test_layers_beyond_the_objects_are_empty_and_told_so(two):
+    layers = quick(two, layers=4)
+    masks = layers.fields["masks"]
+    assert masks.shape[1] == 4
+    assert masks[:, 3].max() == 0.0
+    assert all(masks[:, layer].max() > 0.9 for layer in range(3))
+    assert layers.info["warning"] == "only 2 moving objects found: the layers after it are empty"
+
+
+@pytest.mark.slow
+def test_objects_that_cross_keep_their_layers(synthetic):
+    clip = synthetic.layered(16, HEIGHT, WIDTH, crossing=True)
+    masks = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3).fields["masks"]
+    whole = [[iou(cut(masks, k), true(clip.masks, j)) for j in (1, 2)] for k in (1, 2)]
+    owner = torch.tensor(whole).argmax(dim=1).tolist()
+    assert sorted(owner) == [0, 1]
+    for ends in (slice(0, 4), slice(-4, None)):
+        for number, found in enumerate(owner):
+            assert iou(cut(masks, 1 + number)[ends], true(clip.masks, 1 + found)[ends]) > 0.75
+
+
+def test_a_pan_alone_has_an_empty_foreground_and_is_told_so(synthetic):
+    frames, flow = synthetic.pan(4, 48, 80)
+    layers = segment.decompose(frames, flow, preset="fast", layers=3)
+    masks = layers.fields["masks"]
+    assert masks.shape[:2] == (4, 3)
+    assert bool((masks[:, 0] == 1.0).all())
+    assert masks[:, 1:].max() == 0.0
+    assert "nothing moves by itself" in layers.info["warning"]
+    assert layers.info["steps"] == "0"
+    assert psnr(reconstruct(layers), frames) > 35
+
+
+# masks that are given
+
+
+def test_a_given_mask_comes_back_and_is_followed(single):
+    masks = single.layers.fields["masks"]
+    assert iou(cut(masks, 1)[3:4], true(single.masks, 1)[3:4]) > 0.9
+    assert iou(cut(masks, 1), true(single.masks, 1)) > 0.75
+    assert "warning" not in single.layers.info
+
+
+def test_empty_frames_of_masks_are_guided_by_the_others(single):
+    mask = true(single.masks, 1)
+    given = [0, COUNT - 1]
+    mask[1:-1] = 0.0
+    masks = quick(single, mask=mask).fields["masks"]
+    assert iou(cut(masks, 1)[given], true(single.masks, 1)[given]) > 0.9
+    assert iou(cut(masks, 1)[1:-1], true(single.masks, 1)[1:-1]) > 0.7
+
+
+def test_a_mask_of_another_size_and_a_picture_of_one_will_do(little):
+    mask = true(little.masks, 1)[1:2]
+    plain = quick(little, mask=mask, mask_frame=1).fields["masks"]
+    large = mask.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    picture = large[..., None].expand(-1, -1, -1, 3) / 255
+    assert_close(quick(little, mask=large, mask_frame=1).fields["masks"], plain, atol=1e-3, rtol=0)
+    assert_close(quick(little, mask=picture, mask_frame=1).fields["masks"], plain, atol=1e-3, rtol=0)
+    assert torch.equal(quick(little, mask=mask[0], mask_frame=1).fields["masks"], plain)
+
+
+# what is in the layers
+
+
+def test_the_layers_say_how_they_were_made(two):
+    layers = two.layers
+    assert (layers.model, layers.seed, len(layers)) == ("segment", 0, COUNT)
+    assert layers.frames.data_ptr() == two.frames.data_ptr()
+    assert layers.flow is two.flow
+    height, width = layers.fields["masks"].shape[2:]
+    assert layers.fields["masks"].shape[:2] == (COUNT, 3)
+    assert layers.fields["before"].shape == layers.fields["after"].shape == (COUNT, 3, height, width)
+    assert not any(field.requires_grad for field in layers.fields.values())
+    assert layers.info["preset"] == "fast"
+    assert 0 < int(layers.info["steps"]) <= segment.PRESETS["fast"].steps
+    assert "objects cover" in layers.info["said"]
+    assert "warning" not in layers.info
+    segment.check(layers)
+
+
+def test_masks_sum_to_one_and_the_background_is_first(two, single):
+    for case in (two, single):
+        masks = case.layers.fields["masks"]
+        assert masks.min() >= 0.0
+        assert_close(masks.sum(dim=1), torch.ones_like(masks[:, 0]), atol=1e-5, rtol=0)
+        border = torch.cat((masks[:, 0, 0], masks[:, 0, -1]), dim=1)
+        assert border.mean() > 0.95
+        assert masks[:, 0].mean() > masks[:, 1:].sum(dim=1).mean()
+
+
+def test_the_background_behind_an_object_that_moves_is_seen_elsewhere(two):
+    masks, before, after = (two.layers.fields[name] for name in FIELDS)
+    covered = masks[:, 0] < 0.5
+    seen = (before[:, 2] > 0) | (after[:, 2] > 0)
+    # in so few frames an object uncovers only what is near its border
+    assert float(seen[covered].float().mean()) > 0.1
+    assert float(before[0, 2].max()) == float(after[-1, 2].max()) == 0.0
+
+
+def test_the_input_can_be_rebuilt(two, single, little):
+    for case in (two, single, little):
+        assert psnr(reconstruct(case.layers), case.frames) > 35
+        assert psnr(segment.apply(case.layers), case.frames) > 35
+        composed = segment.compose(case.layers, 1, 3, case.frames[1:3])
+        assert composed.shape == case.frames[1:3].shape
+        assert psnr(segment.rebuild(case.layers, 1, 3, composed), case.frames[1:3]) > 35
+
+
+def test_layers_are_saved_and_loaded(little, tmp_path):
+    layers = load_layers(save_layers(little.layers, tmp_path / "objects.safetensors"))
+    for name in FIELDS:
+        assert_close(layers.fields[name], little.layers.fields[name], atol=1e-2, rtol=1e-2)
+    assert psnr(segment.apply(layers), segment.apply(little.layers)) > 40
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (16, 90), (90, 17)])
+def test_any_size_and_two_frames(synthetic, size):
+    frames, flow = synthetic.pan(2, *size)
+    layers = segment.decompose(frames, flow, preset="fast", steps=2)
+    assert all(field.isfinite().all() for field in layers.fields.values())
+    assert psnr(reconstruct(layers), frames) > 35
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_same_seed_gives_the_same_layers(little, guided):
+    given = {"mask": true(little.masks, 1)[:1]} if guided else {}
+    first, again, other = (quick(little, seed=seed, **given) for seed in (4, 4, 5))
+    for name in FIELDS:
+        assert torch.equal(first.fields[name], again.fields[name])
+    assert first.info["loss_labels"] == again.info["loss_labels"] != other.info["loss_labels"]
+
+
+def test_random_numbers_of_others_are_left_alone(little):
+    before = torch.random.get_rng_state()
+    quick(little)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_nothing_given_is_changed(little):
+    mask = true(little.masks, 1)
+    kept = little.frames.clone(), little.flow.forward.clone(), mask.clone()
+    segment.apply(quick(little, mask=mask))
+    assert torch.equal(little.frames, kept[0])
+    assert torch.equal(little.flow.forward, kept[1])
+    assert torch.equal(mask, kept[2])
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_a_device_may_be_named(little, device):
+    layers = quick(little, device=device)
+    assert torch.equal(layers.fields["masks"], little.layers.fields["masks"])
+    assert layers.fields["masks"].device.type == "cpu"
+
+
+# steps and interruption
+
+
+class Stop(BaseException):
+    """What a host raises to interrupt."""
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+def test_progress_never_exceeds_its_total(little, preset):
+    told = []
+    segment.decompose(
+        little.frames,
+        little.flow,
+        preset=preset,
+        steps=3,
+        on_step=lambda done, total, preview: told.append((done, total, preview)),
+    )
+    assert all(0 < done <= total for done, total, _ in told)
+    assert any(done == total for done, total, _ in told)
+    pictures = [preview() for *_, preview in told if preview is not None]
+    assert pictures
+    for picture in pictures:
+        assert picture.ndim == 3
+        assert picture.shape[2] == 3
+        assert 0.0 <= picture.min() <= picture.max() <= 1.0
+
+
+def test_an_interruption_comes_through_wherever_it_is_raised(little):
+    told = []
+    quick(little, on_step=lambda *step: told.append(step))
+    for last in (1, len(told) // 2, len(told)):
+        calls = 0
+
+        def stop(*_: object, last: int = last) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == last:
+                raise Stop
+
+        with pytest.raises(Stop):
+            quick(little, on_step=stop)
+        assert calls == last
+
+
+# refusals
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"frames": torch.rand(1, 48, 80, 3)}, ShapeError, "got 1 frame, motion needs at least two frames"),
+        ({"frames": torch.rand(5, 48, 80, 3)}, ShapeError, "holds 3 frame pairs, a clip of 5 frames has 4"),
+        ({"frames": torch.rand(4, 1, 1, 3)}, ShapeError, "1x1 pixels, at least 16x16 needed"),
+        ({"flow": None}, ShapeError, "expected a VDP_FLOW, got NoneType"),
+        ({"preset": "best"}, InputError, "no 'best'; known: fast, balanced, quality, paper"),
+        ({"steps": -1}, InputError, "steps: 0 for the preset's, or more, got -1"),
+        ({"layers": 1}, InputError, "layers: 2 to 4, the background included, got 1"),
+        ({"layers": 5}, InputError, "layers: 2 to 4, the background included, got 5"),
+        ({"reference": torch.rand(1, 48, 80, 3)}, InputError, "reference: the task segment takes none; unlink it"),
+        ({"mask": torch.ones(3, 48, 80)}, ShapeError, "mask: one, or one for each of the 4 frames, got 3"),
+        ({"mask": torch.zeros(1, 48, 80)}, InputError, "mask: it is empty everywhere; paint the object white"),
+        ({"mask": torch.zeros(4, 48, 80)}, InputError, "mask: it is empty everywhere; paint the object white"),
+        ({"mask": torch.zeros(4, 48, 80, 3)}, InputError, "mask: it is empty everywhere; paint the object white"),
+        ({"mask": torch.ones(1, 48, 48)}, ShapeError, "mask: it is 48x48 pixels, the frames are 80x48"),
+        ({"mask": torch.ones(1, 48, 80), "mask_frame": 4}, InputError, "mask_frame: 0 to 3 in this clip, got 4"),
+        ({"mask": torch.ones(1, 48, 80), "mask_frame": -1}, InputError, "mask_frame: 0 to 3 in this clip, got -1"),
+        ({"mask": torch.ones(1, 48, 80), "layers": 3}, InputError, "layers: with a mask there are 2,.* got 3"),
+        ({"mask": torch.ones(1, 48, 80), "preset": "paper"}, InputError, "mask: the preset 'paper' takes none"),
+        ({"mask": torch.full((1, 48, 80), torch.nan)}, InputError, "mask: holds NaN or infinite values"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_step(little, settings, error, words):
+    def never(*_: object) -> None:
+        raise AssertionError("work was started")
+
+    with pytest.raises(error, match=words) as refused:
+        segment.decompose(**{"frames": little.frames, "flow": little.flow, "on_step": never, **settings})
+    assert "\n" not in str(refused.value)
+
+
+def test_layers_without_masks_are_refused(little):
+    assert task("segment") is segment
+    left = {key: value for key, value in little.layers.fields.items() if key != "masks"}
+    with pytest.raises(LayersFileError, match="masks"):
+        segment.check(replace(little.layers, fields=left))
