@@ -41,6 +41,8 @@ MOTION_SIDE = 256
 """Long side of the flow that motion is looked at on."""
 SPAN = 8
 """Frames either way over which a pixel's motion is averaged: water's evens out, an object's lasts."""
+TRACKS = 8
+"""Most moving things that are told apart where a mask says which of them is meant."""
 CERTAIN = 6.0
 """Pixels from the border of a first mask at which its labels are taken as certain."""
 WINDOW = 8
@@ -175,7 +177,12 @@ def decompose(
         )
     else:
         found = _find(frames, flow, config, layers, seed, given, torch.device(device), on_step)
-    before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=on_step)
+
+    def still_going(_: int, __: int, preview: Callable[[], Tensor] | None) -> None:
+        if on_step is not None:
+            on_step(1, 1, preview)
+
+    before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=still_going)
     info = {
         "preset": preset,
         "steps": "0" if found.fitted is None else str(found.fitted.steps),
@@ -233,7 +240,7 @@ def _find(
         if on_step is not None:
             on_step(min(steps_done, steps_total), steps_total, preview)
 
-    motion = _Motion(flow, layers - 1, told)
+    motion = _Motion(flow, layers - 1 if given is None else TRACKS, told)
     warning = {}
     if given is None and motion.objects.shape[1] < layers - 1:
         number = motion.objects.shape[1]
@@ -247,14 +254,17 @@ def _find(
             masks[:, 0] = 1.0
             return _Found(masks, None, warning)
     sight = _Sight(small, motion)
+    size = (height, width)
+    fixed: dict[int, Tensor] = {}
     if given is None:
-        labels = motion.labels((height, width))
-        fixed: dict[int, Tensor] = {}
+        labels = motion.labels(size)
     else:
-        fixed = {index: _two(_fit_to(one, (height, width))) for index, one in given.items()}
-        labels = motion.labels((height, width)) if motion.objects.shape[1] else _two(torch.zeros(count, height, width))
-        for index, one in fixed.items():
-            labels[index] = one
+        motion.gather({index: _fit_to(one, motion.flow.size) for index, one in given.items()})
+        labels = motion.labels(size)
+        for index, one in given.items():
+            mask = _fit_to(one, size)
+            others = labels[index, 2:] * (1.0 - mask)
+            fixed[index] = labels[index] = torch.cat((_two(mask)[:1] - others.sum(dim=0), mask[None], others))
     for number in range(config.rounds):
         ways = _Ways(labels, motion.flow)
         explained = torch.empty(count, labels.shape[1] - 1, height, width)
@@ -265,6 +275,8 @@ def _find(
         classifier, fitted = _learn(sight, explained, labels, taught, fixed, config, seed + number, device, told)
         evidence = [classifier(sight.of(index, explained[index])) for index in range(count)]
         labels = _sweep(small, ways, evidence, explained, fixed, config, told)
+    if given is not None:  # what else moves belongs to the background
+        labels = _two(labels[:, 1])
     labels = settle(labels, frames, on_step=told)
     if layers > labels.shape[1]:
         labels = torch.cat((labels, labels.new_zeros(count, layers - labels.shape[1], height, width)), dim=1)
@@ -286,6 +298,20 @@ class _Motion:
         self.speed = (speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)).clamp_max(2.0)
         """Against the scene, as a share of the frame's fastest, ``(T, 1, h, w)``. Which object a pixel seems to be is
         kept from the classifier: it would repeat it instead of learning what the objects look like."""
+
+    def gather(self, given: Mapping[int, Tensor]) -> None:
+        """Put together what belongs to the object that masks show in some frames; what does not becomes a second one.
+
+        Things that move are seen too large, as flow is smooth: a fifth inside the mask is enough. What is not seen in
+        those frames may be the object, hidden there: what it looks like will decide.
+        """
+        belongs, other = (torch.zeros_like(self.flow.forward[:1, :1]).repeat(len(self.speed), 1, 1, 1) for _ in "ab")
+        for track in self.objects.unbind(dim=1):
+            seen = sum(float(track[index].sum()) for index in given)
+            inside = sum(float((track[index] * mask).sum()) for index, mask in given.items())
+            chosen = belongs if inside >= 0.2 * seen else other
+            torch.maximum(chosen, track[:, None], out=chosen)
+        self.objects = torch.cat((belongs, other), dim=1) if bool(other.any()) else belongs
 
     def labels(self, size: tuple[int, int]) -> Tensor:
         """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""
@@ -559,7 +585,7 @@ def _fit_to(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _two(mask: Tensor) -> Tensor:
-    return torch.stack((1.0 - mask, mask))
+    return torch.stack((1.0 - mask, mask), dim=-3)
 
 
 def compose(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
