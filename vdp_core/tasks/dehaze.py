@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,8 +38,10 @@ PIXELS_AT_ONCE = 2**20
 MIN_TRANSMISSION = 0.1
 """What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
 NEAR = math.log(0.5)  # of t, where haze is thinnest
+LIFT_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
 LEAST_CHANGE = 0.004  # of colours, about a level of 8 bits: less than it says nothing
-FRAMES_A_KNOT = 1  # of log t in time
+SAMPLES = 50  # of log t along the long side, at least: fine enough to be lifted along the edges of the picture
+EDGE = 0.05  # difference of neighbouring colours that speaks for an edge in depth
 FRAMES_AN_AIRLIGHT = 24  # of the airlight in time
 
 
@@ -47,7 +49,8 @@ FRAMES_AN_AIRLIGHT = 24  # of the airlight in time
 class DehazeConfig:
     """What a preset sets."""
 
-    steps: int = 200
+    steps: int = 400
+    """The first half finds the airlight, the second half objects in front of the haze."""
     side: int = 200
     """Long side of the copy that points are followed on; up: finer, slower."""
     grid: int = 12
@@ -63,6 +66,10 @@ class DehazeConfig:
     """Share of the blocks that may lie deeper in haze than log t says; up: t follows bright surfaces down."""
     smooth: float = 1.0
     """Weight of evenness over the frame and in time; up: broader haze, but the airlight is found less well."""
+    objects: float = 0.3
+    """Weight of objects having the haze of what is around them; up: fewer stand out."""
+    outline: float = 3.0
+    """Weight of haze changing only at edges of the picture; up: fewer and larger objects."""
     near: float = 2.0
     """Weight of the thinnest haze letting half of the scene through; down: dense haze is taken off further, and so is
     the light of bright walls, which looks the same."""
@@ -75,9 +82,9 @@ class DehazeConfig:
 
 
 PRESETS = {
-    "fast": DehazeConfig(steps=120, side=160, points=10_000),
+    "fast": DehazeConfig(steps=240, side=160, points=10_000),
     "balanced": DehazeConfig(),
-    "quality": DehazeConfig(steps=500, side=256, grid=16, points=40_000),
+    "quality": DehazeConfig(steps=1000, side=256, grid=16, points=40_000),
 }
 """The presets that are ours; ``paper`` is in ``paper.py``."""
 
@@ -184,79 +191,162 @@ def decompose(
 def _fit_haze(
     frames: Tensor, flow: Flow, config: DehazeConfig, seed: int, device: torch.device, on_step: OnStep | None
 ) -> _Haze:
-    """Fit the grid of log t and the airlight."""
-    small = working_copy(frames, config.side).to(device)
-    count, _, height, width = small.shape
-    points = followed_colours(small, flow, seed=seed)
-    blocks = extremes(small)
-    haze = _LogTransmission(small, config.grid)
-    expected = brightest_haze(blocks).clamp(0.02, 0.98)
-    air = _Airlight(expected, count)
-    generator = torch.Generator().manual_seed(seed)
+    """Find the airlight with a smooth log t, then log t with objects in front of the haze, the airlight known."""
+    clip = _Clip(working_copy(frames, config.side).to(device), flow, config, seed)
+    count = len(frames)
+    steps = max(1, config.steps // 2)
 
-    def step(_: int) -> dict[str, Tensor]:
-        grid = haze()
-        log_t = _read(grid, blocks.places)
-        # The airlight is left to the followed points: blocks would make it brighter, and all of the clip clearer.
-        dark, bright = least_transmission(blocks, air(blocks.places[:, 2]).detach())
-        above = log_t - dark
-        frontier = torch.where(above > 0.0, config.tolerance * above, (config.tolerance - 1.0) * above)
-        beyond = F.relu(bright - log_t) + F.relu(log_t)
-        terms = {
-            "smooth": config.smooth * torch.stack([waviness(grid, dim).mean() for dim in range(3)]).sum(),
-            "black": config.black * frontier.mean(),
-            "range": (1.0 - config.tolerance) * beyond.mean(),
-            "near": config.near * F.relu(NEAR - grid.flatten(1).quantile(0.95, dim=1)).square().mean(),
-            "drift": config.drift * air.values().diff(dim=0).square().sum(),
-            "expected": config.expected * (air.values() - expected).square().mean(),
-        }
-        if len(points) > 0:
-            chosen = torch.randint(len(points), (min(config.points, len(points)),), generator=generator).to(device)
-            terms["same_scene"] = config.same_scene * changed(grid, chosen).mean()
-        return terms
+    def told(done: int, _: int, preview: Callable[[], Tensor] | None) -> None:
+        if on_step is not None:
+            on_step(already + done, config.steps, preview)
 
-    def changed(grid: Tensor, chosen: Tensor) -> Tensor:
-        """By how much points came out otherwise than haze and airlight say, ``(N, 3)``."""
-        first, second = points.first[chosen], points.second[chosen]
-        thinner = torch.exp(_read(grid, second) - _read(grid, first))[:, None]
-        wanted = air(second[:, 2]) + thinner * (points.before[chosen] - air(first[:, 2]))
-        return charbonnier(points.after[chosen] - wanted, config.mistaken)
-
-    def explained() -> float:
-        """The share of the change of colours that is gone when haze and airlight are known."""
-        some = torch.arange(0, len(points), max(1, len(points) // 100_000), device=device)
-        all_of_it = charbonnier(points.after[some] - points.before[some], config.mistaken).mean()
-        left = changed(haze().detach().clamp(max=0.0), some).mean()
-        return float(((all_of_it - left) / (all_of_it + LEAST_CHANGE)).detach())
-
-    def preview() -> Tensor:
-        with torch.no_grad():
-            middle = count // 2
-            when = torch.tensor([2.0 * middle / (count - 1) - 1.0], device=device)
-            through = (
-                upsample(haze.frames(count)[middle : middle + 1], (height, width)).exp().clamp_min(MIN_TRANSMISSION)
-            )
-            light = air(when)[:, :, None, None]
-            return ((small[middle : middle + 1] - light) / through + light)[0].movedim(0, -1).clamp(0.0, 1.0)
-
-    fitted = fit(
-        step,
-        [*haze.parts, air.parameter],
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        preview=preview,
-        on_step=on_step,
-    )
+    already = 0
+    fitted = clip.fit_smooth(steps, told)
+    explained, misfit = clip.explained(), fitted.terms["black"] / max(config.black, 1e-9)
     with torch.no_grad():
-        log_t = haze.frames(count).clamp(max=0.0)
-        misfit = fitted.terms["black"] / max(config.black, 1e-9)
-        credit = _credit(explained(), float(1.0 - log_t.exp().mean()), misfit)
-        transmission = (credit * log_t).exp().cpu()
-        airlight = air(torch.linspace(-1.0, 1.0, count, device=device))[:, :, None, None].cpu()
-    notes = {"points": str(len(points)), "explained": f"{explained():.2f}", "credit": f"{credit:.2f}"}
+        amount = float(1.0 - clip.smooth().clamp(max=0.0).exp().mean())
+    credit = _credit(explained, amount, misfit)
+    notes = {"points": str(len(clip.points)), "explained": f"{explained:.2f}", "credit": f"{credit:.2f}"}
     if credit < 0.5:
         notes["warning"] = "hardly any haze to be seen, so hardly any is taken off"
+    if config.steps > steps:
+        already = fitted.steps
+        again = clip.fit_objects(config.steps - steps, told)
+        fitted = replace(again, steps=already + again.steps, seconds=fitted.seconds + again.seconds)
+    with torch.no_grad():
+        transmission = (credit * clip.log_t().clamp(max=0.0)).exp()[:, None].cpu()
+        airlight = clip.air(torch.linspace(-1.0, 1.0, count, device=device))[:, :, None, None].cpu()
     return _Haze(transmission, airlight, fitted, notes)
+
+
+class _Clip:
+    """What the clip shows, and the haze that is fitted to it."""
+
+    def __init__(self, small: Tensor, flow: Flow, config: DehazeConfig, seed: int) -> None:
+        """Take the working copy ``(T, 3, h, w)``."""
+        self._small, self._config = small, config
+        self._generator = torch.Generator().manual_seed(seed)
+        height, width = small.shape[2:]
+        cell = max(1, max(height, width) // SAMPLES)
+        self._size = (len(small), height // cell, width // cell)
+        self.points = followed_colours(small, flow, seed=seed)
+        self._blocks, self._cells = extremes(small), extremes(small, block=cell)
+        self._smooth = _LogTransmission(small, config.grid)
+        self._objects = _Pyramid([self._size, *(_shrunk(self._size, by) for by in (2, 5))], small.device)
+        self._expected = brightest_haze(self._blocks).clamp(0.02, 0.98)
+        self.air = _Airlight(self._expected, len(small))
+        # how far neighbours may be expected to lie at one depth: less, the more their colours differ
+        colours = F.interpolate(small, size=self._size[1:], mode="area")
+        self._alike = [torch.exp(-colours.diff(dim=dim).square().sum(dim=1) / EDGE**2) for dim in (2, 3)]
+
+    def smooth(self) -> Tensor:
+        """The smooth part of log t, ``(T, h, w)``."""
+        return _resized(self._smooth(), self._size)
+
+    def log_t(self) -> Tensor:
+        """Log t with the objects, ``(T, h, w)``."""
+        return self.smooth() + self._objects()
+
+    def fit_smooth(self, steps: int, on_step: OnStep) -> Fitted:
+        """Fit the smooth part and the airlight."""
+        config, blocks = self._config, self._blocks
+
+        def step(_: int) -> dict[str, Tensor]:
+            grid, air = self._smooth(), self.air.values()
+            log_t = _read(grid, blocks.places)
+            # The airlight is left to the followed points: blocks would make it brighter, and all of the clip clearer.
+            dark, bright = least_transmission(blocks, self.air(blocks.places[:, 2]).detach())
+            above = log_t - dark
+            frontier = torch.where(above > 0.0, config.tolerance * above, (config.tolerance - 1.0) * above)
+            return {
+                **self._common(grid, log_t, bright),
+                "black": config.black * frontier.mean(),
+                "drift": config.drift * air.diff(dim=0).square().sum(),
+                "expected": config.expected * (air - self._expected).square().mean(),
+                "same_scene": config.same_scene * self._changed(grid, self._some()).mean(),
+            }
+
+        return self._fit(step, [*self._smooth.parts, self.air.parameter], steps, on_step)
+
+    def fit_objects(self, steps: int, on_step: OnStep) -> Fitted:
+        """Fit the smooth part again, and objects that have less haze in front of them or more, with sharp outlines."""
+        config, blocks, cells = self._config, self._blocks, self._cells
+        dark, bright = least_transmission(blocks, self.air(blocks.places[:, 2]).detach())
+        dark_cell, _ = least_transmission(cells, self.air(cells.places[:, 2]).detach())
+        shown = 0.5 / len(dark)  # of the cells of a block, few hold its darkest values
+
+        def step(_: int) -> dict[str, Tensor]:
+            grid, objects = self._smooth(), self._objects()
+            total = _resized(grid, self._size) + objects
+            log_t, log_t_cell = _read(total, blocks.places), _read(total, cells.places)
+            deeper = F.relu(dark_cell - log_t_cell).sum() * shown
+            frontier = config.tolerance * F.relu(log_t - dark).mean() + (1.0 - config.tolerance) * deeper
+            steps_down, steps_right = (
+                alike * charbonnier(objects.diff(dim=dim), 0.02) for alike, dim in zip(self._alike, (1, 2), strict=True)
+            )
+            return {
+                **self._common(grid, log_t, bright),
+                "black": config.black * frontier,
+                "objects": config.objects * charbonnier(objects, 0.05).mean(),
+                "outline": config.outline * (steps_down.mean() + steps_right.mean()),
+                "same_scene": config.same_scene * self._changed(total, self._some()).mean(),
+            }
+
+        return self._fit(step, [*self._smooth.parts, *self._objects.parts], steps, on_step)
+
+    def explained(self) -> float:
+        """The share of the change of followed colours that is gone when the smooth haze and the airlight are known."""
+        if len(self.points) == 0:
+            return 0.0
+        chosen = torch.arange(0, len(self.points), max(1, len(self.points) // 100_000), device=self._small.device)
+        with torch.no_grad():
+            change = self.points.after[chosen] - self.points.before[chosen]
+            all_of_it = charbonnier(change, self._config.mistaken).mean()
+            left = self._changed(self._smooth().clamp(max=0.0), chosen).mean()
+            return float((all_of_it - left) / (all_of_it + LEAST_CHANGE))
+
+    def _common(self, grid: Tensor, log_t: Tensor, bright: Tensor) -> dict[str, Tensor]:
+        """The terms of both fits."""
+        config = self._config
+        beyond = F.relu(bright - log_t) + F.relu(log_t)
+        return {
+            "smooth": config.smooth * torch.stack([waviness(grid, dim).mean() for dim in range(3)]).sum(),
+            "range": (1.0 - config.tolerance) * beyond.mean(),
+            "near": config.near * F.relu(NEAR - grid.flatten(1).quantile(0.95, dim=1)).square().mean(),
+        }
+
+    def _some(self) -> Tensor:
+        """Some of the followed points."""
+        count = len(self.points)
+        chosen = torch.randint(max(count, 1), (min(self._config.points, count),), generator=self._generator)
+        return chosen.to(self._small.device)
+
+    def _changed(self, log_t: Tensor, chosen: Tensor) -> Tensor:
+        """By how much points came out otherwise than haze and airlight say, ``(N, 3)``; a zero where there are none."""
+        if len(chosen) == 0:
+            return log_t.new_zeros(1, 3)
+        first, second = self.points.first[chosen], self.points.second[chosen]
+        thinner = torch.exp(_read(log_t, second) - _read(log_t, first))[:, None]
+        wanted = self.air(second[:, 2]) + thinner * (self.points.before[chosen] - self.air(first[:, 2]))
+        return charbonnier(self.points.after[chosen] - wanted, self._config.mistaken)
+
+    def _fit(
+        self, step: Callable[[int], Mapping[str, Tensor]], parameters: list[Tensor], steps: int, on_step: OnStep
+    ) -> Fitted:
+        for parameter in (*self._smooth.parts, *self._objects.parts, self.air.parameter):
+            parameter.requires_grad_(any(parameter is one for one in parameters))
+        rate = self._config.learning_rate
+        return fit(step, parameters, steps=steps, learning_rate=rate, preview=self._preview, on_step=on_step)
+
+    @torch.no_grad()
+    def _preview(self) -> Tensor:
+        """The middle frame without haze, ``(h, w, 3)``."""
+        count, _, height, width = self._small.shape
+        middle = slice(count // 2, count // 2 + 1)
+        through = upsample(self.log_t()[middle, None], (height, width)).exp().clamp_min(MIN_TRANSMISSION)
+        when = self._small.new_tensor([2.0 * (count // 2) / (count - 1) - 1.0])
+        light = self.air(when)[:, :, None, None]
+        return ((self._small[middle] - light) / through + light)[0].movedim(0, -1).clamp(0.0, 1.0)
 
 
 def _credit(explained: float, amount: float, misfit: float) -> float:
@@ -282,38 +372,36 @@ def _smoothstep(value: float, low: float, high: float) -> float:
     return at * at * (3.0 - 2.0 * at)
 
 
-class _LogTransmission:
-    """Log t as a sum of grids over time and frame, from one number to the full size.
+class _Pyramid:
+    """A field over time and frame as a sum of grids, from coarse to its full size.
 
-    The coarse parts let Adam, whose steps are as large for every parameter, move the whole frame at once.
+    The coarse parts let Adam, whose steps are as large for every parameter, move large parts at once.
     """
+
+    def __init__(self, sizes: Sequence[tuple[int, int, int]], device: torch.device) -> None:
+        """Take the sizes ``(T, h, w)`` of the grids, the full one first."""
+        self.size = sizes[0]
+        self.parts = [torch.zeros(size, device=device) for size in sizes]
+
+    def __call__(self) -> Tensor:
+        """The field, at its full size."""
+        return torch.stack([_resized(part, self.size) for part in self.parts]).sum(dim=0)
+
+
+class _LogTransmission(_Pyramid):
+    """The smooth part of log t."""
 
     def __init__(self, small: Tensor, samples: int) -> None:
         """Take ``samples`` along the long side of the frames ``(T, 3, h, w)``."""
         count, _, height, width = small.shape
         short = max(3, round(samples * min(height, width) / max(height, width)))
-        knots = max(2, count // FRAMES_A_KNOT)
-        self._size = (knots, short, samples) if width >= height else (knots, samples, short)
-        wide, broad = ((5, 8), (3, 4)) if width >= height else ((8, 5), (4, 3))
-        few = max(2, knots // 4)
-        sizes = (self._size, (few, *wide), (few, *broad), (knots, 2, 2), (1, *self._size[1:]), (1, *wide), (1, 1, 1))
-        self.parts = [torch.zeros(part, device=small.device) for part in sizes]
+        few = max(2, count // 4)
+        grid, wide, broad = ((short, samples), (5, 8), (3, 4))
+        if width < height:
+            grid, wide, broad = grid[::-1], wide[::-1], broad[::-1]
+        still = [(1, *grid), (1, *wide), (1, 1, 1)]
+        super().__init__([(count, *grid), (few, *wide), (few, *broad), (count, 2, 2), *still], small.device)
         self.parts[-1].fill_(NEAR)
-        for part in self.parts:
-            part.requires_grad_(True)
-
-    def __call__(self) -> Tensor:
-        """The grid ``(knots, gh, gw)``."""
-        total = self.parts[0]
-        for part in self.parts[1:]:
-            up = F.interpolate(part[None, None], size=self._size, mode="trilinear", align_corners=True)
-            total = total + up[0, 0]
-        return total
-
-    def frames(self, count: int) -> Tensor:
-        """``(count, 1, gh, gw)``, one grid a frame."""
-        size = (count, *self._size[1:])
-        return F.interpolate(self()[None, None], size=size, mode="trilinear", align_corners=True)[0, 0][:, None]
 
 
 class _Airlight:
@@ -321,7 +409,7 @@ class _Airlight:
 
     def __init__(self, start: Tensor, count: int) -> None:
         knots = 1 + count // FRAMES_AN_AIRLIGHT
-        self.parameter = torch.logit(start).expand(knots, 3).clone().requires_grad_(True)
+        self.parameter = torch.logit(start).expand(knots, 3).clone()
 
     def values(self) -> Tensor:
         return torch.sigmoid(self.parameter)
@@ -338,6 +426,19 @@ class _Airlight:
 def _read(grid: Tensor, places: Tensor) -> Tensor:
     """Read ``(T, h, w)`` at places ``(N, 3)``, (x, y, t) in -1..1."""
     return F.grid_sample(grid[None, None], places[None, None, None], align_corners=True)[0, 0, 0, 0]
+
+
+def _shrunk(size: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
+    """A size ``(T, h, w)`` divided, at least 2 along each side."""
+    count, height, width = (max(2, length // factor) for length in size)
+    return count, height, width
+
+
+def _resized(grid: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """Resize ``(T, h, w)`` linearly; the outer samples stay at the corners."""
+    if tuple(grid.shape) == size:
+        return grid
+    return F.interpolate(grid[None, None], size=size, mode="trilinear", align_corners=True)[0, 0]
 
 
 def compose(
@@ -377,7 +478,7 @@ def _model(
 ) -> tuple[Tensor, Tensor]:
     """t ``(n, H, W, 1)`` at native size, ``least`` or more, and L ``(n, 1, 1, 3)``."""
     field = layers.fields["transmission"][start:stop].to(guide.device)
-    through = lift(field, guide).movedim(1, -1).clamp_(max(least, 1e-3), 1.0)
+    through = lift(field, guide, radius=LIFT_RADIUS).movedim(1, -1).clamp_(max(least, 1e-3), 1.0)
     air = layers.fields["airlight"][start:stop].to(guide.device).movedim(1, -1)
     return through, (air * torch.exp(air.new_tensor([0.1, 0.0, -0.1]) * tint)).clamp(max=1.0)
 
