@@ -173,9 +173,7 @@ def main() -> None:
                 for one, other in zip(rows[kind, name, "ours"], rows[kind, name, base], strict=True)
             ]
             print(f"{kind}: ours over {base} {statistics.fmean(gains):+.2f} dB on the mean, {min(gains):+.2f} at worst")
-    print(
-        f"{statistics.fmean(spent):.1f} s a clip of {options.frames} frames of width {options.width}, flow included"
-    )
+    print(f"{statistics.fmean(spent):.1f} s a clip of {options.frames} frames of width {options.width}, flow included")
 
 
 if __name__ == "__main__":
