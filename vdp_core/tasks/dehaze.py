@@ -41,6 +41,7 @@ NEAR = math.log(0.5)  # of t, where haze is thinnest
 LIFT_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
 LEAST_CHANGE = 0.004  # of colours, about a level of 8 bits: less than it says nothing
 SAMPLES = 50  # of log t along the long side, at least: fine enough to be lifted along the edges of the picture
+SHOWN = 0.5  # one over the number of cells of a block that hold its darkest values
 EDGE = 0.05  # difference of neighbouring colours that speaks for an edge in depth
 FRAMES_AN_AIRLIGHT = 24  # of the airlight in time
 
@@ -66,9 +67,9 @@ class DehazeConfig:
     """Share of the blocks that may lie deeper in haze than log t says; up: t follows bright surfaces down."""
     smooth: float = 1.0
     """Weight of evenness over the frame and in time; up: broader haze, but the airlight is found less well."""
-    objects: float = 0.3
+    objects: float = 0.1
     """Weight of objects having the haze of what is around them; up: fewer stand out."""
-    outline: float = 3.0
+    outline: float = 10.0
     """Weight of haze changing only at edges of the picture; up: fewer and larger objects."""
     near: float = 2.0
     """Weight of the thinnest haze letting half of the scene through; down: dense haze is taken off further, and so is
@@ -153,8 +154,15 @@ def decompose(
     if preset == "paper":
         from . import paper
 
+        def waiting(*_: object) -> None:
+            if on_step is not None:
+                on_step(0, max(1, steps), None)
+
         # the paper takes its airlight from elsewhere too
-        given = _fit_haze(frames, flow, PRESETS["fast"], seed, torch.device(device), None).airlight[:, :, 0, 0]
+        config = PRESETS["fast"]
+        clip = _Clip(working_copy(frames, config.side).to(device), flow, config, seed)
+        clip.fit_smooth(config.steps // 2, waiting)
+        given = clip.airlight()[:, :, 0, 0].cpu()
         published = paper.dehaze(
             frames,
             flow,
@@ -193,7 +201,6 @@ def _fit_haze(
 ) -> _Haze:
     """Find the airlight with a smooth log t, then log t with objects in front of the haze, the airlight known."""
     clip = _Clip(working_copy(frames, config.side).to(device), flow, config, seed)
-    count = len(frames)
     steps = max(1, config.steps // 2)
 
     def told(done: int, _: int, preview: Callable[[], Tensor] | None) -> None:
@@ -215,8 +222,7 @@ def _fit_haze(
         fitted = replace(again, steps=already + again.steps, seconds=fitted.seconds + again.seconds)
     with torch.no_grad():
         transmission = (credit * clip.log_t().clamp(max=0.0)).exp()[:, None].cpu()
-        airlight = clip.air(torch.linspace(-1.0, 1.0, count, device=device))[:, :, None, None].cpu()
-    return _Haze(transmission, airlight, fitted, notes)
+    return _Haze(transmission, clip.airlight().cpu(), fitted, notes)
 
 
 class _Clip:
@@ -247,6 +253,11 @@ class _Clip:
         """Log t with the objects, ``(T, h, w)``."""
         return self.smooth() + self._objects()
 
+    @torch.no_grad()
+    def airlight(self) -> Tensor:
+        """L of every frame, ``(T, 3, 1, 1)``."""
+        return self.air(torch.linspace(-1.0, 1.0, len(self._small), device=self._small.device))[:, :, None, None]
+
     def fit_smooth(self, steps: int, on_step: OnStep) -> Fitted:
         """Fit the smooth part and the airlight."""
         config, blocks = self._config, self._blocks
@@ -273,7 +284,7 @@ class _Clip:
         config, blocks, cells = self._config, self._blocks, self._cells
         dark, bright = least_transmission(blocks, self.air(blocks.places[:, 2]).detach())
         dark_cell, _ = least_transmission(cells, self.air(cells.places[:, 2]).detach())
-        shown = 0.5 / len(dark)  # of the cells of a block, few hold its darkest values
+        shown = SHOWN / len(dark)
 
         def step(_: int) -> dict[str, Tensor]:
             grid, objects = self._smooth(), self._objects()

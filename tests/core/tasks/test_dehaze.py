@@ -309,3 +309,15 @@ def test_layers_that_lack_something_are_refused(by_hand):
         left = {key: value for key, value in by_hand.fields.items() if key != name}
         with pytest.raises(LayersFileError, match=f"no '{name}'"):
             dehaze.check(replace(by_hand, fields=left))
+
+
+def test_the_paper_preset_is_given_an_airlight(pan, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    told = []
+    layers = dehaze.decompose(
+        pan.hazy, pan.flow, preset="paper", steps=2, on_step=lambda *state: told.append(state[:2])
+    )
+    dehaze.check(layers)
+    assert told[-1] == (2, 2)
+    assert {done for done, _ in told} == {0, 1, 2}
+    assert_close(layers.fields["airlight"].mean(dim=0).flatten(), torch.tensor(AIR), atol=0.02, rtol=0)
