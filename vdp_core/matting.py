@@ -129,7 +129,7 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
         return Matte(out, coarse[0], mixed)
     # of the objects alone: the background is what they leave, since all sums are linear
     fields = torch.cat((sharp.new_zeros(4 * (count - 1), small_height, small_width), sharp[1:], sharp[:1]))
-    part = _box(beside[0, 0], 4 * RADIUS)
+    part = box(beside[0, 0], 4 * RADIUS)
     counts = 1.0 - (1.0 - border) * beside[..., part[0], part[1]]
     lines, alike = _guided_lines(coarse[..., part[0], part[1]], sharp[None, 1:, part[0], part[1]], counts)
     fields[:-count, part[0], part[1]], fields[-1, part[0], part[1]] = lines[0].flatten(0, 1), alike[0, 0]
@@ -189,8 +189,8 @@ def _guided_lines(guide: Tensor, masks: Tensor, counts: Tensor) -> tuple[Tensor,
     return averaged.unflatten(1, (count, 4)), alike.clamp(0.0, 1.0)
 
 
-def _box(marks: Tensor, margin: int) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box around the ones in ``(h, w)``, with a margin."""
+def box(marks: Tensor, margin: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around what is not 0 in ``(h, w)``, with a margin."""
     sides = [side.nonzero()[:, 0].tolist() for side in (marks.amax(dim=1), marks.amax(dim=0))]
     rows, columns = (slice(max(0, side[0] - margin), side[-1] + margin + 1) for side in sides)
     return rows, columns
@@ -204,7 +204,7 @@ def _sum_of_window(values: Tensor) -> Tensor:
     return F.conv2d(rows, ones.transpose(-1, -2), padding=(RADIUS, 0), groups=channels)
 
 
-def object_colours(frame: Tensor, matte: Matte, behind: Tensor) -> Tensor:
+def object_colours(picture: Tensor, matte: Matte, behind: Tensor) -> Tensor:
     """Colours of the objects in mixed pixels, such that masks times colours come close to the frame.
 
     As in blur fusion (Forte and Pitie, "Approximate Fast Foreground Colour Estimation", ICIP 2021, eqs. 5 to 7): smooth
@@ -212,16 +212,15 @@ def object_colours(frame: Tensor, matte: Matte, behind: Tensor) -> Tensor:
     The background takes part with the colour it has.
 
     Args:
-        frame: ``(H, W, 3)``.
+        picture: ``(3, N)``, the frame in the mixed pixels.
         matte: of that frame.
         behind: ``(3, N)``, the background in the mixed pixels.
 
     Returns:
         ``(L - 1, 3, N)``, in 0..1.
     """
-    size, pixels = (frame.shape[0], frame.shape[1]), matte.mixed
+    size, pixels = (matte.masks.shape[1], matte.masks.shape[2]), matte.mixed
     shares = matte.masks.flatten(1)[:, pixels]
-    picture = frame.view(-1, 3)[pixels].T
     smooth = smooth_colours(matte, slice(1, None))
     objects = sample(smooth.flatten(0, 1), pixels, size).unflatten(0, (len(shares) - 1, 3))
     left = picture - shares[0] * behind - (shares[1:, None] * objects).sum(dim=0)

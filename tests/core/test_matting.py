@@ -111,7 +111,7 @@ def test_objects_lose_the_colour_of_what_is_behind():
     frame = picture(opacity)
     matte = refine(small(opacity), frame)
     behind = DARK[:, None].expand(3, len(matte.mixed)) + 0.01
-    colours = object_colours(frame, matte, behind)
+    colours = object_colours(frame.view(-1, 3)[matte.mixed].T, matte, behind)
     assert colours.shape == (1, 3, len(matte.mixed))
     share = opacity.flatten()[matte.mixed]
     wrong = (colours[0].T - LIGHT).abs().mean(dim=-1) * share
