@@ -31,13 +31,24 @@ class VDPOptimize:
         "low light",
         "dark",
         "brighten",
+        "darken",
+        "relighting",
         "layers",
         "haze",
         "fog",
+        "smoke",
+        "dehaze",
         "defog",
+        "segment",
         "unsupervised segmentation",
         "moving objects",
         "foreground",
+        "background removal",
+        "remove background",
+        "remove object",
+        "cut out",
+        "matte",
+        "rotoscope",
     ]
     FUNCTION = "optimize"
     RETURN_TYPES = ("VDP_LAYERS",)
@@ -68,7 +79,13 @@ class VDPOptimize:
                 ),
                 "steps": (
                     "INT",
-                    {"default": 0, "min": 0, "max": 100_000, "tooltip": "Most optimisation steps; 0: the preset's."},
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 100_000,
+                        "advanced": True,
+                        "tooltip": "Most optimisation steps; 0: the preset's.",
+                    },
                 ),
                 "layers": (
                     "INT",
@@ -111,6 +128,7 @@ class VDPOptimize:
                         "default": -1,
                         "min": -1,
                         "max": 10_000_000,
+                        "advanced": True,
                         "tooltip": "Which frame the reference shows, counted from 0; -1 looks for it.",
                     },
                 ),

@@ -20,7 +20,22 @@ class Relight:
         "Applies the light that VDPOptimize found, at the clip's own size, and lets you set how much, how bright and "
         "how warm. Nothing is optimised again when a slider moves."
     )
-    SEARCH_ALIASES = ["brighten", "darken", "exposure", "low light", "denoise", "grade", "warmth"]
+    SEARCH_ALIASES = [
+        "brighten",
+        "darken",
+        "relighting",
+        "exposure",
+        "brightness",
+        "gamma",
+        "low light",
+        "night",
+        "even out light",
+        "denoise",
+        "remove noise",
+        "color grade",
+        "color temperature",
+        "warmth",
+    ]
     FUNCTION = "relight"
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("frames",)
@@ -69,7 +84,21 @@ class Dehaze:
         "Takes off the haze, fog or smoke that VDPOptimize found, at the clip's own size, or adds more of it by the "
         "same model. Nothing is optimised again when a slider moves."
     )
-    SEARCH_ALIASES = ["haze", "fog", "mist", "smoke", "defog", "remove haze", "add haze", "clarity", "denoise"]
+    SEARCH_ALIASES = [
+        "haze",
+        "fog",
+        "mist",
+        "smoke",
+        "smog",
+        "defog",
+        "remove haze",
+        "remove fog",
+        "add haze",
+        "add fog",
+        "clarity",
+        "contrast",
+        "denoise",
+    ]
     FUNCTION = "dehaze"
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("frames",)

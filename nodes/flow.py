@@ -20,7 +20,7 @@ class RAFTFlow:
         "Estimates how every pixel moves from frame to frame, both ways, and which pixels are hidden in the other "
         "frame: RAFT where its weights are at hand, OpenCV's DIS where none are."
     )
-    SEARCH_ALIASES = ["optical flow", "motion", "motion vectors", "RAFT", "DIS", "estimate flow"]
+    SEARCH_ALIASES = ["optical flow", "motion", "motion vectors", "track motion", "RAFT", "DIS", "estimate flow"]
     FUNCTION = "estimate"
     RETURN_TYPES = ("VDP_FLOW",)
     RETURN_NAMES = ("flow",)
@@ -46,6 +46,7 @@ class RAFTFlow:
                         "default": 12,
                         "min": 1,
                         "max": 64,
+                        "advanced": True,
                         "tooltip": "Refinements that RAFT makes; more is slower and finer, up to about 20. "
                         "DIS does not use it.",
                     },
@@ -56,6 +57,7 @@ class RAFTFlow:
                         "default": 512,
                         "min": 0,
                         "max": 8192,
+                        "advanced": True,
                         "tooltip": "Motion is estimated on a copy of at most this width and height; 0 uses the frames' "
                         "own size. Anything from 16 on works; what follows scales the motion to its frames.",
                     },
@@ -64,6 +66,7 @@ class RAFTFlow:
                     "BOOLEAN",
                     {
                         "default": True,
+                        "advanced": True,
                         "tooltip": "Estimate on an equalised and denoised copy where the clip is dark. Bright clips "
                         "are left as they are.",
                     },

@@ -23,7 +23,19 @@ class SplitLayers:
         "Gives one layer as frames and mask: layer 0 is the background, filled where objects cover it, 1 and up are "
         "the objects. Dehaze layers have 0, the clear picture, and 1, the haze. ReplaceLayer puts it back."
     )
-    SEARCH_ALIASES = ["extract layer", "clean plate", "remove object", "cut out", "background fill", "matte"]
+    SEARCH_ALIASES = [
+        "extract layer",
+        "separate layers",
+        "clean plate",
+        "remove object",
+        "cut out",
+        "extract object",
+        "extract foreground",
+        "extract background",
+        "background fill",
+        "matte",
+        "mask",
+    ]
     FUNCTION = "split"
     RETURN_TYPES = ("IMAGE", "MASK")
     RETURN_NAMES = ("frames", "mask")
@@ -59,7 +71,7 @@ class ReplaceLayer:
         "Puts frames in the place of one layer, for Composite to use: a layer that SplitLayers gave and another node "
         "changed, or a new background. Frames hold plain colours, not multiplied with the mask."
     )
-    SEARCH_ALIASES = ["edit layer", "swap layer", "insert layer"]
+    SEARCH_ALIASES = ["edit layer", "swap layer", "insert layer", "replace object", "replace background"]
     FUNCTION = "replace"
     RETURN_TYPES = ("VDP_LAYERS",)
     RETURN_NAMES = ("layers",)
@@ -102,13 +114,22 @@ class Composite:
     )
     SEARCH_ALIASES = [
         "remove object",
+        "erase object",
+        "move object",
+        "recolor object",
+        "cut out",
         "replace background",
+        "change background",
+        "remove background",
+        "darken background",
+        "dim background",
+        "selective color",
         "green screen",
         "overlay",
         "blend",
+        "alpha over",
         "clean plate",
         "inpaint",
-        "dim background",
     ]
     FUNCTION = "composite"
     RETURN_TYPES = ("IMAGE", "MASK", "VDP_LAYERS")
@@ -136,6 +157,7 @@ class Composite:
                     "BOOLEAN",
                     {
                         "default": False,
+                        "advanced": True,
                         "tooltip": "Mix light instead of display values: soft borders look as a camera records them.",
                     },
                 ),
@@ -143,6 +165,7 @@ class Composite:
                     "BOOLEAN",
                     {
                         "default": False,
+                        "advanced": True,
                         "tooltip": "For frames with a mask: their colours are multiplied with the mask already, over "
                         "black. Off for whole pictures and for straight alpha.",
                     },

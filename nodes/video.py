@@ -24,7 +24,16 @@ class LoadFrames:
         "Reads a video (mp4, mov, webm, mkv, gif, ...), a folder of pictures in natural order, or a glob such as "
         "frames/*.png, as frames with their alpha, sound and exact rate."
     )
-    SEARCH_ALIASES = ["load video", "read video", "image sequence", "video loader", "import video"]
+    SEARCH_ALIASES = [
+        "load video",
+        "read video",
+        "open video",
+        "import video",
+        "video loader",
+        "image sequence",
+        "load images from folder",
+        "extract frames",
+    ]
     FUNCTION = "load"
     RETURN_TYPES = ("IMAGE", "MASK", "AUDIO", "FLOAT", "INT")
     RETURN_NAMES = ("frames", "alpha", "audio", "fps", "frame_count")
@@ -62,6 +71,7 @@ class LoadFrames:
                         "default": 1,
                         "min": 1,
                         "max": 10_000,
+                        "advanced": True,
                         "tooltip": "Take one frame of this many; the rate is divided by it, so that the speed stays.",
                     },
                 ),
@@ -124,7 +134,19 @@ class SaveFrames:
         "Writes frames to an H.264 mp4, a VP9 webm (with alpha), a ProRes 4444 mov (with alpha, for editing) or a PNG "
         "sequence (exact, with alpha), with sound. A mask becomes white on black. A file appears whole or not at all."
     )
-    SEARCH_ALIASES = ["save video", "export video", "video combine", "write video", "image sequence", "prores"]
+    SEARCH_ALIASES = [
+        "save video",
+        "export video",
+        "write video",
+        "video combine",
+        "render video",
+        "image sequence",
+        "save alpha",
+        "transparent video",
+        "mp4",
+        "webm",
+        "prores",
+    ]
     FUNCTION = "save"
     RETURN_TYPES = ()
     OUTPUT_NODE = True
