@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from . import host
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
     from ..vdp_core.types import Flow, Layers
+
+# Of a GPU's memory, on the generous side: the small copy of the clip, fields, gradients, and networks of the paper.
+BYTES = 2 * 2**30
+BYTES_A_FRAME = 16 * 2**20
 
 
 class VDPOptimize:
@@ -137,7 +139,6 @@ class VDPOptimize:
                     {"default": 0, "min": 0, "max": 10_000_000, "tooltip": "Which frame a single mask belongs to."},
                 ),
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
     def optimize(
@@ -153,37 +154,63 @@ class VDPOptimize:
         mask: Tensor | None = None,
         reference_frame: int = -1,
         mask_frame: int = 0,
-        unique_id: str | None = None,
     ) -> tuple[Layers]:
-        from ..vdp_core.masks import as_mask
         from ..vdp_core.tasks import task as find_task
 
         model = find_task(task)
-        with host.fitting(steps or 1, f"Optimize ({task})") as on_step:
-            found = model.decompose(
+        frames = host.on_cpu(frames)
+        selected = _selected(mask)
+        done = host.compute(
+            f"Optimize ({task})",
+            steps or 1,
+            lambda device, on_step: model.decompose(
                 frames,
                 flow,
                 preset=preset,
                 steps=steps,
                 seed=seed,
                 layers=layers,
-                reference=reference,
+                reference=host.on_cpu(reference),
                 reference_frame=reference_frame,
-                mask=None if mask is None else as_mask(mask),
+                mask=selected,
                 mask_frame=mask_frame,
-                device=host.device(),
+                device=device,
                 weights_folders=tuple(host.weights_folders()),
                 on_step=on_step,
-            )
-        host.say(_status(task, found.info, str(host.device())), unique_id)
-        return (found,)
+            ),
+            memory=BYTES + BYTES_A_FRAME * len(frames),
+            gradients=True,
+        )
+        host.say(_status(task, done))
+        return (done.result,)
 
 
-def _status(task: str, info: Mapping[str, str], device: str) -> str:
-    """How it went, in one line: the task's warning first, then steps and time, then what it has to say itself."""
+def _selected(mask: Any) -> Tensor | None:
+    """The mask that was linked, as the tasks take it."""
+    from ..vdp_core.errors import InputError
+    from ..vdp_core.masks import as_mask
+
+    if mask is None:
+        return None
+    given = host.given_mask(mask)
+    if given is None:
+        raise InputError(
+            "mask: it is the empty one that Load Image gives for a picture without alpha; link the picture's IMAGE "
+            "output instead, black and white pictures will do"
+        )
+    return as_mask(host.on_cpu(given))
+
+
+def _status(task: str, done: host.Computed[Layers]) -> str:
+    """How it went, in one line: warnings first, then steps, time and loss, then what the task has to say itself."""
+    info = done.result.info
     end = "stopped at a plateau after" if info["stopped"] == "plateau" else "all"
-    told = [f"{end} {info['steps']} steps", f"{info['seconds']} s on {device}", f"flow {info['flow']}"]
+    told = [f"{end} {info['steps']} steps", f"{info['seconds']} s on {done.device}", f"flow {info['flow']}"]
+    losses = [float(value) for name, value in info.items() if name.startswith("loss_")]
+    if losses:
+        told.append(f"loss {sum(losses):.4g}")
     if info.get("said"):
         told.append(info["said"])
+    warnings = [text for text in (done.warning, info.get("warning")) if text]
     line = f"{task}: {', '.join(told)}"
-    return f"warning: {info['warning']}; {line}" if info.get("warning") else line
+    return f"warning: {'; '.join([*warnings, line])}" if warnings else line

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 from . import host
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
     from torch import Tensor
 
     from ..vdp_core.types import Layers
@@ -61,19 +64,20 @@ class Relight:
     ) -> tuple[Tensor]:
         from ..vdp_core.tasks import relight
 
-        with host.progress(len(layers), "Relight") as on_step:
-            return (
-                relight.apply(
-                    layers,
-                    strength=strength,
-                    exposure=exposure,
-                    gamma=gamma,
-                    warmth=warmth,
-                    denoise=denoise,
-                    device=host.device(),
-                    on_step=on_step,
-                ),
-            )
+        return _edited(
+            "Relight",
+            layers,
+            lambda device, on_step: relight.apply(
+                layers,
+                strength=strength,
+                exposure=exposure,
+                gamma=gamma,
+                warmth=warmth,
+                denoise=denoise,
+                device=device,
+                on_step=on_step,
+            ),
+        )
 
 
 class Dehaze:
@@ -136,18 +140,27 @@ class Dehaze:
     ) -> tuple[Tensor]:
         from ..vdp_core.tasks import dehaze
 
-        with host.progress(len(layers), "Dehaze") as on_step:
-            return (
-                dehaze.apply(
-                    layers,
-                    strength=strength,
-                    min_transmission=min_transmission,
-                    tint=airlight_tint,
-                    denoise=denoise,
-                    device=host.device(),
-                    on_step=on_step,
-                ),
-            )
+        return _edited(
+            "Dehaze",
+            layers,
+            lambda device, on_step: dehaze.apply(
+                layers,
+                strength=strength,
+                min_transmission=min_transmission,
+                tint=airlight_tint,
+                denoise=denoise,
+                device=device,
+                on_step=on_step,
+            ),
+        )
+
+
+def _edited(label: str, layers: Layers, work: Callable[[torch.device, host.OnStep], Tensor]) -> tuple[Tensor]:
+    """Apply an edit on the host's device, and say how it went."""
+    done = host.compute(label, len(layers), work, memory=host.native_memory(layers.frames))
+    host.say(done.told(f"{label}: {host.described(done.result)}"))
+    (frames,) = host.hand_on(done.result)
+    return (frames,)
 
 
 def _slider(default: float, low: float, high: float, tooltip: str) -> tuple[str, dict[str, Any]]:

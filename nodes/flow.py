@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from ..vdp_core.types import Flow
 
+BYTES = 3 * 2**30
+"""Of a GPU's memory: RAFT's networks and all-pairs correlations, of which the core has 512 MiB at a time."""
+
 
 class RAFTFlow:
     """Estimate the motion between neighbouring frames."""
@@ -72,7 +75,6 @@ class RAFTFlow:
                     },
                 ),
             },
-            "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
     def estimate(
@@ -82,14 +84,15 @@ class RAFTFlow:
         updates: int = 12,
         max_side: int = 512,
         lift_dark: bool = True,
-        unique_id: str | None = None,
     ) -> tuple[Flow]:
         """See DESCRIPTION."""
         from ..vdp_core.flow import estimate_flow
 
-        device = host.device()
-        with host.progress(len(frames) - 1, "flow") as on_step:
-            flow = estimate_flow(
+        frames = host.on_cpu(frames)
+        done = host.compute(
+            "Flow",
+            len(frames) - 1,
+            lambda device, on_step: estimate_flow(
                 frames,
                 model=model,
                 updates=updates,
@@ -99,9 +102,14 @@ class RAFTFlow:
                 half=host.use_half(device),
                 weights_folders=host.weights_folders(),
                 on_step=on_step,
-            )
+            ),
+            memory=BYTES,
+        )
+        flow = done.result
         height, width = flow.size
-        host.say(f"flow: {flow.method}, {len(flow)} pairs at {width}x{height}", unique_id)
+        hidden = 100.0 * float(flow.backward_occlusion.mean())
+        pairs = f"{len(flow)} pair{'s' * (len(flow) != 1)}"
+        host.say(done.told(f"flow: {flow.method}, {pairs} at {width}x{height}, {hidden:.0f} % hidden"))
         return (flow,)
 
 
@@ -127,4 +135,7 @@ class FlowToRGB:
         """See DESCRIPTION."""
         from ..vdp_core.flow import flow_to_rgb
 
-        return (flow_to_rgb(flow),)
+        with host.progress(len(flow) + 1, "Flow to RGB") as on_step:
+            pictures = flow_to_rgb(flow, on_step=on_step)
+        (image,) = host.hand_on(pictures)
+        return (image,)

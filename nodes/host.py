@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import re
 import sys
@@ -18,35 +19,51 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "Computed",
     "Headless",
     "OnStep",
+    "changed",
+    "compute",
+    "described",
     "device",
     "embed_metadata",
     "fitting",
+    "given_mask",
+    "hand_on",
     "headless",
     "input_path",
+    "is_interruption",
     "is_there",
+    "native_memory",
+    "on_cpu",
     "output_folder",
     "output_path",
     "prefix_verdict",
     "progress",
+    "remember",
     "say",
     "temp_folder",
+    "time_left",
     "use_half",
     "weights_folders",
 ]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, int, "Callable[[], torch.Tensor] | None"], None]
 """``on_step(done, total, preview)``; ``preview`` is None or gives an ``(H, W, 3)`` float picture in 0..1."""
 
 PREVIEW_EVERY = 1.0  # seconds between two preview pictures; each is encoded and sent to the browser
 PREVIEW_SIDE = 512  # pixels of a preview's long side
+TEXT_EVERY = 0.5  # seconds between two lines that say how far the work is
 
 
 def _ignore_step(done: int, total: int, preview: Callable[[], torch.Tensor] | None = None) -> None:
@@ -122,31 +139,63 @@ def _preview_picture(picture: torch.Tensor) -> tuple[str, Any, int]:
     return ("JPEG", Image.fromarray(pixels), PREVIEW_SIDE)
 
 
+def _interruptible() -> AbstractContextManager[object]:
+    """Inside, every operation of torch first looks whether a person cancelled.
+
+    Steps may take long (a frame of 4K, a pair of frames in RAFT on a CPU), and some work has none; so the button works
+    at once everywhere without the core having to know of it.
+    """
+    from torch.overrides import TorchFunctionMode
+
+    stop_if_cancelled = sys.modules["comfy.model_management"].throw_exception_if_processing_interrupted
+
+    class Interruptible(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            stop_if_cancelled()
+            return func(*args, **(kwargs or {}))
+
+    return Interruptible()
+
+
 @contextmanager
-def _comfy_progress(total: int) -> Iterator[OnStep]:
+def _comfy_progress(total: int, label: str) -> Iterator[OnStep]:
     # The bar remembers the running node when it is built, so it is built here and not once for all.
     bar = sys.modules["comfy.utils"].ProgressBar(total)
     management = sys.modules["comfy.model_management"]
     last_preview = 0.0
+    started = last_text = time.monotonic()
 
     def on_step(done: int, total: int, preview: Callable[[], torch.Tensor] | None = None) -> None:
-        nonlocal last_preview
+        nonlocal last_preview, last_text
         management.throw_exception_if_processing_interrupted()
         picture = None
         if preview is not None and time.monotonic() - last_preview >= PREVIEW_EVERY:
             picture = _preview_picture(preview())
             last_preview = time.monotonic()
         bar.update_absolute(done, total, picture)
+        if time.monotonic() - last_text >= TEXT_EVERY:
+            last_text = time.monotonic()
+            say(f"{label}: {done}/{total}{time_left(done, total, last_text - started)}")
 
-    yield on_step
+    with _interruptible():
+        yield on_step
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """How long the rest takes if it goes on as in the first ``seconds``, such as ``, 2 min 5 s left``, or nothing."""
+    if not 0 < done < total:
+        return ""
+    left = round(seconds * (total - done) / done)
+    return f", {left} s left" if left < 60 else f", {left // 60} min {left % 60} s left"
 
 
 def progress(total: int, label: str) -> AbstractContextManager[OnStep]:
     """Show progress for a piece of work of ``total`` steps; yields the ``on_step`` to call.
 
-    ``on_step`` raises the host's interruption when a person cancels: never catch it.
+    ``on_step`` and, in ComfyUI, every operation of torch inside raise the host's interruption when a person cancels:
+    never catch it.
     """
-    return _comfy_progress(total) if _comfy("comfy.utils") else headless.progress(total, label)
+    return _comfy_progress(total, label) if _comfy("comfy.utils") else headless.progress(total, label)
 
 
 @contextmanager
@@ -159,6 +208,208 @@ def fitting(total: int, label: str) -> Iterator[OnStep]:
 
     with torch.inference_mode(False), progress(total, label) as on_step:
         yield on_step
+
+
+@dataclass(frozen=True)
+class Computed(Generic[T]):
+    """What ``compute`` gives."""
+
+    result: T
+    device: torch.device
+    """Where it was computed in the end."""
+    seconds: float
+    warning: str = ""
+    """What went otherwise than asked for, else empty."""
+
+    def told(self, text: str) -> str:
+        """A status line: the warning, the text, time and device."""
+        line = f"{text}, {self.seconds:.1f} s on {self.device}"
+        return f"warning: {self.warning}; {line}" if self.warning else line
+
+
+def compute(
+    label: str,
+    total: int,
+    work: Callable[[torch.device, OnStep], T],
+    *,
+    memory: int,
+    gradients: bool = False,
+) -> Computed[T]:
+    """Run ``work(device, on_step)`` on the host's device, with room made for it, and tidy up behind it.
+
+    Out of memory on a GPU, the host's models are unloaded and the work is done again; if that is not enough, once more
+    on the CPU, with a warning. What ``work`` allocated is let go in between.
+
+    Args:
+        label: what to call the work.
+        total: how many steps it has, if they can be told beforehand.
+        work: may run more than once.
+        memory: about how many bytes of the GPU's it needs; the host unloads other models to make room.
+        gradients: whether the work needs them, see ``fitting``.
+    """
+    import torch
+
+    started = time.perf_counter()
+    place, warning = device(), ""
+    _make_room(place, memory)
+    # a second try on the same device makes sense only where there is something that can be unloaded
+    places = [place, place] if _comfy("comfy.model_management") else [place]
+    if place.type != "cpu":
+        places.append(torch.device("cpu"))
+    shown = fitting if gradients else progress
+    try:
+        for tries, place in enumerate(places, 1):
+            try:
+                with shown(total, label) as on_step:
+                    result = work(place, on_step)
+                break
+            except RuntimeError as error:
+                if place.type == "cpu" or tries == len(places) or not _is_out_of_memory(error):
+                    raise
+            # out here the error is gone, and with it what its traceback held
+            _let_go(place, unload=True)
+            warning = f"{label} ran out of memory on {place}"
+            _log.warning("%s; trying again", warning)
+    finally:
+        _let_go(places[0])
+    if place.type == "cpu" and warning:
+        warning += ", so it ran on the CPU; use smaller frames or fewer to stay on the GPU"
+    else:
+        warning = ""
+    return Computed(result, place, time.perf_counter() - started, warning)
+
+
+def _make_room(place: torch.device, memory: int) -> None:
+    """Have ComfyUI unload models until this much memory is free."""
+    if place.type != "cpu" and (management := _comfy("comfy.model_management")):
+        management.free_memory(memory, place)
+
+
+def _let_go(place: torch.device, *, unload: bool = False) -> None:
+    """Give memory that is cached but not used back to the device; on ``unload`` also what the host's models hold."""
+    if place.type == "cpu":
+        return
+    management = _comfy("comfy.model_management")
+    if management is None:
+        import torch
+
+        torch.cuda.empty_cache()
+        return
+    if unload:
+        management.unload_all_models()
+    management.soft_empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    management = _comfy("comfy.model_management")
+    if management and hasattr(management, "is_oom") and management.is_oom(error):
+        return True
+    # cuBLAS and cuDNN say it in their own words
+    said = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in said or "alloc_failed" in said
+
+
+def is_interruption(error: Exception) -> bool:
+    """Whether this is ComfyUI's way to stop a node, which some releases derive from Exception: let it pass."""
+    management = _comfy("comfy.model_management")
+    return management is not None and isinstance(error, management.InterruptProcessingException)
+
+
+def hand_on(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """IMAGEs and MASKs where and as the host wants them between nodes: the CPU and float32, unless it was told else."""
+    management = _comfy("comfy.model_management")
+    if management is None:
+        return tensors
+    place = management.intermediate_device()
+    dtype = getattr(management, "intermediate_dtype", None)  # releases from 0.18 on
+    return tuple(tensor.to(place, tensor.dtype if dtype is None else dtype()) for tensor in tensors)
+
+
+def on_cpu(given: T) -> T:
+    """An input on the CPU, where the core keeps clips; with ``--gpu-only`` ComfyUI hands them on elsewhere."""
+    import torch
+
+    return cast("T", given.cpu()) if isinstance(given, torch.Tensor) else given  # the core refuses what is none
+
+
+NATIVE_BYTES = 600  # a pixel at native size: a frame, its neighbours along the flow, and blocks of them
+
+
+def native_memory(frames: torch.Tensor) -> int:
+    """About how many bytes it takes to work on some frames of a clip at its own size."""
+    return NATIVE_BYTES * max(frames.shape[1] * frames.shape[2], 2**20)
+
+
+def described(frames: torch.Tensor) -> str:
+    """A clip ``(T, H, W, ...)`` in words."""
+    return f"{len(frames)} frame{'s' * (len(frames) != 1)} of {frames.shape[2]}x{frames.shape[1]}"
+
+
+EMPTY_MASK = (1, 64, 64)  # what ComfyUI's loaders of pictures give where there is no alpha: nothing selected
+
+
+def given_mask(mask: Any) -> Any:
+    """A mask as other nodes give it, or None for the empty 64x64 one that stands for no mask.
+
+    Some segmenters give a list with a mask for each picture: it becomes one batch. Anything else passes as it is, for
+    the core to check.
+
+    Raises:
+        ShapeError: masks of different sizes in a list.
+    """
+    import torch
+
+    if isinstance(mask, (list, tuple)) and mask and all(isinstance(part, torch.Tensor) for part in mask):
+        parts = [part[None] if part.ndim == 2 else part for part in mask]
+        if len({part.shape[1:] for part in parts}) > 1:
+            from ..vdp_core.errors import ShapeError
+
+            sizes = " and ".join(sorted({f"{part.shape[-1]}x{part.shape[-2]}" for part in parts}))
+            raise ShapeError(f"mask: the masks in the list are of {sizes} pixels; all must have one size")
+        mask = torch.cat(parts)
+    if isinstance(mask, torch.Tensor) and tuple(mask.shape) == EMPTY_MASK and not bool(mask.any()):
+        return None
+    return mask
+
+
+@dataclass
+class _Read:
+    path: Path
+    state: str
+    answer: str
+
+
+_reads: dict[str, _Read] = {}  # what nodes with a linked path read last, by the id of the node
+
+
+def remember(node: str | None, path: Path, state: Callable[[Path], str]) -> None:
+    """Keep what a node reads, for ``changed``."""
+    if node is not None:
+        _reads[node] = _Read(path, state(path), _reads[node].answer if node in _reads else "")
+
+
+def changed(node: str | None, path: str | None, state: Callable[[Path], str]) -> str:
+    """What a reader's IS_CHANGED answers: another text once the file is another.
+
+    A linked path is None here. Then the file that the node read last is looked at, and the answer stays as it is as
+    long as that file does: nothing is read again for nothing.
+
+    Args:
+        node: its id.
+        path: as a person typed it.
+        state: what tells two states of a file apart.
+    """
+    if path is not None:
+        return state(input_path(path))
+    last = _reads.get(node or "")
+    if last is None:
+        return ""
+    now = state(last.path)
+    if now != last.state:
+        last.state = last.answer = now
+    return last.answer
 
 
 def is_there(path: Path) -> bool:
@@ -316,10 +567,13 @@ def embed_metadata(prompt: object, extra_pnginfo: object) -> dict[str, str]:
     return metadata
 
 
-def say(text: str, unique_id: str | None = None) -> None:
-    """Show one status line: on the node in ComfyUI, on stderr headless."""
+def say(text: str) -> None:
+    """Show one status line: on the node that runs in ComfyUI, on stderr headless."""
     server = _comfy("server")
     if server is None:
         headless.say(text)
-    elif unique_id is not None and hasattr(server.PromptServer.instance, "send_progress_text"):
-        server.PromptServer.instance.send_progress_text(text, unique_id)
+        return
+    running = _comfy("comfy_execution.utils")
+    context = running.get_executing_context() if running else None
+    if context is not None and hasattr(server.PromptServer.instance, "send_progress_text"):
+        server.PromptServer.instance.send_progress_text(text, context.node_id)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from . import host
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from ..vdp_core.types import Layers
@@ -59,8 +61,15 @@ class SplitLayers:
     def split(self, layers: Layers, layer: int) -> tuple[Tensor, Tensor]:
         from ..vdp_core.composite import split_layer
 
-        with host.progress(len(layers), "Split layers") as on_step:
-            return split_layer(layers, layer, device=host.device(), on_step=on_step)
+        done = host.compute(
+            "Split layers",
+            len(layers),
+            lambda device, on_step: split_layer(layers, layer, device=device, on_step=on_step),
+            memory=host.native_memory(layers.frames),
+        )
+        colours, mask = host.hand_on(*done.result)
+        host.say(done.told(f"layer {layer}: {host.described(colours)}, {_share(mask)} of them"))
+        return colours, mask
 
 
 class ReplaceLayer:
@@ -100,7 +109,9 @@ class ReplaceLayer:
         from ..vdp_core.composite import replace_layer
         from ..vdp_core.masks import as_matte
 
-        return (replace_layer(layers, layer, frames, None if mask is None else as_matte(mask)),)
+        mask = host.given_mask(mask)
+        matte = None if mask is None else as_matte(host.on_cpu(mask))
+        return (replace_layer(layers, layer, host.on_cpu(frames), matte),)
 
 
 class Composite:
@@ -213,15 +224,27 @@ class Composite:
         if layers is None:
             if frames is None or mask is None:
                 raise InputError("nothing to put together: link layers, or both frames and mask")
-            layers = core.cut_out(frames, as_matte(mask), premultiplied=premultiplied)
+            frames, given = host.on_cpu(frames), host.given_mask(mask)
+            matte = frames.new_zeros(frames.shape[:3]) if given is None else as_matte(host.on_cpu(given))
+            layers = core.cut_out(frames, matte, premultiplied=premultiplied)
         elif premultiplied:
             raise InputError("premultiplied: layers keep straight colours; switch it off, it is for frames with a mask")
         if background is not None:
-            layers = core.add_background(layers, background)
-        layers = core.edit(layers, layer, Edit(visibility, gain, saturation, (offset_x, offset_y)))
-        with host.progress(len(layers), "Composite") as on_step:
-            shown = core.composite(layers, linear_light=linear_light, device=host.device(), on_step=on_step)
-        return (*shown, layers)
+            layers = core.add_background(layers, host.on_cpu(background))
+        edited = core.edit(layers, layer, Edit(visibility, gain, saturation, (offset_x, offset_y)))
+        done = host.compute(
+            "Composite",
+            len(edited),
+            lambda device, on_step: core.composite(edited, linear_light=linear_light, device=device, on_step=on_step),
+            memory=host.native_memory(edited.frames),
+        )
+        shown, covered = host.hand_on(*done.result)
+        host.say(done.told(f"Composite: {host.described(shown)}, objects cover {_share(covered)}"))
+        return shown, covered, edited
+
+
+def _share(mask: Tensor) -> str:
+    return f"{100.0 * float(mask.mean()):.1f} %"
 
 
 def _number(
@@ -272,7 +295,9 @@ class SaveLayers:
 
         path = host.output_path(filename_prefix)
         path = save_layers(layers, path.with_name(f"{path.name}.safetensors"), with_frames=with_frames)
-        return {"ui": {"vdp_outputs": [path.relative_to(host.output_folder()).as_posix()]}, "result": ()}
+        saved = path.relative_to(host.output_folder()).as_posix()
+        host.say(f"saved: {saved}, {path.stat().st_size / 1e6:.1f} MB")
+        return {"ui": {"vdp_outputs": [saved]}, "result": ()}
 
 
 class LoadLayers:
@@ -302,6 +327,7 @@ class LoadLayers:
             "optional": {
                 "frames": ("IMAGE", {"tooltip": "The source frames, for layers that were saved without them."}),
             },
+            "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
     @classmethod
@@ -315,11 +341,19 @@ class LoadLayers:
         return True if host.is_there(found) and found.is_file() else f"path: there is no layers file {found}"
 
     @classmethod
-    def IS_CHANGED(cls, path: str, frames: Tensor | None = None) -> str:
-        state = host.input_path(path).stat()
-        return f"{state.st_size} {state.st_mtime_ns}"
+    def IS_CHANGED(cls, path: str | None = None, unique_id: str | None = None, **_: object) -> str:
+        return host.changed(unique_id, path, _state)
 
-    def load(self, path: str, frames: Tensor | None = None) -> tuple[Layers]:
+    def load(self, path: str, frames: Tensor | None = None, unique_id: str | None = None) -> tuple[Layers]:
         from ..vdp_core.layers import load_layers
 
-        return (load_layers(host.input_path(path), frames),)
+        file = host.input_path(path)
+        layers = load_layers(file, host.on_cpu(frames))
+        host.remember(unique_id, file, _state)
+        host.say(f"loaded: {layers.model} layers, {host.described(layers.frames)}")
+        return (layers,)
+
+
+def _state(file: Path) -> str:
+    found = file.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from . import host
@@ -106,12 +107,23 @@ class MeasureVideo:
         from ..vdp_core.metrics import figures
 
         path = host.output_path(filename_prefix)
-        numbers, per_frame = figures(frames, reference, mask, reference_mask, flow)
+        started = time.perf_counter()
+        with host.progress(len(frames), "Measure") as on_step:
+            numbers, per_frame = figures(
+                host.on_cpu(frames),
+                host.on_cpu(reference),
+                host.on_cpu(mask),
+                host.on_cpu(reference_mask),
+                flow,
+                on_step=on_step,
+            )
         path = path.with_name(path.name + ".json")
         _write(path, json.dumps({**numbers, "per_frame": per_frame}, indent=2) + "\n")
         report = "\n".join(f"{name}: {value:.6g}" for name, value in numbers.items())
         result = tuple(report if name == "report" else numbers.get(name, math.nan) for name in self.RETURN_NAMES)
         saved = path.relative_to(host.output_folder()).as_posix()
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        host.say(f"measured: {shown}, {time.perf_counter() - started:.1f} s on cpu")
         return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": result}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import time
 from typing import TYPE_CHECKING, Any
 
 from . import host
@@ -85,7 +86,8 @@ class LoadFrames:
                         "keeping their shape. 0 leaves them as they are.",
                     },
                 ),
-            }
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
     @classmethod
@@ -104,26 +106,38 @@ class LoadFrames:
         return f"path: there is no such file or folder: {found}"
 
     @classmethod
-    def IS_CHANGED(cls, path: str, **_: object) -> str:
+    def IS_CHANGED(cls, path: str | None = None, unique_id: str | None = None, **_: object) -> str:
         from ..vdp_core import video
 
-        return video.fingerprint(host.input_path(path))
+        return host.changed(unique_id, path, video.fingerprint)
 
     def load(
-        self, path: str, start: int = 0, count: int = 0, every_nth: int = 1, max_side: int = 0
+        self,
+        path: str,
+        start: int = 0,
+        count: int = 0,
+        every_nth: int = 1,
+        max_side: int = 0,
+        unique_id: str | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Any] | None, float, int]:
         from ..vdp_core import video
 
+        source, started = host.input_path(path), time.perf_counter()
         with host.progress(count or 1, "Reading frames") as on_step:
             clip = video.read_clip(
-                host.input_path(path),
+                source,
                 start=start,
                 count=count,
                 every_nth=every_nth,
                 max_side=max_side,
                 on_step=on_step,
             )
-        return clip.frames, clip.alpha, clip.audio, float(clip.fps), len(clip.frames)
+        host.remember(unique_id, source, video.fingerprint)
+        sound = "no sound" if clip.audio is None else "with sound"
+        rate = f"{float(clip.fps):.6g} fps"
+        host.say(f"read: {host.described(clip.frames)}, {rate}, {sound}, {time.perf_counter() - started:.1f} s")
+        frames, alpha = host.hand_on(clip.frames, clip.alpha)
+        return frames, alpha, clip.audio, float(clip.fps), len(frames)
 
 
 class SaveFrames:
@@ -226,6 +240,11 @@ class SaveFrames:
 
         if frames.ndim in (2, 3):  # a mask
             frames = frames.reshape(-1, *frames.shape[-2:], 1)
+        if frames.shape[-1] == 4 and format == "mp4" and bool((frames[..., 3] == 1.0).all()):
+            frames = frames[..., :3]  # alpha that says nothing, as some loaders give it
+        alpha = host.given_mask(alpha)
+        audio, missing = _sound(audio)
+        started = time.perf_counter()
         with host.progress(len(frames), "Writing frames") as on_step:
             path = video.write_clip(
                 host.output_path(filename_prefix),
@@ -239,6 +258,8 @@ class SaveFrames:
                 on_step=on_step,
             )
         written = path.relative_to(host.output_folder())
+        told = f"saved: {written.as_posix()}, {host.described(frames)}, {time.perf_counter() - started:.1f} s"
+        host.say(f"warning: {missing}; {told}" if missing else told)
         if format in ("mp4", "webm"):
             shown = {"filename": path.name, "subfolder": "/".join(written.parent.parts), "type": "output"}
         else:
@@ -260,6 +281,21 @@ class SaveFrames:
 
         target = host.temp_folder() / f"{path.stem}_{uuid.uuid4().hex[:8]}"
         return video.write_clip(target, _small(frames, alpha), fps=fps, quality=60, audio=audio)
+
+
+def _sound(audio: Any) -> tuple[dict[str, Any] | None, str]:
+    """Sound as a plain dict, and what is to be said about it.
+
+    Other packs' loaders hand on a mapping that decodes when it is looked into, and fails where the clip is silent.
+    """
+    if audio is None or isinstance(audio, dict):
+        return audio, ""
+    try:
+        return {"waveform": audio["waveform"], "sample_rate": audio["sample_rate"]}, ""
+    except Exception as error:
+        if host.is_interruption(error):
+            raise
+        return None, f"the sound could not be read, so there is none ({error})"
 
 
 def _small(frames: Tensor, alpha: Tensor | None, chunk: int = 8) -> Iterator[Tensor]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..nodes.host import time_left
+
 __all__ = ["Terminal"]
 
 LOG_EVERY = 10.0  # seconds between two lines of progress where stderr is no terminal
@@ -56,7 +58,8 @@ class Terminal:
             now = time.monotonic()
             if now - last >= LOG_EVERY or done == total:
                 last = now
-                print(f"{label}: {done}/{total} after {now - start:.0f} s", file=sys.stderr, flush=True)
+                left = time_left(done, total, now - start)
+                print(f"{label}: {done}/{total} after {now - start:.0f} s{left}", file=sys.stderr, flush=True)
 
         yield on_step
 

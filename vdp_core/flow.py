@@ -428,7 +428,7 @@ def _raft_url(name: str) -> str:
     return {"raft_large": Raft_Large_Weights.C_T_SKHT_V2, "raft_small": Raft_Small_Weights.C_T_V2}[name].url
 
 
-def flow_to_rgb(flow: Flow) -> Tensor:
+def flow_to_rgb(flow: Flow, *, on_step: OnStep | None = None) -> Tensor:
     """Show motion as colours: hue is direction, saturation is speed, white is rest.
 
     The colour wheel of Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011. One scale
@@ -437,6 +437,7 @@ def flow_to_rgb(flow: Flow) -> Tensor:
 
     Args:
         flow: motion of T - 1 pairs.
+        on_step: told after every picture; stops the work by raising.
 
     Returns:
         ``(T, h, w, 3)`` float32 in 0..1. Picture i shows where the pixels of frame i go; the last frame, which has no
@@ -444,7 +445,12 @@ def flow_to_rgb(flow: Flow) -> Tensor:
     """
     vectors = torch.cat((flow.forward, -flow.backward[-1:]))
     scale = _scale(vectors)
-    return torch.cat([_colours(field[None], scale) for field in vectors])
+    pictures = torch.empty(len(vectors), *flow.size, 3)
+    for index, field in enumerate(vectors):
+        pictures[index] = _colours(field[None], scale)[0]
+        if on_step is not None:
+            on_step(index + 1, len(vectors), partial(pictures.__getitem__, index))
+    return pictures
 
 
 def _preview(vectors: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ frames at a time, so memory does not grow with the length of the clip.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from .errors import InputError, ShapeError, check_flow, check_frames, check_mask
 from .masks import as_matte
-from .types import Flow
+from .types import Flow, OnStep
 from .warp import resize_flow, warp
 
 if TYPE_CHECKING:
@@ -307,6 +308,8 @@ def figures(
     mask: Tensor | None = None,
     ref_mask: Tensor | None = None,
     flow: Flow | None = None,
+    *,
+    on_step: OnStep | None = None,
 ) -> Figures:
     """Return every figure that the inputs allow, for the clip and for each frame.
 
@@ -319,6 +322,7 @@ def figures(
         flow: motion of the clip: gives ``warping_error``, and with a reference ``reference_warping_error``, the floor
             that true motion and true change leave. Without it, the motion of the reference is estimated (DIS), where
             there are two frames of it.
+        on_step: told after every figure, counted in frames; stops the work by raising.
 
     Raises:
         InputError: nothing to compare the clip with.
@@ -335,28 +339,43 @@ def figures(
     if ref is not None:
         pred, ref = _same_shape(pred, ref)
 
-    per_frame: dict[str, list[float]] = {}
+    jobs: dict[str, Callable[[], list[float]]] = {}
     if mask is not None and ref_mask is not None:
-        found, wanted = _same_masks(as_matte(mask), as_matte(ref_mask, "reference mask"))
-        per_frame["iou"] = _iou(found, wanted)
-        per_frame["boundary_f"] = _boundary_f(found, wanted)
-        per_frame["mad"] = _mad(found, wanted)
-        per_frame["mse"] = _mse(found, wanted)
-        if len(found) > 1:
-            per_frame["dtssd"] = _dtssd(found, wanted)
+        masks = _same_masks(as_matte(mask), as_matte(ref_mask, "reference mask"))
+        jobs |= {
+            name: partial(job, *masks)
+            for name, job in (("iou", _iou), ("boundary_f", _boundary_f), ("mad", _mad), ("mse", _mse))
+        }
+        if len(masks[0]) > 1:
+            jobs["dtssd"] = partial(_dtssd, *masks)
     if ref is not None:
-        per_frame["psnr"] = _psnr(pred, ref)
+        jobs["psnr"] = partial(_psnr, pred, ref)
         if min(pred.shape[1:3]) >= _SSIM_WINDOW:
-            per_frame["ssim"] = _ssim(pred, ref)
-        if flow is None:
-            flow = _motion(ref)
+            jobs["ssim"] = partial(_ssim, pred, ref)
+    along = {
+        name: clip for name, clip in (("warping_error", pred), ("reference_warping_error", ref)) if clip is not None
+    }
+    total, done = (len(jobs) + len(along)) * len(pred), 0
+
+    def told() -> None:
+        nonlocal done
+        done += len(pred)
+        if on_step is not None:
+            on_step(done, total, None)
+
+    per_frame: dict[str, list[float]] = {}
+    for name, job in jobs.items():
+        per_frame[name] = job()
+        told()
     numbers = {name: fmean(values) for name, values in per_frame.items()}
+    if ref is not None and flow is None:
+        flow = _motion(ref)
     if flow is not None:
-        for name, clip in (("warping_error", pred), ("reference_warping_error", ref)):
-            if clip is not None:
-                differences = _differences(clip, flow)
-                numbers[name] = _over_visible(differences)
-                per_frame[name] = [_over_visible([pair]) for pair in differences]
+        for name, clip in along.items():
+            differences = _differences(clip, flow)
+            numbers[name] = _over_visible(differences)
+            per_frame[name] = [_over_visible([pair]) for pair in differences]
+            told()
     return Figures(numbers, per_frame)
 
 

@@ -51,7 +51,8 @@ FORMATS: tuple[str, ...] = tuple(sinks.FORMATS)
 
 _log = logging.getLogger(__name__)
 
-_CHUNK = 8  # frames in hand at a time when writing
+_CHUNK = 8  # frames in hand at a time when writing,
+_PIXELS = 2**22  # or fewer, where they are so large: encoding them takes a while, and nothing can stop it
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +296,7 @@ def _pieces(frames: Tensor | Iterable[Tensor], alpha: Tensor | None) -> Iterator
             mattes = check_mask(alpha, "alpha", count=count, size=(chunk.shape[1], chunk.shape[2]))
             mattes = None if bool((mattes == 1.0).all()) else mattes
         size = (chunk.shape[1], chunk.shape[2])
-        for part in chunk.split(_CHUNK):
+        for part in chunk.split(max(1, min(_CHUNK, _PIXELS // max(1, size[0] * size[1])))):
             matte = part[..., 3].float().clamp(0.0, 1.0) if part.shape[-1] == 4 and alpha is None else None
             if mattes is not None:
                 if done + len(part) > len(mattes) > 1:
@@ -332,7 +333,11 @@ def _check_sound(audio: Mapping[str, Any]) -> tuple[NDArray[np.float32], int] | 
         raise InputError(f"audio: expected a sample rate above 0, got {rate}")
     if wave.shape[2] == 0:
         return None
-    samples = wave[0].detach().float().cpu()
+    samples = wave[0].detach().cpu()
+    if not samples.is_floating_point():  # some readers hand on whole numbers where the codec has them
+        whole = torch.iinfo(samples.dtype)
+        samples = (samples.double() - (whole.max + whole.min + 1) / 2) / ((whole.max - whole.min + 1) / 2)
+    samples = samples.float()
     if not bool(samples.isfinite().all()):
         raise InputError("audio: the waveform holds NaN or infinite values")
     return np.ascontiguousarray(samples.clamp(-1.0, 1.0).numpy()), rate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from comfyui_vdp.nodes import host
-from comfyui_vdp.vdp_core.errors import InputError, MediaError
+from comfyui_vdp.vdp_core.errors import InputError, MediaError, ShapeError
 
 
 @pytest.fixture
@@ -34,6 +35,9 @@ class FakeComfy:
         self.cancelled = False
         self.steps: list[tuple[int, int, Any]] = []
         self.texts: list[tuple[str, str]] = []
+        self.node: str | None = "7"
+        self.memory: list[str] = []
+        self.place = torch.device("meta")
         self.keys: dict[str, Any] = {}
         self.args = types.SimpleNamespace(disable_metadata=False)
 
@@ -54,13 +58,22 @@ class FakeComfy:
         def send(text: str, node: str) -> None:
             comfy.texts.append((text, node))
 
+        def context() -> types.SimpleNamespace | None:
+            return None if comfy.node is None else types.SimpleNamespace(node_id=comfy.node)
+
         instance = types.SimpleNamespace(send_progress_text=send)
         contents: dict[str, dict[str, Any]] = {
             "comfy.model_management": {
-                "get_torch_device": lambda: torch.device("meta"),
+                "get_torch_device": lambda: self.place,
                 "should_use_fp16": lambda device: device.type == "meta",
                 "throw_exception_if_processing_interrupted": throw,
+                "InterruptProcessingException": Interrupted,
+                "intermediate_device": lambda: torch.device("cpu"),
+                "free_memory": lambda need, device: self.memory.append(f"{need} on {device}"),
+                "unload_all_models": lambda: self.memory.append("unload"),
+                "soft_empty_cache": lambda: self.memory.append("empty"),
             },
+            "comfy_execution.utils": {"get_executing_context": context},
             "comfy.utils": {"ProgressBar": ProgressBar},
             "comfy.cli_args": {"args": self.args},
             "folder_paths": {
@@ -161,14 +174,185 @@ def test_fitting_allows_gradients_under_inference_mode(headless: host.Headless) 
 def test_status_lines(headless: host.Headless) -> None:
     heard: list[str] = []
     headless.say = heard.append
-    host.say("step 3", "7")
+    host.say("step 3")
     assert heard == ["step 3"]
 
 
 def test_status_lines_in_comfyui(comfy: FakeComfy) -> None:
-    host.say("step 3", "7")
-    host.say("no node to show it on", None)
+    host.say("step 3")
+    comfy.node = None
+    host.say("no node to show it on")
     assert comfy.texts == [("step 3", "7")]
+
+
+def test_the_node_says_how_far_it_is_and_how_long_it_will_take(
+    comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(host.time, "monotonic", lambda: now)
+    with host.progress(200, "work") as on_step:
+        for step, now in [(1, 100.1), (10, 101.0), (11, 101.1), (50, 105.0), (200, 120.0)]:  # noqa: B007
+            on_step(step, 200, None)
+    texts = [text for text, _ in comfy.texts]
+    assert texts == ["work: 10/200, 19 s left", "work: 50/200, 15 s left", "work: 200/200"]
+
+
+def test_time_left() -> None:
+    assert host.time_left(0, 10, 5.0) == ""
+    assert host.time_left(10, 10, 5.0) == ""
+    assert host.time_left(1, 10, 5.0) == ", 45 s left"
+    assert host.time_left(1, 31, 5.0) == ", 2 min 30 s left"
+
+
+# Interruption
+
+
+def test_cancelling_stops_work_that_reports_no_steps(comfy: FakeComfy) -> None:
+    with pytest.raises(Interrupted), host.progress(1, "work"):
+        total = torch.zeros(4) + 1.0
+        comfy.cancelled = True
+        total = total.relu()
+        pytest.fail("the operation after the button was pressed ran")
+    torch.zeros(4).relu()  # outside, nothing is looked at
+
+
+def test_what_is_an_interruption(comfy: FakeComfy) -> None:
+    management = sys.modules["comfy.model_management"]
+    management.InterruptProcessingException = KeyError  # type: ignore[attr-defined]
+    assert host.is_interruption(KeyError())
+    assert not host.is_interruption(ValueError())
+
+
+# Memory
+
+
+def out_of_memory() -> RuntimeError:
+    return torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+@pytest.mark.parametrize("fails", [0, 1, 2])
+def test_out_of_memory_is_tried_again_and_then_on_the_cpu(comfy: FakeComfy, fails: int) -> None:
+    comfy.place = torch.device("cuda")
+    tried: list[str] = []
+
+    def work(device: torch.device, on_step: host.OnStep) -> int:
+        tried.append(device.type)
+        if len(tried) <= fails:
+            raise out_of_memory()
+        return 5
+
+    done = host.compute("Relight", 3, work, memory=1000)
+    assert done.result == 5
+    assert tried == ["cuda", "cuda", "cpu"][: fails + 1]
+    assert comfy.memory == ["1000 on cuda", *["unload", "empty"] * fails, "empty"]
+    assert done.device == torch.device("cpu" if fails == 2 else "cuda")
+    warned = "warning: Relight ran out of memory on cuda, so it ran on the CPU; use smaller frames or fewer to stay on "
+    assert done.told("done").startswith(warned if fails == 2 else "done, ")
+
+
+def test_out_of_memory_headless_goes_to_the_cpu(headless: host.Headless, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "device", lambda: torch.device("cuda"))
+    tried: list[str] = []
+
+    def work(device: torch.device, on_step: host.OnStep) -> torch.device:
+        tried.append(device.type)
+        if device.type == "cuda":
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return device
+
+    assert host.compute("work", 1, work, memory=0).device.type == "cpu"
+    assert tried == ["cuda", "cpu"]
+
+
+def test_what_the_failed_try_held_is_gone_before_the_next(comfy: FakeComfy) -> None:
+    comfy.place = torch.device("cuda")
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def work(device: torch.device, on_step: host.OnStep) -> bool:
+        if not held:
+            large = torch.zeros(4)
+            held.append(weakref.ref(large))
+            raise out_of_memory()
+        return held[0]() is None
+
+    assert host.compute("work", 1, work, memory=0).result
+
+
+@pytest.mark.parametrize("error", [RuntimeError("size mismatch"), InputError("frames: wrong"), Interrupted()])
+def test_other_failures_pass_and_memory_is_given_back(comfy: FakeComfy, error: BaseException) -> None:
+    comfy.place = torch.device("cuda")
+
+    def work(device: torch.device, on_step: host.OnStep) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        host.compute("work", 1, work, memory=10)
+    assert comfy.memory == ["10 on cuda", "empty"]
+
+
+def test_the_cpu_needs_no_room(comfy: FakeComfy) -> None:
+    done = host.compute("work", 1, lambda device, on_step: device, memory=10)
+    assert done.result == torch.device("cpu")
+    assert comfy.memory == []
+
+
+def test_a_full_cpu_is_no_reason_to_try_again(comfy: FakeComfy) -> None:
+    tried = []
+
+    def work(device: torch.device, on_step: host.OnStep) -> None:
+        tried.append(device)
+        raise out_of_memory()
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        host.compute("work", 1, work, memory=0)
+    assert len(tried) == 1
+
+
+# Between nodes
+
+
+def test_clips_are_handed_on_as_the_host_has_them(comfy: FakeComfy) -> None:
+    frames = torch.rand(2, 4, 4, 3)
+    assert host.hand_on(frames)[0] is frames
+    management = sys.modules["comfy.model_management"]
+    management.intermediate_dtype = lambda: torch.float16  # type: ignore[attr-defined]
+    assert [given.dtype for given in host.hand_on(frames, frames[..., 0])] == [torch.float16] * 2
+
+
+def test_masks_as_other_nodes_give_them() -> None:
+    mask = torch.rand(3, 8, 8)
+    assert host.given_mask(mask) is mask
+    assert host.given_mask(None) is None
+    assert host.given_mask(torch.zeros(1, 64, 64)) is None
+    assert host.given_mask(torch.zeros(2, 64, 64)) is not None
+    selected = torch.zeros(1, 64, 64)
+    selected[0, 3, 3] = 1.0
+    assert host.given_mask(selected) is selected
+    assert torch.equal(host.given_mask([mask[:1], mask[1], mask[2:]]), mask)
+    with pytest.raises(ShapeError, match="the masks in the list are of 4x8 and 8x8 pixels; all must have one size"):
+        host.given_mask([mask, mask[..., :4]])
+
+
+# Files that change
+
+
+def test_a_typed_path_is_looked_at(headless: host.Headless, tmp_path: Path) -> None:
+    (tmp_path / "clip").write_text("a")
+    assert host.changed("1", "clip", Path.read_text) == "a"
+
+
+def test_a_linked_path_is_read_again_only_when_the_file_changed(tmp_path: Path) -> None:
+    clip = tmp_path / "clip"
+    clip.write_text("a")
+    node = str(tmp_path)  # no other test's
+    first = host.changed(node, None, Path.read_text)
+    host.remember(node, clip, Path.read_text)
+    assert host.changed(node, None, Path.read_text) == first
+    clip.write_text("b")
+    second = host.changed(node, None, Path.read_text)
+    assert second != first
+    host.remember(node, clip, Path.read_text)
+    assert host.changed(node, None, Path.read_text) == second
 
 
 # Paths

@@ -49,7 +49,9 @@ def test_widgets_keep_their_order():
     ]
     assert list(Composite.INPUT_TYPES()["optional"]) == ["layers", "frames", "mask", "background"]
     for node in (SaveLayers, LoadLayers, SplitLayers, ReplaceLayer, Composite):
-        assert all(spec[1]["tooltip"] for family in node.INPUT_TYPES().values() for spec in family.values())
+        inputs = node.INPUT_TYPES()
+        options = [spec[1] for family in ("required", "optional") for spec in inputs.get(family, {}).values()]
+        assert all(option["tooltip"] for option in options)
     assert SaveLayers.OUTPUT_NODE
     for node in (LoadLayers, SplitLayers, ReplaceLayer, Composite):
         assert len(node.OUTPUT_TOOLTIPS) == len(node.RETURN_TYPES) == len(node.RETURN_NAMES)

@@ -150,8 +150,8 @@ def test_progress_in_a_log_is_a_line_now_and_then(
             now += 1.0
             on_step(step, 30, None)
     assert capsys.readouterr().err.splitlines() == [
-        "Optimize (VDPOptimize): relight: 10/30 after 10 s",
-        "Optimize (VDPOptimize): relight: 20/30 after 20 s",
+        "Optimize (VDPOptimize): relight: 10/30 after 10 s, 20 s left",
+        "Optimize (VDPOptimize): relight: 20/30 after 20 s, 10 s left",
         "Optimize (VDPOptimize): relight: 30/30 after 30 s",
     ]
 
