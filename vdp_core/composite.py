@@ -17,7 +17,6 @@ from torch import Tensor
 
 from .behind import BORDER, COVERED, spread
 from .errors import InputError, LayersFileError, ShapeError, check_frames, check_mask
-from .lift import lift
 from .matting import MIXED, Matte, box, object_colours, refine, sample, shrink, smooth_colours, widen
 from .types import Edit, Layers, OnStep
 
@@ -513,16 +512,16 @@ def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: i
 def _split_haze(
     layers: Layers, number: int, device: torch.device | str, on_step: OnStep | None
 ) -> tuple[Tensor, Tensor]:
-    from .tasks import task
+    from .tasks import dehaze
 
     if number not in (0, 1):
         raise InputError(f"layer: there is no layer {number}; dehaze layers have 0, the clear picture, and 1, the haze")
     colours, masks = torch.empty_like(layers.frames), layers.frames.new_empty(layers.frames.shape[:3])
     for index in range(len(layers)):
         frame = layers.frames[index : index + 1].to(device)
-        transmission = lift(layers.fields["transmission"][index : index + 1].to(device), frame)[0, 0].clamp(0.0, 1.0)
+        transmission = dehaze.transmission(layers, index, index + 1, frame)[0, ..., 0]
         if number == 0:
-            colours[index] = task("dehaze").compose(layers, index, index + 1, frame)[0].clamp(0.0, 1.0)
+            colours[index] = dehaze.compose(layers, index, index + 1, frame)[0].clamp(0.0, 1.0)
             masks[index] = transmission
         else:
             colours[index] = layers.fields["airlight"][index, :, 0, 0]

@@ -31,13 +31,17 @@ from ..losses import charbonnier, waviness
 from ..priors import working_copy
 from ..types import Flow, Layers, OnStep
 
-__all__ = ["PRESETS", "DehazeConfig", "apply", "check", "compose", "decompose", "noise_of", "rebuild"]
+__all__ = ["PRESETS", "DehazeConfig", "apply", "check", "compose", "decompose", "noise_of", "rebuild", "transmission"]
 
 SMALLEST_SIDE = 16
 PIXELS_AT_ONCE = 2**20
 MIN_TRANSMISSION = 0.1
 """What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
 NEAR = math.log(0.5)  # of t, where haze is thinnest
+MIDDLE = math.log(0.25)
+"""Of t, in the middle of the clip, at least. A bright scene in haze looks just as a dark one in denser haze does, and what
+is taken off too much does more harm: without this, bright clips in dense haze came out up to 5.6 dB below the hazy ones
+themselves; with it, never more than 0.04 (30 clips)."""
 LIFT_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
 LEAST_CHANGE = 0.004  # of colours, about a level of 8 bits: less than it says nothing
 SAMPLES = 50  # of log t along the long side, at least: fine enough to be lifted along the edges of the picture
@@ -221,8 +225,10 @@ def _fit_haze(
         again = clip.fit_objects(config.steps - steps, told)
         fitted = replace(again, steps=already + again.steps, seconds=fitted.seconds + again.seconds)
     with torch.no_grad():
-        transmission = (credit * clip.log_t().clamp(max=0.0)).exp()[:, None].cpu()
-    return _Haze(transmission, clip.airlight().cpu(), fitted, notes)
+        log_t = clip.log_t()
+        log_t += F.relu(MIDDLE - log_t.median())
+        through = (credit * log_t.clamp(max=0.0)).exp()[:, None].cpu()
+    return _Haze(through, clip.airlight().cpu(), fitted, notes)
 
 
 class _Clip:
@@ -488,10 +494,15 @@ def _model(
     layers: Layers, start: int, stop: int, guide: Tensor, least: float, tint: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """t ``(n, H, W, 1)`` at native size, ``least`` or more, and L ``(n, 1, 1, 3)``."""
-    field = layers.fields["transmission"][start:stop].to(guide.device)
-    through = lift(field, guide, radius=LIFT_RADIUS).movedim(1, -1).clamp_(max(least, 1e-3), 1.0)
+    through = transmission(layers, start, stop, guide).clamp_(max(least, 1e-3), 1.0)
     air = layers.fields["airlight"][start:stop].to(guide.device).movedim(1, -1)
     return through, (air * torch.exp(air.new_tensor([0.1, 0.0, -0.1]) * tint)).clamp(max=1.0)
+
+
+def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
+    """t of frames ``start`` to ``stop`` at native size, ``(n, H, W, 1)`` in 0..1, along the edges of the frames."""
+    field = layers.fields["transmission"][start:stop].to(frames.device)
+    return lift(field, frames, radius=LIFT_RADIUS).movedim(1, -1).clamp_(0.0, 1.0)
 
 
 def noise_of(layers: Layers) -> Noise:
