@@ -39,8 +39,8 @@ MIN_TRANSMISSION = 0.1
 """What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
 NEAR = math.log(0.5)  # of t, where haze is thinnest
 MIDDLE = math.log(0.25)
-"""Of t, in the middle of the clip, at least. A bright scene in haze looks just as a dark one in denser haze does, and what
-is taken off too much does more harm: without this, bright clips in dense haze came out up to 5.6 dB below the hazy ones
+"""Of t, its median over the clip, at least. A bright scene in haze looks just as a dark one in denser haze does, and
+taking off too much does more harm: without this, bright clips in dense haze came out up to 5.6 dB below the hazy ones
 themselves; with it, never more than 0.04 (30 clips)."""
 LIFT_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
 LEAST_CHANGE = 0.004  # of colours, about a level of 8 bits: less than it says nothing
