@@ -328,10 +328,14 @@ def hand_on(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def on_cpu(given: T) -> T:
-    """An input on the CPU, where the core keeps clips; with ``--gpu-only`` ComfyUI hands them on elsewhere."""
+    """An input as the core keeps clips, on the CPU and in one piece.
+
+    With ``--gpu-only`` ComfyUI hands them on elsewhere, and nodes that crop or flip hand on views of larger tensors.
+    """
     import torch
 
-    return cast("T", given.cpu()) if isinstance(given, torch.Tensor) else given  # the core refuses what is none
+    # what is no tensor, the core refuses
+    return cast("T", given.cpu().contiguous()) if isinstance(given, torch.Tensor) else given
 
 
 NATIVE_BYTES = 600  # a pixel at native size: a frame, its neighbours along the flow, and blocks of them
