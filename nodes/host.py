@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -343,7 +344,7 @@ NATIVE_BYTES = 600  # a pixel at native size: a frame, its neighbours along the 
 
 def native_memory(frames: torch.Tensor) -> int:
     """About how many bytes it takes to work on some frames of a clip at its own size."""
-    return NATIVE_BYTES * max(frames.shape[1] * frames.shape[2], 2**20)
+    return NATIVE_BYTES * max(math.prod(frames.shape[1:3]), 2**20)
 
 
 def described(frames: torch.Tensor) -> str:

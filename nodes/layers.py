@@ -9,6 +9,7 @@ from . import host
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from torch import Tensor
 
     from ..vdp_core.types import Layers
@@ -214,6 +215,8 @@ class Composite:
         mask: Tensor | None = None,
         background: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Layers]:
+        import torch
+
         from ..vdp_core import composite as core
         from ..vdp_core.errors import InputError
         from ..vdp_core.masks import as_matte
@@ -221,24 +224,26 @@ class Composite:
 
         if layers is not None and (frames is not None or mask is not None):
             raise InputError("layers: frames or a mask are linked too; link layers alone, or frames with a mask")
-        if layers is None:
-            if frames is None or mask is None:
-                raise InputError("nothing to put together: link layers, or both frames and mask")
-            frames, given = host.on_cpu(frames), host.given_mask(mask)
-            matte = frames.new_zeros(frames.shape[:3]) if given is None else as_matte(host.on_cpu(given))
-            layers = core.cut_out(frames, matte, premultiplied=premultiplied)
-        elif premultiplied:
+        clip = frames if layers is None else layers.frames
+        if clip is None or (layers is None and mask is None):
+            raise InputError("nothing to put together: link layers, or both frames and mask")
+        if layers is not None and premultiplied:
             raise InputError("premultiplied: layers keep straight colours; switch it off, it is for frames with a mask")
-        if background is not None:
-            layers = core.add_background(layers, host.on_cpu(background))
-        edited = core.edit(layers, layer, Edit(visibility, gain, saturation, (offset_x, offset_y)))
-        done = host.compute(
-            "Composite",
-            len(edited),
-            lambda device, on_step: core.composite(edited, linear_light=linear_light, device=device, on_step=on_step),
-            memory=host.native_memory(edited.frames),
-        )
-        shown, covered = host.hand_on(*done.result)
+
+        def work(device: torch.device, on_step: host.OnStep) -> tuple[Tensor, Tensor, Layers]:
+            whole = layers
+            if whole is None:
+                given = host.given_mask(mask)
+                matte = torch.zeros(clip.shape[:3]) if given is None else as_matte(host.on_cpu(given))
+                whole = core.cut_out(host.on_cpu(clip), matte, premultiplied=premultiplied)
+            if background is not None:
+                whole = core.add_background(whole, host.on_cpu(background))
+            whole = core.edit(whole, layer, Edit(visibility, gain, saturation, (offset_x, offset_y)))
+            return (*core.composite(whole, linear_light=linear_light, device=device, on_step=on_step), whole)
+
+        done = host.compute("Composite", len(clip), work, memory=host.native_memory(clip))
+        made, mattes, edited = done.result
+        shown, covered = host.hand_on(made, mattes)
         host.say(done.told(f"Composite: {host.described(shown)}, objects cover {_share(covered)}"))
         return shown, covered, edited
 
@@ -294,7 +299,8 @@ class SaveLayers:
         from ..vdp_core.layers import save_layers
 
         path = host.output_path(filename_prefix)
-        path = save_layers(layers, path.with_name(f"{path.name}.safetensors"), with_frames=with_frames)
+        with host.progress(1, "Saving layers"):
+            path = save_layers(layers, path.with_name(f"{path.name}.safetensors"), with_frames=with_frames)
         saved = path.relative_to(host.output_folder()).as_posix()
         host.say(f"saved: {saved}, {path.stat().st_size / 1e6:.1f} MB")
         return {"ui": {"vdp_outputs": [saved]}, "result": ()}
@@ -348,7 +354,8 @@ class LoadLayers:
         from ..vdp_core.layers import load_layers
 
         file = host.input_path(path)
-        layers = load_layers(file, host.on_cpu(frames))
+        with host.progress(1, "Loading layers"):
+            layers = load_layers(file, host.on_cpu(frames))
         host.remember(unique_id, file, _state)
         host.say(f"loaded: {layers.model} layers, {host.described(layers.frames)}")
         return (layers,)
