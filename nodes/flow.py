@@ -104,6 +104,7 @@ class RAFTFlow:
                 on_step=on_step,
             ),
             memory=BYTES,
+            previews=False,
         )
         flow = done.result
         height, width = flow.size

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -159,24 +160,27 @@ def _interruptible() -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _comfy_progress(total: int, label: str) -> Iterator[OnStep]:
+def _comfy_progress(total: int, label: str, previews: bool) -> Iterator[OnStep]:
     # The bar remembers the running node when it is built, so it is built here and not once for all.
     bar = sys.modules["comfy.utils"].ProgressBar(total)
     management = sys.modules["comfy.model_management"]
     last_preview = 0.0
-    started = last_text = time.monotonic()
+    last_text = time.monotonic()
+    began: tuple[float, int] | None = None  # with the first step: what comes before it says nothing about the others
 
     def on_step(done: int, total: int, preview: Callable[[], torch.Tensor] | None = None) -> None:
-        nonlocal last_preview, last_text
+        nonlocal last_preview, last_text, began
         management.throw_exception_if_processing_interrupted()
         picture = None
-        if preview is not None and time.monotonic() - last_preview >= PREVIEW_EVERY:
+        if previews and preview is not None and time.monotonic() - last_preview >= PREVIEW_EVERY:
             picture = _preview_picture(preview())
             last_preview = time.monotonic()
         bar.update_absolute(done, total, picture)
-        if time.monotonic() - last_text >= TEXT_EVERY:
-            last_text = time.monotonic()
-            say(f"{label}: {done}/{total}{time_left(done, total, last_text - started)}")
+        now = time.monotonic()
+        began = began or (now, done)
+        if now - last_text >= TEXT_EVERY:
+            last_text = now
+            say(f"{label}: {done}/{total}{time_left(done - began[1], total - began[1], now - began[0])}")
 
     with _interruptible():
         yield on_step
@@ -190,13 +194,14 @@ def time_left(done: int, total: int, seconds: float) -> str:
     return f", {left} s left" if left < 60 else f", {left // 60} min {left % 60} s left"
 
 
-def progress(total: int, label: str) -> AbstractContextManager[OnStep]:
+def progress(total: int, label: str, *, previews: bool = False) -> AbstractContextManager[OnStep]:
     """Show progress for a piece of work of ``total`` steps; yields the ``on_step`` to call.
 
+    ``previews`` shows the pictures it is given in the node, which grows by them and keeps the last one.
     ``on_step`` and, in ComfyUI, every operation of torch inside raise the host's interruption when a person cancels:
     never catch it.
     """
-    return _comfy_progress(total, label) if _comfy("comfy.utils") else headless.progress(total, label)
+    return _comfy_progress(total, label, previews) if _comfy("comfy.utils") else headless.progress(total, label)
 
 
 @contextmanager
@@ -207,7 +212,7 @@ def fitting(total: int, label: str) -> Iterator[OnStep]:
     """
     import torch
 
-    with torch.inference_mode(False), progress(total, label) as on_step:
+    with torch.inference_mode(False), progress(total, label, previews=True) as on_step:
         yield on_step
 
 
@@ -235,6 +240,7 @@ def compute(
     *,
     memory: int,
     gradients: bool = False,
+    previews: bool = True,
 ) -> Computed[T]:
     """Run ``work(device, on_step)`` on the host's device, with room made for it, and tidy up behind it.
 
@@ -247,6 +253,7 @@ def compute(
         work: may run more than once.
         memory: about how many bytes of the GPU's it needs; the host unloads other models to make room.
         gradients: whether the work needs them, see ``fitting``.
+        previews: whether to show the pictures it gives on the way.
     """
     import torch
 
@@ -257,7 +264,7 @@ def compute(
     places = [place, place] if _comfy("comfy.model_management") else [place]
     if place.type != "cpu":
         places.append(torch.device("cpu"))
-    shown = fitting if gradients else progress
+    shown = fitting if gradients else partial(progress, previews=previews)
     try:
         for tries, place in enumerate(places, 1):
             try:

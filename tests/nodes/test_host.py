@@ -144,7 +144,7 @@ def test_progress_in_comfyui_shows_a_preview_about_every_second(
         made.append(now)
         return torch.full((4, 6, 3), 2.0, requires_grad=True)
 
-    with host.progress(5, "work") as on_step:
+    with host.progress(5, "work", previews=True) as on_step:
         for step, now in enumerate([100.0, 100.4, 101.1, 101.5, 102.3], 1):  # noqa: B007
             on_step(step, 5, preview)
     assert made == [100.0, 101.1, 102.3]
@@ -195,6 +195,7 @@ def test_the_node_says_how_far_it_is_and_how_long_it_will_take(
             on_step(step, 200, None)
     texts = [text for text, _ in comfy.texts]
     assert texts == ["work: 10/200, 19 s left", "work: 50/200, 15 s left", "work: 200/200"]
+    assert all(picture is None for _, _, picture in comfy.steps)
 
 
 def test_time_left() -> None:
