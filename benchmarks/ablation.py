@@ -20,15 +20,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from baselines import best_gain_and_gamma
-from clips import clip_paths, load
+from clips import clip_paths, discs, load
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
@@ -112,20 +113,31 @@ def without_noise_removal(layers: Layers) -> Layers:
 
 
 def hazy_clips(options: argparse.Namespace) -> Iterator[Case]:
-    """Hazy copies with known truth: a depth ramp and a smooth field that drifts, under a slightly blue airlight."""
-    for name, clean in clean_clips(options):
-        motion = estimate_flow(clean, model="dis")
-        for seed in options.seeds:
-            hazy, through = haze(clean, hazy_depth(*clean.shape[:3], seed=seed), airlight=(0.78, 0.82, 0.86))
+    """Hazy copies with known truth: a depth ramp and a smooth field that drifts, under a slightly blue airlight.
 
-            def score(layers: Layers, clean: Tensor = clean, through: Tensor = through, motion: Flow = motion) -> Score:
-                field = layers.fields["transmission"]
-                found = F.interpolate(field, size=clean.shape[1:3], mode="bilinear", align_corners=False)
-                made = dehaze.apply(layers)
-                wrong = float((found[:, 0] - through).abs().mean())
-                return psnr(made, clean), wrong, warping_error(made, motion)
+    Then the same with two discs of another clip in front, nearer than what they hide.
+    """
+    clips = dict(clean_clips(options))
+    before = list(clips.values())[-1]
+    for (name, clean), seed in product(clips.items(), options.seeds):
+        depth = hazy_depth(*clean.shape[:3], seed=seed)
+        for kind, scene, far in (("smooth", clean, depth), ("objects", *discs(clean, before, depth, seed=seed))):
+            hazy, through = haze(scene, far, airlight=(0.78, 0.82, 0.86))
+            motion = estimate_flow(scene, model="dis")
+            yield Case(
+                f"{name}, {kind}, seed {seed}",
+                hazy,
+                estimate_flow(hazy, model="dis"),
+                partial(against_haze, clean=scene, through=through, motion=motion),
+            )
+        before = clean
 
-            yield Case(f"{name}, seed {seed}", hazy, estimate_flow(hazy, model="dis"), score)
+
+def against_haze(layers: Layers, *, clean: Tensor, through: Tensor, motion: Flow) -> Score:
+    field = layers.fields["transmission"]
+    found = F.interpolate(field, size=clean.shape[1:3], mode="bilinear", align_corners=False)
+    made = dehaze.apply(layers)
+    return psnr(made, clean), float((found[:, 0] - through).abs().mean()), warping_error(made, motion)
 
 
 # segment

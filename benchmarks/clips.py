@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,3 +33,24 @@ def load(path: str, *, frames: int, width: int) -> Tensor:
     height = round(clip.shape[1] * width / clip.shape[2])
     up = F.interpolate(clip.movedim(-1, 1), size=(height, width), mode="bicubic", antialias=True, align_corners=False)
     return up.movedim(1, -1).clamp(0.0, 1.0).contiguous()
+
+
+def discs(behind: Tensor, front: Tensor, depth: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Two moving discs of another clip, in front of the first, and the depth of it all: they have 0.3 and 0.15."""
+    count, height, width, _ = behind.shape
+    front = F.interpolate(front.movedim(-1, 1), size=(height, width), mode="area").movedim(1, -1)
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    scene, depth = behind.clone(), depth.clone()
+    for near in (0.3, 0.15):
+        start = torch.rand(2, generator=generator) * torch.tensor([width, height])
+        speed = (torch.rand(2, generator=generator) - 0.5) * 0.02 * width
+        radius = height * (0.15 + 0.1 * float(torch.rand((), generator=generator)))
+        for index in range(count):
+            at_x, at_y = (start + index * speed).tolist()
+            # the edge is a pixel wide, as a camera's
+            cover = (radius + 0.5 - torch.hypot(x - at_x % width, y - at_y % height)).clamp(0.0, 1.0)
+            picture = front[min(index, len(front) - 1)]
+            scene[index] = torch.lerp(scene[index], picture, cover[..., None])
+            depth[index] = torch.where(cover > 0.5, near, depth[index])
+    return scene, depth

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from baselines import clahe, dark_channel, true_haze
-from clips import clip_paths, load
+from clips import clip_paths, discs, load
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
@@ -73,27 +73,6 @@ def cases(clips: dict[str, Tensor], seeds: list[int], kinds: list[str]) -> Itera
                 yield Case("bright", name, scene, *haze(scene, depth, beta=2.0, airlight=airlight), airlight)
         if "clear" in kinds:
             yield Case("clear", name, clean, clean, torch.ones(shape), AIRLIGHTS[0])
-
-
-def discs(behind: Tensor, front: Tensor, depth: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Two moving discs of another clip, in front of the first, and the depth of it all: they have 0.3 and 0.15."""
-    count, height, width, _ = behind.shape
-    front = F.interpolate(front.movedim(-1, 1), size=(height, width), mode="area").movedim(1, -1)
-    generator = torch.Generator().manual_seed(seed)
-    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
-    scene, depth = behind.clone(), depth.clone()
-    for near in (0.3, 0.15):
-        start = torch.rand(2, generator=generator) * torch.tensor([width, height])
-        speed = (torch.rand(2, generator=generator) - 0.5) * 0.02 * width
-        radius = height * (0.15 + 0.1 * float(torch.rand((), generator=generator)))
-        for index in range(count):
-            at_x, at_y = (start + index * speed).tolist()
-            # the edge is a pixel wide, as a camera's
-            cover = (radius + 0.5 - torch.hypot(x - at_x % width, y - at_y % height)).clamp(0.0, 1.0)
-            picture = front[min(index, len(front) - 1)]
-            scene[index] = torch.lerp(scene[index], picture, cover[..., None])
-            depth[index] = torch.where(cover > 0.5, near, depth[index])
-    return scene, depth
 
 
 def room(clip: Tensor) -> Tensor:
