@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import struct
 import threading
 import time
-import urllib.error
-import urllib.request
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -22,14 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_vdp.runner.specs import local_specs
 from comfyui_vdp.vdp_core import video
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow, pytest.mark.timeout(600)]
 
 RATE = Fraction(24000, 1001)
 TONE = 440.0  # Hz
-WAIT = 300.0  # seconds
 
 Graph = dict[str, dict[str, Any]]
 
@@ -54,65 +48,6 @@ def picture(comfyui: Any) -> str:
     return "backdrop.png"
 
 
-class Queue:
-    """Runs graphs; says which nodes ran, and what the server complained about."""
-
-    def __init__(self, comfyui: Any) -> None:
-        self._comfyui = comfyui
-        self._defaults = {
-            name: {
-                key: entry.options.get("default", (entry.choices or [None])[0])
-                for key, entry in spec.inputs.items()
-                if entry.required and entry.is_widget
-            }
-            for name, spec in local_specs().items()
-        }
-
-    def __call__(self, graph: Graph) -> Any:
-        """The entry of the history; fails where a node failed."""
-        entry = self.history(self.post(graph)["prompt_id"])
-        failed = dict(entry["status"]["messages"]).get("execution_error", {})
-        assert entry["status"]["status_str"] == "success", failed.get("exception_message")
-        return entry
-
-    def post(self, graph: Graph) -> Any:
-        whole = {
-            key: {**node, "inputs": {**self._defaults.get(node["class_type"], {}), **node["inputs"]}}
-            for key, node in graph.items()
-        }
-        body = json.dumps({"prompt": whole, "client_id": uuid.uuid4().hex}).encode()
-        request = urllib.request.Request(f"{self._comfyui.url}/prompt", body, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                answer = json.load(response)
-        except urllib.error.HTTPError as error:
-            pytest.fail(error.read().decode())
-        assert not answer["node_errors"], answer["node_errors"]
-        return answer
-
-    def history(self, prompt: str) -> Any:
-        end = time.monotonic() + WAIT
-        while prompt not in (history := self._comfyui.get(f"/history/{prompt}")):
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        return history[prompt]
-
-    def ran(self, graph: Graph) -> set[str]:
-        """Run a graph; the nodes that were not taken from the cache."""
-        messages = dict(self(graph)["status"]["messages"])
-        return set(graph) - set(messages["execution_cached"]["nodes"])
-
-    def file(self, entry: Any, node: str) -> Path:
-        """What a node of core saved."""
-        (saved,) = entry["outputs"][node]["images"]
-        return Path(self._comfyui.folder / saved["type"] / saved["subfolder"] / saved["filename"])
-
-
-@pytest.fixture(scope="module")
-def queue(comfyui: Any) -> Queue:
-    return Queue(comfyui)
-
-
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
@@ -130,7 +65,7 @@ def pitch(audio: dict[str, Any]) -> float:
     return float(torch.fft.rfft(wave).abs().argmax()) * audio["sample_rate"] / len(wave)
 
 
-def test_a_video_of_core_through_our_nodes_keeps_rate_and_sound(queue: Queue, clip: str) -> None:
+def test_a_video_of_core_through_our_nodes_keeps_rate_and_sound(queue: Any, clip: str) -> None:
     graph = {
         "1": node("LoadVideo", file=clip),
         "2": node("GetVideoComponents", video=["1", 0]),
@@ -147,7 +82,7 @@ def test_a_video_of_core_through_our_nodes_keeps_rate_and_sound(queue: Queue, cl
     assert pitch(made.audio) == pytest.approx(TONE, abs=5.0)
 
 
-def test_our_frames_and_sound_in_a_video_of_core_and_back(queue: Queue, clip: str, comfyui: Any) -> None:
+def test_our_frames_and_sound_in_a_video_of_core_and_back(queue: Any, clip: str, comfyui: Any) -> None:
     graph = {
         "1": node("LoadFrames", path=clip, every_nth=2),
         "2": node("CreateVideo", images=["1", 0], audio=["1", 2], fps=["1", 3]),
@@ -164,7 +99,7 @@ def test_our_frames_and_sound_in_a_video_of_core_and_back(queue: Queue, clip: st
     assert entry["outputs"]["5"]["vdp_numbers"][0]["psnr"] > 90.0
 
 
-def test_pictures_with_alpha_and_views_of_core(queue: Queue, clip: str) -> None:
+def test_pictures_with_alpha_and_views_of_core(queue: Any, clip: str) -> None:
     """Four channels, a crop of a flip, and part of a batch."""
     graph = {
         "1": node("LoadFrames", path=clip),
@@ -186,7 +121,7 @@ def test_pictures_with_alpha_and_views_of_core(queue: Queue, clip: str) -> None:
     assert len(entry["outputs"]["11"]["images"]) == 6
 
 
-def test_masks_of_core_in_and_ours_out(queue: Queue, clip: str, picture: str) -> None:
+def test_masks_of_core_in_and_ours_out(queue: Any, clip: str, picture: str) -> None:
     """A mask made by core selects the object; our masks and layers go through core's nodes and come back."""
     graph = {
         "1": node("LoadFrames", path=clip),
@@ -219,7 +154,7 @@ def test_masks_of_core_in_and_ours_out(queue: Queue, clip: str, picture: str) ->
     assert entry["outputs"]["14"]["vdp_numbers"][0]["iou"] == 1.0
 
 
-def test_the_empty_mask_of_load_image(queue: Queue, clip: str, picture: str) -> None:
+def test_the_empty_mask_of_load_image(queue: Any, clip: str, picture: str) -> None:
     """It stands for no mask; as the mask of an object it is refused, with what to do about it."""
     start = {"1": node("LoadFrames", path=clip), "2": node("LoadImage", image=picture)}
     entry = queue(
@@ -241,7 +176,7 @@ def test_the_empty_mask_of_load_image(queue: Queue, clip: str, picture: str) -> 
     assert error["exception_message"].startswith("mask: it is the empty one that Load Image gives")
 
 
-def test_a_silent_video_of_core(queue: Queue, comfyui: Any) -> None:
+def test_a_silent_video_of_core(queue: Any, comfyui: Any) -> None:
     video.write_clip(comfyui.folder / "input" / "silent", torch.rand(3, 32, 32, 3), fps=10)
     graph = {
         "1": node("LoadVideo", file="silent.mp4"),
@@ -256,7 +191,7 @@ def test_a_silent_video_of_core(queue: Queue, comfyui: Any) -> None:
 
 
 @pytest.mark.parametrize("linked", [False, True], ids=["typed", "linked"])
-def test_only_a_changed_file_is_read_again(queue: Queue, comfyui: Any, linked: bool) -> None:
+def test_only_a_changed_file_is_read_again(queue: Any, comfyui: Any, linked: bool) -> None:
     name = f"changing{linked}"
 
     def write(seed: int) -> None:
@@ -280,7 +215,7 @@ def test_only_a_changed_file_is_read_again(queue: Queue, comfyui: Any, linked: b
     assert queue.ran(graph) == set()
 
 
-def test_a_setting_of_an_edit_runs_that_edit_alone(queue: Queue, clip: str) -> None:
+def test_a_setting_of_an_edit_runs_that_edit_alone(queue: Any, clip: str) -> None:
     def graph(warmth: float, visibility: float, seed: int = 0) -> Graph:
         return {
             "load": node("LoadFrames", path=clip, count=4),
@@ -335,7 +270,7 @@ def listening(url: str) -> Iterator[dict[str, list[str]]]:
         thread.join(30.0)
 
 
-def test_nodes_say_how_far_they_are_and_what_they_did(queue: Queue, comfyui: Any, clip: str) -> None:
+def test_nodes_say_how_far_they_are_and_what_they_did(queue: Any, comfyui: Any, clip: str) -> None:
     graph = {
         "load": node("LoadFrames", path=clip),
         **taken_apart(["load", 0], "relight", seed=77),
