@@ -142,8 +142,10 @@ def test_an_interrupt_stops_the_server_and_leaves_no_file(comfyui: Any, clip: Pa
     assert client.returncode == 130, err
     until(lambda: not comfyui.get("/queue")["queue_running"])
     last = list(comfyui.get("/history").values())[-1]
-    assert any(kind == "execution_interrupted" for kind, _ in last["status"]["messages"])
+    (stopped,) = (data for kind, data in last["status"]["messages"] if kind == "execution_interrupted")
+    assert stopped["node_type"] == "VDPOptimize"
     assert sorted((comfyui.folder / "output").rglob("*")) == before
+    assert cli.main([*arguments, "--seed", "12"]) == 0  # and the server is well
 
 
 def until(condition: Callable[[], bool]) -> None:
