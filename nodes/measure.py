@@ -79,7 +79,7 @@ class MeasureVideo:
                     "MASK,IMAGE",
                     {"tooltip": "A found mask or matte, or pictures of one, measured against reference_mask."},
                 ),
-                "reference_mask": ("MASK,IMAGE", {"tooltip": "The true one, as many frames, of the same size."}),
+                "reference_mask": ("MASK,IMAGE", {"tooltip": "The true mask: as many frames as mask, of its size."}),
                 "flow": (
                     "VDP_FLOW",
                     {
@@ -112,8 +112,8 @@ class MeasureVideo:
             numbers, per_frame = figures(
                 host.on_cpu(frames),
                 host.on_cpu(reference),
-                host.on_cpu(mask),
-                host.on_cpu(reference_mask),
+                host.on_cpu(host.given_mask(mask)),
+                host.on_cpu(host.given_mask(reference_mask)),
                 flow,
                 on_step=on_step,
             )

@@ -90,14 +90,14 @@ def plate(layers: Layers, start: int, stop: int, device: torch.device | str = "c
     _need_segment(layers, "plate")
     chunk = []
     for index in range(start, stop):
-        frame = layers.frames[index].to(device)
+        frame = layers.frames[index].to(device).contiguous()
         chunk.append(_background(layers, index, frame, _matte(layers, index, frame), whole=True))
     return torch.stack(chunk)
 
 
 def _paint(layers: Layers, index: int, linear_light: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     """One frame with everything done to it, ``(H, W, 3)``, and what of it is objects, ``(H, W)``."""
-    frame = layers.frames[index].to(device)
+    frame = layers.frames[index].to(device).contiguous()
     matte = _matte(layers, index, frame)
     count = len(matte.masks)
     edits = [layers.edits.get(layer, Edit()) for layer in range(count)]
@@ -336,8 +336,11 @@ def edit(layers: Layers, name: str, change: Edit) -> Layers:
     _need_segment(layers, "Composite")
     if not 0.0 <= change.visibility <= 1.0:
         raise InputError(f"visibility: 0 to 1 needed, got {change.visibility}")
-    if not change.saturation >= 0.0:
+    if not 0.0 <= change.saturation < math.inf:
         raise InputError(f"saturation: 0 or more needed, got {change.saturation}")
+    for setting, value in (("gain", change.gain), ("offset", change.offset[0]), ("offset", change.offset[1])):
+        if not math.isfinite(value):
+            raise InputError(f"{setting}: a number needed, got {value}")
     edits = dict(layers.edits)
     for number in layer_numbers(layers, name):
         edits[number] = edits.get(number, Edit()).then(change)
@@ -371,19 +374,19 @@ def add_background(layers: Layers, background: Tensor) -> Layers:
 
 
 def _cover(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale ``(N, H', W', 3)`` so that it covers (H, W), and cut out the middle."""
+    """Cut out the middle of ``(N, H', W', 3)`` in the shape of (H, W), and scale it to that."""
     height, width = size
     if pictures.shape[1:3] == (height, width):
         return pictures
     scale = max(height / pictures.shape[1], width / pictures.shape[2])
-    scaled = (max(height, round(pictures.shape[1] * scale)), max(width, round(pictures.shape[2] * scale)))
-    top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2
+    rows, columns = (max(1, round(side / scale)) for side in size)
+    top, left = (pictures.shape[1] - rows) // 2, (pictures.shape[2] - columns) // 2
     out = pictures.new_empty(len(pictures), height, width, 3)
-    for index, picture in enumerate(pictures):
-        whole = F.interpolate(
-            picture.movedim(-1, 0)[None], size=scaled, mode="bicubic", align_corners=False, antialias=True
+    for index, picture in enumerate(pictures[:, top : top + rows, left : left + columns]):
+        scaled = F.interpolate(
+            picture.movedim(-1, 0)[None], size=size, mode="bicubic", align_corners=False, antialias=True
         )
-        out[index] = whole[0, :, top : top + height, left : left + width].movedim(0, -1).clamp(0.0, 1.0)
+        out[index] = scaled[0].movedim(0, -1).clamp(0.0, 1.0)
     return out
 
 
@@ -468,9 +471,10 @@ def split_layer(
 ) -> tuple[Tensor, Tensor]:
     """One layer as pictures: straight colours ``(T, H, W, 3)`` and mask ``(T, H, W)``, on the CPU.
 
-    Of segment layers, 0 is the whole background, filled where objects cover it, with the mask of where it is seen;
-    objects' colours go on smoothly beyond their borders, so that scaling or blurring brings in nothing else. Of dehaze
-    layers, 0 is the clear picture with the transmission as its mask, and 1 the airlight with the rest.
+    As it was found or replaced; edits, which are for ``composite``, are not in it. Of segment layers, 0 is the whole
+    background, filled where objects cover it, with the mask of where it is seen; objects' colours go on smoothly beyond
+    their borders, so that scaling or blurring brings in nothing else. Of dehaze layers, 0 is the clear picture with the
+    transmission as its mask, and 1 the airlight with the rest.
 
     Raises:
         InputError: layers of another model, or no such layer.
@@ -482,9 +486,11 @@ def split_layer(
     (number,) = layer_numbers(layers, str(number))
     colours, masks = torch.empty_like(layers.frames), layers.frames.new_empty(layers.frames.shape[:3])
     for index in range(len(layers)):
-        frame = layers.frames[index].to(device)
+        frame = layers.frames[index].to(device).contiguous()
         matte = _matte(layers, index, frame)
-        masks[index] = matte.masks[number]
+        given = [_picture(layers, f"mask_{other}", index, frame.device) for other in range(1, len(matte.masks))]
+        shares = [own if one is None else one for own, one in zip(matte.masks[1:], given, strict=True)]
+        masks[index] = shares[number - 1] if number > 0 else (1.0 - sum(shares)).clamp(0.0, 1.0)
         colour = _picture(layers, f"colour_{number}", index, frame.device)
         if colour is None and number == 0:
             colour = _background(layers, index, frame, matte, whole=True)

@@ -119,9 +119,12 @@ def check_mask(mask: object, name: str, *, count: int | None = None, size: tuple
             f"{name}: masks are {mask.shape[2]}x{mask.shape[1]} pixels, the frames are {size[1]}x{size[0]}; resize them"
         )
     mask = mask.float()
-    if not bool(mask.isfinite().all()):
+    if mask.numel() == 0:
+        return mask
+    low, high = (float(value) for value in mask.aminmax())
+    if not (abs(low) < float("inf") and abs(high) < float("inf")):
         raise InputError(f"{name}: holds NaN or infinite values")
-    return mask.clamp(0.0, 1.0)
+    return mask.clamp(0.0, 1.0) if low < 0.0 or high > 1.0 else mask
 
 
 def check_flow(flow: object, count: int, name: str = "flow") -> None:

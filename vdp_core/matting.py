@@ -135,7 +135,7 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
     fields[:-count, part[0], part[1]], fields[-1, part[0], part[1]] = lines[0].flatten(0, 1), alike[0, 0]
     read = sample(fields, mixed, (height, width))
     line, own, alike = read[: 4 * (count - 1)].unflatten(0, (count - 1, 4)), read[4 * (count - 1) : -1], read[-1]
-    colour = frame.view(-1, 3)[mixed].T
+    colour = frame.reshape(-1, 3)[mixed].T
     followed = (line[:, :3] * colour).sum(dim=1) + line[:, 3]
     # where colour does not tell the layers apart, the small mask itself is the better guess
     objects = own.lerp(followed, ((alike - ALIKE[0]) / (ALIKE[1] - ALIKE[0])).clamp(0.0, 1.0))

@@ -352,8 +352,12 @@ def figures(
         jobs["psnr"] = partial(_psnr, pred, ref)
         if min(pred.shape[1:3]) >= _SSIM_WINDOW:
             jobs["ssim"] = partial(_ssim, pred, ref)
+    if ref is not None and flow is None:
+        flow = _motion(ref)
     along = {
-        name: clip for name, clip in (("warping_error", pred), ("reference_warping_error", ref)) if clip is not None
+        name: clip
+        for name, clip in (("warping_error", pred), ("reference_warping_error", ref))
+        if flow is not None and clip is not None
     }
     total, done = (len(jobs) + len(along)) * len(pred), 0
 
@@ -368,8 +372,6 @@ def figures(
         per_frame[name] = job()
         told()
     numbers = {name: fmean(values) for name, values in per_frame.items()}
-    if ref is not None and flow is None:
-        flow = _motion(ref)
     if flow is not None:
         for name, clip in along.items():
             differences = _differences(clip, flow)
@@ -412,6 +414,8 @@ def _same_shape(pred: Tensor, ref: Tensor, *, smallest_side: int = 1) -> tuple[T
 
 def _same_masks(mask: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
     ref = check_mask(ref, "reference mask")
+    if len(ref) == 0:
+        raise ShapeError("reference mask: got none, at least one frame is needed")
     mask = check_mask(mask, "mask", size=(ref.shape[1], ref.shape[2]))
     if len(mask) != len(ref):
         raise ShapeError(f"mask: got {len(mask)} masks, the reference has {len(ref)}; give as many")

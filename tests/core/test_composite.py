@@ -74,6 +74,13 @@ def test_untouched_layers_do_so_in_linear_light(clip, layers):
     assert psnr(composite(layers, linear_light=True)[0], clip.frames) > 40
 
 
+def test_how_frames_lie_in_memory_does_not_matter(layers):
+    strided = replace(layers, frames=layers.frames.transpose(1, 2).contiguous().transpose(1, 2))
+    assert torch.equal(composite(strided)[0], composite(layers)[0])
+    assert torch.equal(split_layer(strided, 1)[0], split_layer(layers, 1)[0])
+    assert torch.equal(plate(strided, 0, 2), plate(layers, 0, 2))
+
+
 def test_the_source_is_not_changed(clip, layers):
     before = clip.frames.clone()
     changed = edit(edit(layers, "objects", Edit(0.5, 1.0, 0.2)), "background", Edit(gain=-1.0))
@@ -163,9 +170,34 @@ def test_objects_move_by_whole_pixels(clip, layers, offset):
     assert float(mask[there].min()) > 0.99
 
 
-def test_half_a_pixel_is_half_way(layers):
-    none, half, one = (composite(edit(layers, "2", Edit(offset=(by, 0.0))))[1] for by in (0.0, 0.5, 1.0))
-    assert_close(half, 0.5 * (none + one), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_quarter_of_a_pixel_is_a_quarter_of_the_way(layers, axis):
+    none, quarter, one = (
+        composite(edit(layers, "2", Edit(offset=(by, 0.0) if axis == 0 else (0.0, by))))[1] for by in (-1.0, -0.75, 0.0)
+    )
+    assert_close(quarter, 0.75 * none + 0.25 * one, atol=1e-5, rtol=0)
+
+
+def test_the_background_moves_and_its_borders_are_repeated(layers):
+    alone = edit(layers, "objects", Edit(visibility=0.0))
+    plain, moved, between = (
+        composite(edit(alone, "background", Edit(offset=(by, -2.0))))[0] for by in (0.0, 3.0, 2.25)
+    )
+    assert_close(plain[:, :-2], composite(alone)[0][:, 2:])
+    assert_close(plain[:, -1], composite(alone)[0][:, -1])
+    assert_close(moved[:, :, 3:], plain[:, :, :-3])
+    assert_close(moved[:, :, :3], plain[:, :, :1].expand(-1, -1, 3, -1))
+    assert_close(between[:, :, 3:], 0.75 * plain[:, :, 1:-2] + 0.25 * plain[:, :, :-3], atol=1e-5, rtol=0)
+
+
+def test_half_of_white_over_black_is_half_the_light_in_linear_light(layers):
+    white, half = torch.ones(1, HEIGHT, WIDTH, 3), torch.full((1, HEIGHT, WIDTH), 0.5)
+    both = edit(replace_layer(replace_layer(layers, 0, 0 * white), 1, white, half), "2", Edit(visibility=0.0))
+    apart = F.max_pool2d(layers.fields["masks"][:, 2:], 15, 1, 7)[:, 0] == 0.0
+    inside = apart[..., None].expand_as(layers.frames)
+    for linear, wanted in ((False, 0.5), (True, float(to_display(torch.tensor(0.5))))):
+        frames = composite(both, linear_light=linear)[0]
+        assert_close(frames[inside], torch.full_like(frames[inside], wanted), atol=2e-3, rtol=0)
 
 
 def test_what_moves_out_of_the_picture_is_gone(layers):
@@ -210,6 +242,12 @@ def test_a_background_covers_the_frame_and_its_middle_stays(layers):
     assert float(picture[0, :, :20].max()) < 0.01
 
 
+def test_a_strip_may_be_a_background(layers):
+    strip = torch.zeros(1, 1, 1000, 3)
+    strip[:, :, 499:501] = 1.0
+    assert_close(add_background(layers, strip).pictures["colour_0"], torch.ones(1, HEIGHT, WIDTH, 3))
+
+
 def test_a_background_may_move(layers):
     moving = torch.linspace(0, 1, COUNT).view(-1, 1, 1, 1).expand(COUNT, HEIGHT, WIDTH, 3)
     frames = composite(edit(add_background(layers, moving), "objects", Edit(visibility=0.0)))[0]
@@ -240,6 +278,17 @@ def test_split_layers_hold_plain_colours(clip, layers, seen):
     # beyond the border the object goes on, not the background
     outside = (clip.masks[:, 2] == 0) & (F.max_pool2d(clip.masks[:, 2:], 9, 1, 4)[:, 0] > 0)
     assert float(colour[outside].var(dim=0).mean()) < 0.7 * float(clip.frames[outside].var(dim=0).mean())
+
+
+def test_layers_are_split_as_they_were_replaced(clip, layers):
+    colour, mask = split_layer(layers, 2)
+    smaller = F.avg_pool2d(mask[:, None], 5, 1, 2)[:, 0] ** 4
+    changed = replace_layer(layers, 2, 1.0 - colour, smaller)
+    again, given = split_layer(changed, 2)
+    assert torch.equal(again, 1.0 - colour)
+    assert torch.equal(given, smaller)
+    rest = split_layer(layers, 0)[1]
+    assert_close(split_layer(changed, 0)[1], (rest + mask - smaller).clamp(0.0, 1.0), atol=1e-5, rtol=0)
 
 
 def test_another_mask_moves_what_is_shown(clip, layers):
@@ -334,7 +383,17 @@ def test_a_person_names_layers(layers):
             edit(layers, name, Edit())
 
 
-@pytest.mark.parametrize("change", [Edit(visibility=1.5), Edit(visibility=-0.1), Edit(saturation=-1.0)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        Edit(visibility=1.5),
+        Edit(visibility=-0.1),
+        Edit(saturation=-1.0),
+        Edit(saturation=float("inf")),
+        Edit(gain=float("nan")),
+        Edit(offset=(0.0, float("inf"))),
+    ],
+)
 def test_values_out_of_range_are_refused(layers, change):
     with pytest.raises(InputError, match="needed, got"):
         edit(layers, "objects", change)

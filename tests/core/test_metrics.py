@@ -238,6 +238,14 @@ def test_measure_estimates_the_motion_of_the_reference():
     assert found["reference_warping_error"] < found["warping_error"]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_progress_ends_where_it_said(count):
+    frames, _ = pan(count, 24, 32)
+    told = []
+    figures(frames, frames, on_step=lambda done, total, _: told.append((done, total)))
+    assert told[-1][0] == told[-1][1]
+
+
 def test_inputs_that_do_not_belong_together_are_refused():
     frames, flow = pan()
     with pytest.raises(ShapeError, match="one size and length"):
@@ -255,6 +263,8 @@ def test_inputs_that_do_not_belong_together_are_refused():
     for measured in (boundary_f, mad, mse, dtssd):
         with pytest.raises(ShapeError, match="give as many"):
             measured(torch.ones(2, 8, 8), torch.ones(3, 8, 8))
+    with pytest.raises(ShapeError, match="at least one"):
+        iou(torch.ones(0, 8, 8), torch.ones(0, 8, 8))
     with pytest.raises(ShapeError, match="7x7"):
         ssim(noise(1, 5, 9, 3), noise(1, 5, 9, 3))
     with pytest.raises(InputError, match="nothing to measure"):

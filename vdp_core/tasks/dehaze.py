@@ -240,7 +240,7 @@ class _Clip:
         self._generator = torch.Generator().manual_seed(seed)
         height, width = small.shape[2:]
         cell = max(1, max(height, width) // SAMPLES)
-        self._size = (len(small), height // cell, width // cell)
+        self._size = (len(small), max(2, height // cell), max(2, width // cell))
         self.points = followed_colours(small, flow, seed=seed)
         self._blocks, self._cells = extremes(small), extremes(small, block=cell)
         self._smooth = _LogTransmission(small, config.grid)
