@@ -37,7 +37,6 @@ SMALLEST_SIDE = 16
 PIXELS_AT_ONCE = 2**20
 MIN_TRANSMISSION = 0.1
 """What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
-NEAR = math.log(0.5)  # of t, where haze is thinnest
 MIDDLE = math.log(0.25)
 """Of t, its median over the clip, at least. A bright scene in haze looks just as a dark one in denser haze does, and
 taking off too much does more harm: without this, bright clips in dense haze came out up to 5.6 dB below the hazy ones
@@ -75,9 +74,6 @@ class DehazeConfig:
     """Weight of objects having the haze of what is around them; up: fewer stand out."""
     outline: float = 10.0
     """Weight of haze changing only at edges of the picture; up: fewer and larger objects."""
-    near: float = 2.0
-    """Weight of the thinnest haze letting half of the scene through; down: dense haze is taken off further, and so is
-    the light of bright walls, which looks the same."""
     expected: float = 3.0
     """Weight of the airlight being the brightest haze; it decides only where nothing moves in the haze."""
     drift: float = 30.0
@@ -329,7 +325,6 @@ class _Clip:
         return {
             "smooth": config.smooth * torch.stack([waviness(grid, dim).mean() for dim in range(3)]).sum(),
             "range": (1.0 - config.tolerance) * beyond.mean(),
-            "near": config.near * F.relu(NEAR - grid.flatten(1).quantile(0.95, dim=1)).square().mean(),
         }
 
     def _some(self) -> Tensor:
@@ -418,7 +413,7 @@ class _LogTransmission(_Pyramid):
             grid, wide, broad = grid[::-1], wide[::-1], broad[::-1]
         still = [(1, *grid), (1, *wide), (1, 1, 1)]
         super().__init__([(count, *grid), (few, *wide), (few, *broad), (count, 2, 2), *still], small.device)
-        self.parts[-1].fill_(NEAR)
+        self.parts[-1].fill_(math.log(0.5))
 
 
 class _Airlight:
