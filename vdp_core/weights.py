@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import pickle
 import re
 import warnings
@@ -16,6 +17,8 @@ from torch import Tensor
 from .errors import WeightsError
 
 __all__ = ["fetch_weights", "find_weights", "hub_folder", "read_weights", "to_torchvision_raft"]
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 # What torch raises on bytes that are no weights depends on where its reading derails.
@@ -50,6 +53,8 @@ def find_weights(patterns: Sequence[str], folders: Iterable[str | Path]) -> Path
 def fetch_weights(url: str, *, otherwise: str) -> Path:
     """Download a weights file into the torch hub cache, whole and checked against the hash in its name, or not at all.
 
+    The log says so first.
+
     Args:
         url: its address; the name ends in ``-`` and the first digits of its SHA-256, as torch's own do.
         otherwise: what else a person can do, the end of the sentence when it fails.
@@ -66,6 +71,8 @@ def fetch_weights(url: str, *, otherwise: str) -> Path:
         raise WeightsError(f"{name}: its name holds no checksum, so it is not downloaded from {url}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        # A warning, so that it is seen everywhere: nothing else here ever reaches for the network.
+        log.warning("downloading weights, because they were asked for and are missing: %s to %s", url, target.parent)
         torch.hub.download_url_to_file(url, str(target), hash_prefix=digits.group(1), progress=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         # URLError is an OSError; a wrong checksum is a RuntimeError.

@@ -44,7 +44,7 @@ def test_a_half_download_is_not_found(tmp_path):
     assert find_weights(("raft_large*",), [tmp_path / "models"]) is None
 
 
-def test_a_download_is_checked_and_kept(tmp_path, hub):
+def test_a_download_is_announced_checked_and_kept(tmp_path, hub, caplog):
     body = b"weights"
     digest = hashlib.sha256(body).hexdigest()
     source = tmp_path / f"net-{digest[:8]}.pth"
@@ -53,7 +53,11 @@ def test_a_download_is_checked_and_kept(tmp_path, hub):
     assert path == hub / source.name
     assert path.read_bytes() == body
     source.unlink()
+    (said,) = caplog.messages
+    assert source.as_uri() in said
+    assert str(hub) in said
     assert fetch_weights(source.as_uri(), otherwise="do without") == path
+    assert len(caplog.messages) == 1  # what is there is not announced again
 
 
 def test_a_damaged_download_leaves_nothing(tmp_path, hub):
