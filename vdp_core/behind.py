@@ -8,6 +8,8 @@ flow around the hole has beyond that is spread into it. Points are then followed
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,6 +35,8 @@ SAMPLES = 6000  # pixels of a flow that eight numbers are fitted to
 DENSE_SAMPLES = 20_000  # pixels of the frames that they are corrected on
 FEWEST = 32  # pixels below which there is nothing to fit
 CORRECTIONS = 4
+RIDGE = 1e-4
+"""Squared noise of a slope over that of a motion, 0.01 over one pixel: in a flat picture no motion is the best one."""
 
 
 def trace(
@@ -44,7 +48,8 @@ def trace(
         background: ``(T, h, w)`` in 0..1, how much of a pixel is background.
         flow: of the same clip, of any working size.
         frames: ``(T, H, W, 3)`` in 0..1, the clip, of any size: the motion is then corrected by what is seen.
-        on_step: told after every frame; stops the work by raising.
+        on_step: told after every pair of frames that is completed, and after every frame whose points were followed;
+            stops the work by raising.
 
     Returns:
         ``before`` and ``after``, each ``(T, 3, h, w)`` float32: (dx, dy) in pixels of (h, w) from the pixel to its
@@ -59,33 +64,49 @@ def trace(
     check_flow(flow, len(background))
     count, height, width = background.shape
     polluted = max(BORDER, round(POLLUTED * max(height, width) / max(flow.size)))
-    flow = resize_flow(flow, (height, width))
-    whole = (background >= COVERED).float()[:, None]
-    sure = _shrink(whole, polluted)[:, 0]
-    seen = _shrink(whole, BORDER)
-    wanted = 1.0 - seen[:, 0]
-    small = None if frames is None else _small(frames, (height, width), background.device)
-    forward = _complete(flow.forward, sure[:-1] * (1.0 - flow.forward_occlusion), small, 1)
-    backward = _complete(flow.backward, sure[1:] * (1.0 - flow.backward_occlusion), small, -1)
+    sure, seen = torch.empty(2, count, height, width, dtype=torch.bool, device=background.device)
+    for index, one in enumerate(background):
+        whole = (one >= COVERED).float()[None, None]
+        sure[index], seen[index] = (_shrink(whole, by)[0, 0] > 0.5 for by in (polluted, BORDER))
+    forward, backward = background.new_empty(2, count - 1, 2, height, width)
+    steps = 2 * count - 1
+    there = None if frames is None else _small(frames[0], background)
+    for index in range(count - 1):
+        here, there = there, None if frames is None else _small(frames[index + 1], background)
+        pair = _pair(flow, index, (height, width))
+        forward[index] = _complete(pair.forward[0], sure[index] & (pair.forward_occlusion[0] < 0.5), here, there)
+        backward[index] = _complete(pair.backward[0], sure[index + 1] & (pair.backward_occlusion[0] < 0.5), there, here)
+        if on_step is not None:
+            on_step(index + 1, steps, None)
     # a pair across a cut has no motion: all its pixels count as hidden
     joined = [float(hidden.mean()) < 0.99 for hidden in flow.forward_occlusion]
     before, after = background.new_zeros(2, count, 3, height, width)
     for index in range(count):
-        points = wanted[index].nonzero().flip(-1).float()
+        points = (~seen[index]).nonzero().flip(-1).float()
         for found, step in ((before, -1), (after, 1)):
             _follow(found[index], points, index, step, forward, backward, seen, joined)
         if on_step is not None:
-            on_step(index + 1, count, None)
+            on_step(count + index, steps, None)
     return before, after
 
 
-def _small(frames: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
-    """The clip at a small size, ``(T, 3, h, w)``, a frame at a time."""
-    small = torch.empty(len(frames), 3, *size, device=device)
-    for index, frame in enumerate(frames):
-        picture = frame.to(device).movedim(-1, 0)[None]
-        small[index] = F.interpolate(picture, size=size, mode="bilinear", align_corners=False, antialias=True)[0]
-    return small
+def _small(frame: Tensor, like: Tensor) -> Tensor:
+    """A frame ``(H, W, 3)`` as ``(3, h, w)``, of the size of ``like`` ``(T, h, w)`` and where that is."""
+    picture = frame.to(like.device).movedim(-1, 0)[None]
+    return F.interpolate(picture, size=like.shape[1:], mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def _pair(flow: Flow, index: int, size: tuple[int, int]) -> Flow:
+    """The flow of one pair of frames at another size: that of a whole clip would take as much memory as all else."""
+    one = slice(index, index + 1)
+    pair = replace(
+        flow,
+        forward=flow.forward[one],
+        backward=flow.backward[one],
+        forward_occlusion=flow.forward_occlusion[one],
+        backward_occlusion=flow.backward_occlusion[one],
+    )
+    return resize_flow(pair, size)
 
 
 def _follow(
@@ -115,7 +136,7 @@ def _follow(
         gap = (moved + returned).square().sum(dim=-1)
         allowed = 0.01 * (moved.square().sum(dim=-1) + returned.square().sum(dim=-1)) + 0.5
         alive = (gap <= allowed) & (there >= 0.0).all(dim=-1) & (there <= edge).all(dim=-1)
-        arrived = alive & (_at(seen[other], there)[:, 0] > 0.999)
+        arrived = alive & (_at(seen[other, None].float(), there)[:, 0] > 0.999)
         x, y = home[arrived].unbind(dim=-1)
         found[:2, y, x] = (there - start)[arrived].T
         found[2, y, x] = float(distance)
@@ -137,22 +158,18 @@ def _shrink(masks: Tensor, by: int) -> Tensor:
     return 1.0 - F.max_pool2d(rows, (side, 1), 1, (by, 0))
 
 
-def _complete(vectors: Tensor, known: Tensor, frames: Tensor | None, step: int) -> Tensor:
-    """Replace flow ``(N, 2, h, w)`` where ``known`` ``(N, h, w)`` is below one half by what surrounds it.
+def _complete(field: Tensor, known: Tensor, here: Tensor | None, there: Tensor | None) -> Tensor:
+    """Replace flow ``(2, h, w)`` where it is not ``known`` ``(h, w)`` by what surrounds it.
 
-    With frames ``(N + 1, 3, h, w)`` it is also corrected as a whole; ``step`` 1 leads from each to the next, -1 back.
+    With the frames ``(3, h, w)`` that it leads from and to, it is also corrected as a whole.
     """
-    whole = torch.empty_like(vectors)
-    for index, (field, weight) in enumerate(zip(vectors, known, strict=True)):
-        certain = (weight > 0.5).float()
-        plane = _planar_motion(field, certain)
-        around = spread((field - plane)[None], certain[None, None])[0]
-        field = torch.where(certain > 0.5, field, plane + around)
-        if frames is not None:
-            here, there = (frames[index], frames[index + 1])[::step]
-            field = field + _correction(here, there, field, certain)
-        whole[index] = field
-    return whole
+    certain = known.float()
+    plane = _planar_motion(field, certain)
+    around = spread((field - plane)[None], certain[None, None])[0]
+    field = torch.where(known, field, plane + around)
+    if here is None or there is None:
+        return field
+    return field + _correction(here, there, field, certain)
 
 
 def _planar_basis(x: Tensor, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -206,7 +223,7 @@ def _correction(here: Tensor, there: Tensor, field: Tensor, weight: Tensor) -> T
     size = (weight.shape[0], weight.shape[1])
     rows, columns = _chosen(weight, DENSE_SAMPLES)
     total = torch.zeros_like(field)
-    if len(rows) < FEWEST:
+    if len(rows) < FEWEST or min(size) < 2:
         return total
     across, down = _planar_basis(columns.double(), rows.double(), size)
     least = float("inf")
@@ -219,8 +236,7 @@ def _correction(here: Tensor, there: Tensor, field: Tensor, weight: Tensor) -> T
         if cost >= least:
             break
         least, best = cost, total
-        slope_x = 0.5 * (seen.roll(-1, 2) - seen.roll(1, 2))[:, rows, columns].double()
-        slope_y = 0.5 * (seen.roll(-1, 1) - seen.roll(1, 1))[:, rows, columns].double()
+        slope_y, slope_x = (slope[:, rows, columns].double() for slope in torch.gradient(seen, dim=(1, 2)))
         basis = slope_x[..., None] * across + slope_y[..., None] * down  # (3, n, 8)
         total = total + _planar_field(_least_squares(basis, -gap, share).to(field.dtype), size)
     return best
@@ -236,8 +252,8 @@ def _least_squares(basis: Tensor, target: Tensor, share: Tensor) -> Tensor:
     """The numbers ``(8,)`` for which ``basis`` ``(c, n, 8)`` times them is nearest to ``target`` ``(c, n)``."""
     weighted = (basis * share[:, None]).flatten(0, 1)
     normal = weighted.T @ basis.flatten(0, 1)
-    # the ridge keeps what a few pixels cannot tell, such as curvature, at zero
-    normal += 1e-6 * normal.diagonal().sum() * torch.eye(8, device=basis.device)
+    # the ridge keeps what a few pixels, or flat ones, cannot tell at zero: curvature, or all of the motion
+    normal += (1e-6 * normal.diagonal().sum() + RIDGE) * torch.eye(8, device=basis.device)
     return torch.linalg.solve(normal, weighted.T @ target.flatten())
 
 

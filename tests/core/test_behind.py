@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -80,6 +82,25 @@ def test_what_frames_show_corrects_the_flow(clip):
     assert corrected < 0.3 * plain
 
 
+def test_a_picture_that_is_brighter_on_one_side_corrects_the_flow_as_well(clip):
+    # the two sides of the picture are no neighbours
+    wrong = replace(clip.flow, forward=clip.flow.forward + 0.2, backward=clip.flow.backward - 0.1)
+    ramp = (torch.arange(128) + PAN[0, 0] * torch.arange(16).view(-1, 1)) / 150  # of the scene, not of the picture
+    frames = 0.2 * clip.frames + 0.8 * ramp.clamp(0, 1).view(16, 1, 128, 1)
+    covered = clip.masks[:, 0] < 0.99
+    assert float(drift(*trace(clip.masks[:, 0], wrong, frames=frames), covered).mean()) < 0.15
+
+
+@pytest.mark.parametrize("flat", [[0], [7], [15], range(16)])
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_flat_frames_correct_nothing(clip, flat, level):
+    frames = clip.frames.clone()
+    frames[list(flat)] = level
+    before, after = trace(clip.masks[:, 0], clip.flow, frames=frames)
+    assert bool(before.isfinite().all()) and bool(after.isfinite().all())
+    assert float(drift(before, after, clip.masks[:, 0] < 0.99).mean()) < 0.1
+
+
 def test_first_frames_look_ahead_and_last_ones_back(clip):
     before, after = trace(clip.masks[:, 0], clip.flow)
     assert not bool(before[0].any())
@@ -124,7 +145,7 @@ def test_a_clip_that_is_covered_whole_has_nothing_behind():
 
 def test_a_person_can_stop_it(clip):
     def stop(done, total, preview):
-        assert (done, total, preview) == (1, 16, None)
+        assert (done, total, preview) == (1, 31, None)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
