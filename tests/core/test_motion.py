@@ -163,6 +163,66 @@ def test_what_moves_in_one_frame_only_is_no_object():
     assert moving_objects(motion, flow, 2).shape[1] == 0
 
 
+def boxes(count: int, *, height: int = 60, width: int = 90) -> tuple[torch.Tensor, Flow]:
+    """A scene that stands still, to put things that move into."""
+    return torch.zeros(count, 2, height, width), even(count, height, width)
+
+
+def put(motion: torch.Tensor, flow: Flow, frames: range, corner: tuple[int, int], side: int, by: float) -> None:
+    """A square that moves ``by`` to the right in each of some frames, its corner (x, y) in frame 0 given."""
+    for index in frames:
+        left = corner[0] + round(by * index)
+        here = (0, slice(corner[1], corner[1] + side), slice(left, left + side))
+        motion[index][here] = by
+        if index < len(flow):
+            flow.forward[index][here] = by
+        if index > 0:
+            flow.backward[index - 1][here] = -by
+
+
+def when_seen(objects: torch.Tensor) -> list[list[int]]:
+    """Frames in which each object is seen."""
+    return [one.flatten(1).any(dim=1).nonzero()[:, 0].tolist() for one in objects.unbind(dim=1)]
+
+
+def test_what_lasts_too_short_or_is_small_beside_the_others_is_no_object():
+    motion, flow = boxes(30)
+    put(motion, flow, range(30), (4, 4), 24, 1.0)
+    assert when_seen(moving_objects(motion, flow, 4)) == [list(range(30))]
+    put(motion, flow, range(10, 12), (4, 40), 16, 2.0)  # of 30 frames, 3 are asked for
+    assert when_seen(moving_objects(motion, flow, 4)) == [list(range(30))]
+    put(motion, flow, range(30), (4, 40), 6, 2.0)  # a tenth of 24 * 24 is more
+    assert when_seen(moving_objects(motion, flow, 4)) == [list(range(30))]
+
+
+def test_what_is_hidden_for_a_while_is_one_object():
+    motion, flow = boxes(20)
+    put(motion, flow, range(7), (2, 20), 12, 3.0)
+    put(motion, flow, range(13, 20), (2, 20), 12, 3.0)
+    assert when_seen(moving_objects(motion, flow, 4)) == [[*range(7), *range(13, 20)]]
+
+
+@pytest.mark.parametrize("pan", [0.0, -10.0])
+def test_what_has_left_and_what_comes_later_elsewhere_are_two_objects(pan):
+    motion, flow = torch.zeros(20, 2, 60, 90), even(20, 60, 90, pan)
+    motion[:3, 0, 5:25, 5:35] = 2.0
+    motion[14:, 1, 35:55, 60:85] = 2.0
+    assert when_seen(moving_objects(motion, flow, 4)) == [list(range(14, 20)), [0, 1, 2]]
+
+
+def test_gathering_and_joining_can_be_stopped():
+    generator = torch.Generator().manual_seed(0)
+    motion, flow = boxes(12, height=144, width=256)
+    for index in range(0, 12, 2):  # pairs of frames, so that each thing is seen twice
+        for _ in range(40):
+            x, y = (int(torch.randint(0, high, (1,), generator=generator)) for high in (240, 128))
+            motion[index : index + 2, :, y : y + 14, x : x + 14] = 4 * torch.randn(2, 1, 1, generator=generator)
+    told = []
+    moving_objects(motion, flow, 3, lambda *step: told.append(step))
+    assert told[:12] == [(done, 12, None) for done in range(1, 13)]
+    assert set(told[12:]) == {(12, 12, None)}
+
+
 def test_nothing_given_is_changed(apart):
     kept = apart.flow.forward.clone(), apart.flow.backward.clone(), apart.flow.forward_occlusion.clone()
     found(apart.flow, 2)
