@@ -232,6 +232,8 @@ def _find(
 ) -> _Found:
     small = working_copy(frames, config.side)
     count, _, height, width = small.shape
+    size = (height, width)
+    shown = {} if given is None else _shown(given, size)
     steps_done, steps_total = 0, config.rounds * (config.steps + 3 * count) + 3 * count
 
     def told(_: int, __: int, preview: Callable[[], Tensor] | None) -> None:
@@ -241,47 +243,92 @@ def _find(
             on_step(min(steps_done, steps_total), steps_total, preview)
 
     motion = _Motion(flow, layers - 1 if given is None else TRACKS, told)
-    warning = {}
-    if given is None and motion.objects.shape[1] < layers - 1:
-        number = motion.objects.shape[1]
-        warning["warning"] = (
-            "nothing moves by itself against the camera's motion: the foreground is empty; give a mask"
-            if number == 0
-            else f"only {number} moving object{'s' if number > 1 else ''} found: the layers after it are empty"
-        )
-        if number == 0:
-            masks = torch.zeros(count, layers, height, width)
-            masks[:, 0] = 1.0
-            return _Found(masks, None, warning)
-    sight = _Sight(small, motion)
-    size = (height, width)
+    if given is None and motion.objects.shape[1] == 0:
+        masks = torch.zeros(count, layers, height, width)
+        masks[:, 0] = 1.0
+        return _Found(masks, None, {"warning": _too_few(0)})
     fixed: dict[int, Tensor] = {}
     if given is None:
         labels = motion.labels(size)
     else:
         motion.gather({index: _fit_to(one, motion.flow.size) for index, one in given.items()})
         labels = motion.labels(size)
-        for index, one in given.items():
-            mask = _fit_to(one, size)
+        for index, mask in shown.items():
             others = labels[index, 2:] * (1.0 - mask)
             fixed[index] = labels[index] = torch.cat((_two(mask)[:1] - others.sum(dim=0), mask[None], others))
+    sight = _Sight(small, motion)
     for number in range(config.rounds):
-        ways = _Ways(labels, motion.flow)
-        explained = torch.empty(count, labels.shape[1] - 1, height, width)
-        for index in range(count):
-            explained[index] = ways.explained(small, index)[0]
-            told(0, 0, None)
-        taught = sorted(fixed) if fixed and number == 0 else list(range(count))
-        classifier, fitted = _learn(sight, explained, labels, taught, fixed, config, seed + number, device, told)
-        evidence = [classifier(sight.of(index, explained[index])) for index in range(count)]
-        labels = _sweep(small, ways, evidence, explained, fixed, config, told)
+        labels, fitted = _round(small, motion.flow, sight, labels, fixed, number, config, seed, device, told)
+    del small, motion, sight
     if given is not None:  # what else moves belongs to the background
         labels = _two(labels[:, 1])
     labels = settle(labels, frames, on_step=told)
-    if layers > labels.shape[1]:
-        labels = torch.cat((labels, labels.new_zeros(count, layers - labels.shape[1], height, width)), dim=1)
+    labels = _without_faint(labels)
+    number = labels.shape[1] - 1
+    notes = {"warning": _too_few(number, guided=given is not None)} if number < layers - 1 else {}
+    if number < layers - 1:
+        labels = torch.cat((labels, labels.new_zeros(count, layers - 1 - number, height, width)), dim=1)
     share = 100.0 * float(1.0 - labels[:, 0].mean())
-    return _Found(labels, fitted, {"said": f"objects cover {share:.1f} % of the clip", **warning})
+    return _Found(labels, fitted, {"said": f"objects cover {share:.1f} % of the clip", **notes})
+
+
+def _round(
+    small: Tensor,
+    flow: Flow,
+    sight: _Sight,
+    labels: Tensor,
+    fixed: Mapping[int, Tensor],
+    number: int,
+    config: SegmentConfig,
+    seed: int,
+    device: torch.device,
+    on_step: OnStep,
+) -> tuple[Tensor, Fitted]:
+    """Better masks ``(T, L, h, w)`` from the motion and the looks that the ones so far give the layers."""
+    ways = _Ways(labels, flow)
+    count, kinds, height, width = labels.shape
+    # half precision holds logs of odds to a thousandth, in half the memory
+    explained = torch.empty(count, kinds - 1, height, width, dtype=torch.half)
+    for index in range(count):
+        explained[index] = ways.explained(small, index)[0]
+        on_step(0, 0, None)
+    taught = sorted(fixed) if fixed and number == 0 else list(range(count))
+    start = (seed + number) % 2**64
+    classifier, fitted = _learn(sight, explained, labels, taught, fixed, config, start, device, on_step)
+    evidence = torch.empty(labels.shape, dtype=torch.half)
+    for index in range(count):
+        evidence[index] = classifier(sight.of(index, explained[index]))
+    return _sweep(small, ways, evidence, explained, fixed, config, on_step), fitted
+
+
+def _shown(given: Mapping[int, Tensor], size: tuple[int, int]) -> dict[int, Tensor]:
+    """Given masks at the working size ``(h, w)``, of the frames in which something is left of them."""
+    masks = {index: _fit_to(one, size) for index, one in given.items()}
+    masks = {index: mask for index, mask in masks.items() if bool((mask > 0.5).any())}
+    if not masks:
+        raise InputError(
+            f"mask: what it shows is smaller than a pixel at the working size, {size[1]}x{size[0]}; paint the whole "
+            "object white, or crop the clip around it"
+        )
+    return masks
+
+
+def _without_faint(labels: Tensor) -> Tensor:
+    """Masks ``(T, L, h, w)`` less the objects that nowhere have half of a pixel; the background takes their share."""
+    clear = labels[:, 1:].amax(dim=(0, 2, 3)) > 0.5
+    if bool(clear.all()):
+        return labels
+    objects = labels[:, 1:][:, clear]
+    return torch.cat((1.0 - objects.sum(dim=1, keepdim=True), objects), dim=1)
+
+
+def _too_few(number: int, guided: bool = False) -> str:
+    """What a person is told where fewer objects were found than there are layers for them."""
+    if guided:
+        return "nothing of the mask's object could be held on to: the foreground is empty; give masks of more frames"
+    if number == 0:
+        return "nothing moves by itself against the camera's motion: the foreground is empty; give a mask"
+    return f"only {number} moving object{'s' if number > 1 else ''} found: the layers after it are empty"
 
 
 class _Motion:
@@ -379,7 +426,9 @@ class _Sight:
 
     def __init__(self, small: Tensor, motion: _Motion) -> None:
         self._small, self._speed = small, motion.speed
-        some = torch.cat([self._colours(index)[::7] for index in range(0, len(small), max(1, len(small) // 16))])
+        # copies: a view of a seventh would keep the whole
+        every = max(1, len(small) // 16)
+        some = torch.cat([self._colours(index)[::7].clone() for index in range(0, len(small), every)])
         self._mean, self._deviation = some.mean(dim=0), some.std(dim=0).clamp_min(1e-4)
 
     def of(self, index: int, explained: Tensor) -> Tensor:
@@ -387,7 +436,7 @@ class _Sight:
         size = (self._small.shape[2], self._small.shape[3])
         speed = F.interpolate(self._speed[index : index + 1], size=size, mode="bilinear", align_corners=False)
         colours = (self._colours(index) - self._mean) / self._deviation
-        return torch.cat((colours, speed[0].flatten(1).T, explained.flatten(1).T), dim=1)
+        return torch.cat((colours, speed[0].flatten(1).T, explained.float().flatten(1).T), dim=1)
 
     def _colours(self, index: int) -> Tensor:
         import cv2
@@ -432,7 +481,7 @@ def _learn(
         weights.append(balance / balance.mean() * (len(taught) / len(fixed) if index in fixed else 1.0))
     x, y, w = torch.cat(seen).to(device), torch.cat(wanted).to(device), torch.cat(weights).to(device)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs as well
         hidden = 32
         net = nn.Sequential(
             nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, kinds)
@@ -475,7 +524,7 @@ def _certainty(kind: Tensor) -> Tensor:
 def _sweep(
     small: Tensor,
     ways: _Ways,
-    evidence: list[Tensor],
+    evidence: Tensor,
     explained: Tensor,
     fixed: Mapping[int, Tensor],
     config: SegmentConfig,
@@ -486,10 +535,9 @@ def _sweep(
     A given mask starts both ways; in between, the nearer one counts more. Without any, both ends start from evidence.
     """
     count = len(small)
-    out = torch.zeros(count, *evidence[0].shape)
+    out = torch.zeros(evidence.shape)
     weight = torch.zeros(count, 1, 1, 1)
     size = (small.shape[2], small.shape[3])
-    guides = [_Edges(frame) for frame in small] if count <= 64 else None
     for order in (range(count), range(count - 1, -1, -1)):
         now: Tensor | None = None
         since = 0
@@ -498,21 +546,20 @@ def _sweep(
             if index in fixed:
                 now, since = fixed[index], 0
             elif now is not None or not fixed:
-                log_odds = config.appearance * evidence[index]
+                log_odds = config.appearance * evidence[index].float()
                 log_odds[1:] += config.rebuilt * explained[index]
                 if now is not None:
                     brought = warp(now[:, None], ways.from_to(index, index - order.step, size))[:, 0]
                     brought[0] = (1.0 - brought[1:].sum(dim=0)).clamp_min(0.0)
                     brought = brought / brought.sum(dim=0)
                     log_odds += config.neighbours * brought.clamp_min(DOUBT).log()
-                edges = guides[index] if guides is not None else _Edges(small[index])
-                now = _sharpened(edges.follow(log_odds.softmax(dim=0)[1:]))
+                now = _sharpened(_Edges(small[index]).follow(log_odds.softmax(dim=0)[1:]))
             if now is not None:
                 part = 1e6 if index in fixed else 1.0 / since if fixed else 1.0
                 out[index] += part * now
                 weight[index] += part
             on_step(0, 0, partial(_overlay, small[index], now))
-    return out / weight
+    return out.div_(weight)
 
 
 def _overlay(picture: Tensor, masks: Tensor | None) -> Tensor:

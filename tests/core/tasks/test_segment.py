@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
+from comfyui_vdp.vdp_core.flow import estimate_flow
 from comfyui_vdp.vdp_core.layers import load_layers, reconstruct, save_layers
 from comfyui_vdp.vdp_core.metrics import iou, psnr
 from comfyui_vdp.vdp_core.tasks import segment, task
@@ -147,6 +148,62 @@ def test_a_mask_of_another_size_and_a_picture_of_one_will_do(little):
     assert torch.equal(quick(little, mask=mask[0], mask_frame=1).fields["masks"], plain)
 
 
+def textured(count: int) -> tuple[torch.Tensor, Flow]:
+    """A grey scene, and the flow of one in which nothing moves."""
+    frames = 0.3 + 0.2 * torch.rand(HEIGHT // 8, WIDTH // 8, 1, generator=torch.Generator().manual_seed(0))
+    frames = F.interpolate(frames.movedim(-1, 0)[None], size=(HEIGHT, WIDTH), mode="bicubic")[0].movedim(0, -1)
+    still, seen = torch.zeros(count - 1, 2, HEIGHT, WIDTH), torch.zeros(count - 1, HEIGHT, WIDTH)
+    return frames.clamp(0, 1).expand(count, -1, -1, 3).clone(), Flow(still, still, seen, seen, (HEIGHT, WIDTH))
+
+
+RED = torch.tensor([0.8, 0.1, 0.1])
+
+
+def test_colour_finds_an_object_that_the_flow_has_lost():
+    frames, flow = textured(6)
+    truth = torch.zeros(6, HEIGHT, WIDTH)
+    for index in range(6):
+        left = 20 + 15 * index
+        truth[index, 30:60, left : left + 30] = 1.0
+    frames[truth > 0.5] = RED
+    layers = segment.decompose(frames, flow, preset="fast", mask=truth[:1])
+    assert iou(cut(layers.fields["masks"], 1), truth) > 0.8
+
+
+def test_masks_are_carried_from_frame_to_frame_where_nothing_else_tells():
+    frames, still, seen = torch.full((4, 48, 80, 3), 0.5), torch.zeros(3, 2, 48, 80), torch.zeros(3, 48, 80)
+    mask = torch.zeros(1, 48, 80)
+    mask[:, 10:35, 20:50] = 1.0
+    layers = segment.decompose(frames, Flow(still, still, seen, seen, (48, 80)), preset="fast", mask=mask)
+    assert iou((layers.fields["masks"][:, 1] > 0.5).float(), mask.expand(4, -1, -1)) > 0.9
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_a_flat_clip_has_an_empty_foreground_and_is_told_so(level):
+    frames = torch.full((4, 48, 80, 3), level)
+    layers = segment.decompose(frames, estimate_flow(frames, model="dis"), preset="fast")
+    assert layers.fields["masks"][:, 1].max() == 0.0
+    assert "the foreground is empty" in layers.info["warning"]
+
+
+def test_noise_has_an_empty_foreground_and_is_told_so():
+    noise = 0.02 * torch.randn(10, 96, 160, 3, generator=torch.Generator().manual_seed(0))
+    frames = (0.5 + noise).clamp(0, 1)
+    layers = segment.decompose(frames, estimate_flow(frames, model="dis"), preset="fast")
+    assert layers.fields["masks"][:, 1].max() == 0.0
+    assert_close(layers.fields["masks"].sum(dim=1), torch.ones(10, 96, 160))
+    assert "the foreground is empty" in layers.info["warning"]
+
+
+@pytest.mark.parametrize("index", [0, 3, 5])
+def test_one_black_frame_is_no_hindrance(synthetic, index):
+    frames, _ = synthetic.pan(6, 48, 80)
+    frames[index] = 0.0
+    layers = segment.decompose(frames, estimate_flow(frames, model="dis"), preset="fast", steps=2)
+    assert all(bool(field.isfinite().all()) for field in layers.fields.values())
+    assert psnr(reconstruct(layers), frames) > 35
+
+
 # what is in the layers
 
 
@@ -218,10 +275,19 @@ def test_the_same_seed_gives_the_same_layers(little, guided):
     assert first.info["loss_labels"] == again.info["loss_labels"] != other.info["loss_labels"]
 
 
-def test_random_numbers_of_others_are_left_alone(little):
+def test_random_numbers_of_others_are_left_alone(little, monkeypatch):
+    def reseeded(seed: int) -> None:
+        raise AssertionError("the GPUs' random numbers were started anew")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", reseeded)
     before = torch.random.get_rng_state()
     quick(little)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_largest_seed_will_do(little):
+    layers = segment.decompose(little.frames, little.flow, preset="balanced", steps=2, seed=2**64 - 1)
+    assert layers.seed == 2**64 - 1
 
 
 def test_nothing_given_is_changed(little):
@@ -287,6 +353,13 @@ def test_an_interruption_comes_through_wherever_it_is_raised(little):
 # refusals
 
 
+def speck() -> torch.Tensor:
+    """A mask of a few pixels of a large picture."""
+    mask = torch.zeros(1, 1080, 1800)
+    mask[:, 500:504, 900:904] = 1.0
+    return mask
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
@@ -303,6 +376,7 @@ def test_an_interruption_comes_through_wherever_it_is_raised(little):
         ({"mask": torch.zeros(1, 48, 80)}, InputError, "mask: it is empty everywhere; paint the object white"),
         ({"mask": torch.zeros(4, 48, 80)}, InputError, "mask: it is empty everywhere; paint the object white"),
         ({"mask": torch.zeros(4, 48, 80, 3)}, InputError, "mask: it is empty everywhere; paint the object white"),
+        ({"mask": speck()}, InputError, "mask: what it shows is smaller than a pixel at the working size, 80x48"),
         ({"mask": torch.ones(1, 48, 48)}, ShapeError, "mask: it is 48x48 pixels, the frames are 80x48"),
         ({"mask": torch.ones(1, 48, 80), "mask_frame": 4}, InputError, "mask_frame: 0 to 3 in this clip, got 4"),
         ({"mask": torch.ones(1, 48, 80), "mask_frame": -1}, InputError, "mask_frame: 0 to 3 in this clip, got -1"),
