@@ -490,7 +490,7 @@ def split_layer(
         matte = _matte(layers, index, frame)
         given = [_picture(layers, f"mask_{other}", index, frame.device) for other in range(1, len(matte.masks))]
         shares = [own if one is None else one for own, one in zip(matte.masks[1:], given, strict=True)]
-        masks[index] = shares[number - 1] if number > 0 else (1.0 - sum(shares)).clamp(0.0, 1.0)
+        masks[index] = shares[number - 1] if number > 0 else (1.0 - torch.stack(shares).sum(dim=0)).clamp(0.0, 1.0)
         colour = _picture(layers, f"colour_{number}", index, frame.device)
         if colour is None and number == 0:
             colour = _background(layers, index, frame, matte, whole=True)
