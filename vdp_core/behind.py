@@ -64,18 +64,17 @@ def trace(
     check_flow(flow, len(background))
     count, height, width = background.shape
     polluted = max(BORDER, round(POLLUTED * max(height, width) / max(flow.size)))
-    sure, seen = torch.empty(2, count, height, width, dtype=torch.bool, device=background.device)
-    for index, one in enumerate(background):
-        whole = (one >= COVERED).float()[None, None]
-        sure[index], seen[index] = (_shrink(whole, by)[0, 0] > 0.5 for by in (polluted, BORDER))
+    whole = background >= COVERED
+    seen = torch.stack([_shrink(one, BORDER) for one in whole])
     forward, backward = background.new_empty(2, count - 1, 2, height, width)
     steps = 2 * count - 1
     there = None if frames is None else _small(frames[0], background)
     for index in range(count - 1):
         here, there = there, None if frames is None else _small(frames[index + 1], background)
         pair = _pair(flow, index, (height, width))
-        forward[index] = _complete(pair.forward[0], sure[index] & (pair.forward_occlusion[0] < 0.5), here, there)
-        backward[index] = _complete(pair.backward[0], sure[index + 1] & (pair.backward_occlusion[0] < 0.5), there, here)
+        visible = (pair.forward_occlusion[0] < 0.5, pair.backward_occlusion[0] < 0.5)
+        forward[index] = _complete(pair.forward[0], whole[index], visible[0], polluted, here, there)
+        backward[index] = _complete(pair.backward[0], whole[index + 1], visible[1], polluted, there, here)
         if on_step is not None:
             on_step(index + 1, steps, None)
     # a pair across a cut has no motion: all its pixels count as hidden
@@ -151,20 +150,35 @@ def _at(field: Tensor, places: Tensor) -> Tensor:
     return F.grid_sample(field[None], where, padding_mode="border", align_corners=True)[0, :, 0].T
 
 
-def _shrink(masks: Tensor, by: int) -> Tensor:
-    """Take ``by`` pixels off the borders of ones in ``(N, 1, h, w)``; the picture's own border takes nothing off."""
+def _shrink(marks: Tensor, by: int) -> Tensor:
+    """Take ``by`` pixels off the borders of what is true in ``(h, w)``; the picture's own border takes nothing off."""
     side = 2 * by + 1
-    rows = F.max_pool2d(1.0 - masks, (1, side), 1, (0, by))
-    return 1.0 - F.max_pool2d(rows, (side, 1), 1, (by, 0))
+    others = F.max_pool2d((~marks).float()[None, None], (1, side), 1, (0, by))
+    return F.max_pool2d(others, (side, 1), 1, (by, 0))[0, 0] < 0.5
 
 
-def _complete(field: Tensor, known: Tensor, here: Tensor | None, there: Tensor | None) -> Tensor:
-    """Replace flow ``(2, h, w)`` where it is not ``known`` ``(h, w)`` by what surrounds it.
+def _complete(
+    field: Tensor, whole: Tensor, visible: Tensor, polluted: int, here: Tensor | None, there: Tensor | None
+) -> Tensor:
+    """Replace flow ``(2, h, w)`` where objects are, and where it is partly theirs, by what surrounds it.
 
-    With the frames ``(3, h, w)`` that it leads from and to, it is also corrected as a whole.
+    Flow is the objects' the farther beyond their borders the faster they move against the background. (Of a ball that
+    moves by 20 to 26 pixels a frame, what is spread under it is off by 0.02 to 0.06 pixels with that much added to the
+    margin, by up to 1.3 without.)
+
+    Args:
+        field: ``(2, h, w)``.
+        whole: ``(h, w)``, where a pixel is the background's alone.
+        visible: ``(h, w)``, where it is seen in the other frame.
+        polluted: the margin, in pixels, for objects at rest.
+        here, there: ``(3, h, w)``, the frames that the flow leads from and to: it is then corrected as a whole.
     """
+    known = _shrink(whole, polluted) & visible
+    plane = _planar_motion(field, known.float())
+    if not bool(whole.all()):
+        speed = float((field - plane).norm(dim=0)[~whole].quantile(0.75))
+        known &= _shrink(whole, polluted + round(speed))
     certain = known.float()
-    plane = _planar_motion(field, certain)
     around = spread((field - plane)[None], certain[None, None])[0]
     field = torch.where(known, field, plane + around)
     if here is None or there is None:
