@@ -131,7 +131,10 @@ class Editor:
         """The template browser, with the pack's templates; ComfyUI opens it by itself at the very first start."""
         if not self.driver.find_elements(By.CSS_SELECTOR, "[role=dialog]"):
             self.driver.execute_script("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-        self.click_text(PACK, "//*[@role='dialog']")
+        self.until(lambda: self.text(PACK, "//*[@role='dialog']"))
+        time.sleep(2.0)  # for templates that are chosen already, and would be let go by a click
+        if not self.text(FILES[0].stem, "//*[@role='dialog']"):
+            self.click_text(PACK, "//*[@role='dialog']")
         self.until(lambda: self.text(FILES[0].stem, "//*[@role='dialog']"))
 
     def open_template(self, name: str) -> None:
