@@ -44,6 +44,8 @@ WHOLE = 0.7
 """Share of its largest size from which on a thing counts as seen whole."""
 LASTS = 0.1
 """Share of the clip for which an object must be seen moving, and of the largest object's size that it must have."""
+ENOUGH = 32
+"""Frames of the largest object that others are measured by: that it is seen for longer makes them no smaller."""
 
 
 def own_motion(flow: Flow, on_step: OnStep | None = None) -> Tensor:
@@ -271,9 +273,8 @@ def moving_objects(motion: Tensor, flow: Flow, wanted: int, on_step: OnStep | No
     still_going = None if on_step is None else partial(on_step, count, count, None)
     tracks = _joined([track for track in tracks if len(track.seen) > 1], still_going)
     tracks.sort(key=lambda track: -track.size)
-    lasting = [
-        track for track in tracks if len(track.seen) >= max(2, LASTS * count) and track.size >= LASTS * tracks[0].size
-    ]
+    least = LASTS * tracks[0].size * min(1.0, ENOUGH / len(tracks[0].seen)) if tracks else 0.0
+    lasting = [track for track in tracks if len(track.seen) >= max(2, LASTS * count) and track.size >= least]
     masks = torch.zeros(count, min(wanted, len(lasting)), height, width)
     for number, track in enumerate(lasting):
         for index, (piece, _, _) in track.seen.items():

@@ -195,6 +195,13 @@ def test_what_lasts_too_short_or_is_small_beside_the_others_is_no_object():
     assert when_seen(moving_objects(motion, flow, 4)) == [list(range(30))]
 
 
+def test_what_comes_by_in_a_long_clip_is_an_object():
+    motion, flow = boxes(60)
+    put(motion, flow, range(60), (4, 4), 24, 1.0)
+    put(motion, flow, range(10, 20), (4, 40), 14, 2.0)
+    assert when_seen(moving_objects(motion, flow, 4)) == [list(range(60)), list(range(10, 20))]
+
+
 def test_what_is_hidden_for_a_while_is_one_object():
     motion, flow = boxes(20)
     put(motion, flow, range(7), (2, 20), 12, 3.0)
