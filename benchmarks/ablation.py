@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from baselines import best_gain_and_gamma
-from clips import clip_paths, discs, load
+from clips import clip_paths, discs, load, synthetic
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
@@ -154,19 +153,10 @@ def moving_objects(options: argparse.Namespace) -> Iterator[Case]:
             yield Case(name, frames, estimate_flow(frames, model="dis"), foreground_against(truth))
     if not options.clips:
         for seed in options.seeds:
-            clip = rendered(options, seed)
+            height = options.width * 9 // 16
+            clip = synthetic().layered(options.frames, height, options.width, objects=2, seed=seed)
             flow = estimate_flow(clip.frames, model="dis")
             yield Case(f"rendered, seed {seed}", clip.frames, flow, foreground_against(1.0 - clip.masks[:, 0]))
-
-
-def rendered(options: argparse.Namespace, seed: int) -> Any:
-    """A clip of ``tests/synthetic.py``, which is no module that could be imported by name."""
-    spec = spec_from_file_location("synthetic", Path(__file__).parent.parent / "tests" / "synthetic.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules["synthetic"] = module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    height = options.width * 9 // 16
-    return module.layered(options.frames, height, options.width, objects=2, seed=seed)
 
 
 def foreground_against(truth: Tensor) -> Callable[[Layers], Score]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -54,3 +56,12 @@ def discs(behind: Tensor, front: Tensor, depth: Tensor, *, seed: int) -> tuple[T
             scene[index] = torch.lerp(scene[index], picture, cover[..., None])
             depth[index] = torch.where(cover > 0.5, near, depth[index])
     return scene, depth
+
+
+def synthetic() -> ModuleType:
+    """``tests/synthetic.py``, which renders clips and is no module that could be imported by name."""
+    spec = spec_from_file_location("synthetic", Path(__file__).parents[1] / "tests" / "synthetic.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules["synthetic"] = module = module_from_spec(spec)  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module

@@ -16,12 +16,11 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
+from clips import synthetic
 from torch import Tensor
 
 from comfyui_vdp.vdp_core import behind
@@ -35,15 +34,6 @@ from comfyui_vdp.vdp_core.video import read_clip
 GREEN = torch.tensor([0.1, 0.8, 0.2])
 HEIGHT, WIDTH = 135, 240  # small enough for objects to clear their own place in 40 frames
 MASK_SIDE = 512
-
-
-def rendered() -> ModuleType:
-    """``tests/synthetic.py``."""
-    spec = spec_from_file_location("synthetic", Path(__file__).parents[1] / "tests" / "synthetic.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules["synthetic"] = module = module_from_spec(spec)  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
 
 
 def psnr_in(found: Tensor, truth: Tensor, where: Tensor) -> float:
@@ -77,7 +67,7 @@ def off_by_one(masks: Tensor) -> Tensor:
 
 def on_rendered(seed: int, frames: int, *, crossing: bool) -> dict[str, float]:
     """Figures of one clip."""
-    clip = rendered().layered(frames, HEIGHT, WIDTH, seed=seed, soft=2.0, crossing=crossing)
+    clip = synthetic().layered(frames, HEIGHT, WIDTH, seed=seed, soft=2.0, crossing=crossing)
     small = F.interpolate(clip.masks, size=(HEIGHT // 2, WIDTH // 2), mode="area")
     covered, mixed = clip.masks[:, 0] < 0.5, (clip.masks[:, 0] > 0.02) & (clip.masks[:, 0] < 0.98)
     figures = {}

@@ -11,15 +11,13 @@ knows. From a first mask: the mask carried along the flow.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from clips import synthetic
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.flow import estimate_flow
@@ -31,15 +29,6 @@ from comfyui_vdp.vdp_core.tasks import segment
 from comfyui_vdp.vdp_core.types import Flow, Layers
 from comfyui_vdp.vdp_core.video import read_clip, write_clip
 from comfyui_vdp.vdp_core.warp import warp
-
-
-def rendered() -> ModuleType:
-    """``tests/synthetic.py``."""
-    spec = spec_from_file_location("synthetic", Path(__file__).parents[1] / "tests" / "synthetic.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules["synthetic"] = module = module_from_spec(spec)  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
 
 
 def real_clips(data: Path | None) -> list[tuple[str, Tensor, Tensor]]:
@@ -118,7 +107,7 @@ def on_real_clip(name: str, frames: Tensor, truth: Tensor, options: argparse.Nam
 
 
 def on_rendered_clip(seed: int, crossing: bool, options: argparse.Namespace) -> None:
-    clip = rendered().layered(objects=2, crossing=crossing, seed=seed)
+    clip = synthetic().layered(objects=2, crossing=crossing, seed=seed)
     flow = estimate_flow(clip.frames, model="dis")
     name = f"rendered {'crossing' if crossing else 'apart'} {seed}"
     truth = 1.0 - clip.masks[:, 0]
