@@ -20,7 +20,7 @@ from torch import Tensor
 from .types import Flow, Layers
 from .warp import resize_flow, warp
 
-__all__ = ["Noise", "clean_frames", "denoised", "estimate_noise"]
+__all__ = ["NOISE_SCALARS", "Noise", "clean_frames", "denoised", "estimate_noise"]
 
 BLOCK = 8
 STRIDE = 4  # 2 gains 0.5 to 1.1 dB and costs four times as much
@@ -32,6 +32,10 @@ noise only in its low frequencies, where it cannot be told from picture. Grey cl
 NEGLIGIBLE = 0.4 / 255  # below this deviation, noise cannot be told from rounding to 8 bits
 
 
+NOISE_SCALARS = tuple(f"noise_{name}_{index}" for name in ("offset", "slope") for index in range(3))
+"""The scalars that layers keep a noise in."""
+
+
 @dataclass(frozen=True)
 class Noise:
     """Gaussian noise whose variance grows with brightness: ``variance = offset + slope * brightness``.
@@ -41,6 +45,16 @@ class Noise:
 
     offset: tuple[float, float, float]
     slope: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, layers: Layers) -> Noise:
+        """The noise of the source, as it was estimated when the layers were found."""
+        offset, slope = ([layers.scalars[name] for name in names] for names in (NOISE_SCALARS[:3], NOISE_SCALARS[3:]))
+        return cls((offset[0], offset[1], offset[2]), (slope[0], slope[1], slope[2]))
+
+    def scalars(self) -> dict[str, float]:
+        """What layers keep of it."""
+        return dict(zip(NOISE_SCALARS, (*self.offset, *self.slope), strict=True))
 
     @property
     def negligible(self) -> bool:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..denoise import Noise, clean_frames, estimate_noise
+from ..denoise import NOISE_SCALARS, Noise, clean_frames, estimate_noise
 from ..errors import InputError, LayersFileError, check_flow, check_frames
 from ..fit import Fitted, fit
 from ..haze import brightest_haze, extremes, followed_colours, least_transmission
@@ -31,7 +31,7 @@ from ..losses import charbonnier, waviness
 from ..priors import working_copy
 from ..types import Flow, Layers, OnStep
 
-__all__ = ["PRESETS", "DehazeConfig", "apply", "check", "compose", "decompose", "noise_of", "rebuild", "transmission"]
+__all__ = ["PRESETS", "DehazeConfig", "apply", "check", "compose", "decompose", "rebuild", "transmission"]
 
 SMALLEST_SIDE = 16
 PIXELS_AT_ONCE = 2**20
@@ -178,9 +178,6 @@ def decompose(
         config = PRESETS[preset]
         config = replace(config, steps=steps or config.steps)
         found = _fit_haze(frames, flow, config, seed, torch.device(device), on_step)
-    scalars = {}
-    for index in range(3):
-        scalars[f"noise_offset_{index}"], scalars[f"noise_slope_{index}"] = noise.offset[index], noise.slope[index]
     colour = ", ".join(f"{value:.2f}" for value in found.airlight.mean(dim=0).flatten().tolist())
     info = {
         "said": f"airlight ({colour}), transmission {float(found.transmission.mean()):.2f} on average",
@@ -193,7 +190,7 @@ def decompose(
         **found.notes,
     }
     fields = {"transmission": found.transmission, "airlight": found.airlight}
-    return Layers("dehaze", fields, scalars, frames, flow, seed, info)
+    return Layers("dehaze", fields, noise.scalars(), frames, flow, seed, info)
 
 
 def _fit_haze(
@@ -500,12 +497,6 @@ def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tenso
     return lift(field, frames, radius=LIFT_RADIUS).movedim(1, -1).clamp_(0.0, 1.0)
 
 
-def noise_of(layers: Layers) -> Noise:
-    """The noise of the source, as it was estimated when the layers were found."""
-    offset, slope = ([layers.scalars[f"noise_{name}_{index}"] for index in range(3)] for name in ("offset", "slope"))
-    return Noise((offset[0], offset[1], offset[2]), (slope[0], slope[1], slope[2]))
-
-
 def check(layers: Layers) -> None:
     """Refuse layers, read from a file, that lack something the model needs.
 
@@ -517,7 +508,7 @@ def check(layers: Layers) -> None:
         raise LayersFileError("the layers hold no 'transmission' (T, 1, h, w); save them again")
     if air is None or tuple(air.shape[1:]) != (3, 1, 1):
         raise LayersFileError("the layers hold no 'airlight' (T, 3, 1, 1); save them again")
-    for name in (f"noise_{name}_{index}" for name in ("offset", "slope") for index in range(3)):
+    for name in NOISE_SCALARS:
         if not math.isfinite(layers.scalars.get(name, math.nan)):
             raise LayersFileError(f"the layers hold no usable '{name}'; save them again")
 
@@ -561,7 +552,7 @@ def apply(
     if not 0.0 <= denoise <= 1.0:
         raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
     count, height, width, _ = layers.frames.shape
-    noise = noise_of(layers)
+    noise = Noise.of(layers)
     noisy = denoise > 0.0 and not noise.negligible
     clean = clean_frames(layers, noise, device=device) if noisy else None
     chunk = max(1, PIXELS_AT_ONCE // (height * width))

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..denoise import Noise, clean_frames, estimate_noise
+from ..denoise import NOISE_SCALARS, Noise, clean_frames, estimate_noise
 from ..errors import InputError, LayersFileError, ShapeError, check_flow, check_frames
 from ..fit import fit
 from ..lift import lift, upsample
@@ -140,10 +140,8 @@ def decompose(
         config = PRESETS[preset]
         config = replace(config, steps=steps or config.steps)
         found = _fit_light(frames, flow, config, seed, reference, reference_frame, torch.device(device), on_step)
-    scalars = {"gamma": found.gamma}
+    scalars = {"gamma": found.gamma, **noise.scalars()}
     scalars.update({f"log_gain_{name}": gain for name, gain in zip(CHANNELS, found.colour, strict=True)})
-    for index in range(3):
-        scalars[f"noise_offset_{index}"], scalars[f"noise_slope_{index}"] = noise.offset[index], noise.slope[index]
     said = f"gamma {found.gamma:.2f}"
     if "reference_frame" in found.notes:
         said += f", reference is frame {found.notes['reference_frame']}"
@@ -350,12 +348,6 @@ def _model(layers: Layers, start: int, stop: int, guide: Tensor, strength: float
     return log_gain.mul_(strength), max(1.0 + strength * (layers.scalars["gamma"] - 1.0), 0.05)
 
 
-def noise_of(layers: Layers) -> Noise:
-    """The noise of the source, as it was estimated when the layers were found."""
-    offset, slope = ([layers.scalars[f"noise_{name}_{index}"] for index in range(3)] for name in ("offset", "slope"))
-    return Noise((offset[0], offset[1], offset[2]), (slope[0], slope[1], slope[2]))
-
-
 def check(layers: Layers) -> None:
     """Refuse layers, read from a file, that lack something the model needs.
 
@@ -365,9 +357,7 @@ def check(layers: Layers) -> None:
     field = layers.fields.get("log_gain")
     if field is None or field.shape[1] != 1:
         raise LayersFileError("the layers hold no light map 'log_gain' (T, 1, h, w); save them again")
-    needed = ["gamma", *(f"log_gain_{name}" for name in CHANNELS)]
-    needed += [f"noise_{name}_{index}" for name in ("offset", "slope") for index in range(3)]
-    for name in needed:
+    for name in ("gamma", *(f"log_gain_{name}" for name in CHANNELS), *NOISE_SCALARS):
         if not math.isfinite(layers.scalars.get(name, math.nan)):
             raise LayersFileError(f"the layers hold no usable '{name}'; save them again")
     if not layers.scalars["gamma"] > 0.0:
@@ -411,7 +401,7 @@ def apply(
     if not 0.0 <= denoise <= 1.0:
         raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
     count, height, width, _ = layers.frames.shape
-    clean = clean_frames(layers, noise_of(layers), device=device) if denoise > 0.0 else None
+    clean = clean_frames(layers, Noise.of(layers), device=device) if denoise > 0.0 else None
     chunk = max(1, PIXELS_AT_ONCE // (height * width))
     out = torch.empty(count, height, width, 3)
     for start in range(0, count, chunk):
