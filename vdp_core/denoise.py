@@ -29,7 +29,9 @@ REACH = 2  # neighbours averaged on either side; more gains little and blurs whe
 COLOUR_SHARE = 0.7
 """Least deviation of the noise in colour, as a share of that in brightness: files that store colour at half size keep
 noise only in its low frequencies, where it cannot be told from picture. Grey clips have no colour to lose."""
-NEGLIGIBLE = 0.4 / 255  # below this deviation, noise cannot be told from rounding to 8 bits
+NEGLIGIBLE = 0.4 / 255  # below this deviation, noise cannot be seen
+ROUNDING = 1.0 / (255 * math.sqrt(12.0))
+"""The deviation that rounding to 8 bits has; where haze leaves blocks flat, rounding hides itself from estimates."""
 
 
 NOISE_SCALARS = tuple(f"noise_{name}_{index}" for name in ("offset", "slope") for index in range(3))
@@ -56,10 +58,9 @@ class Noise:
         """What layers keep of it."""
         return dict(zip(NOISE_SCALARS, (*self.offset, *self.slope), strict=True))
 
-    @property
-    def negligible(self) -> bool:
-        """Whether there is nothing to remove, at any brightness."""
-        return all(math.sqrt(a + b) < NEGLIGIBLE for a, b in zip(self.offset, self.slope, strict=True))
+    def negligible(self, gain: float = 1.0) -> bool:
+        """Whether there is nothing to remove, at any brightness, from frames whose contrast is to grow by ``gain``."""
+        return all(gain * math.sqrt(a + b) < NEGLIGIBLE for a, b in zip(self.offset, self.slope, strict=True))
 
     def scaled(self, factor: float) -> Noise:
         """Return noise of ``factor`` times the variance."""
@@ -78,14 +79,14 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
 
     At each brightness the quietest twentieth of the 8x8 blocks holds hardly anything but noise there, also in clips
     that are textured all over. Follows the idea of Ponomarenko et al., "An automatic approach to lossy compression of
-    AVIRIS images", 2007.
+    AVIRIS images", 2007. Rounding to 8 bits is the least that is found.
 
     Args:
         frames: ``(T, H, W, 3)`` in 0..1.
         samples: number of frames looked at, evenly spread.
     """
     if min(frames.shape[1:3]) < BLOCK:
-        return Noise((0.0,) * 3, (0.0,) * 3)
+        return Noise((ROUNDING**2,) * 3, (0.0,) * 3)
     levels, deviations = zip(*(_hiss(frame) for frame in _some(frames, samples)), strict=True)
     level, deviation = torch.cat(levels), torch.cat(deviations, dim=1)
     order = level.argsort()
@@ -94,7 +95,7 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
     # the root mean square of n normal values lies below 1 - 1.645 / sqrt(2 n) one time in twenty
     lowest = 1.0 - 1.645 / math.sqrt(2 * int(_high().sum()))
     variance = torch.stack([(deviation[:, part].quantile(0.05, dim=1) / lowest).square() for part in bins])
-    variance = torch.maximum(variance, variance[:, :1] * COLOUR_SHARE**2)
+    variance = torch.maximum(variance, variance[:, :1] * COLOUR_SHARE**2).clamp_min(ROUNDING**2)
     pairs = [_line(brightness, variance[:, channel]) for channel in range(3)]
     return Noise((pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]))
 
@@ -153,9 +154,6 @@ def denoised(
         noise: what ``estimate_noise`` found.
         device: where to compute.
     """
-    if noise.negligible:
-        yield from (frames[index : index + 1].to(device) for index in range(len(frames)))
-        return
     size = (frames.shape[1], frames.shape[2])
     usual = max(sum(map(_loudness, some := _some(frames, 12))) / len(some), 1e-12)
     reach = 0 if flow is None else REACH
@@ -193,7 +191,7 @@ def clean_frames(layers: Layers, noise: Noise, *, device: torch.device | str = "
         yield from (kept[index : index + 1].to(device).float() for index in range(len(layers)))
         return
     fits = layers.frames.numel() * 2 < psutil.virtual_memory().available / 4
-    keep = torch.empty(layers.frames.shape, dtype=torch.float16) if fits and not noise.negligible else None
+    keep = torch.empty(layers.frames.shape, dtype=torch.float16) if fits else None
     last = len(layers) - 1
     for index, frame in enumerate(denoised(layers.frames, layers.flow, noise, device=device)):
         if keep is not None:

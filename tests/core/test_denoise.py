@@ -78,10 +78,17 @@ def test_grey_film_stays_grey(synthetic):
 
 
 def test_a_picture_without_noise_is_negligible():
-    assert estimate_noise(torch.full((2, 32, 32, 3), 0.5)).negligible
-    assert estimate_noise(torch.rand(2, 7, 40, 3)).negligible  # too small for a single block
-    assert not EVEN.negligible
-    assert not Noise((0.0,) * 3, (0.0, 1e-3, 0.0)).negligible
+    assert estimate_noise(torch.full((2, 32, 32, 3), 0.5)).negligible()
+    assert estimate_noise(torch.rand(2, 7, 40, 3)).negligible()  # too small for a single block
+    assert not EVEN.negligible()
+    assert not Noise((0.0,) * 3, (0.0, 1e-3, 0.0)).negligible()
+
+
+def test_rounding_counts_where_contrast_is_to_grow():
+    rounding = estimate_noise(torch.full((2, 32, 32, 3), 0.5))
+    assert_close(deviations(rounding, 0.5), torch.full((3,), 0.5 / 255 / math.sqrt(3)))  # half a level either way
+    assert rounding.negligible(1.3)
+    assert not rounding.negligible(1.5)
 
 
 def test_variance_by_hand():
@@ -165,7 +172,7 @@ def test_an_even_picture_keeps_its_value():
 
 def test_without_noise_nothing_is_touched(synthetic):
     frames, flow = synthetic.pan(3, 16, 24)
-    assert torch.equal(clean_up(frames, flow, Noise((0.0,) * 3, (0.0,) * 3)), frames)
+    assert_close(clean_up(frames, flow, Noise((0.0,) * 3, (0.0,) * 3)), frames, atol=1e-3, rtol=0)
 
 
 # kept with the layers

@@ -553,7 +553,8 @@ def apply(
         raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
     count, height, width, _ = layers.frames.shape
     noise = Noise.of(layers)
-    noisy = denoise > 0.0 and not noise.negligible
+    contrast = 1.0 / max(float(layers.fields["transmission"].mean()), MIN_TRANSMISSION)
+    noisy = denoise > 0.0 and not noise.negligible(contrast)
     clean = clean_frames(layers, noise, device=device) if noisy else None
     chunk = max(1, PIXELS_AT_ONCE // (height * width))
     out = torch.empty(count, height, width, 3)

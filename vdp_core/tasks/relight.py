@@ -401,7 +401,9 @@ def apply(
     if not 0.0 <= denoise <= 1.0:
         raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
     count, height, width, _ = layers.frames.shape
-    clean = clean_frames(layers, Noise.of(layers), device=device) if denoise > 0.0 else None
+    noise = Noise.of(layers)
+    noisy = denoise > 0.0 and not noise.negligible()
+    clean = clean_frames(layers, noise, device=device) if noisy else None
     chunk = max(1, PIXELS_AT_ONCE // (height * width))
     out = torch.empty(count, height, width, 3)
     for start in range(0, count, chunk):
