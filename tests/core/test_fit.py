@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
+from comfyui_vdp.vdp_core import fit as fit_module
+from comfyui_vdp.vdp_core.checkpoint import Checkpoint
 from comfyui_vdp.vdp_core.errors import FitError, InputError
-from comfyui_vdp.vdp_core.fit import WINDOW, fit
+from comfyui_vdp.vdp_core.fit import WINDOW, Fitted, fit
 
 
 def parabola(start: float = 3.0) -> tuple[torch.Tensor, object]:
@@ -127,3 +131,150 @@ def test_no_steps_are_refused(steps):
     x, step = parabola()
     with pytest.raises(InputError, match=f"steps: at least 1 needed, got {steps}"):
         fit(step, [x], steps=steps, learning_rate=0.1)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Work:
+    """A noisy regression, with all a fit may depend on: random batches, a statistic, a parameter used now and then."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(7)
+        data = torch.rand(200, 6, generator=self.generator)
+        self.net = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.BatchNorm1d(16), torch.nn.Linear(16, 1))
+        with torch.no_grad():
+            for parameter in self.net.parameters():
+                parameter.copy_(torch.rand(parameter.shape, generator=self.generator) - 0.5)
+        self.across = torch.rand(16, 6, generator=self.generator).T.requires_grad_()  # lies in memory column by column
+        self.scale = torch.tensor(1.0, requires_grad=True)
+        self.unused = torch.tensor(1.0, requires_grad=True)
+        self.data, self.wanted = data, data.square().sum(dim=1, keepdim=True)
+        self.asked: list[int] = []
+
+    def step(self, index: int) -> dict[str, torch.Tensor]:
+        self.asked.append(index)
+        chosen = torch.randint(200, (32,), generator=self.generator)
+        given = self.data[chosen]
+        terms = {"wrong": (self.net(given) + given.mm(self.across).sum() - self.wanted[chosen]).square().mean()}
+        if index % 3 == 2:
+            terms["scale"] = (self.scale - 0.3).square()
+        return terms
+
+    def fit(self, checkpoint: Checkpoint | None, killed_at: int = -1, **settings: object) -> Fitted:
+        def on_step(done: int, *_: object) -> None:
+            if done == killed_at:
+                raise Killed
+
+        return fit(
+            self.step,
+            [*self.net.parameters(), self.across, self.scale, self.unused],
+            learning_rate=0.01,
+            on_step=on_step,
+            checkpoint=checkpoint,
+            generators=[self.generator],
+            buffers=self.net.buffers(),
+            **{"steps": 150, "plateau": 0.0, **settings},
+        )
+
+    def state(self) -> list[torch.Tensor]:
+        return [*self.net.state_dict().values(), self.across, self.scale, self.unused, self.generator.get_state()]
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Every step is kept."""
+    monkeypatch.setattr(fit_module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(fit_module, "SAVE_SHARE", float("inf"))
+
+
+@pytest.mark.parametrize("kills", [[1], [2], [3], [40], [97, 98], [149], [150], [5, 60, 61, 130]])
+def test_what_was_cut_off_ends_as_if_it_had_not_been(tmp_path, always, kills):
+    whole = Work()
+    expected = whole.fit(None)
+    for kill in kills:
+        with pytest.raises(Killed):
+            Work().fit(Checkpoint(tmp_path), kill)
+    work = Work()
+    fitted = work.fit(Checkpoint(tmp_path))
+    assert work.asked == list(range(kills[-1] - 1, 150))
+    assert all(map(torch.equal, work.state(), whole.state()))
+    assert (fitted.steps, fitted.terms, fitted.stopped) == (expected.steps, expected.terms, expected.stopped)
+
+
+@pytest.mark.parametrize("kill", [79, 80, 81, 110])
+def test_a_plateau_is_found_at_the_same_step(tmp_path, always, kill):
+    whole = Work()
+    expected = whole.fit(None, plateau=0.5, steps=1000)
+    assert expected.stopped == "plateau"
+    assert expected.steps > 110
+    with pytest.raises(Killed):
+        Work().fit(Checkpoint(tmp_path), kill, plateau=0.5, steps=1000)
+    work = Work()
+    fitted = work.fit(Checkpoint(tmp_path), plateau=0.5, steps=1000)
+    assert work.asked[0] == kill - 1
+    assert (fitted.steps, fitted.terms, fitted.stopped) == (expected.steps, expected.terms, expected.stopped)
+    assert all(map(torch.equal, work.state(), whole.state()))
+
+
+def test_seconds_go_on(tmp_path, always):
+    def slow(index: int) -> dict[str, torch.Tensor]:
+        time.sleep(0.05)
+        return {"loss": x.square()}
+
+    def stop(done: int, *_: object) -> None:
+        if done == 9:
+            raise Killed
+
+    x = torch.tensor(1.0, requires_grad=True)
+    with pytest.raises(Killed):
+        fit(slow, [x], steps=10, learning_rate=0.1, on_step=stop, checkpoint=Checkpoint(tmp_path))
+    assert fit(slow, [x], steps=10, learning_rate=0.1, checkpoint=Checkpoint(tmp_path)).seconds >= 0.5
+
+
+def test_the_checkpoint_of_another_fit_is_left_aside(tmp_path, always, caplog):
+    with pytest.raises(Killed):
+        Work().fit(Checkpoint(tmp_path), 50)
+    for settings in ({"steps": 40}, {"steps": 151}):
+        caplog.clear()
+        work, whole = Work(), Work()
+        work.fit(Checkpoint(tmp_path), **settings)
+        whole.fit(None, **settings)
+        assert "is of another fit and left aside" in caplog.text
+        assert all(map(torch.equal, work.state(), whole.state()))
+    x, step = parabola()
+    fit(step, [x], steps=150, learning_rate=0.1, checkpoint=Checkpoint(tmp_path))
+    assert caplog.text.count("is of another fit") == 2
+
+
+def test_checkpoints_are_rare(tmp_path, monkeypatch):
+    now = 0.0
+    saved = []
+
+    class Slow(Checkpoint):
+        def save(self, *_: object) -> None:
+            nonlocal now
+            saved.append(now)
+            now += cost
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def step(_: int) -> dict[str, torch.Tensor]:
+        nonlocal now
+        now += 1.0
+        return {"loss": x.square()}
+
+    x = torch.tensor(1.0, requires_grad=True)
+    cost = 0.0
+    fit(step, [x], steps=70, learning_rate=0.1, plateau=0.0, checkpoint=Slow(tmp_path))
+    assert saved == [20.0, 40.0, 60.0]
+    now, cost = 0.0, 0.5  # a hundredth of the time, so one in 50 seconds
+    saved.clear()
+    fit(step, [x], steps=130, learning_rate=0.1, plateau=0.0, checkpoint=Slow(tmp_path))
+    assert saved == [20.0, 70.5, 121.0]
+
+
+def test_a_fit_that_is_done_keeps_nothing(tmp_path):
+    Work().fit(Checkpoint(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
