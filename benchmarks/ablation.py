@@ -98,14 +98,13 @@ def dark_clips(options: argparse.Namespace) -> Iterator[Case]:
 
 def without_tone(layers: Layers) -> Layers:
     """With the light undone, but neither gamma nor gain."""
-    neutral = dict.fromkeys((name for name in layers.scalars if name.startswith("log_gain_")), 0.0)
-    light = layers.fields["log_gain"] / layers.scalars["gamma"]
-    return replace(layers, fields={"log_gain": light}, scalars={**layers.scalars, **neutral, "gamma": 1.0})
+    colour, gamma = layers.fields["colour"], layers.fields["gamma"]
+    neutral = {"colour": torch.zeros_like(colour), "gamma": torch.ones_like(gamma)}
+    return replace(layers, fields={**layers.fields, **neutral, "log_gain": layers.fields["log_gain"] / gamma})
 
 
 def without_noise_removal(layers: Layers) -> Layers:
-    silent = dict.fromkeys((name for name in layers.scalars if name.startswith("noise_")), 0.0)
-    return replace(layers, scalars={**layers.scalars, **silent})
+    return replace(layers, fields={**layers.fields, "noise": torch.zeros_like(layers.fields["noise"])})
 
 
 # dehaze

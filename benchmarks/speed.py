@@ -49,10 +49,13 @@ def apply_only(count: int) -> None:
     from comfyui_vdp.vdp_core.types import Layers
 
     frames = torch.rand(count, 1080, 1920, 3)
-    names = ("gamma", *(f"log_gain_{name}" for name in ("red", "green", "blue")))
-    noise = (f"noise_{name}_{index}" for name in ("offset", "slope") for index in range(3))
-    scalars = {**dict.fromkeys(names, 0.6), **dict.fromkeys(noise, 0.0)}
-    layers = Layers("relight", {"log_gain": torch.randn(count, 1, 8, 15)}, scalars, frames)
+    fields = {
+        "log_gain": torch.randn(count, 1, 8, 15),
+        "colour": torch.full((count, 3, 1, 1), 0.6),
+        "gamma": torch.full((count, 1, 1, 1), 0.6),
+        "noise": torch.zeros(count, 7, 1, 1),
+    }
+    layers = Layers("relight", fields, frames)
     held = psutil.Process().memory_info().rss
     started = time.perf_counter()
     made = relight.apply(layers, denoise=0.0)

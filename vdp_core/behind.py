@@ -8,8 +8,6 @@ flow around the hole has beyond that is spread into it. Points are then followed
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -97,15 +95,7 @@ def _small(frame: Tensor, like: Tensor) -> Tensor:
 
 def _pair(flow: Flow, index: int, size: tuple[int, int]) -> Flow:
     """The flow of one pair of frames at another size: that of a whole clip would take as much memory as all else."""
-    one = slice(index, index + 1)
-    pair = replace(
-        flow,
-        forward=flow.forward[one],
-        backward=flow.backward[one],
-        forward_occlusion=flow.forward_occlusion[one],
-        backward_occlusion=flow.backward_occlusion[one],
-    )
-    return resize_flow(pair, size)
+    return resize_flow(flow.part(index, index + 2), size)
 
 
 def _follow(

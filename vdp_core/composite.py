@@ -419,7 +419,7 @@ def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Lay
         pictures["colour_1"] = frames
     if "colour_1" in pictures:
         pictures["colour_0"] = torch.zeros(1, height, width, 3)
-    return Layers("segment", fields, {}, frames, None, 0, {"preset": "mask"}, pictures=pictures)
+    return Layers("segment", fields, frames, None, 0, {"preset": "mask"}, pictures=pictures)
 
 
 def _is_black_outside(frames: Tensor, mask: Tensor) -> bool:

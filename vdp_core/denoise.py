@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import psutil
@@ -17,10 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import LayersFileError
+from .frames import large_empty
 from .types import Flow, Layers
 from .warp import resize_flow, warp
 
-__all__ = ["NOISE_SCALARS", "Noise", "clean_frames", "denoised", "estimate_noise"]
+__all__ = ["Noise", "check_noise", "clean_frames", "denoised", "estimate_noise", "is_noisy"]
 
 BLOCK = 8
 STRIDE = 4  # 2 gains 0.5 to 1.1 dB and costs four times as much
@@ -34,10 +36,6 @@ ROUNDING = 1.0 / (255 * math.sqrt(12.0))
 """The deviation that rounding to 8 bits has; where haze leaves blocks flat, rounding hides itself from estimates."""
 
 
-NOISE_SCALARS = tuple(f"noise_{name}_{index}" for name in ("offset", "slope") for index in range(3))
-"""The scalars that layers keep a noise in."""
-
-
 @dataclass(frozen=True)
 class Noise:
     """Gaussian noise whose variance grows with brightness: ``variance = offset + slope * brightness``.
@@ -47,16 +45,18 @@ class Noise:
 
     offset: tuple[float, float, float]
     slope: tuple[float, float, float]
+    loudness: float = 1.0
+    """Mean high-frequency energy of the clip, against which single frames are louder or less loud."""
 
     @classmethod
-    def of(cls, layers: Layers) -> Noise:
-        """The noise of the source, as it was estimated when the layers were found."""
-        offset, slope = ([layers.scalars[name] for name in names] for names in (NOISE_SCALARS[:3], NOISE_SCALARS[3:]))
-        return cls((offset[0], offset[1], offset[2]), (slope[0], slope[1], slope[2]))
+    def of(cls, layers: Layers, frame: int) -> Noise:
+        """The noise of a frame of the source, as it was estimated when the layers were found."""
+        a, b, c, d, e, f, loudness = layers.fields["noise"][frame].flatten().tolist()
+        return cls((a, b, c), (d, e, f), loudness)
 
-    def scalars(self) -> dict[str, float]:
-        """What layers keep of it."""
-        return dict(zip(NOISE_SCALARS, (*self.offset, *self.slope), strict=True))
+    def field(self, count: int) -> Tensor:
+        """What layers keep of it, the same for ``count`` frames: ``(count, 7, 1, 1)``."""
+        return torch.tensor((*self.offset, *self.slope, self.loudness)).view(1, -1, 1, 1).repeat(count, 1, 1, 1)
 
     def negligible(self, gain: float = 1.0) -> bool:
         """Whether there is nothing to remove, at any brightness, from frames whose contrast is to grow by ``gain``."""
@@ -65,13 +65,24 @@ class Noise:
     def scaled(self, factor: float) -> Noise:
         """Return noise of ``factor`` times the variance."""
         offset, slope = ([factor * value for value in values] for values in (self.offset, self.slope))
-        return Noise((offset[0], offset[1], offset[2]), (slope[0], slope[1], slope[2]))
+        return replace(self, offset=(offset[0], offset[1], offset[2]), slope=(slope[0], slope[1], slope[2]))
 
     def variance(self, brightness: Tensor) -> Tensor:
         """Return the variances ``(N, 3, ...)`` at a brightness ``(N, 1, ...)``."""
         shape = (1, 3, *[1] * (brightness.ndim - 2))
         offset, slope = brightness.new_tensor(self.offset), brightness.new_tensor(self.slope)
         return offset.view(shape) + slope.view(shape) * brightness.clamp_min(0.0)
+
+
+def check_noise(layers: Layers) -> None:
+    """Refuse layers, read from a file, that do not say how noisy their source is.
+
+    Raises:
+        LayersFileError: there is no such field, or it is impossible.
+    """
+    field = layers.fields.get("noise")
+    if field is None or tuple(field.shape[1:]) != (7, 1, 1) or bool((field < 0.0).any()):
+        raise LayersFileError("the layers hold no usable 'noise' (T, 7, 1, 1); save them again")
 
 
 def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
@@ -87,7 +98,8 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
     """
     if min(frames.shape[1:3]) < BLOCK:
         return Noise((ROUNDING**2,) * 3, (0.0,) * 3)
-    levels, deviations = zip(*(_hiss(frame) for frame in _some(frames, samples)), strict=True)
+    some = _some(frames, samples)
+    levels, deviations = zip(*map(_hiss, some), strict=True)
     level, deviation = torch.cat(levels), torch.cat(deviations, dim=1)
     order = level.argsort()
     bins = [part for part in order.tensor_split(8) if len(part) > 0]
@@ -97,7 +109,8 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
     variance = torch.stack([(deviation[:, part].quantile(0.05, dim=1) / lowest).square() for part in bins])
     variance = torch.maximum(variance, variance[:, :1] * COLOUR_SHARE**2).clamp_min(ROUNDING**2)
     pairs = [_line(brightness, variance[:, channel]) for channel in range(3)]
-    return Noise((pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]))
+    loudness = max(sum(map(_loudness, some)) / len(some), 1e-12)
+    return Noise((pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]), loudness)
 
 
 def _some(frames: Tensor, samples: int) -> Tensor:
@@ -140,7 +153,7 @@ def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
 
 @torch.no_grad()
 def denoised(
-    frames: Tensor, flow: Flow | None, noise: Noise, *, device: torch.device | str = "cpu"
+    frames: Tensor, flow: Flow | None, noise: Noise, *, start: int = 0, device: torch.device | str = "cpu"
 ) -> Iterator[Tensor]:
     """Yield the frames without their noise, one ``(1, H, W, 3)`` at a time, on ``device``.
 
@@ -152,19 +165,19 @@ def denoised(
         frames: ``(T, H, W, 3)`` in 0..1.
         flow: the motion of the clip; None treats each frame by itself.
         noise: what ``estimate_noise`` found.
+        start: the first frame to give.
         device: where to compute.
     """
     size = (frames.shape[1], frames.shape[2])
-    usual = max(sum(map(_loudness, some := _some(frames, 12))) / len(some), 1e-12)
     reach = 0 if flow is None else REACH
     # noisy and pilot, (1, 6, H, W), and the noise of frames first to first + len - 1
     window: deque[tuple[Tensor, Noise]] = deque(maxlen=2 * reach + 1)
-    ahead = 0
-    for index in range(len(frames)):
+    ahead = max(0, start - reach)
+    for index in range(start, len(frames)):
         while ahead < min(index + reach + 1, len(frames)):
             frame = frames[ahead : ahead + 1].to(device).float()
             # encoders keep more of the noise in some frames, such as key frames
-            louder = noise.scaled(min(max(_loudness(frame[0]) / usual, 0.5), 4.0))
+            louder = noise.scaled(min(max(_loudness(frame[0]) / max(noise.loudness, 1e-12), 0.5), 4.0))
             noisy = _to_opponent(frame)
             window.append((torch.cat((noisy, _sliding(noisy, None, louder, None)), dim=1), louder))
             ahead += 1
@@ -180,25 +193,59 @@ _kept: WeakKeyDictionary[Layers, Tensor] = WeakKeyDictionary()
 """Denoised clips in half precision, which is exact to 1/4096: gone with the layers they belong to."""
 
 
-def clean_frames(layers: Layers, noise: Noise, *, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+def clean_frames(
+    layers: Layers, *, start: int = 0, contrast: Tensor | None = None, device: torch.device | str = "cpu"
+) -> Iterator[Tensor]:
     """Yield the denoised source frames of ``layers`` one by one, like ``denoised``, but work only the first time.
 
-    So that sliders stay quick, the result is kept as long as the layers are, where it takes less than a quarter of the
-    memory that is free.
+    Each shot has a noise of its own. So that sliders stay quick, the result is kept as long as the layers are, where it
+    takes less than a quarter of the memory that is free.
+
+    Args:
+        layers: with a field ``noise``.
+        start: the first frame to give.
+        contrast: ``(T,)``, by how much the contrast of each frame is to grow; shots whose noise stays unseen even so
+            are left as they are.
+        device: where to compute.
     """
     kept = _kept.get(layers)
     if kept is not None:
-        yield from (kept[index : index + 1].to(device).float() for index in range(len(layers)))
+        yield from (kept[index : index + 1].to(device).float() for index in range(start, len(layers)))
         return
     fits = layers.frames.numel() * 2 < psutil.virtual_memory().available / 4
-    keep = torch.empty(layers.frames.shape, dtype=torch.float16) if fits else None
-    last = len(layers) - 1
-    for index, frame in enumerate(denoised(layers.frames, layers.flow, noise, device=device)):
+    keep = large_empty(*layers.frames.shape, dtype=torch.float16) if fits and start == 0 else None
+    for index, frame in enumerate(_clean_shots(layers, start, contrast, device), start):
         if keep is not None:
             keep[index] = frame[0]
-            if index == last:  # not after the loop: nobody asks for a frame past the last
+            if index == len(layers) - 1:  # not after the loop: nobody asks for a frame past the last
                 _kept[layers] = keep
         yield frame.half().float()  # the same, kept or not
+
+
+def is_noisy(layers: Layers, contrast: Tensor | None = None) -> bool:
+    """Whether ``clean_frames`` has anything to take out of any shot."""
+    return any(_noise_of(layers, shot, contrast) is not None for shot in layers.shots)
+
+
+def _noise_of(layers: Layers, shot: range, contrast: Tensor | None) -> Noise | None:
+    """The noise of a shot, None where it cannot be seen."""
+    noise = Noise.of(layers, shot.start)
+    gain = 1.0 if contrast is None else float(contrast[shot.start : shot.stop].mean())
+    return None if noise.negligible(gain) else noise
+
+
+def _clean_shots(layers: Layers, start: int, contrast: Tensor | None, device: torch.device | str) -> Iterator[Tensor]:
+    for shot in layers.shots:
+        if start >= shot.stop:
+            continue
+        frames = layers.frames[shot.start : shot.stop]
+        first = max(start - shot.start, 0)
+        noise = _noise_of(layers, shot, contrast)
+        if noise is None:
+            yield from (frames[index : index + 1].to(device) for index in range(first, len(shot)))
+        else:
+            flow = None if layers.flow is None else layers.flow.part(shot.start, shot.stop)
+            yield from denoised(frames, flow, noise, start=first, device=device)
 
 
 def _average(

@@ -66,6 +66,8 @@ def check_frames(frames: object, name: str = "frames", *, at_least: int = 1, sma
         ShapeError: not a 4-D tensor, or too few frames or pixels.
         InputError: integer values, NaN or infinity.
     """
+    from .frames import LazyFrames
+
     if not isinstance(frames, Tensor):
         raise ShapeError(f"{name}: expected a tensor of shape (T, H, W, 3), got {type(frames).__name__}")
     if frames.ndim != 4 or frames.shape[-1] < 1:
@@ -78,6 +80,8 @@ def check_frames(frames: object, name: str = "frames", *, at_least: int = 1, sma
         raise ShapeError(f"{name}: got {count} frame{'s' * (count != 1)}, {need}")
     if min(height, width) < smallest_side:
         raise ShapeError(f"{name}: frames are {width}x{height} pixels, at least {smallest_side}x{smallest_side} needed")
+    if isinstance(frames, LazyFrames) and channels == 3:
+        return frames  # made by the core, which keeps values in 0..1
     if not frames.is_floating_point():
         raise InputError(f"{name}: expected float values in 0..1, got {frames.dtype}; divide by the type's maximum")
     frames = frames[..., :3].float() if channels >= 3 else frames.float().expand(-1, -1, -1, 3)
@@ -118,6 +122,10 @@ def check_mask(mask: object, name: str, *, count: int | None = None, size: tuple
         raise ShapeError(
             f"{name}: masks are {mask.shape[2]}x{mask.shape[1]} pixels, the frames are {size[1]}x{size[0]}; resize them"
         )
+    from .frames import LazyFrames
+
+    if isinstance(mask, LazyFrames):
+        return mask
     mask = mask.float()
     if mask.numel() == 0:
         return mask

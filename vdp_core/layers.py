@@ -19,7 +19,7 @@ from .types import Edit, Flow, Layers
 
 __all__ = ["load_layers", "reconstruct", "save_layers"]
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 @torch.no_grad()
@@ -60,7 +60,6 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
         tensors["frames"] = _to_integers(layers.frames).contiguous()
     header: dict[str, Any] = {
         "model": layers.model,
-        "scalars": dict(layers.scalars),
         "seed": layers.seed,
         "info": {**layers.info, "torch": torch.__version__, "vdp": _own_version()},
         "frames": list(layers.frames.shape),
@@ -69,7 +68,7 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
         header["edits"] = {str(number): asdict(edit) for number, edit in layers.edits.items()}
     if layers.flow is not None:
         flow = layers.flow
-        header["flow"] = {"source_size": list(flow.source_size), "method": flow.method}
+        header["flow"] = {"source_size": list(flow.source_size), "method": flow.method, "cuts": list(flow.cuts)}
         for name in ("forward", "backward"):
             tensors[f"flow.{name}"] = getattr(flow, name).half().contiguous()
         for name in ("forward_occlusion", "backward_occlusion"):
@@ -154,7 +153,6 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
             raise ValueError(f"field {name} is {tuple(field.shape)} for {len(frames)} frames")
         if not bool(field.isfinite().all()):
             raise ValueError(f"field {name} holds NaN or infinite values")
-    scalars = {str(name): float(value) for name, value in header["scalars"].items()}
     flow = None
     if "flow" in header:
         height, width = header["flow"]["source_size"]
@@ -165,6 +163,7 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
             backward_occlusion=tensors["flow.backward_occlusion"].float() / 255.0,
             source_size=(int(height), int(width)),
             method=str(header["flow"]["method"]),
+            cuts=tuple(int(cut) for cut in header["flow"]["cuts"]),
         )
         if len(flow) != len(frames) - 1:
             raise ValueError(f"flow of {len(flow)} pairs for {len(frames)} frames")
@@ -177,7 +176,7 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
         if name.startswith("picture.")
     }
     edits = {int(number): _to_edit(**edit) for number, edit in header.get("edits", {}).items()}
-    layers = Layers(model, fields, scalars, frames, flow, int(header["seed"]), info, edits, pictures)
+    layers = Layers(model, fields, frames, flow, int(header["seed"]), info, edits, pictures)
     task(model).check(layers)
     return layers
 

@@ -33,7 +33,6 @@ __all__ = [
     "PictureFiles",
     "Plan",
     "VideoFile",
-    "check_memory",
     "files_of",
     "open_source",
     "plan",
@@ -118,24 +117,6 @@ def plan(
 def _beyond_the_end(path: Path, start: int, total: int) -> InputError:
     frames = "1 frame" if total == 1 else f"{total} frames"
     return InputError(f"start: {start} is beyond the end, {path.name} holds {frames} (0 to {total - 1})")
-
-
-def check_memory(info: ClipInfo, plan: Plan) -> None:
-    """Refuse a clip that will not fit into memory as float32, before decoding it.
-
-    Raises:
-        InputError: it will not.
-    """
-    import psutil
-
-    height, width = plan.size
-    need = plan.count * height * width * (16 if info.has_alpha else 12)
-    free = psutil.virtual_memory().available
-    if need > free:
-        raise InputError(
-            f"{info.path.name}: {plan.count} frames of {width}x{height} need {need / 2**30:.1f} GiB of memory and "
-            f"{free / 2**30:.1f} GiB are free; take fewer frames (count, every_nth) or smaller ones (max_side)"
-        )
 
 
 def open_source(source: str | Path) -> VideoFile | PictureFiles:

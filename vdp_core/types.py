@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -35,6 +36,9 @@ class Flow:
     """``(H, W)`` of the frames it was estimated on."""
     method: str = "unknown"
     """The estimator: ``raft_large``, ``raft_small`` or ``dis``."""
+    cuts: tuple[int, ...] = ()
+    """The first frame of every shot but the first, rising. A pair of frames across a cut has no motion: its vectors are
+    zero, all of its pixels count as occluded, and nothing is compared, smoothed or averaged across it."""
 
     def __post_init__(self) -> None:
         count, two, height, width = self.forward.shape
@@ -43,6 +47,8 @@ class Flow:
                 f"flow: forward and backward must both be (T-1, 2, h, w), got {tuple(self.forward.shape)} "
                 f"and {tuple(self.backward.shape)}"
             )
+        if list(self.cuts) != sorted({cut for cut in self.cuts if 0 < cut <= count}):
+            raise ShapeError(f"flow: cuts must rise and lie within 1 to {count}, got {self.cuts}")
         for name in ("forward_occlusion", "backward_occlusion"):
             if getattr(self, name).shape != (count, height, width):
                 raise ShapeError(
@@ -57,6 +63,23 @@ class Flow:
     def size(self) -> tuple[int, int]:
         """``(h, w)`` of the flow's own grid."""
         return (self.forward.shape[2], self.forward.shape[3])
+
+    @property
+    def shots(self) -> list[range]:
+        """The frames of each shot."""
+        return [range(first, end) for first, end in pairwise((0, *self.cuts, len(self) + 1))]
+
+    def part(self, first: int, end: int) -> Flow:
+        """The motion within the frames ``first`` to ``end - 1``, sharing memory."""
+        pairs = slice(first, max(first, end - 1))
+        return replace(
+            self,
+            forward=self.forward[pairs],
+            backward=self.backward[pairs],
+            forward_occlusion=self.forward_occlusion[pairs],
+            backward_occlusion=self.backward_occlusion[pairs],
+            cuts=tuple(cut - first for cut in self.cuts if first < cut < end),
+        )
 
     def __repr__(self) -> str:
         return f"Flow({len(self)} pairs, {self.size[1]}x{self.size[0]}, {self.method})"
@@ -87,7 +110,7 @@ class Edit:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Layers:
-    """What a decomposition found: small fields and scalars that, with the source frames, rebuild the video.
+    """What a decomposition found: small fields that, with the source frames, rebuild the video.
 
     See ``vdp_core.layers`` for the composition models, and for saving and loading.
     """
@@ -95,9 +118,8 @@ class Layers:
     model: str
     """The composition model: ``relight``, ``dehaze`` or ``segment``."""
     fields: Mapping[str, Tensor]
-    """Small quantities per frame, each ``(T, C, h, w)`` float32; which ones, the model says."""
-    scalars: Mapping[str, float]
-    """Quantities of the whole clip, such as gamma."""
+    """Small quantities per frame, each ``(T, C, h, w)`` float32; which ones, the model says. Those of a whole shot, such
+    as gamma, are the same in all of its frames."""
     frames: Tensor
     """The source, ``(T, H, W, 3)`` float32 in 0..1, by reference."""
     flow: Flow | None = None
@@ -115,6 +137,11 @@ class Layers:
     def __len__(self) -> int:
         """Number of frames."""
         return self.frames.shape[0]
+
+    @property
+    def shots(self) -> list[range]:
+        """The frames of each shot, as the flow has them."""
+        return [range(len(self))] if self.flow is None else self.flow.shots
 
     def __repr__(self) -> str:
         count, height, width, _ = self.frames.shape

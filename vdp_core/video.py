@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -30,8 +30,9 @@ from torch import Tensor
 
 from . import sinks
 from .errors import InputError, MediaError, ShapeError, check_frames, check_mask
+from .frames import LazyFrames, fits_in_memory
 from .sinks import Piece
-from .sources import ClipInfo, check_memory, files_of, open_source, plan
+from .sources import ClipInfo, Paint, PictureFiles, Plan, VideoFile, files_of, open_source, plan
 from .types import OnStep
 
 __all__ = [
@@ -104,7 +105,9 @@ def read_clip(
     max_side: int = 0,
     on_step: OnStep | None = None,
 ) -> Clip:
-    """Read a clip into memory, once: frames are decoded straight into the answer.
+    """Read a clip: into memory, once, where it fits, else so that frames are decoded whenever they are looked at.
+
+    Either way all of it is decoded once before this returns, so that damage shows now and not in the middle of work.
 
     Args:
         source: a video file, a folder of pictures (in natural order), or a glob.
@@ -116,43 +119,90 @@ def read_clip(
 
     Raises:
         MediaError: see probe; also damaged in the middle, or pictures of different sizes.
-        InputError: numbers out of range, a start beyond the end, more frames than memory holds.
+        InputError: numbers out of range, or a start beyond the end.
     """
+    state = fingerprint(source)
     reader, wanted = plan(source, start, count, every_nth, max_side)
-    check_memory(reader.info, wanted)
-    height, width = wanted.size
-    expected = wanted.count
-    # NumPy's resize grows or cuts in place, which keeps one copy of the clip when the header was wrong.
-    frames = np.empty((expected, height, width, 3), np.float32)
-    alpha = np.empty((expected, height, width), np.float32) if reader.info.has_alpha else None
     done, began = 0, 0.0
+    in_memory = _Memory(wanted, reader.info.has_alpha)
     for time, paint in reader.walk(wanted):
         if done == 0:
             began = time
-        if done == len(frames):
-            grown = done + max(done // 8, _CHUNK)
-            frames.resize((grown, height, width, 3), refcheck=False)
-            if alpha is not None:
-                alpha.resize((grown, height, width), refcheck=False)
-        paint(frames[done], None if alpha is None else alpha[done])
+        picture = in_memory.take(paint)
         done += 1
         if on_step is not None:
-            # A copy, made when asked for: the array may move when it grows.
-            on_step(done, max(done, expected), partial(_picture, frames, done - 1))
+            on_step(done, max(done, wanted.count), picture)
     if done == 0:
         raise MediaError(f"{source}: no frame from {start} on can be decoded")
-    frames.resize((done, height, width, 3), refcheck=False)
-    if alpha is not None:
-        alpha.resize((done, height, width), refcheck=False)
-    if reader.info.frame_count is not None and done < expected:
-        _log.warning("%s: announces more frames than it holds; %d were read of %d", source, done, expected)
+    if reader.info.frame_count is not None and done < wanted.count:
+        _log.warning("%s: announces more frames than it holds; %d were read of %d", source, done, wanted.count)
+    frames, alpha = in_memory.clip() or _decoded_when_needed(source, state, reader, wanted, done)
     rate = reader.info.fps / every_nth
     return Clip(
-        frames=torch.from_numpy(frames),
-        alpha=torch.ones(1, 1, 1).expand(done, height, width) if alpha is None else torch.from_numpy(alpha),
+        frames=frames,
+        alpha=torch.ones(1, 1, 1).expand(done, *wanted.size) if alpha is None else alpha,
         audio=reader.sound(began, float(done / rate)),
         fps=rate,
     )
+
+
+class _Memory:
+    """Frames decoded straight into arrays that grow as they need to, or given up once they have grown too large."""
+
+    def __init__(self, wanted: Plan, has_alpha: bool) -> None:
+        self._size, self._done, self._length = wanted.size, 0, wanted.count
+        self._frame_bytes = math.prod(wanted.size) * (16 if has_alpha else 12)
+        fits = fits_in_memory(wanted.count * self._frame_bytes)
+        self._frames = np.empty((wanted.count, *wanted.size, 3), np.float32) if fits else None
+        self._alpha = np.empty((wanted.count, *wanted.size), np.float32) if fits and has_alpha else None
+
+    def _resize(self, length: int) -> None:
+        assert self._frames is not None
+        if length > self._done and not fits_in_memory(length * self._frame_bytes):
+            self._frames = self._alpha = None
+            return
+        # NumPy's resize grows or cuts in place, which keeps one copy of the clip when the header was wrong.
+        self._frames.resize((length, *self._size, 3), refcheck=False)
+        if self._alpha is not None:
+            self._alpha.resize((length, *self._size), refcheck=False)
+        self._length = length
+
+    def take(self, paint: Paint) -> Callable[[], Tensor] | None:
+        """Decode a frame; gives what makes a picture of it, which copies, as the arrays may move when they grow."""
+        if self._frames is not None and self._done == self._length:
+            self._resize(self._done + max(self._done // 8, _CHUNK))
+        if self._frames is None:
+            return None
+        paint(self._frames[self._done], None if self._alpha is None else self._alpha[self._done])
+        self._done += 1
+        return partial(_picture, self._frames, self._done - 1)
+
+    def clip(self) -> tuple[Tensor, Tensor | None] | None:
+        """Frames and alpha, or None where they did not fit."""
+        if self._frames is None:
+            return None
+        self._resize(self._done)
+        return torch.from_numpy(self._frames), None if self._alpha is None else torch.from_numpy(self._alpha)
+
+
+def _decoded_when_needed(
+    source: str | Path, state: str, reader: VideoFile | PictureFiles, wanted: Plan, count: int
+) -> tuple[Tensor, Tensor | None]:
+    """Frames and alpha of a clip that is too long to be kept."""
+    has_alpha = reader.info.has_alpha
+
+    def walk(first: int) -> Iterator[Tensor]:
+        if fingerprint(source) != state:
+            raise MediaError(f"{source}: was changed while it was being read; run again")
+        rest = replace(wanted, start=wanted.start + first * wanted.step, limit=count - first)
+        for _, paint in reader.walk(rest):
+            frame = np.empty((1, *wanted.size, 3), np.float32)
+            alpha = np.empty((1, *wanted.size), np.float32) if has_alpha else None
+            paint(frame[0], None if alpha is None else alpha[0])
+            yield torch.from_numpy(frame if alpha is None else np.concatenate((frame, alpha[..., None]), axis=-1))
+
+    frames = LazyFrames.over(walk, (count, *wanted.size, 4 if has_alpha else 3), pick=slice(0, 3))
+    return frames, frames.picked(3) if has_alpha else None
 
 
 def _picture(frames: NDArray[np.float32], index: int) -> Tensor:
@@ -285,7 +335,11 @@ def _pieces(frames: Tensor | Iterable[Tensor], alpha: Tensor | None) -> Iterator
     count = len(frames) if isinstance(frames, Tensor) and frames.ndim else None
     mattes: Tensor | None = None
     done, size = 0, (0, 0)
-    for chunk in (frames,) if isinstance(frames, Tensor) else frames:
+    if isinstance(frames, LazyFrames):
+        chunks: Iterable[Tensor] = frames.runs(_at_once(frames.shape[1], frames.shape[2]))
+    else:
+        chunks = (frames,) if isinstance(frames, Tensor) else frames
+    for chunk in chunks:
         _check_chunk(chunk, done)
         if done and tuple(chunk.shape[1:3]) != size:
             raise ShapeError(
@@ -294,9 +348,9 @@ def _pieces(frames: Tensor | Iterable[Tensor], alpha: Tensor | None) -> Iterator
             )
         if done == 0 and alpha is not None:
             mattes = check_mask(alpha, "alpha", count=count, size=(chunk.shape[1], chunk.shape[2]))
-            mattes = None if bool((mattes == 1.0).all()) else mattes
+            mattes = None if _says_nothing(mattes) else mattes
         size = (chunk.shape[1], chunk.shape[2])
-        for part in chunk.split(max(1, min(_CHUNK, _PIXELS // max(1, size[0] * size[1])))):
+        for part in chunk.split(_at_once(*size)):
             matte = part[..., 3].float().clamp(0.0, 1.0) if part.shape[-1] == 4 and alpha is None else None
             if mattes is not None:
                 if done + len(part) > len(mattes) > 1:
@@ -309,6 +363,16 @@ def _pieces(frames: Tensor | Iterable[Tensor], alpha: Tensor | None) -> Iterator
                 None if matte is None else matte.detach().cpu().numpy(),
             )
             done += len(part)
+
+
+def _at_once(height: int, width: int) -> int:
+    """How many frames to encode at a time."""
+    return max(1, min(_CHUNK, _PIXELS // max(1, height * width)))
+
+
+def _says_nothing(mattes: Tensor) -> bool:
+    """Whether a matte is nothing but ones."""
+    return all(bool((matte == 1.0).all()) for matte in mattes)
 
 
 def _check_chunk(chunk: Tensor, before: int) -> None:

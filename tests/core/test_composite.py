@@ -38,7 +38,7 @@ def clip(synthetic):
 @pytest.fixture(scope="module")
 def layers(clip) -> Layers:
     before, after = behind.trace(clip.masks[:, 0], clip.flow)
-    return Layers("segment", {"masks": clip.masks, "before": before, "after": after}, {}, clip.frames, clip.flow)
+    return Layers("segment", {"masks": clip.masks, "before": before, "after": after}, clip.frames, clip.flow)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_the_background_keeps_what_is_seen(clip, layers):
 
 
 def test_what_no_frame_saw_is_filled_smoothly(clip):
-    alone = Layers("segment", {"masks": clip.masks}, {}, clip.frames)
+    alone = Layers("segment", {"masks": clip.masks}, clip.frames)
     filled = plate(alone, 5, 6)[0]
     inside = clip.masks[5, 0] < 0.01
     assert bool(filled.isfinite().all())

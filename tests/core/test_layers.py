@@ -21,13 +21,6 @@ from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.types import Edit, Layers
 
 COUNT, HEIGHT, WIDTH = 4, 32, 48
-SCALARS = {
-    "gamma": 0.62,
-    "log_gain_red": 0.3,
-    "log_gain_green": 0.25,
-    "log_gain_blue": 0.2,
-    **{f"noise_{name}_{index}": 1e-4 for name in ("offset", "slope") for index in range(3)},
-}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +29,13 @@ def layers(synthetic) -> Layers:
     frames, flow = synthetic.pan(COUNT, HEIGHT, WIDTH)
     field = torch.randn(COUNT, 1, 5, 8, generator=torch.Generator().manual_seed(0)) * 0.4
     frames = (frames * 255).round() / 255
-    return Layers("relight", {"log_gain": field}, SCALARS, frames, flow, 7, {"preset": "fast"})
+    fields = {
+        "log_gain": field,
+        "colour": torch.tensor([0.3, 0.25, 0.2]).view(1, 3, 1, 1).repeat(COUNT, 1, 1, 1),
+        "gamma": torch.full((COUNT, 1, 1, 1), 0.62),
+        "noise": torch.full((COUNT, 7, 1, 1), 1e-4),
+    }
+    return Layers("relight", fields, frames, replace(flow, cuts=(2,)), 7, {"preset": "fast"})
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def test_the_input_comes_back(layers):
 
 def test_also_with_finer_fields_and_strong_light(layers):
     field = torch.randn(COUNT, 1, 40, 60, generator=torch.Generator().manual_seed(1))
-    assert psnr(reconstruct(replace(layers, fields={"log_gain": field})), layers.frames) > 60
+    assert psnr(reconstruct(replace(layers, fields={**layers.fields, "log_gain": field})), layers.frames) > 60
 
 
 def test_reconstruct_leaves_the_layers_alone(layers):
@@ -74,8 +73,9 @@ def test_an_unknown_model_is_refused(layers):
 def test_a_file_brings_everything_back(layers, saved):
     found = load_layers(saved)
     assert torch.equal(found.frames, layers.frames)
-    assert torch.equal(found.fields["log_gain"], layers.fields["log_gain"])
-    assert found.scalars == SCALARS
+    assert all(torch.equal(field, layers.fields[name]) for name, field in found.fields.items())
+    assert set(found.fields) == set(layers.fields)
+    assert found.shots == [range(2), range(2, COUNT)]
     assert (found.model, found.seed, found.info["preset"]) == ("relight", 7, "fast")
     assert {"torch", "vdp"} <= set(found.info)
     assert found.flow is not None
@@ -195,27 +195,26 @@ def test_the_helper_damages_nothing_by_itself(saved):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"metadata": {"vdp_layers": "2"}}, "not a layers file of this version"),
+        ({"metadata": {"vdp_layers": "1"}}, "not a layers file of this version"),
         ({"metadata": {"layers": "{"}}, "a damaged layers file"),
         ({"metadata": {"layers": "[]"}}, "a damaged layers file"),
         ({"metadata": {"layers": '"relight"'}}, "a damaged layers file"),
         ({"header_model": None}, "a damaged layers file"),
         ({"header_model": "fog"}, "of the model 'fog'; known: relight.*; update the pack"),
-        ({"header_scalars": None}, "a damaged layers file"),
-        ({"header_scalars": {**SCALARS, "gamma": "much"}}, "a damaged layers file"),
-        ({"header_scalars": {**SCALARS, "gamma": None}}, "a damaged layers file"),
-        ({"header_scalars": {**SCALARS, "gamma": float("nan")}}, "no usable 'gamma'"),
-        ({"header_scalars": {**SCALARS, "gamma": 0.0}}, "a gamma of 0.0, above 0 needed"),
-        ({"header_scalars": {k: v for k, v in SCALARS.items() if k != "log_gain_blue"}}, "no usable 'log_gain_blue'"),
-        ({"header_scalars": {k: v for k, v in SCALARS.items() if k != "noise_slope_1"}}, "no usable 'noise_slope_1'"),
+        ({"field_gamma": torch.full((COUNT, 1, 1, 1), float("nan"))}, "field gamma holds NaN"),
+        ({"field_gamma": torch.zeros(COUNT, 1, 1, 1)}, "a gamma of 0.0, above 0 needed"),
+        ({"field_gamma": torch.ones(COUNT, 1, 2, 2)}, "no 'gamma'"),
+        ({"field_colour": None}, "no 'colour'"),
+        ({"field_noise": torch.zeros(COUNT, 6, 1, 1)}, "no usable 'noise'"),
+        ({"field_noise": -torch.ones(COUNT, 7, 1, 1)}, "no usable 'noise'"),
         ({"header_info": []}, "a damaged layers file"),
         ({"header_seed": "first"}, "a damaged layers file"),
         ({"header_seed": float("inf")}, "a damaged layers file"),
         ({"header_frames": 4}, "a damaged layers file"),
         ({"header_frames": [9, 32, 48, 3]}, "a damaged layers file"),
         ({"header_flow": {"method": "dis"}}, "a damaged layers file"),
-        ({"field_log_gain": None}, "no light map 'log_gain'"),
-        ({"field_log_gain": torch.zeros(COUNT, 2, 5, 8)}, "no light map 'log_gain'"),
+        ({"field_log_gain": None}, "no 'log_gain'"),
+        ({"field_log_gain": torch.zeros(COUNT, 2, 5, 8)}, "no 'log_gain'"),
         ({"field_log_gain": torch.zeros(COUNT - 1, 1, 5, 8)}, r"field log_gain is \(3, 1, 5, 8\) for 4 frames"),
         ({"field_log_gain": torch.zeros(COUNT, 5, 8)}, "a damaged layers file"),
         ({"field_log_gain": torch.zeros(COUNT, 1, 0, 8)}, "a damaged layers file"),
@@ -275,7 +274,7 @@ def edited(layers, monkeypatch) -> Layers:
     pictures = {"colour_1": layers.frames, "mask_1": torch.full((1, HEIGHT, WIDTH), 0.3)}
     edits = {0: Edit(visibility=0.5), 1: Edit(gain=-1.0, offset=(3.0, -0.5))}
     fields = {"masks": torch.cat((shares, 1 - shares), dim=1)}
-    return Layers("segment", fields, {}, layers.frames, layers.flow, edits=edits, pictures=pictures)
+    return Layers("segment", fields, layers.frames, layers.flow, edits=edits, pictures=pictures)
 
 
 def test_edits_and_pictures_are_kept(edited, tmp_path):

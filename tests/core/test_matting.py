@@ -33,7 +33,7 @@ def clip(synthetic):
 
 def test_masks_of_the_layers_come_at_native_size(clip):
     masks = F.interpolate(clip.masks, size=(135, 240), mode="area")
-    layers = Layers("segment", {"masks": masks}, {}, clip.frames)
+    layers = Layers("segment", {"masks": masks}, clip.frames)
     native = native_masks(layers, 0, 2)
     assert native.shape == (2, 4, 270, 480)
     assert_close(native.sum(dim=1), torch.ones(2, 270, 480))

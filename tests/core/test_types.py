@@ -41,7 +41,7 @@ def test_a_flow_of_parts_that_do_not_fit_is_refused(name, value, words):
 def test_layers_are_told_apart_by_identity():
     # results are kept for as long as their layers are: equal tensors in two layers must not meet
     frames = torch.zeros(3, 4, 6, 3)
-    first, second = (Layers("relight", {"log_gain": torch.zeros(3, 1, 2, 2)}, {}, frames) for _ in range(2))
+    first, second = (Layers("relight", {"log_gain": torch.zeros(3, 1, 2, 2)}, frames) for _ in range(2))
     assert first != second
     assert len({first, second}) == 2
     assert len(first) == 3

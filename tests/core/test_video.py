@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -15,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_vdp.vdp_core import sinks, sources, video
+from comfyui_vdp.vdp_core import frames, sinks, sources, video
 from comfyui_vdp.vdp_core.errors import InputError, MediaError, ShapeError
 
 
@@ -709,19 +711,60 @@ def test_numbers_out_of_range(tmp_path, wrong, words):
         video.read_clip(tmp_path, **wrong)
 
 
-def test_too_much_for_memory_is_refused_before_decoding(tmp_path, monkeypatch):
-    psutil = pytest.importorskip("psutil")
+@pytest.fixture
+def nothing_fits(monkeypatch) -> None:
+    monkeypatch.setattr(frames, "SHARE", 10**12)
+    monkeypatch.setattr(frames, "AT_ONCE", 0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"start": 3, "every_nth": 2, "count": 9}, {"max_side": 16}])
+def test_a_clip_too_long_for_memory_is_decoded_when_looked_at(tmp_path, nothing_fits, monkeypatch, settings):
     path = video.write_clip(tmp_path / "a", numbered(40), fps=24)
+    found = video.read_clip(path, **settings)
+    monkeypatch.undo()
+    wanted = video.read_clip(path, **settings)
+    assert isinstance(found.frames, frames.LazyFrames)
+    assert not isinstance(wanted.frames, frames.LazyFrames)
+    assert found.alpha.shape == wanted.alpha.shape
+    assert torch.equal(found.frames[-1], wanted.frames[-1])
+    assert torch.equal(found.frames[4], wanted.frames[4])
+    assert torch.equal(found.frames.clone(), wanted.frames)
 
-    class Memory:
-        available = 500_000
 
-    monkeypatch.setattr(psutil, "virtual_memory", Memory)
-    with pytest.raises(InputError, match=r"40 frames of 64x48 need .* GiB .*count, every_nth.*max_side"):
-        video.read_clip(path)
-    assert len(video.read_clip(path, count=5).frames) == 5
-    assert len(video.read_clip(path, max_side=16).frames) == 40
-    assert sum(len(piece) for piece in video.iter_frames(path)) == 40  # which needs no more than a chunk
+def test_its_alpha_too(tmp_path, nothing_fits, monkeypatch):
+    alpha = torch.linspace(0, 1, 6).view(6, 1, 1).expand(6, 48, 64)
+    path = video.write_clip(tmp_path / "a", numbered(6), fps=24, format="png", alpha=alpha)
+    found = video.read_clip(path)
+    again = video.write_clip(tmp_path / "b", found.frames, fps=24, format="png", alpha=found.alpha)
+    monkeypatch.undo()
+    wanted = video.read_clip(path)
+    assert torch.equal(found.alpha.clone(), wanted.alpha)
+    assert torch.equal(video.read_clip(again).frames, wanted.frames)
+    assert torch.equal(video.read_clip(again).alpha, wanted.alpha)
+
+
+def test_a_file_replaced_while_it_is_read_is_said(tmp_path, nothing_fits):
+    path = video.write_clip(tmp_path / "a", numbered(40), fps=24)
+    found = video.read_clip(path)
+    assert found.frames[0].shape == (48, 64, 3)
+    video.write_clip(tmp_path / "a", numbered(39), fps=24)
+    with pytest.raises(MediaError, match="was changed while it was being read; run again"):
+        found.frames[39:].clone(), found.frames[0:1].clone()
+
+
+def test_a_header_that_promises_too_little_is_no_way_around_memory(tmp_path, monkeypatch):
+    path = video.write_clip(tmp_path / "a", numbered(40), fps=24)
+    monkeypatch.setattr(video, "fits_in_memory", lambda size: size < 20 * 48 * 64 * 12)
+    real = video.plan
+
+    def short(*settings: Any) -> Any:
+        reader, wanted = real(*settings)
+        return reader, dataclasses.replace(wanted, count=5)
+
+    monkeypatch.setattr(video, "plan", short)
+    found = video.read_clip(path)
+    assert isinstance(found.frames, frames.LazyFrames)
+    assert len(found.frames) == 40
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_tasks_own_words_and_warning_are_shown(clip, said, monkeypatch):
     def decompose(frames: torch.Tensor, flow: Flow, **settings: object) -> Layers:
         given.update(settings)
         told = {"steps": "0", "stopped": "steps", "seconds": "0.1", "flow": "exact"}
-        return Layers("segment", {}, {}, frames, info={**told, "said": "1 object", "warning": "nothing moves"})
+        return Layers("segment", {}, frames, info={**told, "said": "1 object", "warning": "nothing moves"})
 
     monkeypatch.setitem(TASKS, "segment", SimpleNamespace(decompose=decompose))
     pictures = torch.zeros(1, 32, 48, 3)

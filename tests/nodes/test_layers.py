@@ -129,7 +129,7 @@ NEUTRAL = {
 def objects(synthetic) -> Layers:
     clip = synthetic.layered(4, 64, 96, objects=1, seed=1)
     before, after = behind.trace(clip.masks[:, 0], clip.flow)
-    return Layers("segment", {"masks": clip.masks, "before": before, "after": after}, {}, clip.frames, clip.flow)
+    return Layers("segment", {"masks": clip.masks, "before": before, "after": after}, clip.frames, clip.flow)
 
 
 def test_untouched_layers_give_the_clip_back(objects):
@@ -200,9 +200,8 @@ def test_dehaze_layers_split_into_the_clear_picture_and_the_haze(synthetic):
     clip = synthetic.layered(2, 64, 96, objects=1)
     transmission, airlight = torch.full((2, 1, 64, 96), 0.6), torch.tensor([0.8, 0.85, 0.9]).view(1, 3, 1, 1)
     hazy = 0.6 * clip.frames + 0.4 * airlight.view(3)
-    scalars = {f"noise_{name}_{index}": 0.0 for name in ("offset", "slope") for index in range(3)}
     fields = {"transmission": transmission, "airlight": airlight.expand(2, -1, -1, -1).clone()}
-    layers = Layers("dehaze", fields, scalars, hazy, clip.flow)
+    layers = Layers("dehaze", {**fields, "noise": torch.zeros(2, 7, 1, 1)}, hazy, clip.flow)
     clear, through = SplitLayers().split(layers, 0)
     haze, share = SplitLayers().split(layers, 1)
     assert_close(through[..., None] * clear + share[..., None] * haze, hazy, atol=1e-3, rtol=0)

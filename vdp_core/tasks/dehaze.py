@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..denoise import NOISE_SCALARS, Noise, clean_frames, estimate_noise
+from ..denoise import check_noise, clean_frames, estimate_noise, is_noisy
 from ..errors import InputError, LayersFileError, check_flow, check_frames
 from ..fit import Fitted, fit
+from ..frames import computed
 from ..haze import brightest_haze, extremes, followed_colours, least_transmission
 from ..lift import lift, upsample
 from ..losses import charbonnier, waviness
@@ -189,8 +190,8 @@ def decompose(
         **{f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()},
         **found.notes,
     }
-    fields = {"transmission": found.transmission, "airlight": found.airlight}
-    return Layers("dehaze", fields, noise.scalars(), frames, flow, seed, info)
+    fields = {"transmission": found.transmission, "airlight": found.airlight, "noise": noise.field(len(frames))}
+    return Layers("dehaze", fields, frames, flow, seed, info)
 
 
 def _fit_haze(
@@ -508,12 +509,9 @@ def check(layers: Layers) -> None:
         raise LayersFileError("the layers hold no 'transmission' (T, 1, h, w); save them again")
     if air is None or tuple(air.shape[1:]) != (3, 1, 1):
         raise LayersFileError("the layers hold no 'airlight' (T, 3, 1, 1); save them again")
-    for name in NOISE_SCALARS:
-        if not math.isfinite(layers.scalars.get(name, math.nan)):
-            raise LayersFileError(f"the layers hold no usable '{name}'; save them again")
+    check_noise(layers)
 
 
-@torch.no_grad()
 def apply(
     layers: Layers,
     *,
@@ -537,7 +535,7 @@ def apply(
         on_step: told after every few frames; stops the work by raising.
 
     Returns:
-        ``(T, H, W, 3)`` float32 in 0..1, on the CPU.
+        ``(T, H, W, 3)`` float32 in 0..1, on the CPU; of a long clip, frames are computed when they are looked at.
 
     Raises:
         InputError: layers of another model, or a setting out of range.
@@ -551,22 +549,28 @@ def apply(
         raise InputError(f"tint: -1 to 1 needed, got {tint}")
     if not 0.0 <= denoise <= 1.0:
         raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
+
+    def clear(start: int) -> Iterator[Tensor]:
+        return _clear_frames(
+            layers, start, denoise, device, strength=strength, min_transmission=min_transmission, tint=tint
+        )
+
+    return computed(clear, tuple(layers.frames.shape), on_step=on_step)
+
+
+@torch.no_grad()
+def _clear_frames(
+    layers: Layers, start: int, denoise: float, device: torch.device | str, **settings: float
+) -> Iterator[Tensor]:
+    """The frames from ``start`` on, a few at a time, on the CPU."""
     count, height, width, _ = layers.frames.shape
-    noise = Noise.of(layers)
-    contrast = 1.0 / max(float(layers.fields["transmission"].mean()), MIN_TRANSMISSION)
-    noisy = denoise > 0.0 and not noise.negligible(contrast)
-    clean = clean_frames(layers, noise, device=device) if noisy else None
+    contrast = 1.0 / layers.fields["transmission"].mean(dim=(1, 2, 3)).clamp_min(MIN_TRANSMISSION)
+    noisy = denoise > 0.0 and is_noisy(layers, contrast)
+    clean = clean_frames(layers, start=start, contrast=contrast, device=device) if noisy else None
     chunk = max(1, PIXELS_AT_ONCE // (height * width))
-    out = torch.empty(count, height, width, 3)
-    for start in range(0, count, chunk):
-        stop = min(start + chunk, count)
-        frames = layers.frames[start:stop].to(device)
+    for first in range(start, count, chunk):
+        stop = min(first + chunk, count)
+        frames = layers.frames[first:stop].to(device)
         if clean is not None:
-            frames = frames.lerp(torch.cat([next(clean) for _ in range(start, stop)]), denoise)
-        clear = compose(
-            layers, start, stop, frames, strength=strength, min_transmission=min_transmission, tint=tint
-        ).clamp_(0.0, 1.0)
-        out[start:stop] = clear
-        if on_step is not None:
-            on_step(stop, count, partial(clear.__getitem__, -1))
-    return out
+            frames = frames.lerp(torch.cat([next(clean) for _ in range(first, stop)]), denoise)
+        yield compose(layers, first, stop, frames, **settings).clamp_(0.0, 1.0).cpu()

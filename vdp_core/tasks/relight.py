@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..denoise import NOISE_SCALARS, Noise, clean_frames, estimate_noise
+from ..denoise import check_noise, clean_frames, estimate_noise, is_noisy
 from ..errors import InputError, LayersFileError, ShapeError, check_flow, check_frames
 from ..fit import fit
+from ..frames import computed
 from ..lift import lift, upsample
 from ..losses import charbonnier, waviness
 from ..priors import corresponding_light, likeness, natural_tone, working_copy
@@ -31,7 +33,6 @@ from .found import Found
 __all__ = ["PRESETS", "RelightConfig", "apply", "check", "compose", "decompose", "rebuild"]
 
 SMALLEST_SIDE = 16
-CHANNELS = ("red", "green", "blue")
 DISPLAY_GAMMA = 2.2  # what sRGB amounts to; turns stops of scene light into display values
 PIXELS_AT_ONCE = 2**20
 LEAST_LIKENESS = 0.12  # the graded frame itself has up to 0.9, its neighbours 0.25 or more, other clips below 0.05
@@ -104,9 +105,9 @@ def decompose(
         on_step: told after every step; stops the work by raising.
 
     Returns:
-        Layers of the model ``relight``: the field ``log_gain`` ``(T, 1, h, w)`` is log A; ``gamma`` and
-        ``log_gain_red``, ``_green``, ``_blue`` hold for the whole clip; the noise that ``estimate_noise`` found is
-        kept beside them.
+        Layers of the model ``relight``: the fields ``log_gain`` ``(T, 1, h, w)``, which is log A, ``colour``
+        ``(T, 3, 1, 1)``, which is added to it for red, green and blue, and ``gamma`` ``(T, 1, 1, 1)``, both the same
+        in the whole clip; the noise that ``estimate_noise`` found is kept beside them.
 
     Raises:
         ShapeError: frames, flow and reference do not belong together.
@@ -140,8 +141,13 @@ def decompose(
         config = PRESETS[preset]
         config = replace(config, steps=steps or config.steps)
         found = _fit_light(frames, flow, config, seed, reference, reference_frame, torch.device(device), on_step)
-    scalars = {"gamma": found.gamma, **noise.scalars()}
-    scalars.update({f"log_gain_{name}": gain for name, gain in zip(CHANNELS, found.colour, strict=True)})
+    count = len(frames)
+    fields = {
+        "log_gain": found.log_gain,
+        "colour": torch.tensor(found.colour).view(1, 3, 1, 1).repeat(count, 1, 1, 1),
+        "gamma": torch.full((count, 1, 1, 1), found.gamma),
+        "noise": noise.field(count),
+    }
     said = f"gamma {found.gamma:.2f}"
     if "reference_frame" in found.notes:
         said += f", reference is frame {found.notes['reference_frame']}"
@@ -155,7 +161,7 @@ def decompose(
         **{f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()},
         **found.notes,
     }
-    return Layers("relight", {"log_gain": found.log_gain}, scalars, frames, flow, seed, info)
+    return Layers("relight", fields, frames, flow, seed, info)
 
 
 def _check_reference(reference: Tensor, frames: Tensor) -> Tensor:
@@ -339,32 +345,34 @@ def rebuild(layers: Layers, start: int, stop: int, relit: Tensor) -> Tensor:
     return relit.mul(log_gain.neg_().exp_()).pow_(1.0 / power)
 
 
-def _model(layers: Layers, start: int, stop: int, guide: Tensor, strength: float = 1.0) -> tuple[Tensor, float]:
-    """Log A with the colour, ``(n, H, W, 3)`` at native size, and gamma, both at a strength."""
-    field = layers.fields["log_gain"][start:stop].to(guide.device)
-    colour = guide.new_tensor([layers.scalars[f"log_gain_{name}"] for name in CHANNELS])
-    log_gain = lift(field, guide).movedim(1, -1) + colour
+def _model(layers: Layers, start: int, stop: int, guide: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Log A with the colour, ``(n, H, W, 3)`` at native size, and gamma, ``(n, 1, 1, 1)``, both at a strength."""
+    field, colour, gamma = (
+        layers.fields[name][start:stop].to(guide.device) for name in ("log_gain", "colour", "gamma")
+    )
+    log_gain = (lift(field, guide) + colour).movedim(1, -1)
     # a strength above 1 could turn a small gamma negative
-    return log_gain.mul_(strength), max(1.0 + strength * (layers.scalars["gamma"] - 1.0), 0.05)
+    return log_gain.mul_(strength), (1.0 + strength * (gamma - 1.0)).clamp_min(0.05)
 
 
 def check(layers: Layers) -> None:
     """Refuse layers, read from a file, that lack something the model needs.
 
     Raises:
-        LayersFileError: which field or number is missing or impossible.
+        LayersFileError: which field is missing or impossible.
     """
-    field = layers.fields.get("log_gain")
-    if field is None or field.shape[1] != 1:
-        raise LayersFileError("the layers hold no light map 'log_gain' (T, 1, h, w); save them again")
-    for name in ("gamma", *(f"log_gain_{name}" for name in CHANNELS), *NOISE_SCALARS):
-        if not math.isfinite(layers.scalars.get(name, math.nan)):
-            raise LayersFileError(f"the layers hold no usable '{name}'; save them again")
-    if not layers.scalars["gamma"] > 0.0:
-        raise LayersFileError(f"the layers hold a gamma of {layers.scalars['gamma']}, above 0 needed; save them again")
+    for name, channels in (("log_gain", 1), ("colour", 3), ("gamma", 1)):
+        field = layers.fields.get(name)
+        whole = name == "log_gain" or (field is not None and tuple(field.shape[2:]) == (1, 1))
+        if field is None or field.shape[1] != channels or not whole:
+            size = "h, w" if name == "log_gain" else "1, 1"
+            raise LayersFileError(f"the layers hold no '{name}' (T, {channels}, {size}); save them again")
+    least = float(layers.fields["gamma"].min())
+    if not least > 0.0:
+        raise LayersFileError(f"the layers hold a gamma of {least}, above 0 needed; save them again")
+    check_noise(layers)
 
 
-@torch.no_grad()
 def apply(
     layers: Layers,
     *,
@@ -389,7 +397,7 @@ def apply(
         on_step: told after every few frames; stops the work by raising.
 
     Returns:
-        ``(T, H, W, 3)`` float32 in 0..1, on the CPU.
+        ``(T, H, W, 3)`` float32 in 0..1, on the CPU; of a long clip, frames are computed when they are looked at.
 
     Raises:
         InputError: layers of another model, or a setting out of range.
@@ -400,21 +408,26 @@ def apply(
         raise InputError(f"gamma: above 0 needed, got {gamma}")
     if not 0.0 <= denoise <= 1.0:
         raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
+
+    def relit(start: int) -> Iterator[Tensor]:
+        return _relit_frames(
+            layers, start, denoise, device, strength=strength, exposure=exposure, gamma=gamma, warmth=warmth
+        )
+
+    return computed(relit, tuple(layers.frames.shape), on_step=on_step)
+
+
+@torch.no_grad()
+def _relit_frames(
+    layers: Layers, start: int, denoise: float, device: torch.device | str, **settings: float
+) -> Iterator[Tensor]:
+    """The frames from ``start`` on, a few at a time, on the CPU."""
     count, height, width, _ = layers.frames.shape
-    noise = Noise.of(layers)
-    noisy = denoise > 0.0 and not noise.negligible()
-    clean = clean_frames(layers, noise, device=device) if noisy else None
+    clean = clean_frames(layers, start=start, device=device) if denoise > 0.0 and is_noisy(layers) else None
     chunk = max(1, PIXELS_AT_ONCE // (height * width))
-    out = torch.empty(count, height, width, 3)
-    for start in range(0, count, chunk):
-        stop = min(start + chunk, count)
-        frames = layers.frames[start:stop].to(device)
+    for first in range(start, count, chunk):
+        stop = min(first + chunk, count)
+        frames = layers.frames[first:stop].to(device)
         if clean is not None:
-            frames = frames.lerp(torch.cat([next(clean) for _ in range(start, stop)]), denoise)
-        relit = compose(
-            layers, start, stop, frames, strength=strength, exposure=exposure, gamma=gamma, warmth=warmth
-        ).clamp_(0.0, 1.0)
-        out[start:stop] = relit
-        if on_step is not None:
-            on_step(stop, count, partial(relit.__getitem__, -1))
-    return out
+            frames = frames.lerp(torch.cat([next(clean) for _ in range(first, stop)]), denoise)
+        yield compose(layers, first, stop, frames, **settings).clamp_(0.0, 1.0).cpu()

@@ -193,7 +193,7 @@ def decompose(
         **found.notes,
     }
     fields = {"masks": found.masks, "before": before, "after": after}
-    return Layers("segment", fields, {}, frames, flow, seed, info)
+    return Layers("segment", fields, frames, flow, seed, info)
 
 
 def _given_masks(mask: Tensor, mask_frame: int, frames: Tensor) -> dict[int, Tensor]:

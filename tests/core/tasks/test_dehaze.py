@@ -100,10 +100,8 @@ def test_a_clear_clip_is_left_alone_and_told_so(real, name):
 def test_noise_in_far_haze_is_not_blown_up(pan):
     hazy, _ = haze(pan.clean, hazy_depth(*pan.clean.shape[:3], seed=0), airlight=AIR, noise=0.02)
     air = torch.tensor(AIR).view(1, 3, 1, 1).expand(COUNT, -1, -1, -1)
-    layers = replace(
-        dehaze.decompose(hazy, pan.flow, preset="fast", steps=1),
-        fields={"transmission": pan.through[:, None], "airlight": air},
-    )
+    layers = dehaze.decompose(hazy, pan.flow, preset="fast", steps=1)
+    layers = replace(layers, fields={**layers.fields, "transmission": pan.through[:, None], "airlight": air})
     noisy, quiet = (dehaze.apply(layers, denoise=value) for value in (0.0, 1.0))
     assert psnr(quiet, pan.clean) > psnr(noisy, pan.clean) + 2
 
@@ -230,8 +228,7 @@ def by_hand() -> Layers:
     """Half of the light comes through a grey airlight of 0.8, everywhere."""
     frames = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0)) * 0.3 + 0.4
     fields = {"transmission": torch.full((2, 1, 4, 4), 0.5), "airlight": torch.full((2, 3, 1, 1), 0.8)}
-    scalars = {f"noise_{name}_{index}": 0.0 for name in ("offset", "slope") for index in range(3)}
-    return Layers("dehaze", fields, scalars, frames)
+    return Layers("dehaze", {**fields, "noise": torch.zeros(2, 7, 1, 1)}, frames)
 
 
 @pytest.mark.parametrize(("strength", "factor"), [(1.0, 2.0), (0.5, 2.0**0.5), (0.0, 1.0), (-1.0, 0.5)])
@@ -311,13 +308,9 @@ def test_layers_of_another_model_are_refused(by_hand):
 
 
 def test_layers_that_lack_something_are_refused(by_hand):
-    for name in by_hand.scalars:
-        left = {key: value for key, value in by_hand.scalars.items() if key != name}
-        with pytest.raises(LayersFileError, match=f"no usable '{name}'"):
-            dehaze.check(replace(by_hand, scalars=left))
     for name in by_hand.fields:
         left = {key: value for key, value in by_hand.fields.items() if key != name}
-        with pytest.raises(LayersFileError, match=f"no '{name}'"):
+        with pytest.raises(LayersFileError, match=f"no (usable )?'{name}'"):
             dehaze.check(replace(by_hand, fields=left))
 
 
