@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from . import ycbcr
 from .errors import MediaError, VDPError
+from .files import beside
 from .sources import RATE_KEY, SIZE_KEY, SOUND_NAME
 
 if TYPE_CHECKING:
@@ -74,16 +73,10 @@ def whole(target: Path) -> Iterator[Path]:
 
     if target.is_dir() and any(target.iterdir()):
         raise MediaError(f"{target}: the folder is there already; choose another name or remove it")
-    partial = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.partial{target.suffix}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        if partial.is_dir() and target.is_dir():
-            target.rmdir()
-        partial.replace(target)
+        with beside(target) as partial:
+            yield partial
     except BaseException as error:
-        with suppress(OSError):  # what went wrong is being said already
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
         if isinstance(error, VDPError) or not isinstance(error, (OSError, av.error.FFmpegError)):
             raise
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)

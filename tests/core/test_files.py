@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from comfyui_vdp.vdp_core.files import beside, held, remove_left_overs
+
+needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    target = tmp_path / "deep" / "clip.mp4"
+    with beside(target) as partial:
+        partial.write_text("half")
+        assert partial.suffix == ".mp4"
+        assert partial.name.startswith(".")
+        assert not target.exists()
+    assert target.read_text() == "half"
+    assert names(target.parent) == ["clip.mp4"]
+
+
+def test_a_folder_too(tmp_path):
+    target = tmp_path / "clip"
+    target.mkdir()
+    with beside(target) as partial:
+        partial.mkdir()
+        (partial / "00000.png").touch()
+    assert names(target) == ["00000.png"]
+    assert names(tmp_path) == ["clip"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_nothing_is_left_of_what_failed(tmp_path, error):
+    target = tmp_path / "clip.mp4"
+    target.write_text("before")
+    with pytest.raises(error), beside(target) as partial:
+        partial.write_text("half")
+        raise error
+    with pytest.raises(error), beside(tmp_path / "folder") as partial:
+        partial.mkdir()
+        (partial / "00000.png").touch()
+        raise error
+    assert target.read_text() == "before"
+    assert names(tmp_path) == ["clip.mp4"]
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from comfyui_vdp.vdp_core.files import beside
+with beside(Path(sys.argv[1])) as partial:
+    if sys.argv[2] == "file":
+        partial.write_text("half")
+    elif sys.argv[2] == "folder":
+        partial.mkdir()
+        (partial / "00000.png").touch()
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def start(target: Path, kind: str) -> subprocess.Popen[str]:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(target), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout.readline() == "writing\n"
+    return writer
+
+
+@needs_kill
+@pytest.mark.parametrize("kind", ["file", "folder", "nothing"])
+@pytest.mark.parametrize("name", ["clip.mp4", "a [b] *?.v2", "übung"])
+def test_left_overs_of_a_killed_writer_go_with_the_next(tmp_path, kind, name):
+    (tmp_path / ".other.12345678.partial.mp4").touch()
+    with start(tmp_path / name, kind) as writer:
+        writer.kill()
+    assert len(names(tmp_path)) == (2 if kind == "nothing" else 3)
+    with beside(tmp_path / "next.mp4") as partial:
+        partial.touch()
+    assert names(tmp_path) == [".other.12345678.partial.mp4", "next.mp4"]
+
+
+def test_what_another_process_is_writing_stays(tmp_path):
+    with start(tmp_path / "clip.mp4", "file") as writer:
+        before = names(tmp_path)
+        remove_left_overs(tmp_path)
+        assert names(tmp_path) == before
+        writer.stdin.close()
+    assert names(tmp_path) == ["clip.mp4"]
+
+
+def test_many_write_to_one_folder_at_once(tmp_path):
+    def write(number: int) -> None:
+        for index in range(10):
+            with beside(tmp_path / f"{number}_{index}.txt") as partial:
+                partial.write_text("whole")
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert names(tmp_path) == sorted(f"{number}_{index}.txt" for number in range(8) for index in range(10))
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+    mark = tmp_path / "run.lock"
+    with held(mark) as first, held(mark, wait=0.0) as second:
+        assert (first, second) == (True, False)
+    assert names(tmp_path) == []

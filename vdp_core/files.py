@@ -1,0 +1,82 @@
+"""Files that appear whole or not at all, also when the process is killed."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["beside", "held", "remove_left_overs"]
+
+MARK = re.compile(r"(\..+\.[0-9a-f]{8})\.lock")
+"""A hidden file that is locked as long as the process lives that writes beside it."""
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """Hand out a hidden sibling to write to, a file or a folder; it becomes ``target`` when the block ends well.
+
+    When the block fails it is removed. When the process is killed it stays, and the next call in that folder removes
+    it; that its writer is gone, a locked file beside it tells. Folders on the way are made.
+
+    Raises:
+        OSError: the folder cannot be written to, or the target not be replaced, such as a folder that is not empty.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_left_overs(target.parent)
+    stem = f".{target.stem}.{uuid.uuid4().hex[:8]}"
+    partial = target.with_name(f"{stem}.partial{target.suffix}")
+    with held(target.with_name(f"{stem}.lock")):
+        try:
+            yield partial
+            if partial.is_dir() and target.is_dir():
+                target.rmdir()
+            partial.replace(target)
+        finally:
+            with suppress(OSError):  # what went wrong is being said already
+                _remove(partial)
+
+
+@contextmanager
+def held(mark: Path, *, wait: float = 10.0) -> Iterator[bool]:
+    """Hold the lock of a file, which is made and in the end removed, inside the block or as long as the process lives.
+
+    Yields whether it is held: it is not if another process holds it for as long as ``wait`` seconds, nor where the
+    file system has no locks.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(mark)
+    try:
+        with suppress(OSError, NotImplementedError):  # also filelock's Timeout
+            lock.acquire(timeout=wait)
+        yield lock.is_locked
+    finally:
+        if lock.is_locked:
+            lock.release()
+            with suppress(OSError):  # Windows: another process is looking whether it is held
+                mark.unlink(missing_ok=True)
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove what processes that are gone had begun to write into a folder; what a live one writes stays."""
+    for path in list(folder.iterdir()):
+        mark = MARK.fullmatch(path.name)
+        if mark is None:
+            continue
+        with held(path, wait=0.0) as is_left_over:
+            if is_left_over:
+                for partial in folder.glob(f"{glob.escape(mark[1])}.partial*"):
+                    with suppress(OSError):  # of another user
+                        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
