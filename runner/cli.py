@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .terminal import Terminal
-from .types import Graph, GraphError, InputSpec, NodeSpec, RunResult, Specs
+from .types import Graph, GraphError, InputSpec, NodeSpec, RunResult, Specs, in_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ def _prepare(workflow: Path, specs: Specs, settings: Sequence[str], seed: int | 
 
 def _refuse(problems: list[str]) -> None:
     if problems:
-        raise GraphError("\n".join(problems))
+        raise GraphError("\n".join(map(in_line, problems)))
 
 
 def _make_folder(folder: Path) -> None:
@@ -175,11 +175,11 @@ def check(workflow: Path, settings: tuple[str, ...]) -> None:
     graph = _prepare(workflow, specs, settings)
     problems = check_graph(graph, specs)
     for problem in problems:
-        click.echo(problem)
+        click.echo(in_line(problem))
     if problems:
         raise GraphError(f"{workflow}: {len(problems)} problem{'s' * (len(problems) > 1)}")
     for problem in check_files(graph, specs):
-        click.echo(f"before it can run here: {problem}", err=True)
+        click.echo(f"before it can run here: {in_line(problem)}", err=True)
     click.echo(f"{workflow}: {len(graph.nodes)} nodes, nothing wrong")
 
 
@@ -287,7 +287,9 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def _complain(text: str) -> None:
-    click.echo(f"vdp: {text}" if "\n" not in text else text, err=True)
+    """Say what is wrong, line by line; names in it come from files, and must not command the terminal."""
+    lines = [in_line(line) for line in text.split("\n")]
+    click.echo("\n".join(lines) if len(lines) > 1 else f"vdp: {lines[0]}", err=True)
 
 
 def _exit_code(command: Callable[[], Any]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .types import Graph, GraphError, InputSpec, Link, Node, NodeSpec, Specs, types_fit
+from .types import Graph, GraphError, InputSpec, Link, Node, NodeSpec, Specs, short, shown, types_fit
 from .ui_format import nodes_of_workflow
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 SEEDS = ("seed", "noise_seed")
+MOST_BYTES = 2**26  # of a workflow file; those with pictures in their notes have a few million
+MOST_DEEP = 200  # levels of JSON; the editor's own have about ten
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -35,7 +37,7 @@ def load(path: Path, specs: Specs) -> Graph:
         GraphError: no such file, no JSON, or no workflow.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _text(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise GraphError(f"the workflow {path} cannot be read: {reason}") from error
@@ -44,9 +46,29 @@ def load(path: Path, specs: Specs) -> Graph:
     except json.JSONDecodeError as error:
         raise GraphError(f"{path} is no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
-        raise GraphError(f"{path} is nested too deeply to be a workflow") from error
+        raise GraphError(f"{path}: it is nested too deeply to be a workflow") from error
     except (GraphError, ValueError) as error:
         raise GraphError(f"{path}: {error}") from error
+
+
+def _text(path: Path) -> str:
+    """What is in a file, unless it cannot be a workflow: a device never ends."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES >> 20} MiB")
+    return content.decode("utf-8-sig")
+
+
+def _is_deep(data: object) -> bool:
+    """Whether lists and objects are nested so deep that Python's stack may not reach down."""
+    level = [data]
+    for _ in range(MOST_DEEP):
+        inner = [part for part in level if isinstance(part, (dict, list))]
+        level = [entry for part in inner for entry in (part.values() if isinstance(part, dict) else part)]
+    return bool(level)
 
 
 def read(data: object, specs: Specs) -> Graph:
@@ -55,6 +77,8 @@ def read(data: object, specs: Specs) -> Graph:
     Raises:
         GraphError: it is no workflow, or a damaged one.
     """
+    if _is_deep(data):
+        raise GraphError("it is nested too deeply to be a workflow")
     if isinstance(data, dict) and "nodes" in data:
         return Graph(nodes_of_workflow(data, specs), workflow=data)
     if isinstance(data, dict) and isinstance(data.get("prompt"), dict):
@@ -66,10 +90,10 @@ def read(data: object, specs: Specs) -> Graph:
 
 def _api_node(key: str, raw: object, specs: Specs) -> Node:
     if not isinstance(raw, dict) or not isinstance(raw.get("class_type"), str):
-        raise GraphError(f"this is no workflow: entry {key!r} has no class_type, and there is no list of nodes")
+        raise GraphError(f"this is no workflow: entry {shown(key)} has no class_type, and there is no list of nodes")
     inputs = raw.get("inputs", {})
     if not isinstance(inputs, dict):
-        raise GraphError(f"the inputs of node {key} are {type(inputs).__name__}, expected an object")
+        raise GraphError(f"the inputs of node {short(key)} are {type(inputs).__name__}, expected an object")
     kind = raw["class_type"]
     meta = raw.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
@@ -84,7 +108,7 @@ def _api_node(key: str, raw: object, specs: Specs) -> Node:
         elif len(value) == 2 and isinstance(value[0], (str, int)) and type(value[1]) is int:
             node.inputs[name] = Link(str(value[0]), value[1])
         else:
-            node.damaged[name] = f"its value is a list, but no link of the form [node, output]: {_short(value)}"
+            node.damaged[name] = f"its value is a list, but no link of the form [node, output]: {shown(value)}"
     return node
 
 
@@ -106,13 +130,8 @@ def to_api(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _listed(names: Iterable[object]) -> str:
-    return ", ".join(str(name) for name in names) or "none"
+    return ", ".join(short(name) for name in names) or "none"
 
 
 # Settings
@@ -130,8 +149,8 @@ def _find(graph: Graph, name: str) -> Node:
             return found[0]
         if found:
             ids = _listed(node.id for node in found)
-            raise GraphError(f"{len(found)} nodes have the {kind} {name!r}; name one by its id: {ids}")
-    raise GraphError(f"no node {name!r}; the graph has {_listed(graph.nodes.values())}")
+            raise GraphError(f"{len(found)} nodes have the {kind} {shown(name)}; name one by its id: {ids}")
+    raise GraphError(f"no node {shown(name)}; the graph has {_listed(graph.nodes.values())}")
 
 
 def set_value(graph: Graph, specs: Specs, setting: str) -> None:
@@ -143,13 +162,13 @@ def set_value(graph: Graph, specs: Specs, setting: str) -> None:
     target, equals, text = setting.partition("=")
     name, dot, input_name = target.rpartition(".")
     if not equals or not dot or not name or not input_name:
-        raise GraphError(f"the setting {setting!r} is not of the form NODE.INPUT=VALUE")
+        raise GraphError(f"the setting {shown(setting)} is not of the form NODE.INPUT=VALUE")
     node = _find(graph, name)
     spec = specs.get(node.class_type)
     if spec is None:
         raise GraphError(_unknown(node))
     if input_name not in spec.inputs:
-        raise GraphError(f"{node} has no input {input_name!r}; its inputs are {_listed(spec.inputs)}")
+        raise GraphError(f"{node} has no input {shown(input_name)}; its inputs are {_listed(spec.inputs)}")
     entry = spec.inputs[input_name]
     if not entry.is_widget:
         raise GraphError(f"{node}: {input_name} takes {entry.type} from another node, it cannot be set to a value")
@@ -165,11 +184,11 @@ def _parse(node: Node, entry: InputSpec, text: str) -> Any:
     if entry.type == "BOOLEAN":
         if text.lower() in (*TRUE, *FALSE):
             return text.lower() in TRUE
-        raise GraphError(f"{node}: {entry.name} must be true or false, got {text!r}")
+        raise GraphError(f"{node}: {entry.name} must be true or false, got {shown(text)}")
     try:
         return cast(entry, text)
     except ValueError:
-        raise GraphError(f"{node}: {entry.name} must be {_wanted(entry)}, got {text!r}") from None
+        raise GraphError(f"{node}: {entry.name} must be {_wanted(entry)}, got {shown(text)}") from None
 
 
 def set_seeds(graph: Graph, specs: Specs, seed: int) -> int:
@@ -224,7 +243,7 @@ def _wanted(entry: InputSpec) -> str:
 
 def _unknown(node: Node) -> str:
     return (
-        f"{node}: no node {node.class_type!r} here; it belongs to ComfyUI or another pack, "
+        f"{node}: no node {shown(node.class_type)} here; it belongs to ComfyUI or another pack, "
         "so run this graph in a ComfyUI that has it, with --server URL"
     )
 
@@ -232,26 +251,26 @@ def _unknown(node: Node) -> str:
 def _constant_problem(entry: InputSpec, value: Any) -> str | None:
     """What is wrong with a constant, in words that follow the input's name."""
     if not entry.is_widget:
-        return f"takes {entry.type} from another node, got the value {_short(value)}"
+        return f"takes {entry.type} from another node, got the value {shown(value)}"
     if entry.type == "COMBO":
         if entry.choices is None or value in entry.choices:
             return None
-        return f"must be one of {_listed(entry.choices)}, got {_short(value)}"
+        return f"must be one of {_listed(entry.choices)}, got {shown(value)}"
     try:
         number = cast(entry, value)
     except ValueError:
-        return f"must be {_wanted(entry)}, got {_short(value)}"
+        return f"must be {_wanted(entry)}, got {shown(value)}"
     if entry.type in ("INT", "FLOAT"):
         low, high = entry.options.get("min", -math.inf), entry.options.get("max", math.inf)
         if not low <= number <= high:
-            return f"must be {_wanted(entry)}, got {number}"
+            return f"must be {_wanted(entry)}, got {shown(number)}"
     return None
 
 
 def _link_problem(graph: Graph, specs: Specs, entry: InputSpec, link: Link) -> str | None:
     source = graph.nodes.get(link.node)
     if source is None:
-        return f"is linked to node {link.node}, which is not in the graph"
+        return f"is linked to node {short(link.node)}, which is not in the graph"
     spec = specs.get(source.class_type)
     if spec is None:
         return None  # reported once, at the unknown node itself
@@ -264,7 +283,7 @@ def _link_problem(graph: Graph, specs: Specs, entry: InputSpec, link: Link) -> s
 
 
 def _node_problems(graph: Graph, specs: Specs, node: Node, spec: NodeSpec) -> list[str]:
-    problems = [f"{name}: {why}" for name, why in node.damaged.items()]
+    problems = [f"{short(name)}: {why}" for name, why in node.damaged.items()]
     for name, value in node.inputs.items():
         entry = spec.inputs.get(name)
         if entry is None:
@@ -274,7 +293,7 @@ def _node_problems(graph: Graph, specs: Specs, node: Node, spec: NodeSpec) -> li
         else:
             what = _constant_problem(entry, value)
         if what is not None:
-            problems.append(f"{name}: {what}" if entry is None else f"{name} {what}")
+            problems.append(f"{short(name)}: {what}" if entry is None else f"{name} {what}")
     for name, entry in spec.inputs.items():
         if entry.required and name not in node.inputs and name not in node.damaged:
             why = f"; {node.unlinked[name]}" if name in node.unlinked else ""
@@ -290,17 +309,17 @@ def _cycle(graph: Graph) -> list[str] | None:
     """The ids along one circle of links, if there is any."""
     done: set[str] = set()
     for start in graph.nodes:
-        path: list[str] = []
+        path: dict[str, None] = {}
         # Depth first without recursion: graphs may be longer than Python's stack. None marks the way back.
         waiting: list[str | None] = [start]
         while waiting:
             key = waiting.pop()
             if key is None:
-                done.add(path.pop())
+                done.add(path.popitem()[0])
             elif key in path:
-                return path[path.index(key) :]
+                return [*path][[*path].index(key) :]
             elif key not in done:
-                path.append(key)
+                path[key] = None
                 waiting.append(None)
                 waiting.extend(_sources(graph, graph.nodes[key]))
     return None

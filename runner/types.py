@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Graph", "GraphError", "InputSpec", "Link", "Node", "NodeSpec", "RunResult", "Specs", "types_fit"]
+__all__ = [
+    "Graph",
+    "GraphError",
+    "InputSpec",
+    "Link",
+    "Node",
+    "NodeSpec",
+    "RunResult",
+    "Specs",
+    "in_line",
+    "short",
+    "shown",
+    "types_fit",
+]
 
 WIDGET_TYPES = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 
 
 class GraphError(Exception):
     """A workflow or a setting of it is wrong; the text is one sentence for a person."""
+
+
+def in_line(text: object) -> str:
+    """A text as one line that any terminal shows as it is: control characters and the like are spelled out."""
+    said = str(text)
+    return said if said.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
+
+
+def short(text: object) -> str:
+    """A name from a file as it stands in a sentence."""
+    said = in_line(text)
+    return said if len(said) <= 80 else said[:77] + "..."
+
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxlong = _brief.maxother = 80
+
+
+def shown(value: object) -> str:
+    """A value from a file as it stands in a sentence, however large or deep it is."""
+    return short(_brief.repr(value))
 
 
 def types_fit(given: str, wanted: str) -> bool:
@@ -88,7 +123,8 @@ class Node:
     """Inputs whose link leads to nothing by mistake, and why."""
 
     def __str__(self) -> str:
-        return f"{self.title} ({self.class_type if self.title != self.class_type else f'node {self.id}'})"
+        other = self.class_type if self.title != self.class_type else f"node {self.id}"
+        return f"{short(self.title)} ({short(other)})"
 
 
 @dataclass

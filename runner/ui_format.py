@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .types import GraphError, InputSpec, Link, Node, NodeSpec, Specs, types_fit
+from .types import GraphError, InputSpec, Link, Node, NodeSpec, Specs, short, shown, types_fit
 
 __all__ = ["nodes_of_workflow"]
 
@@ -20,6 +20,8 @@ REROUTE, PRIMITIVE = "Reroute", "PrimitiveNode"
 EDITOR_ONLY = frozenset({REROUTE, PRIMITIVE, "Note", "MarkdownNote"})
 SEED_CONTROLS = frozenset({"fixed", "randomize", "increment", "decrement", "increment-wrap"})
 MOST_NODES = 20_000  # nested subgraphs multiply, so a small file can ask for any number
+MOST_STEPS = 500_000  # parts looked at, for which a few seconds are enough; chains of links may be long
+MOST_LEVELS = 50  # of subgraphs inside subgraphs
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,15 @@ def _as(kind: type, value: Any, what: str) -> Any:
     if value is None and kind in (dict, list):
         return kind()
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise GraphError(f"the workflow is damaged: {what} is {type(value).__name__}, expected {kind.__name__}")
+        raise GraphError(f"the workflow is damaged: {short(what)} is {type(value).__name__}, expected {kind.__name__}")
     return value
 
 
 def _key(value: Any, what: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise GraphError(f"the workflow is damaged: {what} is {type(value).__name__}, expected a number or a text")
+        raise GraphError(
+            f"the workflow is damaged: {short(what)} is {type(value).__name__}, expected a number or a text"
+        )
     return str(value)
 
 
@@ -97,6 +101,8 @@ class _Level:
 
     nodes: dict[str, dict[str, Any]]
     wires: dict[str, _Wire]
+    ends: dict[int, str] = field(default_factory=dict)
+    """The links to a subgraph's own outputs, by slot."""
     prefix: str = ""
     outer: _Level | None = None
     instance: dict[str, Any] = field(default_factory=dict)
@@ -112,7 +118,7 @@ class _Workflow:
     def __init__(self, workflow: dict[str, Any], specs: Specs) -> None:
         definitions = _as(dict, workflow.get("definitions"), "definitions")
         self.specs = specs
-        self.count = 0
+        self.count = self.steps = 0
         self.subgraphs = {
             _key(raw.get("id"), "the id of a subgraph"): raw
             for raw in _dicts(definitions.get("subgraphs"), "definitions.subgraphs")
@@ -124,23 +130,35 @@ class _Workflow:
         for node in _dicts(raw.get("nodes"), "nodes"):
             key = _key(node.get("id"), "the id of a node")
             if key in nodes:
-                raise GraphError(f"the workflow is damaged: two nodes have the id {key}")
+                raise GraphError(f"the workflow is damaged: two nodes have the id {short(key)}")
             _as(str, node.get("type"), f"the type of node {key}")
             nodes[key] = node
         self.count += len(nodes)
         if self.count > MOST_NODES:
             raise GraphError(f"the workflow holds more than {MOST_NODES} nodes once its subgraphs are written out")
-        level = _Level(nodes, dict(_wire(link) for link in _as(list, raw.get("links"), "links")), **given)
+        links = _as(list, raw.get("links"), "links")
+        self._spend(len(nodes) + len(links))
+        level = _Level(nodes, dict(_wire(link) for link in links), **given)
+        level.ends = {w.target_slot: link for link, w in reversed(level.wires.items()) if w.target == SUBGRAPH_OUTPUT}
         for key, node in nodes.items():
             if node["type"] in self.subgraphs and node.get("mode") not in (MUTED, BYPASSED):
                 level.children[key] = self._instance(level, key, node, inside)
         return level
 
+    def _spend(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > MOST_STEPS:
+            raise GraphError("the workflow is too large: its links take too many steps to follow")
+
     def _instance(self, outer: _Level, key: str, node: dict[str, Any], inside: tuple[str, ...]) -> _Level:
         kind = node["type"]
         definition = self.subgraphs[kind]
         if kind in inside:
-            raise GraphError(f"the subgraph {definition.get('name', kind)!r} contains itself")
+            raise GraphError(f"the subgraph {shown(definition.get('name', kind))} contains itself")
+        if len(inside) >= MOST_LEVELS:
+            raise GraphError(f"the workflow nests subgraphs more than {MOST_LEVELS} deep")
+        inputs = _as(list, definition.get("inputs"), "the inputs of a subgraph")
+        self._spend(len(inputs) + len(_inputs(node)))
         by_input, by_widget = _promoted(node)
         return self._level(
             definition,
@@ -148,7 +166,7 @@ class _Workflow:
             prefix=f"{outer.prefix}{key}:",
             outer=outer,
             instance=node,
-            inputs=_dicts(definition.get("inputs"), "the inputs of a subgraph"),
+            inputs=_dicts(inputs, "the inputs of a subgraph"),
             promoted_inputs=by_input,
             promoted_widgets=by_widget,
         )
@@ -186,6 +204,7 @@ class _Workflow:
                     if inner == key and widget in spec.inputs
                 }
             )
+        self._spend(len(_inputs(raw)))
         for entry in _inputs(raw):
             name = _as(str, entry.get("name"), f"the name of an input of node {key}")
             if entry.get("link") is None:
@@ -207,12 +226,14 @@ class _Workflow:
         seen: set[tuple[str, str]] = set()
         while True:
             if (level.prefix, link) in seen:
-                return _Nothing(f"its link {link} runs in a circle", damaged=True)
+                return _Nothing(f"its link {short(link)} runs in a circle", damaged=True)
             seen.add((level.prefix, link))
             wire = level.wires.get(link)
             if wire is None:
-                return _Nothing(f"its link {link} is not in the workflow", damaged=True)
+                return _Nothing(f"its link {short(link)} is not in the workflow", damaged=True)
             step: Link | _Constant | _Nothing | tuple[_Level, str] | None
+            origin = level.instance if wire.origin == SUBGRAPH_INPUT else level.nodes.get(wire.origin, {})
+            self._spend(1 + len(_inputs(origin)))
             if wire.origin == SUBGRAPH_INPUT and level.outer is not None:
                 step = self._outside(level, wire.origin_slot)
             else:
@@ -227,7 +248,7 @@ class _Workflow:
         assert level.outer is not None
         entry = _at(level.inputs, slot)
         if entry is None:
-            return _Nothing(f"its subgraph has no input {slot}", damaged=True)
+            return _Nothing(f"its subgraph has no input {short(slot)}", damaged=True)
         name = entry.get("name")
         for outer in _inputs(level.instance):
             if outer.get("name") == name and outer.get("link") is not None:
@@ -242,8 +263,8 @@ class _Workflow:
         """What output ``slot`` of a node brings to an input of type ``wanted``, or the link to follow on."""
         raw = level.nodes.get(key)
         if raw is None:
-            return _Nothing(f"its link comes from node {key}, which is not in the workflow", damaged=True)
-        source = f"'{_title(raw)}' (node {level.prefix}{key})"
+            return _Nothing(f"its link comes from node {short(key)}, which is not in the workflow", damaged=True)
+        source = f"'{short(_title(raw))}' (node {short(level.prefix + key)})"
         if raw.get("mode") == MUTED:
             return _Nothing(f"{source}, which it comes from, is muted")
         through: dict[str, Any] | None
@@ -256,10 +277,9 @@ class _Workflow:
             return _Constant(values[0]) if values else _Nothing(f"{source} holds no value", damaged=True)
         elif key in level.children:
             child = level.children[key]
-            for link, wire in child.wires.items():
-                if wire.target == SUBGRAPH_OUTPUT and wire.target_slot == slot:
-                    return child, link
-            return _Nothing(f"output {slot} of {source} is not linked inside it")
+            if slot in child.ends:
+                return child, child.ends[slot]
+            return _Nothing(f"output {short(slot)} of {source} is not linked inside it")
         else:
             return Link(level.prefix + key, slot)
         if through is None or through.get("link") is None:
@@ -328,8 +348,8 @@ def _takes_upload(spec: InputSpec) -> bool:
 
 def _widget_values(raw: dict[str, Any], spec: NodeSpec) -> dict[str, Any]:
     """The values of a node's widgets by input name; what is not saved gets its default, as in the editor."""
-    shown = {entry.get("name") for entry in _inputs(raw) if entry.get("widget")}
-    widgets = [entry for entry in spec.inputs.values() if entry.is_widget or entry.name in shown]
+    shown_names = [entry.get("name") for entry in _inputs(raw) if entry.get("widget")]
+    widgets = [entry for entry in spec.inputs.values() if entry.is_widget or entry.name in shown_names]
     values = {entry.name: _default(entry) for entry in widgets if _has_default(entry)}
     saved = raw.get("widgets_values")
     if isinstance(saved, dict):
