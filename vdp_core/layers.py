@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,10 +13,11 @@ import torch
 from torch import Tensor
 
 from .errors import LayersFileError, MediaError, ShapeError, VDPError, check_frames
+from .files import beside
 from .tasks import TASKS, task
 from .types import Edit, Flow, Layers
 
-__all__ = ["load_layers", "reconstruct", "save_layers"]
+__all__ = ["load_layers", "own_version", "reconstruct", "save_layers"]
 
 FORMAT = "2"
 
@@ -58,10 +58,13 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
     tensors |= {f"picture.{name}": _to_integers(picture).contiguous() for name, picture in layers.pictures.items()}
     if with_frames:
         tensors["frames"] = _to_integers(layers.frames).contiguous()
+    # but not how long it took: equal layers make equal files
+    info = {name: text for name, text in layers.info.items() if name != "seconds"}
     header: dict[str, Any] = {
+        "format": FORMAT,
         "model": layers.model,
         "seed": layers.seed,
-        "info": {**layers.info, "torch": torch.__version__, "vdp": _own_version()},
+        "info": {**info, "torch": torch.__version__, "vdp": own_version()},
         "frames": list(layers.frames.shape),
     }
     if layers.edits:
@@ -73,17 +76,13 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
             tensors[f"flow.{name}"] = getattr(flow, name).half().contiguous()
         for name in ("forward_occlusion", "backward_occlusion"):
             tensors[f"flow.{name}"] = (getattr(flow, name) * 255.0).round().byte().contiguous()
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.touch()
-            mode = beside.stat().st_mode  # safetensors makes files that nobody else may read
-            save_file(tensors, beside, metadata={"vdp_layers": FORMAT, "layers": json.dumps(header)})
-            beside.chmod(mode)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with beside(path) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
+            # one entry, as the order of several would be left to chance
+            save_file(tensors, partial, metadata={"vdp_layers": json.dumps(header)})
+            partial.chmod(mode)
     except (OSError, RuntimeError, SafetensorError) as error:  # safetensors hides a full disk in its own
         raise MediaError(
             f"{path}: the layers cannot be written ({error}); free space or choose another folder"
@@ -111,13 +110,14 @@ def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("vdp_layers") != FORMAT:
+            header = json.loads(metadata.get("vdp_layers", "null"))
+            if not isinstance(header, dict) or header.get("format") != FORMAT:
                 raise LayersFileError(
                     f"{path}: not a layers file of this version; give a file that SaveLayers wrote, not model weights"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         try:
-            return _assemble(json.loads(metadata["layers"]), tensors, frames)
+            return _assemble(header, tensors, frames)
         except LayersFileError as error:
             raise LayersFileError(f"{path}: {error}") from None
     except SafetensorError as error:
@@ -205,7 +205,8 @@ def _to_edit(visibility: float, gain: float, saturation: float, offset: list[flo
     return Edit(values[0], values[1], values[2], (dx, dy))
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """The version of the pack."""
     try:
         return version("vdp-nodes")
     except PackageNotFoundError:  # loaded by path, as ComfyUI does

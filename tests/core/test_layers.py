@@ -123,6 +123,13 @@ def test_a_file_takes_the_place_of_another_whole(layers, saved):
     assert [path.name for path in saved.parent.iterdir()] == ["clip.safetensors"]
 
 
+def test_equal_layers_make_equal_files(layers, tmp_path):
+    for number in range(8):
+        layers = replace(layers, info={**layers.info, "seconds": f"{number}.0"})
+        save_layers(layers, tmp_path / f"{number}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_others_may_read_it_as_any_file(layers, tmp_path):
     plain = tmp_path / "plain"
     plain.touch()
@@ -176,7 +183,7 @@ def damaged(path: Path, *, metadata: dict[str, str] | None = None, **changes: An
     with safe_open(path, framework="pt") as file:
         kept = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    header = json.loads(kept["layers"])
+    header = json.loads(kept["vdp_layers"])
     for name, value in changes.items():
         if name.startswith("header_"):
             name = name.removeprefix("header_")
@@ -184,7 +191,7 @@ def damaged(path: Path, *, metadata: dict[str, str] | None = None, **changes: An
         else:
             name = name.replace("_", ".", 1) if name not in tensors else name
             tensors.pop(name) if value is None else tensors.update({name: value})
-    save_file(tensors, path, metadata={**kept, "layers": json.dumps(header), **(metadata or {})})
+    save_file(tensors, path, metadata=metadata or {"vdp_layers": json.dumps(header)})
     return path
 
 
@@ -196,9 +203,11 @@ def test_the_helper_damages_nothing_by_itself(saved):
     ("changes", "words"),
     [
         ({"metadata": {"vdp_layers": "1"}}, "not a layers file of this version"),
-        ({"metadata": {"layers": "{"}}, "a damaged layers file"),
-        ({"metadata": {"layers": "[]"}}, "a damaged layers file"),
-        ({"metadata": {"layers": '"relight"'}}, "a damaged layers file"),
+        ({"header_format": "1"}, "not a layers file of this version"),
+        ({"header_format": None}, "not a layers file of this version"),
+        ({"metadata": {"vdp_layers": "{"}}, "a damaged layers file"),
+        ({"metadata": {"vdp_layers": "[]"}}, "not a layers file of this version"),
+        ({"metadata": {"vdp_layers": '"relight"'}}, "not a layers file of this version"),
         ({"header_model": None}, "a damaged layers file"),
         ({"header_model": "fog"}, "of the model 'fog'; known: relight.*; update the pack"),
         ({"field_gamma": torch.full((COUNT, 1, 1, 1), float("nan"))}, "field gamma holds NaN"),
