@@ -26,11 +26,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 if TYPE_CHECKING:
     import torch
 
+    from ..vdp_core.checkpoint import Checkpoint
+
 __all__ = [
     "Computed",
     "Headless",
     "OnStep",
     "changed",
+    "checkpoint",
     "compute",
     "described",
     "device",
@@ -42,6 +45,7 @@ __all__ = [
     "input_path",
     "is_interruption",
     "is_there",
+    "keeping",
     "native_memory",
     "on_cpu",
     "output_folder",
@@ -76,6 +80,10 @@ def _quiet(total: int, label: str) -> AbstractContextManager[OnStep]:
     return nullcontext(_ignore_step)
 
 
+def _nowhere() -> Checkpoint | None:
+    return None
+
+
 def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -92,6 +100,7 @@ class Headless:
     temp_folder: Path = Path(tempfile.gettempdir()) / "vdp"
     progress: Callable[[int, str], AbstractContextManager[OnStep]] = _quiet
     say: Callable[[str], None] = _to_stderr
+    checkpoint: Callable[[], Checkpoint | None] = _nowhere
 
 
 headless = Headless()
@@ -124,6 +133,24 @@ def device() -> torch.device:
             f"device cuda was asked for, but torch {torch.__version__} finds no CUDA device; use cpu or auto"
         )
     return torch.device(headless.device)
+
+
+def checkpoint() -> Checkpoint | None:
+    """Where the node that runs may keep what it has found so far, to go on from when it runs again after a kill.
+
+    None where nobody wants that: in ComfyUI, and headless unless the runner was told to resume.
+    """
+    return None if _comfy("folder_paths") else headless.checkpoint()
+
+
+@contextmanager
+def keeping(place: Callable[[], Checkpoint | None]) -> Iterator[None]:
+    """Let ``checkpoint`` answer with ``place`` inside the block, which runs one node headless."""
+    before, headless.checkpoint = headless.checkpoint, place
+    try:
+        yield
+    finally:
+        headless.checkpoint = before
 
 
 def use_half(device: torch.device) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -130,13 +129,10 @@ class MeasureVideo:
 def _write(path: Path, text: str) -> None:
     """Write a small text file whole or not at all."""
     from ..vdp_core.errors import MediaError
+    from ..vdp_core.files import beside
 
-    beside = path.with_name(path.name + ".part")
     try:
-        try:
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, path)  # noqa: PTH105
-        finally:
-            beside.unlink(missing_ok=True)
+        with beside(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise MediaError(f"{path}: cannot be written ({error.strerror or error})") from error

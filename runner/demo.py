@@ -119,6 +119,8 @@ def _write_sheet(path: Path, versions: list[Tensor]) -> Path:
     import torch
     from PIL import Image, ImageDraw
 
+    from ..vdp_core.files import beside
+
     chosen = torch.linspace(0, len(versions[0]) - 1, SHEET_ROWS).round().long()
     rows = torch.cat([torch.cat([frames[index] for frames in versions], dim=1) for index in chosen])
     sheet = Image.fromarray(rows.mul(255.0).round().byte().numpy())
@@ -126,12 +128,8 @@ def _write_sheet(path: Path, versions: list[Tensor]) -> Path:
     width = sheet.width // len(versions)
     for column, label in enumerate(LABELS):
         draw.text((column * width + 12, 8), label, fill="white", stroke_fill="black", stroke_width=2, font_size=28)
-    partial = path.with_name(f".{path.name}.part")
-    try:
+    with beside(path) as partial:
         sheet.save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -7,12 +7,15 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from .graph import cast, needed_nodes, to_api
+from .resume import RESUME_FOLDER, Kept, identities
 from .types import Graph, InputSpec, Link, Node, NodeSpec, RunResult, Specs
 
-__all__ = ["NodeFailed", "collect_numbers", "run"]
+__all__ = ["RESUME_FOLDER", "NodeFailed", "collect_numbers", "run"]
 
 
 class NodeFailed(Exception):
@@ -91,26 +94,62 @@ def collect_numbers(shown: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[
     return result
 
 
-def run(graph: Graph, specs: Specs, *, on_node: Callable[[Node], None] | None = None) -> RunResult:
+def _left_to_do(
+    graph: Graph, specs: Specs, order: list[str], kept: Kept
+) -> tuple[list[str], dict[str, Mapping[str, Any]]]:
+    """The nodes that have to run, and what output nodes showed that were done before."""
+    outputs = [key for key in order if specs[graph.nodes[key].class_type].is_output]
+    before = {key: ui for key in outputs if (ui := kept.finished(key)) is not None}
+    wanted = set(outputs) - set(before)
+    for key in reversed(order):
+        if key in wanted:
+            wanted |= {value.node for value in graph.nodes[key].inputs.values() if isinstance(value, Link)}
+    return [key for key in order if key in wanted], {key: ui for key, ui in before.items() if key not in wanted}
+
+
+def run(
+    graph: Graph, specs: Specs, *, on_node: Callable[[Node], None] | None = None, resume: Path | None = None
+) -> RunResult:
     """Run a graph that passes ``graph.check``. Where results go and on which device, ``nodes.host.headless`` says.
 
     Args:
         graph: the graph.
         specs: what its nodes are.
         on_node: called before each node.
+        resume: a folder to keep in what long work has found so far, and to go on from: with the same graph, files and
+            device the results are the same as if the work had never been cut off. It is cleared when all is done.
 
     Raises:
         NodeFailed: a node raised; interruptions pass as they are.
     """
+    from ..nodes import host
+
+    order = needed_nodes(graph, specs)
+    names = {} if resume is None else identities(graph, specs, order, host.device().type)
+    with Kept(resume, names, host.output_folder()) as kept:
+        todo, shown = _left_to_do(graph, specs, order, kept)
+        for key, ui in shown.items():
+            host.say(f"{graph.nodes[key]}: was done before, {', '.join(ui.get('vdp_outputs', ()))}")
+        shown |= _run_nodes(graph, specs, todo, kept, on_node)
+        kept.clear()
+    root = host.output_folder().resolve()
+    outputs = [str(root / path) for key in order if key in shown for path in shown[key].get("vdp_outputs", ())]
+    numbers = collect_numbers({key: (graph.nodes[key].title, shown[key]) for key in order if key in shown})
+    return RunResult(outputs, numbers, str(host.device()))
+
+
+def _run_nodes(
+    graph: Graph, specs: Specs, order: list[str], kept: Kept, on_node: Callable[[Node], None] | None
+) -> dict[str, Mapping[str, Any]]:
+    """Run nodes in order; what each showed (its ``ui``), by id."""
     import torch
 
     from ..nodes import host
 
-    order = needed_nodes(graph, specs)
     uses = Counter(value.node for key in order for value in graph.nodes[key].inputs.values() if isinstance(value, Link))
     prompt = to_api(graph)
     results: dict[str, tuple[Any, ...]] = {}
-    shown: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    shown: dict[str, Mapping[str, Any]] = {}
     # ComfyUI runs nodes under inference mode; doing the same keeps both ways of running alike.
     with torch.inference_mode():
         for key in order:
@@ -119,9 +158,11 @@ def run(graph: Graph, specs: Specs, *, on_node: Callable[[Node], None] | None = 
                 on_node(node)
             arguments = {name: _value(spec.inputs[name], value, results) for name, value in node.inputs.items()}
             arguments.update({name: _hidden(str(kind), node, graph, prompt) for name, kind in spec.hidden.items()})
-            result, ui = _run_node(node, spec, arguments)
+            with host.keeping(partial(kept.checkpoint, key)):
+                result, shown[key] = _run_node(node, spec, arguments)
             del arguments
-            shown[key] = (node.title, ui)
+            if spec.is_output:
+                kept.finish(key, shown[key])
             if uses[key]:
                 results[key] = result
             del result
@@ -130,6 +171,4 @@ def run(graph: Graph, specs: Specs, *, on_node: Callable[[Node], None] | None = 
                     uses[value.node] -= 1
                     if not uses[value.node]:
                         del results[value.node]
-    root = host.output_folder().resolve()
-    outputs = [str(root / path) for _, ui in shown.values() for path in ui.get("vdp_outputs", ())]
-    return RunResult(outputs, collect_numbers(shown), str(host.device()))
+    return shown

@@ -7,7 +7,7 @@ from typing import Any
 
 from .types import InputSpec, NodeSpec
 
-__all__ = ["local_specs", "server_specs", "spec_of_class"]
+__all__ = ["Primitive", "local_specs", "server_specs", "spec_of_class"]
 
 
 def _input_spec(name: str, declared: Any, *, required: bool) -> InputSpec:
@@ -49,7 +49,7 @@ def spec_of_class(name: str, node_class: Any, display_name: str = "") -> NodeSpe
     )
 
 
-class _Primitive:
+class Primitive:
     """ComfyUI's own nodes that hold one value, so that graphs with them run headless too."""
 
     CATEGORY = "utils/primitive"
@@ -78,7 +78,7 @@ def local_specs() -> dict[str, NodeSpec]:
     from ..nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
     specs = {
-        name: spec_of_class(name, type(name, (_Primitive,), {"RETURN_TYPES": (kind,)}))
+        name: spec_of_class(name, type(name, (Primitive,), {"RETURN_TYPES": (kind,)}))
         for name, kind in _PRIMITIVES.items()
     }
     for name, node_class in NODE_CLASS_MAPPINGS.items():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["beside", "held", "remove_left_overs"]
+__all__ = ["beside", "held", "remove_left_overs", "scratch"]
 
 MARK = re.compile(r"(\..+\.[0-9a-f]{8})\.lock")
 """A hidden file that is locked as long as the process lives that writes beside it."""
@@ -27,15 +28,30 @@ def beside(target: Path) -> Iterator[Path]:
         OSError: the folder cannot be written to, or the target not be replaced, such as a folder that is not empty.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    remove_left_overs(target.parent)
-    stem = f".{target.stem}.{uuid.uuid4().hex[:8]}"
-    partial = target.with_name(f"{stem}.partial{target.suffix}")
-    with held(target.with_name(f"{stem}.lock")):
+    with _hidden(target.parent, target.stem, target.suffix) as partial:
+        yield partial
+        if partial.is_dir() and target.is_dir():
+            target.rmdir()
+        partial.replace(target)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Hand out a new temporary folder, removed after the block or, when the process is killed, by the next call."""
+    with _hidden(Path(tempfile.gettempdir()), "vdp", "") as folder:
+        folder.mkdir(mode=0o700)
+        yield folder
+
+
+@contextmanager
+def _hidden(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
+    """Hand out a new hidden path, and remove what is there in the end, now or, after a kill, with the next call."""
+    remove_left_overs(folder)
+    stem = f".{stem}.{uuid.uuid4().hex[:8]}"
+    partial = folder / f"{stem}.partial{suffix}"
+    with held(folder / f"{stem}.lock"):
         try:
             yield partial
-            if partial.is_dir() and target.is_dir():
-                target.rmdir()
-            partial.replace(target)
         finally:
             with suppress(OSError):  # what went wrong is being said already
                 _remove(partial)

@@ -3,12 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from comfyui_vdp.vdp_core.files import beside, held, remove_left_overs
+from comfyui_vdp.vdp_core.files import beside, held, remove_left_overs, scratch
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 
@@ -116,4 +117,33 @@ def test_a_lock_is_held_by_one(tmp_path):
     mark = tmp_path / "run.lock"
     with held(mark) as first, held(mark, wait=0.0) as second:
         assert (first, second) == (True, False)
+    assert names(tmp_path) == []
+
+
+SCRATCH = """
+import sys
+import tempfile
+from comfyui_vdp.vdp_core.files import scratch
+with scratch() as folder:
+    (folder / "preview.mp4").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@needs_kill
+def test_a_temporary_folder_goes_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", SCRATCH], stdin=pipe, stdout=pipe, text=True) as process:
+        folder = Path(process.stdout.readline().strip())
+        with scratch() as mine:
+            assert mine.is_dir()
+            assert folder.is_dir()  # of a process that lives
+        process.kill()
+    assert (folder / "preview.mp4").exists()
+    with scratch() as mine:
+        assert mine.stat().st_mode & 0o777 == 0o700
+        assert not folder.exists()
     assert names(tmp_path) == []

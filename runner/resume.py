@@ -1,0 +1,162 @@
+"""Going on after a kill: what the nodes of a graph have found so far, kept in a hidden folder until all is done."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .graph import cast
+from .specs import Primitive
+from .types import Graph, Link, Node, NodeSpec, Specs
+
+if TYPE_CHECKING:
+    from ..vdp_core.checkpoint import Checkpoint
+
+__all__ = ["RESUME_FOLDER", "Kept", "identities"]
+
+RESUME_FOLDER = ".vdp-resume"
+"""Below the output folder."""
+KEPT_FOR = 7 * 24 * 3600  # seconds, where the run that was cut off is never run again
+
+
+def identities(graph: Graph, specs: Specs, order: Sequence[str], device: str) -> dict[str, str | None]:
+    """A text for each node that changes when something does that its result depends on.
+
+    That is the node, the graph above it, the files that are read there (as ``IS_CHANGED`` tells them apart), the kind
+    of device, and the versions of the pack and of torch. None where a file's name is only known once the graph runs.
+
+    Args:
+        graph: one that passes ``graph.check``.
+        specs: what its nodes are.
+        order: the ids of its nodes, sources first.
+        device: ``cpu`` or ``cuda``.
+    """
+    import torch
+
+    from ..vdp_core.layers import own_version
+
+    around = [own_version(), torch.__version__, device]
+    found: dict[str, str | None] = {}
+    for key in order:
+        node, spec = graph.nodes[key], specs[graph.nodes[key].class_type]
+        sources = {name: value for name, value in node.inputs.items() if isinstance(value, Link)}
+        files = _files(node, spec, graph, specs)
+        if files is None or any(found[link.node] is None for link in sources.values()):
+            found[key] = None
+            continue
+        inputs = {
+            name: [found[value.node], value.slot] if isinstance(value, Link) else cast(spec.inputs[name], value)
+            for name, value in node.inputs.items()
+        }
+        text = json.dumps([*around, key, node.class_type, inputs, files], sort_keys=True)
+        found[key] = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return found
+
+
+def _files(node: Node, spec: NodeSpec, graph: Graph, specs: Specs) -> str | None:
+    """What a node says of the files it reads, or None where it cannot tell yet which."""
+    is_changed = getattr(spec.node_class, "IS_CHANGED", None)
+    if is_changed is None:
+        return ""
+    wanted = inspect.getfullargspec(is_changed)
+    constants = {}
+    for name, value in node.inputs.items():
+        if isinstance(value, Link):
+            source = graph.nodes[value.node]
+            if issubclass(specs[source.class_type].node_class or object, Primitive):
+                value = source.inputs.get("value")
+        if isinstance(value, Link):
+            if name in wanted.args:
+                return None
+        elif name in wanted.args or wanted.varkw is not None:
+            constants[name] = cast(spec.inputs[name], value)
+    return str(is_changed(**constants))
+
+
+class Kept:
+    """What is kept of one run, each node's in a folder of its own; use it in a ``with`` block, then ``clear`` it.
+
+    A folder belongs to one process at a time. Another one that does the same work at once goes on without.
+    """
+
+    def __init__(self, folder: Path | None, names: Mapping[str, str | None], output_folder: Path) -> None:
+        """Take what ``identities`` gave as ``names``; nothing is kept without a folder."""
+        self._folder, self._names, self._output_folder = folder, names, output_folder
+        self._open: dict[str, Checkpoint | None] = {}
+        self._locks = ExitStack()
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._locks.close()
+        if self._folder is not None:
+            with suppress(OSError):  # it is not there, or holds what another run keeps
+                self._folder.rmdir()
+
+    def checkpoint(self, key: str) -> Checkpoint | None:
+        """Where this node may keep what it finds; None where it cannot."""
+        from ..vdp_core.checkpoint import Checkpoint
+        from ..vdp_core.files import held
+
+        name = self._names.get(key)
+        if self._folder is None or name is None:
+            return None
+        if name not in self._open:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            is_mine = self._locks.enter_context(held(self._folder / f"{name}.lock", wait=0.0))
+            self._open[name] = Checkpoint(self._folder / name) if is_mine else None
+        return self._open[name]
+
+    def finished(self, key: str) -> Mapping[str, Any] | None:
+        """What an output node showed (its ``ui``), if it was done before and its files are still as it left them."""
+        checkpoint = self.checkpoint(key)
+        kept = None if checkpoint is None else checkpoint.load("shown")
+        if kept is None:
+            return None
+        ui = json.loads(kept[1]["ui"])
+        return ui if self._state(ui) == kept[1]["files"] else None
+
+    def finish(self, key: str, ui: Mapping[str, Any]) -> None:
+        """Keep what an output node showed."""
+        checkpoint = self.checkpoint(key)
+        if checkpoint is not None:
+            checkpoint.save("shown", {}, {"ui": json.dumps(ui), "files": self._state(ui)})
+
+    def _state(self, ui: Mapping[str, Any]) -> str:
+        """Tells apart the states of the files that an output node named."""
+        state = []
+        for name in ui.get("vdp_outputs", ()):
+            output = self._output_folder / name
+            for file in sorted(output.rglob("*")) if output.is_dir() else [output]:
+                stat = file.stat() if file.exists() else None
+                state.append([str(file), stat and stat.st_size, stat and stat.st_mtime_ns])
+        return json.dumps(state)
+
+    def clear(self) -> None:
+        """Remove what is kept of this run, and what nobody came back for in a week."""
+        from ..vdp_core.checkpoint import Checkpoint
+        from ..vdp_core.files import held
+
+        for checkpoint in self._open.values():
+            if checkpoint is not None:
+                checkpoint.clear()
+        if self._folder is None or not self._folder.is_dir():
+            return
+        names = {path.stem for path in self._folder.iterdir()} - set(self._open)
+        for name in names:
+            with held(self._folder / f"{name}.lock", wait=0.0) as is_nobodys:
+                if is_nobodys and _age(self._folder / name) > KEPT_FOR:
+                    Checkpoint(self._folder / name).clear()
+
+
+def _age(folder: Path) -> float:
+    """Seconds since something in a folder was changed."""
+    times = [path.stat().st_mtime for path in (folder, *folder.rglob("*")) if path.exists()]
+    return time.time() - max(times, default=0.0)
