@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError, WeightsError, check_frames
+from .frames import computed, large_empty
+from .shots import join_shots, small_copy
 from .types import Flow, OnStep
 from .warp import occlusion, pixel_grid, warp
 from .weights import fetch_weights, find_weights, read_weights, to_torchvision_raft
@@ -22,11 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
     from torchvision.models.optical_flow import RAFT
 
-__all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "flow_to_rgb"]
+__all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "find_cuts", "flow_to_rgb"]
 
 MODELS = ("auto", "raft_large", "raft_small", "dis")
 SMALLEST_SIDE = 16
 """Fewest pixels of height and width that motion is estimated on."""
+CUTS_SIDE = 160  # of the copy that only cuts are looked for on
 
 RAFT_FILES = {
     "raft_large": ("raft_large_C_T_SKHT_V2*", "raft_large*", "raft-sintel*", "raft-things*"),
@@ -67,6 +70,7 @@ def estimate_flow(
     updates: int = 12,
     max_side: int = 512,
     lift_dark: bool = True,
+    shots: bool = True,
     device: torch.device | str | None = None,
     half: bool = False,
     weights_folders: Sequence[str | Path] = (),
@@ -74,7 +78,8 @@ def estimate_flow(
 ) -> Flow:
     """Estimate the motion between neighbouring frames, both ways, and what is hidden in the other frame.
 
-    A pair across a scene cut has no motion: its vectors are zero and all its pixels count as occluded.
+    Cuts and dissolves between shots are found on the way. A pair of frames that show different scenes has no motion:
+    its vectors are zero and all its pixels count as occluded.
 
     Args:
         frames: ``(T, H, W, 3)`` in 0..1, two frames or more of 16x16 pixels or more.
@@ -85,13 +90,14 @@ def estimate_flow(
         updates: refinements RAFT makes; more is slower and, up to about 20, finer.
         max_side: the long side motion is estimated at, in pixels; 0 for that of the frames. Smaller frames stay.
         lift_dark: equalise and denoise the copy that motion is estimated on.
+        shots: look for cuts; without, the clip is taken for one shot and every pair of frames for neighbours.
         device: where RAFT runs; DIS runs on the CPU.
         half: run RAFT's networks in half precision, on a CUDA device.
         weights_folders: where RAFT weights are looked for before torch's hub cache.
         on_step: called as ``on_step(pairs done, pairs, preview)``; stops the work by raising.
 
     Returns:
-        A ``Flow`` on the CPU, at the working size; ``method`` says which estimator ran.
+        A ``Flow`` on the CPU, at the working size; ``method`` says which estimator ran, ``cuts`` where shots begin.
 
     Raises:
         InputError, ShapeError: the frames or a setting cannot be used.
@@ -110,26 +116,63 @@ def estimate_flow(
 
     pairs = len(frames) - 1
     height, width = working_size(frames.shape[1], frames.shape[2], max_side)
-    vectors, masks = torch.empty(2, pairs, 2, height, width), torch.empty(2, pairs, height, width)
+    vectors, masks = large_empty(2, pairs, 2, height, width), large_empty(2, pairs, height, width)
     whole = Motion(*vectors, *masks)
 
     done = 0
     last: Tensor | None = None
+    copies: list[Tensor] = []
+    jumps: list[int] = []
     with torch.no_grad():
-        for batch in _prepared(frames, (height, width), estimator, lift):
+        for batch, plain in _prepared(frames, (height, width), estimator, lift):
             motion = estimator.show(batch)
             run = batch if last is None else torch.cat((last, batch))
             last = batch[-1:]
-            cut = is_cut(run[:-1, :1], run[1:, :1], motion)
-            motion.forward[cut], motion.backward[cut] = 0.0, 0.0
-            motion.forward_occlusion[cut], motion.backward_occlusion[cut] = 1.0, 1.0
+            if shots:
+                copies.append(small_copy(plain))
+                cut = is_cut(run[:-1, :1], run[1:, :1], motion)
+                jumps += [done + 1 + index for index in cut.nonzero().flatten().tolist()]
+                _part(motion, cut)
             count = len(motion.forward)
             for field, found in zip(whole, motion, strict=True):
                 field[done : done + count] = found
             done += count
             if on_step is not None and count > 0:
                 on_step(done, pairs, partial(_preview, motion.forward[-1:]))
-    return Flow(**whole._asdict(), source_size=(frames.shape[1], frames.shape[2]), method=method)
+        cuts = join_shots(torch.cat(copies), jumps, _differ) if shots else ()
+        _part(whole, torch.tensor([cut - 1 for cut in cuts], dtype=torch.long))
+    return Flow(**whole._asdict(), source_size=(frames.shape[1], frames.shape[2]), method=method, cuts=cuts)
+
+
+def _part(motion: Motion, pairs: Tensor) -> None:
+    """Take the motion out of pairs of frames, by number or by mark: they are of different shots."""
+    motion.forward[pairs], motion.backward[pairs] = 0.0, 0.0
+    motion.forward_occlusion[pairs], motion.backward_occlusion[pairs] = 1.0, 1.0
+
+
+def _differ(before: Tensor, after: Tensor) -> bool:
+    """Whether two pictures ``(1, 1, h, w)`` show different scenes."""
+    search = Dis()
+    search.show(before)
+    return bool(is_cut(before, after, search.show(after))[0])
+
+
+def find_cuts(frames: Tensor, *, on_step: OnStep | None = None) -> tuple[int, ...]:
+    """Find the first frame of every shot but the first, from the motion of a small copy.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1, two frames or more of 16x16 pixels or more.
+        on_step: called as ``on_step(pairs done, pairs, None)``; stops the work by raising.
+
+    Raises:
+        InputError, ShapeError: the frames cannot be used.
+    """
+
+    def told(done: int, total: int, _: Callable[[], Tensor] | None) -> None:
+        if on_step is not None:
+            on_step(done, total, None)
+
+    return estimate_flow(frames, model="dis", max_side=CUTS_SIDE, on_step=told).cuts
 
 
 def working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
@@ -162,27 +205,34 @@ def _is_dark(frames: Tensor) -> bool:
     return float(some.mean(dim=-1).median()) < 0.25
 
 
-def _prepared(frames: Tensor, size: tuple[int, int], estimator: Estimator, lift: bool) -> Iterator[Tensor]:
-    """Yield the frames as the estimator reads them, ``(n, C, h, w)`` in 0..1, in runs of the length it asks for."""
+def _prepared(
+    frames: Tensor, size: tuple[int, int], estimator: Estimator, lift: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the frames as the estimator reads them, ``(n, C, h, w)`` in 0..1, in runs of the length it asks for.
+
+    Beside them their luminance, ``(n, 1, h, w)``.
+    """
     import cv2
     import numpy as np
 
     height, width = size
     step = estimator.pairs_at_once(height, width)
     for start in range(0, len(frames), step):
-        run = []
+        run, plain = [], []
         for frame in frames[start : start + step]:
             picture = np.ascontiguousarray(frame.cpu().numpy())
             if picture.shape[:2] != size:
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+            grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
+            plain.append(torch.from_numpy(grey).movedim(-1, 0))
             if not estimator.wants_colour:
-                picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
+                picture = grey
                 if lift:
                     picture = np.concatenate((lifted(picture), lifted(picture, keep=0.4)), axis=-1)
             elif lift:
                 picture = lifted(picture)
             run.append(torch.from_numpy(picture).movedim(-1, 0))
-        yield torch.stack(run)
+        yield torch.stack(run), torch.stack(plain)
 
 
 def lifted(picture: np.ndarray, *, keep: float = 0.0) -> np.ndarray:
@@ -443,14 +493,15 @@ def flow_to_rgb(flow: Flow, *, on_step: OnStep | None = None) -> Tensor:
         ``(T, h, w, 3)`` float32 in 0..1. Picture i shows where the pixels of frame i go; the last frame, which has no
         successor, shows the reverse of where its pixels come from.
     """
-    vectors = torch.cat((flow.forward, -flow.backward[-1:]))
-    scale = _scale(vectors)
-    pictures = torch.empty(len(vectors), *flow.size, 3)
-    for index, field in enumerate(vectors):
-        pictures[index] = _colours(field[None], scale)[0]
-        if on_step is not None:
-            on_step(index + 1, len(vectors), partial(pictures.__getitem__, index))
-    return pictures
+    # of a long clip some pairs tell the scale
+    scale = _scale(flow.forward[:: max(1, len(flow) // 256)])
+
+    def pictures(start: int) -> Iterator[Tensor]:
+        for index in range(start, len(flow) + 1):
+            field = flow.forward[index : index + 1] if index < len(flow) else -flow.backward[-1:]
+            yield _colours(field, scale)
+
+    return computed(pictures, (len(flow) + 1, *flow.size, 3), on_step=on_step)
 
 
 def _preview(vectors: Tensor) -> Tensor:
