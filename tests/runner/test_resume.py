@@ -1,0 +1,396 @@
+"""What is kept of a run that was cut off, what the next one makes of it, and what remains in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from comfyui_vdp.nodes import host
+from comfyui_vdp.runner import resume as module
+from comfyui_vdp.runner.execute import RESUME_FOLDER, run
+from comfyui_vdp.runner.graph import needed_nodes, read
+from comfyui_vdp.runner.resume import Kept, identities
+from comfyui_vdp.runner.specs import local_specs
+from comfyui_vdp.runner.types import RunResult, Specs
+from comfyui_vdp.vdp_core import video
+
+needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Long:
+    """Counts, and keeps how far it came."""
+
+    FUNCTION, RETURN_TYPES = "count", ("NUMBER",)
+    killed_at = 0
+    counted: list[int] = []
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"number": ("NUMBER",), "steps": ("INT", {"default": 5})}}
+
+    def count(self, number: float, steps: int) -> tuple[float]:
+        kept = host.checkpoint()
+        found = None if kept is None else kept.load("count")
+        done = 0 if found is None else int(found[0]["done"])
+        while done < steps:
+            done += 1
+            self.counted.append(done)
+            if kept is not None:
+                kept.save("count", {"done": torch.tensor(done)})
+            if done == self.killed_at:
+                raise Killed
+        return (number + done,)
+
+
+class Reader:
+    """Gives the length of a text file."""
+
+    FUNCTION, RETURN_TYPES = "read", ("NUMBER",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"path": ("STRING", {}), "scale": ("FLOAT", {"default": 1.0})}}
+
+    @classmethod
+    def IS_CHANGED(cls, path: str) -> str:
+        return Path(path).read_text()
+
+    def read(self, path: str, scale: float) -> tuple[float]:
+        return (scale * len(Path(path).read_text()),)
+
+
+@pytest.fixture(autouse=True)
+def output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    monkeypatch.setattr(host, "headless", host.Headless(device="cpu", output_folder=folder))
+    monkeypatch.setattr(Long, "counted", [])
+    yield folder
+
+
+@pytest.fixture
+def long_specs(make_specs: Callable[..., Specs]) -> Specs:
+    return {**local_specs(), **make_specs(Long=Long, Reader=Reader)}
+
+
+@pytest.fixture
+def long_graph(api_graph: Any) -> Any:
+    """Number -> Long -> Report, and a second Report of the number itself, which comes first."""
+    return {
+        "1": api_graph["1"],
+        "2": {"class_type": "Report", "inputs": {"number": ["1", 0], "filename_prefix": "early"}},
+        "3": {"class_type": "Long", "inputs": {"number": ["1", 0], "steps": 5}, "_meta": {"title": "Long"}},
+        "4": {"class_type": "Report", "inputs": {"number": ["3", 0], "filename_prefix": "late"}},
+    }
+
+
+def resumed(graph: Any, specs: Specs, folder: Path) -> RunResult:
+    return run(read(graph, specs), specs, resume=folder / RESUME_FOLDER)
+
+
+def killed(graph: Any, specs: Specs, folder: Path, monkeypatch: pytest.MonkeyPatch, at: int = 3) -> None:
+    monkeypatch.setattr(Long, "killed_at", at)
+    with pytest.raises(Killed):
+        resumed(graph, specs, folder)
+    monkeypatch.setattr(Long, "killed_at", 0)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# in this process
+
+
+def test_work_goes_on_and_nothing_is_done_twice(long_graph, long_specs, output_folder, monkeypatch, node_log):
+    killed(long_graph, long_specs, output_folder, monkeypatch)
+    assert names(output_folder) == [RESUME_FOLDER, "early_00001.txt"]
+    node_log.clear()
+    result = resumed(long_graph, long_specs, output_folder)
+    assert Long.counted == [1, 2, 3, 4, 5]
+    assert node_log == ["make n", "show 11.0 as 4 of 4, []"]  # the early one was there
+    assert names(output_folder) == ["early_00001.txt", "late_00001.txt"]
+    assert [Path(path).name for path in result.outputs] == ["early_00001.txt", "late_00001.txt"]
+    assert result.numbers == {"2.number": 6.0, "2.loss": None, "4.number": 11.0, "4.loss": None}
+
+
+def test_without_a_folder_nothing_is_kept(long_graph, long_specs, output_folder, monkeypatch):
+    monkeypatch.setattr(Long, "killed_at", 3)
+    with pytest.raises(Killed):
+        run(read(long_graph, long_specs), long_specs)
+    assert names(output_folder) == ["early_00001.txt"]
+    assert host.checkpoint() is None
+
+
+def test_a_run_that_is_done_is_done_anew(long_graph, long_specs, output_folder):
+    for _ in range(2):
+        resumed(long_graph, long_specs, output_folder)
+    assert Long.counted == [1, 2, 3, 4, 5] * 2
+    assert names(output_folder) == ["early_00001.txt", "early_00002.txt", "late_00001.txt", "late_00002.txt"]
+
+
+@pytest.mark.parametrize("change", ["taken away", "changed"])
+def test_an_output_that_is_not_as_it_was_is_made_again(long_graph, long_specs, output_folder, monkeypatch, change):
+    killed(long_graph, long_specs, output_folder, monkeypatch)
+    early = output_folder / "early_00001.txt"
+    early.unlink() if change == "taken away" else early.write_text("something else")
+    result = resumed(long_graph, long_specs, output_folder)
+    again = Path(result.outputs[0])
+    assert again.read_text() == "6.0"
+    assert again != early
+    assert early.exists() == (change == "changed")
+
+
+def test_another_graph_starts_anew_and_leaves_the_first_alone(long_graph, long_specs, output_folder, monkeypatch):
+    killed(long_graph, long_specs, output_folder, monkeypatch)
+    other = json.loads(json.dumps(long_graph))
+    other["3"]["inputs"]["steps"] = 4
+    resumed(other, long_specs, output_folder)
+    assert Long.counted == [1, 2, 3, 1, 2, 3, 4]
+    assert RESUME_FOLDER in names(output_folder)
+    resumed(long_graph, long_specs, output_folder)
+    assert Long.counted == [1, 2, 3, 1, 2, 3, 4, 4, 5]
+    assert RESUME_FOLDER not in names(output_folder)
+
+
+def test_what_nobody_came_back_for_goes_after_a_week(long_graph, long_specs, output_folder, monkeypatch):
+    killed(long_graph, long_specs, output_folder, monkeypatch)
+    kept = output_folder / RESUME_FOLDER
+    for path in (*kept.rglob("*"), kept):
+        os.utime(path, (time.time() - module.KEPT_FOR - 60,) * 2)
+    long_graph["3"]["inputs"]["steps"] = 4
+    resumed(long_graph, long_specs, output_folder)
+    assert RESUME_FOLDER not in names(output_folder)
+
+
+def test_two_at_once_do_not_share(long_graph, long_specs, output_folder, monkeypatch):
+    killed(long_graph, long_specs, output_folder, monkeypatch)
+    graph = read(long_graph, long_specs)
+    keys = identities(graph, long_specs, needed_nodes(graph, long_specs), "cpu")
+    with Kept(output_folder / RESUME_FOLDER, keys, output_folder) as first:
+        assert first.checkpoint("3").load("count") is not None
+        Long.counted.clear()
+        resumed(long_graph, long_specs, output_folder)
+        assert Long.counted == [1, 2, 3, 4, 5]
+        assert first.checkpoint("3").load("count") is not None
+
+
+def test_equal_nodes_keep_apart(long_graph, long_specs, output_folder, monkeypatch):
+    long_graph["5"] = {**long_graph["4"], "inputs": {**long_graph["4"]["inputs"], "number": ["6", 0]}}
+    long_graph["6"] = long_graph["3"]
+    killed(long_graph, long_specs, output_folder, monkeypatch)
+    resumed(long_graph, long_specs, output_folder)
+    assert Long.counted == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 100])
+def test_damaged_checkpoints_are_left_aside(long_graph, long_specs, output_folder, monkeypatch, content):
+    killed(long_graph, long_specs, output_folder, monkeypatch)
+    for path in (output_folder / RESUME_FOLDER).rglob("*.safetensors"):
+        path.write_bytes(content)
+    resumed(long_graph, long_specs, output_folder)
+    assert Long.counted == [1, 2, 3, 1, 2, 3, 4, 5]
+
+
+# what makes work the same
+
+
+@pytest.fixture
+def reading(tmp_path: Path) -> Any:
+    """A path -> Reader -> Report."""
+    (tmp_path / "text.txt").write_text("abc")
+    return {
+        "1": {"class_type": "PrimitiveString", "inputs": {"value": str(tmp_path / "text.txt")}},
+        "2": {"class_type": "Reader", "inputs": {"path": ["1", 0], "scale": 1.0}},
+        "3": {"class_type": "Report", "inputs": {"number": ["2", 0], "filename_prefix": "report"}},
+    }
+
+
+def names_of(graph: Any, specs: Specs, device: str = "cpu") -> dict[str, str | None]:
+    parsed = read(graph, specs)
+    return identities(parsed, specs, needed_nodes(parsed, specs), device)
+
+
+def test_a_change_is_known_below_and_not_above(reading, long_specs):
+    before = names_of(reading, long_specs)
+    assert len(set(before.values())) == 3
+    assert names_of(reading, long_specs) == before
+    reading["2"]["inputs"]["scale"] = 2.0
+    after = names_of(reading, long_specs)
+    assert [key for key in before if before[key] != after[key]] == ["2", "3"]
+
+
+def test_a_file_that_changes_is_known(reading, long_specs, tmp_path):
+    before = names_of(reading, long_specs)
+    (tmp_path / "text.txt").write_text("abd")
+    after = names_of(reading, long_specs)
+    assert [key for key in before if before[key] != after[key]] == ["2", "3"]
+    (tmp_path / "text.txt").write_text("abc")
+    assert names_of(reading, long_specs) == before
+
+
+def test_device_and_version_are_known(reading, long_specs, monkeypatch):
+    before = names_of(reading, long_specs)
+    assert not set(before.values()) & set(names_of(reading, long_specs, "cuda").values())
+    monkeypatch.setattr("comfyui_vdp.vdp_core.layers.own_version", lambda: "99")
+    assert not set(before.values()) & set(names_of(reading, long_specs).values())
+
+
+def test_a_value_is_the_same_however_it_is_written(reading, long_specs):
+    before = names_of(reading, long_specs)
+    reading["2"]["inputs"]["scale"] = 1
+    reading["2"]["_meta"] = {"title": "Another title"}
+    assert names_of(reading, long_specs) == before
+
+
+def test_a_path_that_is_computed_is_not_known_beforehand(reading, long_specs, api_graph, output_folder):
+    reading["1"] = {"class_type": "Add", "inputs": {"a": ["4", 0]}}
+    reading["2"]["inputs"]["path"] = ["1", 1]
+    reading["4"] = api_graph["1"]
+    found = names_of(reading, long_specs)
+    assert (found["2"], found["3"]) == (None, None)
+    assert found["1"] is not None
+    assert Kept(output_folder / RESUME_FOLDER, found, output_folder).checkpoint("2") is None
+
+
+# processes that are killed
+
+JOB = """
+import sys, time
+import torch
+from comfyui_vdp import nodes
+from comfyui_vdp.nodes import host
+from comfyui_vdp.runner.cli import main
+from comfyui_vdp.vdp_core import fit as fitting
+
+fitting.SAVE_EVERY, fitting.SAVE_SHARE = 0.0, 1.0
+
+class Learn:
+    '''Pictures that only the whole of a noisy optimisation gives.'''
+
+    FUNCTION, RETURN_TYPES, CATEGORY = "learn", ("IMAGE",), "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"pause": ("FLOAT", {"default": 0.0})}}
+
+    def learn(self, pause):
+        with host.fitting(60, "Learning") as on_step:
+            generator = torch.Generator().manual_seed(3)
+            wanted = torch.rand(6, 3, 32, 48, generator=generator)
+            made = torch.full((6, 3, 32, 48), 0.5, requires_grad=True)
+
+            def step(index):
+                time.sleep(pause)
+                noise = torch.rand(wanted.shape, generator=generator)
+                return {"wrong": (noise * (made - wanted)).square().mean()}
+
+            kept = host.checkpoint()
+            fitting.fit(step, [made], steps=60, learning_rate=0.02, plateau=0.0, on_step=on_step, checkpoint=kept,
+                        generators=[generator])
+            return (made.detach().movedim(1, -1).clamp(0.0, 1.0),)
+
+nodes.NODE_CLASS_MAPPINGS["Learn"] = Learn
+torch.set_num_threads(1)
+print("begin", flush=True)
+sys.exit(main(["run", *sys.argv[1:]]))
+"""
+
+
+def learning(pause: float) -> Any:
+    saver = {"frames": ["1", 0], "fps": 24.0, "quality": 80}
+    return {
+        "1": {"class_type": "Learn", "inputs": {"pause": pause}},
+        "2": {"class_type": "SaveFrames", "inputs": {**saver, "format": "png", "filename_prefix": "a"}},
+        "3": {"class_type": "SaveFrames", "inputs": {**saver, "format": "mp4", "filename_prefix": "b"}},
+    }
+
+
+class Jobs:
+    """``vdp run --resume`` in processes of their own, which see one temporary folder."""
+
+    def __init__(self, folder: Path, program: str, arguments: list[str]) -> None:
+        self.temp = folder / "temp"
+        self.temp.mkdir()
+        self._program, self._arguments = program, arguments
+
+    def start(self, out: Path) -> subprocess.Popen[str]:
+        """Begin; returns once the libraries are there."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", self._program, *self._arguments, "--resume", "--quiet", "--output-dir", str(out)],
+            env={**os.environ, "TMPDIR": str(self.temp), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin\n"
+        return process
+
+    def finish(self, out: Path) -> float:
+        """Run to the end; returns the seconds it took."""
+        process = self.start(out)
+        began = time.monotonic()
+        _, complaints = process.communicate()
+        assert process.returncode == 0, complaints
+        return time.monotonic() - began
+
+    def kill(self, out: Path, after: float) -> bool:
+        """Run, and kill after some seconds; whether it still ran."""
+        process = self.start(out)
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+        return process.returncode != 0
+
+
+def assert_alike(one: Path, other: Path) -> None:
+    """All files are of the same names, equal to the byte, or videos of equal frames."""
+    files = [sorted(path.relative_to(folder) for path in folder.rglob("*")) for folder in (one, other)]
+    assert files[0] == files[1]
+    for name in files[0]:
+        if name.suffix == ".mp4":
+            assert torch.equal(video.read_clip(one / name).frames, video.read_clip(other / name).frames)
+        elif (one / name).is_file():
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def kill_and_resume(jobs: Jobs, tmp_path: Path, moments: int, seed: int) -> None:
+    """Kill runs so many times in all, each at a random moment, and go on: they end as one that was left alone."""
+    whole = tmp_path / "whole"
+    seconds = jobs.finish(whole)
+    chance, kills, number = random.Random(seed), 0, 0
+    while kills < moments:
+        number += 1
+        out = tmp_path / f"killed_{number}"
+        while kills < moments and jobs.kill(out, chance.uniform(0.0, seconds)):
+            kills += 1
+            if out.exists() and list(out.iterdir()) and RESUME_FOLDER not in names(out):
+                break  # killed at the very end, with all done
+        else:
+            if kills == moments:
+                jobs.finish(out)
+        assert_alike(whole, out)
+    assert [name for name in names(jobs.temp) if not name.startswith("torchinductor")] == []  # torch's own
+
+
+@needs_kill
+def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path):
+    (tmp_path / "graph.json").write_text(json.dumps(learning(0.01)))
+    kill_and_resume(Jobs(tmp_path, JOB, [str(tmp_path / "graph.json")]), tmp_path, moments=1, seed=1)
