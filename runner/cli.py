@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -79,6 +78,7 @@ def _make_folder(folder: Path) -> None:
 @OUTPUT_DIR
 @DEVICE
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Set every seed of the graph.")
+@click.option("--resume", is_flag=True, help="Keep what long work has found so far, and go on from it after a kill.")
 @click.option("--server", metavar="URL", help="Run on this ComfyUI instead of here; paths are the server's.")
 @QUIET
 def run(
@@ -87,6 +87,7 @@ def run(
     output_dir: Path,
     device: str,
     seed: int | None,
+    resume: bool,
     server: str | None,
     quiet: bool,
 ) -> None:
@@ -94,9 +95,9 @@ def run(
     terminal = Terminal(quiet=quiet)
     start = time.monotonic()
     if server is None:
-        result = _run_here(workflow, settings, output_dir, device, seed, terminal)
-    elif device != "auto":
-        raise click.UsageError("--device has no effect with --server: the server decides")
+        result = _run_here(workflow, settings, output_dir, device, seed, resume, terminal)
+    elif device != "auto" or resume:
+        raise click.UsageError(f"--{'resume' if resume else 'device'} has no effect with --server: the server decides")
     else:
         result = _run_there(server, workflow, settings, output_dir, seed, terminal)
     seconds = round(time.monotonic() - start, 3)
@@ -104,7 +105,13 @@ def run(
 
 
 def _run_here(
-    workflow: Path, settings: Sequence[str], output_dir: Path, device: str, seed: int | None, terminal: Terminal
+    workflow: Path,
+    settings: Sequence[str],
+    output_dir: Path,
+    device: str,
+    seed: int | None,
+    resume: bool,
+    terminal: Terminal,
 ) -> RunResult:
     from .graph import check, check_files
     from .specs import local_specs
@@ -123,7 +130,8 @@ def _run_here(
         def on_node(node: object) -> None:
             terminal.title = str(node)
 
-        return execute.run(graph, specs, on_node=on_node)
+        kept = output_dir / execute.RESUME_FOLDER if resume else None
+        return execute.run(graph, specs, on_node=on_node, resume=kept)
 
 
 def _run_there(
@@ -143,13 +151,14 @@ def _run_there(
 def _headless(device: str, terminal: Terminal, output_dir: Path = Path("output")) -> Iterator[Any]:
     """The nodes' host with these settings."""
     from ..nodes import host
+    from ..vdp_core.files import scratch
 
     before = host.headless
-    with tempfile.TemporaryDirectory(prefix="vdp-") as temp_folder:
+    with scratch() as temp_folder:
         host.headless = host.Headless(
             device=device,
             output_folder=output_dir,
-            temp_folder=Path(temp_folder),
+            temp_folder=temp_folder,
             progress=terminal.progress,
             say=terminal.say,
         )
