@@ -523,8 +523,13 @@ def _split_prefix(prefix: str) -> tuple[Path, str]:
         raise InputError(
             f"filename_prefix {prefix!r} leads outside the output folder; give a relative path without '..'"
         )
-    if any(ord(character) < 32 for character in prefix) or max(len(part.encode()) for part in parts) > 200:
-        raise InputError(f"filename_prefix {prefix!r} holds control characters or a name of more than 200 bytes")
+    sizes = [len(part.encode(errors="replace")) for part in parts]
+    if any(ord(character) < 32 or "\ud800" <= character <= "\udfff" for character in prefix) or max(sizes) > 200:
+        raise InputError(f"filename_prefix {prefix[:200]!r} holds control characters or a name of more than 200 bytes")
+    if sum(sizes) > 1000 or len(parts) > 20:
+        raise InputError(
+            f"filename_prefix {prefix[:200]!r}... is too long; give at most 20 folders and 1000 bytes in all"
+        )
     root = output_folder()
     folder = root.joinpath(*parts[:-1])
     try:

@@ -99,8 +99,18 @@ class LoadFrames:
             found = host.input_path(path)
         except ValueError as error:
             return str(error)
-        if host.is_there(found) or glob.glob(str(found), recursive=True):  # noqa: PTH207 (takes absolute patterns)
-            return True
+        if host.is_there(found):
+            if found.is_file() or found.is_dir():
+                return True
+            return f"path: is a device or a pipe, which cannot be read as a clip: {found}"
+
+        from ..vdp_core.sources import find_matches
+
+        try:
+            if next(find_matches(str(found)), None) is not None:
+                return True
+        except OSError as error:  # what MediaError is
+            return f"path: {error}"
         if glob.has_magic(str(found)):
             return f"path: no file matches this pattern: {found}"
         return f"path: there is no such file or folder: {found}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import logging
 import math
+import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,8 +36,10 @@ __all__ = [
     "Plan",
     "VideoFile",
     "files_of",
+    "find_matches",
     "open_source",
     "plan",
+    "stamp",
 ]
 
 Array = NDArray[np.float32]
@@ -46,12 +50,15 @@ _log = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 PICTURE_RATE = Fraction(24)
-"""The rate of a folder of pictures that does not say its own."""
+"""The rate of a clip that does not say its own."""
+MOST_FPS = 1000
 RATE_KEY, SIZE_KEY = "vdp_fps", "vdp_size"
 """Tags of ours: the rate of a PNG sequence, the size of a clip before it was padded to even sides."""
 SOUND_NAME = "audio.wav"
 """The sound of a folder of pictures."""
 
+_MOST_SAMPLES = 768_000  # a second; no recorder takes more
+_MOST_PICTURE_BYTES = 2**31  # the largest that can be decoded, stored plainly, have less
 _SEEK_FROM = 120  # frames; below, decoding up to the start is quicker than seeking
 _INDEX_UP_TO = 2**30  # bytes; files without a frame count are read through to count up to here
 # In these one packet is one shown frame, which makes the packets' times an index of frames. VP8 can have packets that
@@ -140,9 +147,11 @@ def open_source(source: str | Path) -> VideoFile | PictureFiles:
         return PictureFiles(path, files)
     if is_file:
         return PictureFiles(path, [path]) if _is_picture(path) else VideoFile(path)
+    if os.path.exists(path):  # noqa: PTH110 (which never raises)
+        raise MediaError(f"{path}: is a device or a pipe, which cannot be read as a clip; give a file or a folder")
     if not glob.has_magic(text):
         raise MediaError(f"{path}: there is no such file or folder")
-    matches = _matches(text)
+    matches = _natural(find_matches(text))
     if not matches:
         raise MediaError(f"{text}: no file matches this pattern")
     pictures = [file for file in matches if _is_picture(file)]
@@ -156,10 +165,14 @@ def open_source(source: str | Path) -> VideoFile | PictureFiles:
 def files_of(source: str | Path) -> list[Path]:
     """The files a source consists of, none where nothing is there."""
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError:  # such as a name too long
+        return []
+    if is_folder:
         sound = path / SOUND_NAME
         return [*_pictures_in(path), *([sound] if sound.is_file() else [])]
-    return [path] if path.is_file() else _matches(str(source))
+    return [path] if is_file else _natural(find_matches(str(source)))
 
 
 def _is_picture(path: Path) -> bool:
@@ -180,16 +193,66 @@ def _pictures_in(folder: Path) -> list[Path]:
         raise MediaError(f"{folder}: the folder cannot be read ({error.strerror})") from error
 
 
-def _matches(pattern: str) -> list[Path]:
-    """Files that match a glob, in natural order."""
-    return _natural(file for name in glob.glob(pattern, recursive=True) if (file := Path(name)).is_file())  # noqa: PTH207
+def find_matches(pattern: str) -> Iterator[Path]:
+    """Files that match a glob, in any order; ``**`` goes down into folders, but not through links: they run in circles.
+
+    Raises:
+        MediaError: more than one ``**``, which would find the same files again and again.
+    """
+    parts = Path(pattern).parts
+    deep = [place for place, part in enumerate(parts) if part == "**"]
+    if len(deep) > 1:
+        raise MediaError(f"{pattern}: holds ** more than once; one goes down into folders of any depth")
+    if not deep:
+        found: Iterable[str] = glob.iglob(pattern)  # noqa: PTH207 (takes absolute patterns)
+    else:
+        rest = str(Path(*parts[deep[0] + 1 :])) if parts[deep[0] + 1 :] else "*"
+        tops = glob.iglob(str(Path(*parts[: deep[0]])))  # noqa: PTH207
+        found = chain.from_iterable(_matches_below(top, rest) for top in tops)
+    return (file for name in found if (file := Path(name)).is_file())
+
+
+def _matches_below(top: str, pattern: str) -> Iterator[str]:
+    """What matches in a folder and all below it but the hidden ones."""
+    for folder, inner, _ in os.walk(top):
+        inner[:] = (name for name in inner if not name.startswith("."))
+        yield from (os.path.join(folder, name) for name in glob.iglob(pattern, root_dir=folder))  # noqa: PTH118, PTH207
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """The size and time of a file, which change when it does.
+
+    Raises:
+        MediaError: it is gone, or cannot be looked at.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read any more ({error.strerror})") from error
+    return found.st_size, found.st_mtime_ns
+
+
+def _check_unchanged(path: Path, before: tuple[int, int]) -> None:
+    if stamp(path) != before:
+        raise MediaError(f"{path}: was changed while it was being read; run again when it is complete")
+
+
+def _sensible_rate(rate: Fraction | None, path: Path) -> Fraction:
+    """A rate at which a clip can be played and saved."""
+    if rate is not None and 0 < rate <= MOST_FPS:
+        return rate
+    said = "no rate" if not rate else f"a rate of {float(rate):.4g} frames a second"
+    _log.warning("%s: says %s, so it is taken as %s; set fps where it is saved", path, said, PICTURE_RATE)
+    return PICTURE_RATE
 
 
 class PictureFiles:
     """A sequence of picture files, or one picture."""
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        self._stamps = {file: stamp(file) for file in files}
         self._files = files
+        _picture_size(files[0])  # which refuses what is too large to be decoded
         first = _read_picture(files[0])
         self.info = ClipInfo(
             path=path,
@@ -204,9 +267,10 @@ class PictureFiles:
 
     def _rate(self) -> Fraction:
         """What write_clip noted in the first picture, else PICTURE_RATE."""
-        with _open_picture_header(self._files[0]) as picture:
+        with _picture_header(self._files[0]) as picture:
             text = picture.info.get(RATE_KEY, "")
-        return Fraction(text) if re.fullmatch(r"[1-9]\d*(/[1-9]\d*)?", str(text)) else PICTURE_RATE
+        noted = re.fullmatch(r"[1-9]\d{0,8}(/[1-9]\d{0,8})?", str(text))
+        return _sensible_rate(Fraction(noted[0]), self._files[0]) if noted else PICTURE_RATE
 
     @property
     def likely_count(self) -> int:
@@ -228,6 +292,7 @@ class PictureFiles:
 
     def _paint(self, picture: Path, frame: Array, alpha: Array | None) -> None:
         pixels = _read_picture(picture)
+        _check_unchanged(picture, self._stamps[picture])
         top = np.float32(np.iinfo(pixels.dtype).max)
         if pixels.shape[:2] != frame.shape[:2]:
             pixels = ycbcr.average_over_areas(pixels, frame.shape[1], frame.shape[0])
@@ -243,26 +308,47 @@ class PictureFiles:
         return _read_sound(self.info.path / SOUND_NAME, begin, seconds) if self.info.has_audio else None
 
 
-def _open_picture_header(file: Path) -> Any:
-    from PIL import Image, UnidentifiedImageError
+@contextmanager
+def _picture_header(file: Path) -> Iterator[Any]:
+    """A picture of which only the header is read, with all that is wrong with it in our words."""
+    import struct
+
+    from PIL import Image
 
     try:
-        return Image.open(file)
-    except UnidentifiedImageError as error:
-        raise MediaError(f"{file}: is not a picture that can be read, or is damaged") from error
+        size = file.stat().st_size
+        if size == 0:  # also what the system makes up when it is read, and may never end
+            raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
+        if size > _MOST_PICTURE_BYTES:
+            raise MediaError(f"{file}: is larger than {_MOST_PICTURE_BYTES >> 20} MiB, too large for a picture")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file) as picture:
+                yield picture
+    except Image.DecompressionBombError as error:
+        raise MediaError(
+            f"{file}: says it is larger than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; "
+            "make it smaller, or repair it"
+        ) from error
     except OSError as error:
-        raise MediaError(f"{file}: cannot be read ({error.strerror or error})") from error
+        if isinstance(error, MediaError):
+            raise
+        if error.strerror:
+            raise MediaError(f"{file}: cannot be read ({error.strerror})") from error
+        raise MediaError(f"{file}: is not a picture that can be read, or is damaged") from error
+    except (ValueError, SyntaxError, LookupError, TypeError, OverflowError, struct.error) as error:
+        raise MediaError(f"{file}: is not a picture that can be read, or is damaged") from error
 
 
 def _picture_size(file: Path) -> tuple[int, int]:
     """(width, height) as shown, from the header alone."""
-    with _open_picture_header(file) as picture:
-        turned = file.suffix.lower() in (".jpg", ".jpeg") and picture.getexif().get(0x0112, 1) >= 5
+    with _picture_header(file) as picture:
+        turned = file.suffix.lower() in (".jpg", ".jpeg") and picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return picture.size[::-1] if turned else picture.size
 
 
 def _picture_has_alpha(file: Path) -> bool:
-    with _open_picture_header(file) as picture:
+    with _picture_header(file) as picture:
         return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
 
 
@@ -297,23 +383,28 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _opened(path) as container:
+        self._stamp = stamp(path)
+        with self._opened() as container:
             stream = _video_stream(container, path)
             codec = stream.codec_context.name
             self._decoder = _alpha_decoder(stream)
             self._codec = codec
-            rate = _tidy_rate(stream.average_rate or stream.guessed_rate or stream.base_rate)
-            announced = stream.frames or None
+            rates = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+            rate = _tidy_rate(next((rate for rate in rates if 0 < rate <= MOST_FPS), *rates[:1] or (None,)), path)
+            announced = stream.frames if stream.frames > 0 else None
             seconds = container.duration / 1_000_000 if container.duration else 0.0
             sizes = re.fullmatch(r"(\d+)x(\d+)", _tag(container.metadata, SIZE_KEY))
             has_audio = _audio_stream(container) is not None
             transfer = stream.codec_context.color_trc
             self._time_base = stream.time_base
-            first = next(self._decoded(container, stream), None)
+            try:
+                first = next(self._decoded(container, stream), None)
+            except _DamagedError as error:
+                raise MediaError(f"{path}: the video is damaged or cannot be decoded ({error})") from error
         if first is None:
             raise MediaError(f"{path}: holds no frame that can be decoded")
         self._turn = _orientation(first)
-        width, height = first.width, first.height
+        self._stored = width, height = first.width, first.height
         # write_clip pads odd sizes to even ones for H.264 and notes the size before; only that one row or column is cut
         self._crop = (width, height)
         if sizes:
@@ -341,7 +432,7 @@ class VideoFile:
             _log.warning("%s: is high dynamic range (PQ or HLG); its values are taken as they are", path)
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
-        """Frames from where the container stands, with errors in our words."""
+        """Frames from where the container stands."""
         import av
 
         context = stream.codec_context
@@ -349,26 +440,23 @@ class VideoFile:
             context = av.CodecContext.create(self._decoder, "r")
         else:
             stream.thread_type = "AUTO"
-        got = 0
         try:
             for packet in container.demux(stream):
-                for frame in context.decode(packet if packet.size else None):
-                    got += 1
-                    yield frame
-        except av.error.FFmpegError as error:
-            if got == 0:
-                raise MediaError(
-                    f"{self._path}: the video is damaged or cannot be decoded ({error.strerror})"
-                ) from error
-            raise MediaError(
-                f"{self._path}: is damaged after {got} frames ({error.strerror}); "
-                "read what lies before with count, or repair the file"
-            ) from error
+                yield from context.decode(packet if packet.size else None)
+        except (av.error.FFmpegError, ValueError) as error:  # PyAV has no names for some formats
+            raise _DamagedError(getattr(error, "strerror", None) or error) from error
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The file, if it is still the one that was looked at first."""
+        _check_unchanged(self._path, self._stamp)
+        with _opened(self._path) as container:
+            yield container
 
     @cached_property
     def _times(self) -> list[int | None]:
         """When each packet is shown, in stream time, in file order; read without decoding."""
-        with _opened(self._path) as container:
+        with self._opened() as container:
             stream = _video_stream(container, self._path)
             return [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
 
@@ -389,7 +477,7 @@ class VideoFile:
             known = sorted(time for time in times if time is not None)
             if len(known) == len(times) == len(set(known)) and start < len(known):
                 target = known[start]
-                with _opened(self._path) as container:
+                with self._opened() as container:
                     stream = _video_stream(container, self._path)
                     with suppress(av.error.FFmpegError):  # what cannot be sought in is read from the beginning
                         container.seek(target, stream=stream)
@@ -399,7 +487,7 @@ class VideoFile:
                     if landed is not None and landed.pts is not None and landed.pts <= target:
                         yield from (f for f in chain([landed], frames) if f.pts is None or f.pts >= target)
                         return
-        with _opened(self._path) as container:
+        with self._opened() as container:
             seen = 0
             for frame in self._decoded(container, _video_stream(container, self._path)):
                 seen += 1
@@ -410,15 +498,34 @@ class VideoFile:
 
     def walk(self, plan: Plan) -> Iterator[tuple[float, Paint]]:
         """The frames to take: the time of each in seconds, and what converts it."""
-        taken = 0
-        for index, frame in enumerate(self._from(plan.start)):
-            if index % plan.step:
-                continue
-            time = plan.start / self.info.fps if frame.pts is None else frame.pts * self._time_base
-            yield float(time), partial(self._paint, frame)
-            taken += 1
-            if taken == plan.limit:
-                return
+        taken = index = 0
+        try:
+            for index, frame in enumerate(self._from(plan.start)):
+                if index % plan.step:
+                    continue
+                if (frame.width, frame.height) != self._stored:
+                    index -= 1
+                    raise _DamagedError(f"its size changes to {frame.width}x{frame.height}")
+                time = plan.start / self.info.fps if frame.pts is None else frame.pts * self._time_base
+                yield float(time), partial(self._paint, frame)
+                taken += 1
+                if taken == plan.limit:
+                    break
+        except _DamagedError as error:
+            _check_unchanged(self._path, self._stamp)
+            raise MediaError(self._damage(plan, index, taken, error)) from error
+        _check_unchanged(self._path, self._stamp)
+
+    def _damage(self, plan: Plan, index: int, taken: int, error: Exception) -> str:
+        """What to say when no more frames can be decoded, and what to do."""
+        if not taken:
+            return (
+                f"{self._path}: cannot be decoded from frame {plan.start} on ({error}); set another start, or repair it"
+            )
+        return (
+            f"{self._path}: is damaged after {plan.start + index + 1} frames ({error}); "
+            f"set count to {taken} to read what lies before, or repair the file"
+        )
 
     def _paint(self, picture: av.VideoFrame, frame: Array, alpha: Array | None) -> None:
         if self._turn == _UPRIGHT:
@@ -433,7 +540,14 @@ class VideoFile:
             alpha[:] = self._turn.apply(matte)
 
     def sound(self, begin: float, seconds: float) -> dict[str, Any] | None:
-        return _read_sound(self._path, begin, seconds) if self.info.has_audio else None
+        if not self.info.has_audio:
+            return None
+        _check_unchanged(self._path, self._stamp)
+        return _read_sound(self._path, begin, seconds)
+
+
+class _DamagedError(Exception):
+    """No further frame can be decoded; the text says why."""
 
 
 @contextmanager
@@ -441,14 +555,15 @@ def _opened(path: Path) -> Iterator[Any]:
     """A container open for reading, with failure to open it in our words."""
     import av
 
+    if stamp(path)[0] == 0:  # also what the system makes up when it is read, and may never end
+        raise MediaError(f"{path}: the file is empty")
     try:
-        container = av.open(str(path))
-    except av.error.FFmpegError as error:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
         if isinstance(error, PermissionError):
             raise MediaError(f"{path}: cannot be read (permission denied)") from error
-        if path.stat().st_size == 0:
-            raise MediaError(f"{path}: the file is empty") from error
-        raise MediaError(f"{path}: is not a video that can be read, or is damaged ({error.strerror})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"{path}: is not a video that can be read, or is damaged ({reason})") from error
     with container:
         yield container
 
@@ -467,7 +582,8 @@ def _video_stream(container: Any, path: Path) -> Any:
 
 def _audio_stream(container: Any) -> Any:
     """The first audio stream that can be decoded, or None (phones add spatial tracks that cannot)."""
-    return next((s for s in container.streams.audio if s.codec_context is not None and s.sample_rate), None)
+    sounds = (s for s in container.streams.audio if s.codec_context is not None)
+    return next((s for s in sounds if 0 < s.sample_rate <= _MOST_SAMPLES), None)
 
 
 def _alpha_decoder(stream: Any) -> str | None:
@@ -482,10 +598,9 @@ def _tag(metadata: Mapping[str, str], key: str) -> str:
     return next((value for name, value in metadata.items() if name.lower() == key), "")
 
 
-def _tidy_rate(rate: Fraction | None) -> Fraction:
+def _tidy_rate(rate: Fraction | None, path: Path) -> Fraction:
     """The stream's rate, made exact again where the container rounded an NTSC rate (2997/100)."""
-    if not rate:
-        return PICTURE_RATE
+    rate = _sensible_rate(rate, path)
     ntsc = Fraction(math.ceil(rate) * 1000, 1001)
     return ntsc if abs(rate / ntsc - 1) < 1e-5 else Fraction(rate)
 
@@ -602,6 +717,14 @@ def _plain_format(frame: av.VideoFrame) -> tuple[av.VideoFrame, str]:
     return (frame if name == wanted else frame.reformat(format=wanted)), family
 
 
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream as far as they can be read."""
+    import av
+
+    with suppress(av.error.FFmpegError):  # that a file ends early, its pictures tell
+        yield from container.demux(stream)
+
+
 def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | None:
     """Sound from ``begin`` on (seconds on the container's clock), at most ``seconds`` of it, in its own rate.
 
@@ -617,27 +740,33 @@ def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | No
         to_float = av.AudioResampler(format="fltp")
         wave: Array | None = None
         length, at, end = round(seconds * rate), None, 0
-        try:
-            if begin > 30.0:  # ten seconds of run-up: codecs need some, and seeking in sound is coarse
+        damaged: list[float] = []
+        if begin > 30.0:  # ten seconds of run-up: codecs need some, and seeking in sound is coarse
+            with suppress(av.error.FFmpegError):  # then it is read from the beginning
                 container.seek(int((begin - 10.0) * 1_000_000))
-            for decoded in container.decode(stream):
-                for frame in to_float.resample(decoded):
-                    samples = frame.to_ndarray()
-                    stamp = at if decoded.time is None else round((decoded.time - begin) * rate)
-                    # Time stamps jitter by less than this; what is off by more is a gap or a jump.
-                    if at is None or (stamp is not None and abs(stamp - at) > rate // 10):
-                        at = stamp or 0
-                    if wave is None:
-                        wave = np.zeros((samples.shape[0], length), np.float32)
-                    first, last = max(at, 0), min(at + samples.shape[1], length)
-                    if last > first:
-                        wave[:, first:last] = samples[: wave.shape[0], first - at : last - at]
-                        end = max(end, last)
-                    at += samples.shape[1]
-                if at is not None and at >= length:
-                    break
-        except av.error.FFmpegError as error:
-            raise MediaError(f"{path}: its sound is damaged ({error.strerror}); repair or remove it") from error
+        for packet in _packets(container, stream):
+            try:
+                heard = [part for frame in packet.decode() for part in to_float.resample(frame)]
+            except (av.error.FFmpegError, ValueError):  # the latter where its format changes on the way
+                damaged.append(float((packet.pts or 0) * packet.time_base))
+                continue
+            for frame in heard:
+                samples = frame.to_ndarray()
+                place = at if frame.time is None else round((frame.time - begin) * rate)
+                # Time stamps jitter by less than this; what is off by more is a gap or a jump.
+                if at is None or (place is not None and abs(place - at) > rate // 10):
+                    at = place or 0
+                if wave is None:
+                    wave = np.zeros((samples.shape[0], length), np.float32)
+                first, last = max(at, 0), min(at + samples.shape[1], length)
+                if last > first:
+                    wave[:, first:last] = samples[: wave.shape[0], first - at : last - at]
+                    end = max(end, last)
+                at += samples.shape[1]
+            if at is not None and at >= length:
+                break
+        if damaged:
+            _log.warning("%s: its sound is damaged at %.1f s and silent where it cannot be decoded", path, damaged[0])
     if wave is None or end == 0:
         return None
     return {"waveform": torch.from_numpy(np.ascontiguousarray(wave[None, :, :end])), "sample_rate": rate}

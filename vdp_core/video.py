@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -32,7 +33,7 @@ from . import sinks
 from .errors import InputError, MediaError, ShapeError, check_frames, check_mask
 from .frames import LazyFrames, fits_in_memory
 from .sinks import Piece
-from .sources import ClipInfo, Paint, PictureFiles, Plan, VideoFile, files_of, open_source, plan
+from .sources import ClipInfo, Paint, PictureFiles, Plan, VideoFile, files_of, open_source, plan, stamp
 from .types import OnStep
 
 __all__ = [
@@ -256,8 +257,7 @@ def fingerprint(source: str | Path) -> str:
     """A text that changes when the files of a source do: their names, sizes and times, nothing of their content."""
     digest = hashlib.sha256()
     for file in files_of(source):
-        stat = file.stat()
-        digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        digest.update(os.fsencode(file) + repr(stamp(file)).encode())
     return digest.hexdigest()
 
 

@@ -382,7 +382,7 @@ def test_damaged_layers_files(
             "save the layers again",
         )
     bad.write_bytes(whole.replace(b"field.log_gain", b"field.log_pain"))
-    refused(api(load_layers(bad)), "Layers (LoadLayers): ", "bad.safetensors: the layers hold no light map 'log_gain'")
+    refused(api(load_layers(bad)), "Layers (LoadLayers): ", "bad.safetensors: the layers hold no 'log_gain'")
 
 
 def test_weights_are_no_layers(refused: Refused, tmp_path: Path, api: Callable[[Graph], list[str]]) -> None:
