@@ -34,6 +34,7 @@ OUTPUT_DIR = click.option(
 )
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 QUIET = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+SEED = click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Set every seed of the graph.")
 SET = click.option(
     "--set",
     "settings",
@@ -77,7 +78,7 @@ def _make_folder(folder: Path) -> None:
 @SET
 @OUTPUT_DIR
 @DEVICE
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Set every seed of the graph.")
+@SEED
 @click.option("--resume", is_flag=True, help="Keep what long work has found so far, and go on from it after a kill.")
 @click.option("--server", metavar="URL", help="Run on this ComfyUI instead of here; paths are the server's.")
 @QUIET
@@ -166,6 +167,69 @@ def _headless(device: str, terminal: Terminal, output_dir: Path = Path("output")
             yield host
         finally:
             host.headless = before
+
+
+@vdp.command()
+@click.argument("workflow", type=click.Path(path_type=Path))
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@OUTPUT_DIR
+@SET
+@DEVICE
+@SEED
+@click.option("--ray", metavar="ADDRESS", help="Work on this Ray cluster; 'local' starts one on this machine.")
+@click.option(
+    "--shard",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="FRAMES",
+    help="Work on longer clips in parts of about so many frames, which are put together.",
+)
+@QUIET
+def batch(
+    workflow: Path,
+    inputs: tuple[str, ...],
+    output_dir: Path,
+    settings: tuple[str, ...],
+    device: str,
+    seed: int | None,
+    ray: str | None,
+    shard: int,
+    quiet: bool,
+) -> None:
+    """Run a workflow over many clips; what is done already and has not changed is not done again.
+
+    An INPUT is a video, a folder of pictures or a glob; each clip's results go into a folder of its own. The last line
+    on stdout is JSON; manifest.jsonl and report.html in the output folder say what came of each clip.
+    """
+    from .batch import MANIFEST, REPORT, Batch
+    from .execute import NodeFailed
+    from .graph import check as check_graph
+    from .report import summary_table
+    from .specs import local_specs
+
+    terminal, start, specs = Terminal(quiet=quiet), time.monotonic(), local_specs()
+    graph = _prepare(workflow, specs, settings, seed)
+    _refuse(check_graph(graph, specs))
+    _make_folder(output_dir)
+    with _headless(device, terminal, output_dir) as host:
+        if ray is None:
+            host.device()
+        job = Batch(graph, specs, output_dir, terminal, device=device, ray=ray, shard=shard)
+        entries = job.run(inputs)
+    terminal.say(summary_table(entries))
+    failed = [entry for entry in entries if entry.state == "failed"]
+    summary = {
+        "done": len(entries) - len(failed),
+        "failed": len(failed),
+        "computed": job.computed,
+        "manifest": str((output_dir / MANIFEST).resolve()),
+        "report": str((output_dir / REPORT).resolve()),
+        "seconds": round(time.monotonic() - start, 3),
+    }
+    click.echo(json.dumps(summary))
+    if failed:
+        told = f"{len(failed)} of {len(entries)} clips failed; {summary['report']} says why"
+        raise GraphError(told) if all(entry.bad_input for entry in failed) else NodeFailed(told)
 
 
 @vdp.command()

@@ -39,6 +39,21 @@ class Terminal:
         else:
             yield from shown
 
+    @contextmanager
+    def overall(self, total: int, label: str) -> Iterator[Callable[[int, str], None]]:
+        """Progress over many pieces of work; yields ``show(done, doing)``, the second in words."""
+        if self.quiet or not sys.stderr.isatty():
+            with self.progress(total, label) as on_step:
+                yield lambda done, doing: on_step(done, total, None)
+            return
+        with tqdm(total=total, desc=label, file=sys.stderr, dynamic_ncols=True) as bar:
+
+            def show(done: int, doing: str) -> None:
+                bar.update(done - bar.n)
+                bar.set_postfix_str(doing)
+
+            yield show
+
     @staticmethod
     def _bar(total: int, label: str) -> Iterator[Callable[[int, int, Any], None]]:
         with tqdm(total=total, desc=label, file=sys.stderr, leave=True, dynamic_ncols=True) as bar:

@@ -1,0 +1,510 @@
+"""``vdp batch``: one graph over many clips, each in a folder of its own; what is done already is not done again.
+
+The folder holds ``manifest.jsonl``, a line for each clip; it is written anew beside itself and renamed whenever a clip
+is done, so that it is whole at any moment. Results are made in ``.vdp-batch`` and moved into place when they are
+complete. Only the batch itself writes here; workers write into rooms they are given.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import unicodedata
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .graph import check_files, needed_nodes, to_api
+from .pools import Died, LocalPool, Pool, RayPool, Task
+from .report import write_report
+from .terminal import Terminal
+from .types import Graph, GraphError, Link, Node, Specs
+from .work import Job, Joining, Outcome, cut_clip, join_parts, part_of, run_clip, run_part, saved_by
+
+__all__ = ["MANIFEST", "REPORT", "Batch", "Entry", "clips_of", "find_clip_node", "folder_name"]
+
+MANIFEST, REPORT, STATE = "manifest.jsonl", "report.html", ".vdp-batch"
+LOADER = "LoadFrames"
+
+Steps = Generator[list[Task], list[Any], None]
+
+
+@dataclass
+class Entry:
+    """One clip: a line of the manifest."""
+
+    input: str
+    """The absolute path, or a pattern of pictures."""
+    folder: str
+    """Name of the folder with its results."""
+    state: str = "waiting"
+    """waiting, done or failed."""
+    error: str = ""
+    bad_input: bool = False
+    """Whether it failed because of the clip, rather than while running."""
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    """``path`` below the output folder, and ``bytes``."""
+    numbers: dict[str, float | None] = field(default_factory=dict)
+    seconds: float = 0.0
+    device: str = ""
+    notes: list[str] = field(default_factory=list)
+    """What the nodes said."""
+    made_from: dict[str, Any] = field(default_factory=dict)
+    """Hashes of the clip's and the workflow's content, the version, the length of parts: what makes results new."""
+    seen: str = ""
+    """Names, sizes and times of the clip's files when their content was last read."""
+
+
+# What a person gives
+
+
+def find_clip_node(graph: Graph) -> tuple[Node, str]:
+    """The node that reads the clip, and what is to be said about the choice: nothing where it is titled ``Clip``.
+
+    Raises:
+        GraphError: there is none, or no telling which.
+    """
+    loaders = [node for node in graph.nodes.values() if node.class_type == LOADER]
+    titled = [node for node in loaders if node.title == "Clip"]
+    chosen = titled or loaders
+    if len(chosen) == 1:
+        node = chosen[0]
+        return node, "" if titled else f"no node is titled Clip; the clips go to the only {LOADER}, {node}"
+    if not chosen:
+        raise GraphError(f"the graph has no {LOADER} node, which the clips would go to")
+    listed = ", ".join(f"{node} with id {node.id}" for node in chosen)
+    raise GraphError(f"there is no telling which of {len(chosen)} nodes reads the clips ({listed}); title one Clip")
+
+
+def clips_of(inputs: Sequence[str]) -> list[str]:
+    """The clips that inputs name, as absolute paths, each once.
+
+    A glob that matches nothing but pictures is one clip, as LoadFrames has it; any other stands for all it matches.
+    """
+    from natsort import natsorted
+
+    from ..nodes.host import is_there
+    from ..vdp_core.sources import PICTURE_SUFFIXES
+
+    clips: dict[str, None] = {}
+    for text in inputs:
+        path = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 (resolve would follow links)
+        matches: list[str] = []
+        if glob.has_magic(text) and not is_there(path):
+            matches = natsorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (takes absolute patterns)
+        if all(name.lower().endswith(PICTURE_SUFFIXES) for name in matches):
+            matches = [str(path)]
+        clips.update(dict.fromkeys(matches))
+    return list(clips)
+
+
+def folder_name(clip: str, taken: set[str]) -> str:
+    """A name for the folder of a clip's results that any file system takes and that is not ``taken`` yet.
+
+    Args:
+        clip: its path.
+        taken: names in use, casefolded.
+    """
+    from ..nodes.host import is_there
+
+    path = Path(clip)
+    if is_there(path):
+        name = path.name if path.is_dir() else path.stem
+    else:
+        name = path.parent.name if glob.has_magic(path.name) else path.stem
+    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._-")
+    name = name.encode()[:100].decode(errors="ignore").rstrip("._-") or "clip"
+    if re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE):
+        name = f"clip_{name}"  # Windows has devices of these names
+    free, number = name, 1
+    while free.casefold() in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+# The manifest
+
+
+class _Manifest:
+    """The lines of ``manifest.jsonl``, by input."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.entries: dict[str, Entry] = {}
+        with _explained(folder / MANIFEST):
+            lines = (folder / MANIFEST).read_bytes().splitlines() if (folder / MANIFEST).is_file() else []
+        for line in lines:
+            entry = _entry(line)
+            if entry is not None:
+                self.entries[entry.input] = entry
+        self._taken = {name.casefold() for name in [MANIFEST, REPORT, *(path.name for path in folder.iterdir())]}
+        self._taken |= {entry.folder.casefold() for entry in self.entries.values()}
+
+    def entry(self, clip: str) -> Entry:
+        """The line of a clip; a new one reserves its folder, which nothing else has."""
+        if clip not in self.entries:
+            self.entries[clip] = Entry(clip, folder_name(clip, self._taken))
+            self._taken.add(self.entries[clip].folder.casefold())
+        return self.entries[clip]
+
+    def save(self) -> None:
+        from ..vdp_core.files import beside
+
+        target = self._folder / MANIFEST
+        with _explained(target), beside(target) as partial:
+            partial.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in self.entries.values()))
+
+
+def _entry(line: bytes) -> Entry | None:
+    """A line of a manifest, or None for what is none: anyone may have edited the file."""
+    try:
+        raw = json.loads(line)
+        entry = Entry(**{known.name: raw[known.name] for known in fields(Entry)})
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    kinds = all(isinstance(value, type(getattr(Entry("", ""), name))) for name, value in asdict(entry).items())
+    # What is looked at and replaced by this must lie inside.
+    inside = kinds and re.fullmatch(r"\w[\w.-]*", entry.folder) and all(map(_is_output, entry.outputs))
+    return entry if inside else None
+
+
+def _is_output(raw: object) -> bool:
+    path, size = (raw.get("path"), raw.get("bytes")) if isinstance(raw, dict) else (None, None)
+    return isinstance(path, str) and isinstance(size, int) and not {"", "..", "."} & set(re.split(r"[/\\]", path))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    from ..vdp_core.errors import MediaError
+
+    try:
+        yield
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be used ({error.strerror or error})") from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a second batch in the same folder; the lock goes with the process that holds it."""
+    from ..vdp_core.files import held
+
+    with _explained(folder):
+        (folder / STATE).mkdir(exist_ok=True)
+    with held(folder / STATE / "lock", wait=0.0) as is_ours:
+        if not is_ours:
+            raise GraphError(
+                f"another batch is at work in {folder} (or its file system has no locks); wait for it, or choose "
+                "another --output-dir"
+            )
+        yield
+
+
+# What makes a result new
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _content(files: Sequence[Path]) -> str:
+    """A hash of what files hold, in their order."""
+    whole = hashlib.sha256()
+    for file in files:
+        digest = hashlib.sha256()
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+        whole.update(digest.digest())
+    return whole.hexdigest()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vdp-nodes")
+    except PackageNotFoundError:  # run by path
+        return "from source"
+
+
+def _is_as_seen(entry: Entry) -> bool:
+    from ..vdp_core.errors import MediaError
+    from ..vdp_core.video import fingerprint
+
+    try:
+        return fingerprint(entry.input) == entry.seen
+    except (MediaError, OSError):
+        return False
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file, or of all files in a folder; -1 where nothing is."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size if path.is_file() else -1
+
+
+# The batch
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A clip that is being worked on, and the answers it waits for."""
+
+    steps: Steps
+    tasks: list[Task] = field(default_factory=list)
+    answers: dict[int, Any] = field(default_factory=dict)
+
+
+class Batch:
+    """One graph over many clips.
+
+    Args:
+        graph: passes ``graph.check``; the path of its clip does not matter.
+        specs: what its nodes are.
+        folder: the output folder, which exists.
+        device: as of ``vdp run``.
+        ray: address of a Ray cluster, ``local`` for one on this machine, None for none.
+        shard: clips of more frames are worked on in parts of about so many; 0 for none.
+
+    Raises:
+        GraphError: the graph cannot take clips, or cannot be worked on in parts.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        specs: Specs,
+        folder: Path,
+        terminal: Terminal,
+        *,
+        device: str = "auto",
+        ray: str | None = None,
+        shard: int = 0,
+    ) -> None:
+        self._graph, self._specs, self._folder, self._terminal = graph, specs, folder.resolve(), terminal
+        self._device, self._ray, self._shard = device, ray, shard
+        self._clip, remark = find_clip_node(graph)
+        if remark:
+            terminal.say(remark)
+        self._needed = needed_nodes(graph, specs)
+        if self._clip.id not in self._needed:
+            raise GraphError(f"{self._clip} leads to no output, so there is nothing to do with the clips")
+        if shard:
+            self._check_parts()
+        own = f"{self._clip}: "  # its path is still to come
+        if problems := [problem for problem in check_files(graph, specs) if not problem.startswith(own)]:
+            raise GraphError("\n".join(problems))
+        self._workflow_hash = self._hash_workflow()
+        self.computed = 0
+        """How many clips were done by this call."""
+
+    def run(self, inputs: Sequence[str]) -> list[Entry]:
+        """Do what is missing or changed, and write the report; the entries of these inputs, in their order.
+
+        Raises:
+            GraphError: another batch is at work in the folder, or Ray cannot be had.
+            MediaError: the folder cannot be written to.
+        """
+        with _alone(self._folder):
+            self._room = self._folder / STATE / "work"
+            self._parts = self._folder / STATE / "parts"
+            shutil.rmtree(self._room, ignore_errors=True)
+            with _explained(self._room):
+                self._room.mkdir()
+            self._manifest = _Manifest(self._folder)
+            entries = [self._manifest.entry(clip) for clip in clips_of(inputs)]
+            self._manifest.save()
+            self._pool: Pool | None = None
+            try:
+                self._work_through(entries)
+            finally:
+                if self._pool is not None:
+                    self._pool.close()
+                shutil.rmtree(self._room, ignore_errors=True)
+                self._manifest.save()
+                with _explained(self._folder / REPORT):
+                    write_report(self._folder / REPORT, list(self._manifest.entries.values()))
+            unfinished = {self._key(entry) for entry in entries if entry.state != "done"}
+            for parts in self._parts.iterdir() if self._parts.is_dir() else ():
+                if parts.name not in unfinished:
+                    shutil.rmtree(parts, ignore_errors=True)
+            with suppress(OSError):  # not there, or not empty
+                self._parts.rmdir()
+            return entries
+
+    # One after another, or as many at a time as the pool takes
+
+    def _work_through(self, entries: Sequence[Entry]) -> None:
+        waiting = iter(entries)
+        owners: dict[Task, tuple[_Flight, int]] = {}
+        flights: list[_Flight] = []
+        finished = 0
+
+        def advance(flight: _Flight, answers: list[Any] | None) -> None:
+            nonlocal finished
+            try:
+                flight.tasks = flight.steps.send(answers)  # type: ignore[arg-type]  # None begins
+            except StopIteration:
+                finished += 1
+                flights.remove(flight)
+                show(finished, "")
+                return
+            flight.answers = {}
+            for index, task in enumerate(flight.tasks):
+                submit(task, flight, index)
+
+        def submit(task: Task, flight: _Flight, index: int) -> None:
+            owners[task] = (flight, index)
+            self._pool_at_hand().submit(task)
+
+        with self._terminal.overall(len(entries), "clips") as show:
+            while True:
+                while len(owners) < (self._pool.slots if self._pool else 1) and (entry := next(waiting, None)):
+                    flights.append(_Flight(self._steps(entry)))
+                    advance(flights[-1], None)
+                if not owners:
+                    return
+                task, answer = self._pool_at_hand().wait(lambda text: show(finished, text))
+                flight, index = owners.pop(task)
+                if isinstance(answer, Died) and task.tries == 0:
+                    submit(replace(task, tries=1), flight, index)
+                    continue
+                if isinstance(answer, Died):
+                    answer = Outcome(error=f"the process that worked on it died twice, the second time {answer.how}")
+                flight.answers[index] = answer
+                if len(flight.answers) == len(flight.tasks):
+                    advance(flight, [flight.answers[place] for place in range(len(flight.tasks))])
+
+    def _pool_at_hand(self) -> Pool:
+        if self._pool is None:
+            self._pool = LocalPool() if self._ray is None else RayPool(self._ray, self._device)
+        return self._pool
+
+    def _steps(self, entry: Entry) -> Steps:
+        """Work on one clip: yields the tasks that can be done side by side, takes their answers."""
+        from ..vdp_core.errors import MediaError
+
+        try:
+            made_from, seen = self._made_from(entry)
+        except (MediaError, OSError) as error:
+            reason = (
+                str(error) if isinstance(error, MediaError) else f"{entry.input}: cannot be read ({error.strerror})"
+            )
+            self._settle(entry, Outcome(error=reason, bad_input=True))
+            return
+        unchanged = entry.state == "done" and entry.made_from == made_from and self._is_there(entry)
+        entry.made_from, entry.seen = made_from, seen
+        if unchanged:
+            return
+        entry.state = "waiting"
+        node = replace(self._clip, inputs={**self._clip.inputs, "path": entry.input})
+        graph = Graph({**self._graph.nodes, node.id: node}, self._graph.workflow)
+        job = Job(graph, node.id, self._device, self._room, self._folder / STATE / "resume", self._shard)
+        outcome = yield from self._in_parts(entry, job) if self._shard else self._whole(entry, job)
+        self._settle(entry, outcome)
+
+    def _whole(self, entry: Entry, job: Job) -> Generator[list[Task], list[Any], Outcome]:
+        (outcome,) = yield [Task(entry.folder, run_clip, job)]
+        return outcome
+
+    def _in_parts(self, entry: Entry, job: Job) -> Generator[list[Task], list[Any], Outcome]:
+        (ranges,) = yield [Task(entry.folder, cut_clip, job)]
+        if isinstance(ranges, Outcome):
+            return ranges
+        if len(ranges) == 1:
+            return (yield from self._whole(entry, job))
+        kept = self._parts / self._key(entry)
+        with _explained(kept):
+            kept.mkdir(parents=True, exist_ok=True)
+        jobs = [part_of(job, self._needed, ranges, index, kept) for index in range(len(ranges))]
+        parts = yield [
+            Task(f"{entry.folder}, part {index} of {len(jobs)}", run_part, part) for index, part in enumerate(jobs, 1)
+        ]
+        for (first, count), part in zip(ranges, parts, strict=True):
+            if part.error:
+                return replace(part, error=f"frames {first} to {first + count - 1}: {part.error}")
+        (outcome,) = yield [Task(entry.folder, join_parts, Joining(job, ranges, parts))]
+        return outcome
+
+    # One clip
+
+    def _made_from(self, entry: Entry) -> tuple[dict[str, Any], str]:
+        """What the results of a clip depend on, and by what a change of its files shows without reading them."""
+        from ..vdp_core.sources import files_of
+        from ..vdp_core.video import fingerprint
+
+        seen = fingerprint(entry.input)
+        clip = entry.made_from.get("clip") if seen == entry.seen else None
+        clip = clip or _content(files_of(entry.input))
+        return {"clip": clip, "workflow": self._workflow_hash, "version": _version(), "shard": self._shard}, seen
+
+    def _is_there(self, entry: Entry) -> bool:
+        return all(_bytes(self._folder / output["path"]) == output["bytes"] for output in entry.outputs)
+
+    @staticmethod
+    def _key(entry: Entry) -> str:
+        return _digest(entry.input, entry.made_from)[:16]
+
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
+        """Move results into place, and note what came of a clip."""
+        if not outcome.error and not _is_as_seen(entry):
+            error = f"{entry.input}: changed while it was worked on; run the batch again once it stays as it is"
+            outcome = Outcome(error=error, bad_input=True)
+        entry.error, entry.bad_input, entry.notes = outcome.error, outcome.bad_input, outcome.notes
+        entry.numbers, entry.seconds, entry.device = outcome.numbers, outcome.seconds, outcome.device
+        entry.outputs = []
+        if outcome.folder is None:
+            entry.state = "failed"
+            self._terminal.say(f"{entry.folder}: {outcome.error}")
+            if outcome.trace:
+                self._terminal.say(outcome.trace)
+        else:
+            target = self._folder / entry.folder
+            with _explained(target):
+                if target.exists():
+                    target.rename(self._room / f"old-{entry.folder}")
+                outcome.folder.rename(target)
+                entry.outputs = [
+                    {"path": f"{entry.folder}/{path}", "bytes": _bytes(target / path)} for path in outcome.outputs
+                ]
+            entry.state = "done"
+            self.computed += 1
+        self._manifest.save()
+
+    # The graph
+
+    def _hash_workflow(self) -> str:
+        """What the graph makes of a clip: its nodes and settings, and the content of other files that it reads."""
+        from ..nodes import host
+        from ..vdp_core.sources import files_of
+
+        nodes = {key: self._graph.nodes[key] for key in self._needed}
+        nodes[self._clip.id] = replace(self._clip, inputs={**self._clip.inputs, "path": ""})
+        files = {}
+        for key, node in nodes.items():
+            path = node.inputs.get("path")
+            if key != self._clip.id and isinstance(path, str):
+                with _explained(Path(path)):
+                    files[key] = _content(files_of(host.input_path(path)))
+        return _digest(to_api(Graph(nodes)), files)
+
+    def _check_parts(self) -> None:
+        """Refuse parts where they would not know of each other what they must."""
+        for key in self._needed:
+            node = self._graph.nodes[key]
+            if key != self._clip.id and "path" in self._specs[node.class_type].inputs:
+                raise GraphError(
+                    f"{node} belongs to the whole clip, so the clip cannot be worked on in parts (--shard)"
+                )
+        for node in (self._clip, *(self._graph.nodes[key] for key in saved_by(self._graph, self._needed))):
+            for name in ("start", "count", "every_nth", "filename_prefix", "format", "quality"):
+                if isinstance(node.inputs.get(name), Link):
+                    raise GraphError(f"{node}: {name} comes from another node; --shard needs it as a value")
