@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from comfyui_vdp.nodes import host
+from comfyui_vdp.runner import cli
 from comfyui_vdp.runner import resume as module
 from comfyui_vdp.runner.execute import RESUME_FOLDER, run
 from comfyui_vdp.runner.graph import needed_nodes, read
@@ -394,3 +395,44 @@ def kill_and_resume(jobs: Jobs, tmp_path: Path, moments: int, seed: int) -> None
 def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path):
     (tmp_path / "graph.json").write_text(json.dumps(learning(0.01)))
     kill_and_resume(Jobs(tmp_path, JOB, [str(tmp_path / "graph.json")]), tmp_path, moments=1, seed=1)
+
+
+@needs_kill
+@pytest.mark.slow
+def test_twenty_kills_of_an_optimisation(tmp_path):
+    (tmp_path / "graph.json").write_text(json.dumps(learning(0.02)))
+    kill_and_resume(Jobs(tmp_path, JOB, [str(tmp_path / "graph.json")]), tmp_path, moments=20, seed=2)
+
+
+def with_defaults(graph: Any) -> Any:
+    """A graph in which every required value is given."""
+    specs = local_specs()
+    for node in graph.values():
+        for entry in specs[node["class_type"]].inputs.values():
+            if entry.required and entry.is_widget:
+                first = entry.choices[0] if entry.choices else None
+                node["inputs"].setdefault(entry.name, entry.options.get("default", first))
+    return graph
+
+
+@needs_kill
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "apply"), [("relight", "Relight"), ("dehaze", "Dehaze")])
+def test_a_decomposition_that_is_killed_ends_as_one_that_is_not(tmp_path, synthetic, task, apply):
+    clip = video.write_clip(tmp_path / "clip", synthetic.pan(8, 48, 64)[0] * 0.3, fps=24, format="png")
+    sources: Any = {"frames": ["1", 0], "flow": ["2", 0]}
+    graph = {
+        "1": {"class_type": "LoadFrames", "inputs": {"path": str(clip)}},
+        "2": {"class_type": "RAFTFlow", "inputs": {"frames": ["1", 0], "model": "dis"}},
+        "3": {"class_type": "VDPOptimize", "inputs": {**sources, "task": task}},
+        "4": {"class_type": apply, "inputs": {"layers": ["3", 0]}},
+        "5": {"class_type": "SaveLayers", "inputs": {"layers": ["3", 0], "filename_prefix": "layers"}},
+        "6": {"class_type": "SaveFrames", "inputs": {"frames": ["4", 0], "format": "png"}},
+    }
+    (tmp_path / "graph.json").write_text(json.dumps(with_defaults(graph)))
+    kill_and_resume(Jobs(tmp_path, JOB, [str(tmp_path / "graph.json")]), tmp_path, moments=5, seed=3)
+
+
+def test_a_server_does_not_resume(capsys):
+    assert cli.main(["run", "graph.json", "--resume", "--server", "http://127.0.0.1:1"]) == 2
+    assert "--resume has no effect with --server" in capsys.readouterr().err
