@@ -1,8 +1,8 @@
 """Where the work of a batch is done: in a process of its own on this machine, or as tasks on a Ray cluster.
 
 Never in the batch's own process: a decoder that crashes, or the system ending what takes too much memory, then costs
-one clip and not the batch. Both pools give a piece of work the same number of threads, because sums of floating point
-numbers come out alike only then, and results are to be equal to the last bit.
+one clip and not the batch. Either way results are the same; to the last bit where the number of threads is, because
+sums of floating point numbers depend on it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = ["Died", "LocalPool", "Pool", "RayPool", "Task", "Tell"]
 Tell = Callable[[str], None]
 """Told how far the work is, in words."""
 
+THREADS = 4  # of a Ray task, unless OMP_NUM_THREADS says how many: a clip gains little from more, a second clip does
 GRACE = 10.0  # seconds that work has to clear away what it began when it is interrupted
 
 
@@ -205,7 +206,8 @@ class RayPool:
         except BaseException:
             self.close()
             raise
-        self._threads = max(1, min(torch.get_num_threads(), largest))
+        wanted = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else min(THREADS, torch.get_num_threads())
+        self._threads = max(1, min(wanted, largest))
         needs = {"num_gpus": 1, "num_cpus": 1} if graphics else {"num_cpus": self._threads}
         at_once = graphics or sum(int(machine.get("CPU", 0)) // self._threads for machine in machines)
         self.slots = 2 * at_once  # half of them in line, so that no worker waits for the batch
