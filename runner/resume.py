@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ..vdp_core.checkpoint import Checkpoint
 
 __all__ = ["RESUME_FOLDER", "Kept", "identities"]
+
+_log = logging.getLogger(__name__)
 
 RESUME_FOLDER = ".vdp-resume"
 """Below the output folder."""
@@ -103,16 +106,28 @@ class Kept:
     def checkpoint(self, key: str) -> Checkpoint | None:
         """Where this node may keep what it finds; None where it cannot."""
         from ..vdp_core.checkpoint import Checkpoint
-        from ..vdp_core.files import held
 
         name = self._names.get(key)
         if self._folder is None or name is None:
             return None
         if name not in self._open:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            is_mine = self._locks.enter_context(held(self._folder / f"{name}.lock", wait=0.0))
-            self._open[name] = Checkpoint(self._folder / name) if is_mine else None
+            place = self._folder / name
+            self._open[name] = Checkpoint(place) if self._claim(place) else None
+            if self._open[name] is None:
+                _log.warning("%s cannot be used, or another run does; this one keeps nothing there", place)
         return self._open[name]
+
+    def _claim(self, place: Path) -> bool:
+        """Hold the lock of a place until the end."""
+        from ..vdp_core.files import held
+
+        # twice: another run that ends may take the folder away just when it is to be used
+        for _ in range(2):
+            with suppress(OSError):  # a full or read-only disk
+                place.parent.mkdir(parents=True, exist_ok=True)
+            if self._locks.enter_context(held(place.with_name(f"{place.name}.lock"), wait=0.0)):
+                return True
+        return False
 
     def finished(self, key: str) -> Mapping[str, Any] | None:
         """What an output node showed (its ``ui``), if it was done before and its files are still as it left them."""

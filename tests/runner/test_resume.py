@@ -178,6 +178,13 @@ def test_what_nobody_came_back_for_goes_after_a_week(long_graph, long_specs, out
     assert RESUME_FOLDER not in names(output_folder)
 
 
+def test_a_folder_that_cannot_be_used_stops_nothing(long_graph, long_specs, output_folder, caplog):
+    (output_folder / RESUME_FOLDER).write_text("a file")
+    resumed(long_graph, long_specs, output_folder)
+    assert Long.counted == [1, 2, 3, 4, 5]
+    assert "this one keeps nothing there" in caplog.text
+
+
 def test_two_at_once_do_not_share(long_graph, long_specs, output_folder, monkeypatch):
     killed(long_graph, long_specs, output_folder, monkeypatch)
     graph = read(long_graph, long_specs)
