@@ -5,10 +5,11 @@ from .edit import Dehaze, Relight
 from .flow import FlowToRGB, RAFTFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from .measure import MeasureVideo
-from .video import LoadFrames, SaveFrames
+from .video import DetectShots, LoadFrames, SaveFrames
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
     "LoadFrames": LoadFrames,
+    "DetectShots": DetectShots,
     "RAFTFlow": RAFTFlow,
     "FlowToRGB": FlowToRGB,
     "VDPOptimize": VDPOptimize,
@@ -25,6 +26,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
 
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "LoadFrames": "Load Frames (VDP)",
+    "DetectShots": "Detect Shots (VDP)",
     "RAFTFlow": "RAFT Flow (VDP)",
     "FlowToRGB": "Flow to RGB (VDP)",
     "VDPOptimize": "Optimize (VDP)",

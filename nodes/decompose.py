@@ -155,15 +155,15 @@ class VDPOptimize:
         reference_frame: int = -1,
         mask_frame: int = 0,
     ) -> tuple[Layers]:
-        from ..vdp_core.tasks import task as find_task
+        from ..vdp_core.tasks import decompose
 
-        model = find_task(task)
         frames = host.on_cpu(frames)
         selected = _selected(mask)
         done = host.compute(
             f"Optimize ({task})",
             steps or 1,
-            lambda device, on_step: model.decompose(
+            lambda device, on_step: decompose(
+                task,
                 frames,
                 flow,
                 preset=preset,
@@ -176,6 +176,7 @@ class VDPOptimize:
                 mask_frame=mask_frame,
                 device=device,
                 weights_folders=tuple(host.weights_folders()),
+                checkpoint=host.checkpoint(),
                 on_step=on_step,
             ),
             memory=BYTES + BYTES_A_FRAME * len(frames),

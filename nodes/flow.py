@@ -75,6 +75,17 @@ class RAFTFlow:
                     },
                 ),
             },
+            "optional": {
+                "shots": (
+                    "BOOLEAN",
+                    {
+                        "default": True,
+                        "advanced": True,
+                        "tooltip": "Look for cuts, dissolves and fades. Each shot is then taken apart by itself, and "
+                        "nothing is compared across a cut. Off: the clip is one shot.",
+                    },
+                ),
+            },
         }
 
     def estimate(
@@ -84,6 +95,7 @@ class RAFTFlow:
         updates: int = 12,
         max_side: int = 512,
         lift_dark: bool = True,
+        shots: bool = True,
     ) -> tuple[Flow]:
         """See DESCRIPTION."""
         from ..vdp_core.flow import estimate_flow
@@ -98,6 +110,7 @@ class RAFTFlow:
                 updates=updates,
                 max_side=max_side,
                 lift_dark=lift_dark,
+                shots=shots,
                 device=device,
                 half=host.use_half(device),
                 weights_folders=host.weights_folders(),
@@ -110,7 +123,8 @@ class RAFTFlow:
         height, width = flow.size
         hidden = 100.0 * float(flow.backward_occlusion.mean())
         pairs = f"{len(flow)} pair{'s' * (len(flow) != 1)}"
-        host.say(done.told(f"flow: {flow.method}, {pairs} at {width}x{height}, {hidden:.0f} % hidden"))
+        cuts = f", {len(flow.shots)} shots" if flow.cuts else ""
+        host.say(done.told(f"flow: {flow.method}, {pairs} at {width}x{height}, {hidden:.0f} % hidden{cuts}"))
         return (flow,)
 
 

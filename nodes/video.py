@@ -323,3 +323,38 @@ def _small(frames: Tensor, alpha: Tensor | None, chunk: int = 8) -> Iterator[Ten
         elif part.shape[-1] == 4:
             colour = colour * part[..., 3:]
         yield interpolate(colour.movedim(-1, 1), size=size, mode="area").movedim(1, -1)
+
+
+class DetectShots:
+    """Show where a clip cuts."""
+
+    CATEGORY = "VDP/video"
+    DESCRIPTION = (
+        "Finds where a clip cuts from one shot to the next, also in a dissolve or a fade through black, and shows the "
+        "first frame of each shot. RAFT Flow looks for shots by itself: this node shows what it goes by."
+    )
+    SEARCH_ALIASES = ["scene detection", "shot detection", "cut detection", "split scenes", "scene change", "dissolve"]
+    FUNCTION = "detect"
+    RETURN_TYPES = ("IMAGE", "STRING", "INT")
+    RETURN_NAMES = ("first_frames", "shots", "count")
+    OUTPUT_TOOLTIPS = (
+        "The first frame of each shot.",
+        "First and last frame of each shot, a line each, such as 0-29.",
+        "How many shots there are.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"frames": ("IMAGE", {"tooltip": "The clip, two frames or more."})}}
+
+    def detect(self, frames: Tensor) -> tuple[Tensor, str, int]:
+        from ..vdp_core.flow import find_cuts
+
+        frames = host.on_cpu(frames)
+        with host.progress(len(frames), "Looking for cuts") as on_step:
+            cuts = find_cuts(frames, on_step=on_step)
+        first = [0, *cuts]
+        shots = [f"{start}-{end - 1}" for start, end in zip(first, [*cuts, len(frames)], strict=True)]
+        host.say(f"{len(shots)} shot{'s' * (len(shots) > 1)}: {', '.join(shots)}")
+        (pictures,) = host.hand_on(frames[first])
+        return pictures, "\n".join(shots), len(shots)

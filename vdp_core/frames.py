@@ -129,7 +129,7 @@ class LazyFrames(Tensor):
 
     @staticmethod
     def __new__(cls, reader: _Reader, places: range, shape: tuple[int, ...], pick: slice | int) -> LazyFrames:
-        made = Tensor._make_wrapper_subclass(cls, (len(places), *shape), dtype=torch.float32)  # type: ignore[attr-defined]
+        made = Tensor._make_wrapper_subclass(cls, (len(places), *shape), dtype=torch.float32)
         made._reader, made._places, made._pick, made._made = reader, places, pick, None
         return made
 
@@ -185,14 +185,14 @@ class LazyFrames(Tensor):
         if isinstance(first, (list, Tensor)) and not rest and (chosen := _numbers(first)) is not None:
             return _joined((self._stretch(self._places[at : at + 1 or None]) for at in chosen), len(chosen))
         if isinstance(first, slice) and (first.step is None or first.step > 0):
-            places = self._places[first]
+            places, inside = self._places[first], (slice(None), *rest)
             if not places:
-                return torch.empty(0, *self.shape[1:])[(slice(None), *rest)]
+                return torch.empty(0, *self.shape[1:])[inside]
             if not rest and 4 * len(places) * math.prod(self.shape[1:]) > AT_ONCE:
                 return LazyFrames(self._reader, places, tuple(self.shape[1:]), self._pick)
             if not rest:
                 return self._stretch(places)
-            cut = (self._stretch(places[at : at + 1])[(slice(None), *rest)] for at in range(len(places)))
+            cut = (self._stretch(places[at : at + 1])[inside] for at in range(len(places)))
             return _joined(cut, len(places))
         return self.whole()[key]
 
@@ -216,7 +216,9 @@ class LazyFrames(Tensor):
         return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares the old form of it
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         args, kwargs = tree_map(_whole, (args, kwargs or {}))  # what torch itself calls from within
         return func(*args, **kwargs)
 
@@ -226,7 +228,7 @@ def _whole(value: Any) -> Any:
 
 
 _ABOUT = {
-    Tensor.shape.__get__,  # type: ignore[attr-defined]
+    Tensor.shape.__get__,
     Tensor.dtype.__get__,  # type: ignore[attr-defined]
     Tensor.device.__get__,  # type: ignore[attr-defined]
     Tensor.layout.__get__,  # type: ignore[attr-defined]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +16,14 @@ from torch import Tensor
 
 from .errors import LayersFileError, MediaError, ShapeError, VDPError, check_frames
 from .files import beside
+from .frames import computed, large_empty
 from .tasks import TASKS, task
 from .types import Edit, Flow, Layers
 
 __all__ = ["load_layers", "own_version", "reconstruct", "save_layers"]
 
 FORMAT = "2"
+_AT_ONCE = 2**22  # values converted at a time
 
 
 @torch.no_grad()
@@ -55,9 +59,9 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
 
     path = Path(path)
     tensors = {f"field.{name}": field.contiguous() for name, field in layers.fields.items()}
-    tensors |= {f"picture.{name}": _to_integers(picture).contiguous() for name, picture in layers.pictures.items()}
+    tensors |= {f"picture.{name}": _to_integers(picture) for name, picture in layers.pictures.items()}
     if with_frames:
-        tensors["frames"] = _to_integers(layers.frames).contiguous()
+        tensors["frames"] = _to_integers(layers.frames)
     # but not how long it took: equal layers make equal files
     info = {name: text for name, text in layers.info.items() if name != "seconds"}
     header: dict[str, Any] = {
@@ -73,9 +77,9 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
         flow = layers.flow
         header["flow"] = {"source_size": list(flow.source_size), "method": flow.method, "cuts": list(flow.cuts)}
         for name in ("forward", "backward"):
-            tensors[f"flow.{name}"] = getattr(flow, name).half().contiguous()
+            tensors[f"flow.{name}"] = _each(getattr(flow, name), torch.float16, Tensor.half)
         for name in ("forward_occlusion", "backward_occlusion"):
-            tensors[f"flow.{name}"] = (getattr(flow, name) * 255.0).round().byte().contiguous()
+            tensors[f"flow.{name}"] = _each(getattr(flow, name), torch.uint8, _to_bytes)
     try:
         with beside(path) as partial:
             partial.touch()
@@ -105,16 +109,16 @@ def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 (which never raises)
         raise MediaError(f"{path}: no such layers file")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            header = json.loads(metadata.get("vdp_layers", "null"))
+            header = json.loads((file.metadata() or {}).get("vdp_layers", "null"))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 raise LayersFileError(
                     f"{path}: not a layers file of this version; give a file that SaveLayers wrote, not model weights"
                 )
+            # These are views of the file, of which nothing is read yet.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         try:
             return _assemble(header, tensors, frames)
@@ -123,8 +127,10 @@ def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
     except SafetensorError as error:
         raise LayersFileError(f"{path}: not a whole .safetensors file ({error}); save the layers again") from error
     except OSError as error:
+        if isinstance(error, VDPError):
+            raise
         raise MediaError(f"{path}: cannot be read ({error})") from error
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, VDPError):
             raise
         raise LayersFileError(f"{path}: a damaged layers file ({error}); save the layers again") from error
@@ -147,27 +153,30 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
             raise ValueError(f"frames are {tuple(frames.shape)}, the header says {shape}")
     else:
         raise LayersFileError("the layers were saved without their frames; link the source frames too")
-    fields = {name.removeprefix("field."): field for name, field in tensors.items() if name.startswith("field.")}
+    # a copy, as the file may be written over while the layers are in use
+    fields = {
+        name.removeprefix("field."): field.clone() for name, field in tensors.items() if name.startswith("field.")
+    }
     for name, field in fields.items():
         if field.ndim != 4 or len(field) != len(frames) or field.numel() == 0 or not field.is_floating_point():
             raise ValueError(f"field {name} is {tuple(field.shape)} for {len(frames)} frames")
-        if not bool(field.isfinite().all()):
+        if not _is_finite(field):
             raise ValueError(f"field {name} holds NaN or infinite values")
     flow = None
     if "flow" in header:
         height, width = header["flow"]["source_size"]
         flow = Flow(
-            forward=tensors["flow.forward"].float(),
-            backward=tensors["flow.backward"].float(),
-            forward_occlusion=tensors["flow.forward_occlusion"].float() / 255.0,
-            backward_occlusion=tensors["flow.backward_occlusion"].float() / 255.0,
+            forward=_each(tensors["flow.forward"], torch.float32, Tensor.float),
+            backward=_each(tensors["flow.backward"], torch.float32, Tensor.float),
+            forward_occlusion=_each(tensors["flow.forward_occlusion"], torch.float32, _from_bytes),
+            backward_occlusion=_each(tensors["flow.backward_occlusion"], torch.float32, _from_bytes),
             source_size=(int(height), int(width)),
             method=str(header["flow"]["method"]),
             cuts=tuple(int(cut) for cut in header["flow"]["cuts"]),
         )
         if len(flow) != len(frames) - 1:
             raise ValueError(f"flow of {len(flow)} pairs for {len(frames)} frames")
-        if not bool((flow.forward.isfinite() & flow.backward.isfinite()).all()):
+        if not (_is_finite(flow.forward) and _is_finite(flow.backward)):
             raise ValueError("the flow holds NaN or infinite values")
     info = {str(name): str(value) for name, value in header["info"].items()}
     pictures = {
@@ -181,20 +190,58 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
     return layers
 
 
+def _runs(clip: Tensor) -> Iterator[Tensor]:
+    """A clip in turn, as many frames at a time as are handled easily."""
+    at_once = max(1, _AT_ONCE // max(1, clip[:1].numel()))
+    return (clip[first : first + at_once] for first in range(0, len(clip), at_once))
+
+
+def _each(clip: Tensor, dtype: torch.dtype, convert: Callable[[Tensor], Tensor]) -> Tensor:
+    """A clip in another type, in a temporary file where it is too large for memory."""
+    made = large_empty(*clip.shape, dtype=dtype)
+    done = 0
+    for run in _runs(clip):
+        made[done : done + len(run)] = convert(run)
+        done += len(run)
+    return made
+
+
+def _is_finite(clip: Tensor) -> bool:
+    return all(bool(run.isfinite().all()) for run in _runs(clip))
+
+
+def _to_bytes(run: Tensor) -> Tensor:
+    return (run * 255.0).round().byte()
+
+
+def _from_bytes(run: Tensor) -> Tensor:
+    return run.float() / 255.0
+
+
+def _to_words(run: Tensor) -> Tensor:
+    return (run * 65535.0).round().to(torch.uint16)
+
+
+def _from_words(run: Tensor) -> Tensor:
+    return run.float() / 65535.0
+
+
 def _to_integers(frames: Tensor) -> Tensor:
     """8 bits where every value is a whole number of 255ths (to rounding), else 16."""
-    scaled = frames * 255.0
-    if bool((scaled - scaled.round()).abs().max() < 1e-3):
-        return scaled.round().byte()
-    return (frames * 65535.0).round().to(torch.uint16)
+    exact = all(bool((run * 255.0 - (run * 255.0).round()).abs().max() < 1e-3) for run in _runs(frames))
+    return _each(frames, torch.uint8, _to_bytes) if exact else _each(frames, torch.uint16, _to_words)
 
 
 def _to_floats(frames: Tensor, name: str = "frames") -> Tensor:
+    """Frames or masks of a file as floats, made when they are needed where they are too large for memory."""
     masks = name == "picture.matte" or name.startswith("picture.mask_")
     whole = frames.ndim == 3 if masks else frames.ndim == 4 and frames.shape[-1] == 3
-    if frames.dtype not in (torch.uint8, torch.uint16) or not whole:
+    if frames.dtype not in (torch.uint8, torch.uint16) or not whole or frames.numel() == 0:
         raise ValueError(f"{name} is {tuple(frames.shape)} {frames.dtype}")
-    return frames.float() / (255.0 if frames.dtype == torch.uint8 else 65535.0)
+    convert = _from_bytes if frames.dtype == torch.uint8 else _from_words
+    if masks:
+        return _each(frames, torch.float32, convert)
+    return computed(lambda first: map(convert, _runs(frames[first:])), tuple(frames.shape))
 
 
 def _to_edit(visibility: float, gain: float, saturation: float, offset: list[float]) -> Edit:

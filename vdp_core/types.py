@@ -118,8 +118,8 @@ class Layers:
     model: str
     """The composition model: ``relight``, ``dehaze`` or ``segment``."""
     fields: Mapping[str, Tensor]
-    """Small quantities per frame, each ``(T, C, h, w)`` float32; which ones, the model says. Those of a whole shot, such
-    as gamma, are the same in all of its frames."""
+    """Small quantities per frame, each ``(T, C, h, w)`` float32; which ones, the model says. Those of a whole shot,
+    such as gamma, are the same in all of its frames."""
     frames: Tensor
     """The source, ``(T, H, W, 3)`` float32 in 0..1, by reference."""
     flow: Flow | None = None

@@ -6,6 +6,7 @@ import http.client
 import logging
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -22,7 +23,10 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 # What torch raises on bytes that are no weights depends on where its reading derails.
-_DAMAGED = (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError)
+_DAMAGED = (
+    *(RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, AssertionError, OverflowError),
+    *(pickle.UnpicklingError, struct.error),
+)
 
 
 def hub_folder() -> Path:
@@ -91,6 +95,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
+        if not path.is_file():
+            raise WeightsError(f"{path}: there is no such file")
         if path.suffix.lower() == ".safetensors":
             from safetensors import SafetensorError
             from safetensors.torch import load_file

@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoint import Checkpoint
 from ..denoise import check_noise, clean_frames, estimate_noise, is_noisy
 from ..errors import InputError, LayersFileError, check_flow, check_frames
 from ..fit import Fitted, fit
@@ -31,6 +31,7 @@ from ..lift import lift, upsample
 from ..losses import charbonnier, waviness
 from ..priors import working_copy
 from ..types import Flow, Layers, OnStep
+from ..windows import OVERLAP, Known, Window, fit_windows, joined, windows
 
 __all__ = ["PRESETS", "DehazeConfig", "apply", "check", "compose", "decompose", "rebuild", "transmission"]
 
@@ -81,6 +82,10 @@ class DehazeConfig:
     """Weight of the airlight staying as it is; down: it follows the time of day, and changes of exposure too."""
     mistaken: float = 0.002
     """Change of a colour beyond which the flow is rather wrong than the haze another."""
+    window: int = 240
+    """Most frames that are fitted at once."""
+    joined: float = 100.0
+    """Weight of a window having the haze of the one before it where they overlap; down: seams."""
 
 
 PRESETS = {
@@ -116,9 +121,10 @@ def decompose(
     mask_frame: int = 0,
     device: torch.device | str = "cpu",
     weights_folders: tuple[Path, ...] = (),
+    checkpoint: Checkpoint | None = None,
     on_step: OnStep | None = None,
 ) -> Layers:
-    """Find the haze of a clip.
+    """Find the haze of a shot.
 
     Args:
         frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
@@ -130,6 +136,7 @@ def decompose(
         reference, reference_frame, mask, mask_frame: none is taken.
         device: where to optimise.
         weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
+        checkpoint: where to keep what is found on the way, to go on from when the work was cut off.
         on_step: told after every step; stops the work by raising.
 
     Returns:
@@ -172,13 +179,14 @@ def decompose(
             seed=seed,
             device=device,
             weights_folders=weights_folders,
+            checkpoint=checkpoint,
             on_step=on_step,
         )
         found = _Haze(*published)
     else:
         config = PRESETS[preset]
         config = replace(config, steps=steps or config.steps)
-        found = _fit_haze(frames, flow, config, seed, torch.device(device), on_step)
+        found = _fit_haze(frames, flow, config, seed, torch.device(device), checkpoint, on_step)
     colour = ", ".join(f"{value:.2f}" for value in found.airlight.mean(dim=0).flatten().tolist())
     info = {
         "said": f"airlight ({colour}), transmission {float(found.transmission.mean()):.2f} on average",
@@ -195,42 +203,89 @@ def decompose(
 
 
 def _fit_haze(
-    frames: Tensor, flow: Flow, config: DehazeConfig, seed: int, device: torch.device, on_step: OnStep | None
+    frames: Tensor,
+    flow: Flow,
+    config: DehazeConfig,
+    seed: int,
+    device: torch.device,
+    checkpoint: Checkpoint | None,
+    on_step: OnStep | None,
 ) -> _Haze:
-    """Find the airlight with a smooth log t, then log t with objects in front of the haze, the airlight known."""
-    clip = _Clip(working_copy(frames, config.side).to(device), flow, config, seed)
-    steps = max(1, config.steps // 2)
+    """Find the haze window by window; how far to believe in it, and how dense it may be, is one for the whole shot."""
+    spans = windows(len(frames), config.window, OVERLAP)
+    expected = None
+    if len(spans) > 1:
+        some = working_copy(frames[:: max(1, len(frames) // 64)], config.side)
+        expected = brightest_haze(extremes(some)).to(device)
 
-    def told(done: int, _: int, preview: Callable[[], Tensor] | None) -> None:
-        if on_step is not None:
-            on_step(already + done, config.steps, preview)
+    def work(number: int, known: Mapping[str, Sequence[Known]], place: Checkpoint | None, told: OnStep) -> Window:
+        span = spans[number]
+        small = working_copy(frames[span.start : span.stop], config.side).to(device)
+        clip = _Clip(small, flow.part(span.start, span.stop), config, seed + number, expected=expected, known=known)
+        return _fit_window(clip, config, place, told)
 
-    already = 0
-    fitted = clip.fit_smooth(steps, told)
-    explained, misfit = clip.explained(), fitted.terms["black"] / max(config.black, 1e-9)
-    with torch.no_grad():
-        amount = float(1.0 - clip.smooth().clamp(max=0.0).exp().mean())
-    credit = _credit(explained, amount, misfit)
-    notes = {"points": str(len(clip.points)), "explained": f"{explained:.2f}", "credit": f"{credit:.2f}"}
+    fields, found = fit_windows(spans, work, steps=config.steps, checkpoint=checkpoint, on_step=on_step)
+    mean = {
+        name: sum(window.numbers[name] * len(span) for window, span in zip(found, spans, strict=True))
+        / sum(map(len, spans))
+        for name in found[0].numbers
+    }
+    credit = _credit(mean["explained"], mean["amount"], mean["misfit"])
+    notes = {
+        "points": f"{sum(window.numbers['points'] for window in found):.0f}",
+        "explained": f"{mean['explained']:.2f}",
+        "credit": f"{credit:.2f}",
+    }
     if credit < 0.5:
         notes["warning"] = "hardly any haze to be seen, so hardly any is taken off"
-    if config.steps > steps:
-        already = fitted.steps
-        again = clip.fit_objects(config.steps - steps, told)
-        fitted = replace(again, steps=already + again.steps, seconds=fitted.seconds + again.seconds)
+    log_t = fields["log_t"]
+    log_t = log_t + F.relu(MIDDLE - log_t.median())
+    through = (credit * log_t.clamp(max=0.0)).exp()[:, None]
+    return _Haze(through, fields["airlight"][:, :, None, None], joined(found), notes)
+
+
+def _fit_window(clip: _Clip, config: DehazeConfig, checkpoint: Checkpoint | None, on_step: OnStep) -> Window:
+    """Find the airlight with a smooth log t, then log t with objects in front of the haze, the airlight known."""
+    steps = max(1, config.steps // 2)
+    fitted = clip.fit_smooth(steps, on_step, checkpoint)
     with torch.no_grad():
-        log_t = clip.log_t()
-        log_t += F.relu(MIDDLE - log_t.median())
-        through = (credit * log_t.clamp(max=0.0)).exp()[:, None].cpu()
-    return _Haze(through, clip.airlight().cpu(), fitted, notes)
+        numbers = {
+            "explained": clip.explained(),
+            "misfit": fitted.terms["black"] / max(config.black, 1e-9),
+            "amount": float(1.0 - clip.smooth().clamp(max=0.0).exp().mean()),
+            "points": float(len(clip.points)),
+        }
+    if config.steps > steps:
+        first = fitted
+
+        def told(done: int, total: int, preview: Callable[[], Tensor] | None) -> None:
+            on_step(first.steps + done, total, preview)
+
+        again = clip.fit_objects(config.steps - steps, told, checkpoint)
+        fitted = replace(again, steps=first.steps + again.steps, seconds=first.seconds + again.seconds)
+    with torch.no_grad():
+        fields = {"smooth": clip.smooth_grid(), "log_t": clip.log_t(), "airlight": clip.airlight()[:, :, 0, 0]}
+        return Window({name: field.cpu() for name, field in fields.items()}, numbers, fitted)
 
 
 class _Clip:
     """What the clip shows, and the haze that is fitted to it."""
 
-    def __init__(self, small: Tensor, flow: Flow, config: DehazeConfig, seed: int) -> None:
-        """Take the working copy ``(T, 3, h, w)``."""
+    def __init__(
+        self,
+        small: Tensor,
+        flow: Flow,
+        config: DehazeConfig,
+        seed: int,
+        *,
+        expected: Tensor | None = None,
+        known: Mapping[str, Sequence[Known]] | None = None,
+    ) -> None:
+        """Take the working copy ``(T, 3, h, w)``; of a part of a shot, also what the rest of it says."""
         self._small, self._config = small, config
+        self._known = {
+            name: [Known(at, values.to(small.device)) for at, values in parts] for name, parts in (known or {}).items()
+        }
         self._generator = torch.Generator().manual_seed(seed)
         height, width = small.shape[2:]
         cell = max(1, max(height, width) // SAMPLES)
@@ -239,11 +294,15 @@ class _Clip:
         self._blocks, self._cells = extremes(small), extremes(small, block=cell)
         self._smooth = _LogTransmission(small, config.grid)
         self._objects = _Pyramid([self._size, *(_shrunk(self._size, by) for by in (2, 5))], small.device)
-        self._expected = brightest_haze(self._blocks).clamp(0.02, 0.98)
+        self._expected = (brightest_haze(self._blocks) if expected is None else expected).clamp(0.02, 0.98)
         self.air = _Airlight(self._expected, len(small))
         # how far neighbours may be expected to lie at one depth: less, the more their colours differ
         colours = F.interpolate(small, size=self._size[1:], mode="area")
         self._alike = [torch.exp(-colours.diff(dim=dim).square().sum(dim=1) / EDGE**2) for dim in (2, 3)]
+
+    def smooth_grid(self) -> Tensor:
+        """The smooth part of log t, on its own small grid."""
+        return self._smooth()
 
     def smooth(self) -> Tensor:
         """The smooth part of log t, ``(T, h, w)``."""
@@ -256,9 +315,19 @@ class _Clip:
     @torch.no_grad()
     def airlight(self) -> Tensor:
         """L of every frame, ``(T, 3, 1, 1)``."""
-        return self.air(torch.linspace(-1.0, 1.0, len(self._small), device=self._small.device))[:, :, None, None]
+        return self._air_of_frames()[:, :, None, None]
 
-    def fit_smooth(self, steps: int, on_step: OnStep) -> Fitted:
+    def _air_of_frames(self) -> Tensor:
+        return self.air(torch.linspace(-1.0, 1.0, len(self._small), device=self._small.device))
+
+    def _joined(self, **fields: Tensor) -> dict[str, Tensor]:
+        """The term that holds a window to what those before it found for the frames they share."""
+        apart = [fields[name][at] - values for name in fields for at, values in self._known.get(name, ())]
+        if not apart:
+            return {}
+        return {"joined": self._config.joined * torch.stack([gap.square().mean() for gap in apart]).sum()}
+
+    def fit_smooth(self, steps: int, on_step: OnStep, checkpoint: Checkpoint | None = None) -> Fitted:
         """Fit the smooth part and the airlight."""
         config, blocks = self._config, self._blocks
 
@@ -275,11 +344,13 @@ class _Clip:
                 "drift": config.drift * air.diff(dim=0).square().sum(),
                 "expected": config.expected * (air - self._expected).square().mean(),
                 "same_scene": config.same_scene * self._changed(grid, self._some()).mean(),
+                **self._joined(smooth=grid, airlight=self._air_of_frames()),
             }
 
-        return self._fit(step, [*self._smooth.parts, self.air.parameter], steps, on_step)
+        place = None if checkpoint is None else checkpoint.part("smooth")
+        return self._fit(step, [*self._smooth.parts, self.air.parameter], steps, on_step, place)
 
-    def fit_objects(self, steps: int, on_step: OnStep) -> Fitted:
+    def fit_objects(self, steps: int, on_step: OnStep, checkpoint: Checkpoint | None = None) -> Fitted:
         """Fit the smooth part again, and objects that have less haze in front of them or more, with sharp outlines."""
         config, blocks, cells = self._config, self._blocks, self._cells
         dark, bright = least_transmission(blocks, self.air(blocks.places[:, 2]).detach())
@@ -301,9 +372,11 @@ class _Clip:
                 "objects": config.objects * charbonnier(objects, 0.05).mean(),
                 "outline": config.outline * (steps_down.mean() + steps_right.mean()),
                 "same_scene": config.same_scene * self._changed(total, self._some()).mean(),
+                **self._joined(log_t=total),
             }
 
-        return self._fit(step, [*self._smooth.parts, *self._objects.parts], steps, on_step)
+        place = None if checkpoint is None else checkpoint.part("objects")
+        return self._fit(step, [*self._smooth.parts, *self._objects.parts], steps, on_step, place)
 
     def explained(self) -> float:
         """The share of the change of followed colours that is gone when the smooth haze and the airlight are known."""
@@ -341,12 +414,26 @@ class _Clip:
         return charbonnier(self.points.after[chosen] - wanted, self._config.mistaken)
 
     def _fit(
-        self, step: Callable[[int], Mapping[str, Tensor]], parameters: list[Tensor], steps: int, on_step: OnStep
+        self,
+        step: Callable[[int], Mapping[str, Tensor]],
+        parameters: list[Tensor],
+        steps: int,
+        on_step: OnStep,
+        checkpoint: Checkpoint | None,
     ) -> Fitted:
         for parameter in (*self._smooth.parts, *self._objects.parts, self.air.parameter):
             parameter.requires_grad_(any(parameter is one for one in parameters))
         rate = self._config.learning_rate
-        return fit(step, parameters, steps=steps, learning_rate=rate, preview=self._preview, on_step=on_step)
+        return fit(
+            step,
+            parameters,
+            steps=steps,
+            learning_rate=rate,
+            preview=self._preview,
+            on_step=on_step,
+            checkpoint=checkpoint,
+            generators=[self._generator],
+        )
 
     @torch.no_grad()
     def _preview(self) -> Tensor:

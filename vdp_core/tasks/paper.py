@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoint import Checkpoint
 from ..errors import InputError, ShapeError
 from ..fit import Fitted, fit
 from ..flow import flow_to_rgb
@@ -100,6 +101,7 @@ def relight(
     seed: int,
     device: torch.device | str,
     weights_folders: Sequence[Path],
+    checkpoint: Checkpoint | None,
     on_step: OnStep | None,
 ) -> Found:
     """Optimise ``log x_in = (1/gamma) (log(1/A) + log x_out)``: alpha-net gives 1/A, RGB-net x_out, gamma is learnt.
@@ -108,7 +110,7 @@ def relight(
     perceptual term compares VGG16 features where weights are found, else gradients and SSIM; ``notes`` say which.
 
     Args:
-        frames, flow, steps, seed, device, weights_folders, on_step: see ``relight.decompose``.
+        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``relight.decompose``.
 
     Raises:
         ShapeError: the frames are too long and narrow for the networks' three poolings.
@@ -124,7 +126,9 @@ def relight(
         return _Model(rebuilt, out, {})
 
     parameters = [*rgb.parameters(), *alpha.parameters(), inverse_gamma]
-    fitted = clip.optimise(model, parameters, LIGHT, steps, seed, lambda run: rgb(clip.small[run])[0], on_step)
+    fitted = clip.optimise(
+        model, parameters, LIGHT, steps, seed, lambda run: rgb(clip.small[run])[0], checkpoint, on_step
+    )
     gain = clip.seen_by(alpha).clamp_min(DARKEST).log().neg()
     with torch.no_grad():
         gamma = 1.0 / float(inverse_gamma.clamp(*INVERSE_GAMMA_RANGE))
@@ -140,6 +144,7 @@ def dehaze(
     seed: int,
     device: torch.device | str,
     weights_folders: Sequence[Path],
+    checkpoint: Checkpoint | None,
     on_step: OnStep | None,
 ) -> Haze:
     """Optimise ``x = t J + (1 - t) L``: alpha-net gives t, RGB-net the clear J; the airlight L is given and stays.
@@ -147,7 +152,7 @@ def dehaze(
     The loss is ``L1 + perceptual`` between x and what it is rebuilt as, and 0.02 times the warp term of J.
 
     Args:
-        frames, flow, steps, seed, device, weights_folders, on_step: see ``dehaze.decompose``.
+        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``dehaze.decompose``.
         airlight: ``(T, 3)`` in 0..1. The paper takes that of Bahat and Irani, ICCP 2016; any estimate will do.
 
     Raises:
@@ -165,7 +170,9 @@ def dehaze(
         return _Model(through * clear + (1.0 - through) * there[run], clear, {})
 
     parameters = [*rgb.parameters(), *alpha.parameters()]
-    fitted = clip.optimise(model, parameters, HAZE, steps, seed, lambda run: rgb(clip.small[run])[0], on_step)
+    fitted = clip.optimise(
+        model, parameters, HAZE, steps, seed, lambda run: rgb(clip.small[run])[0], checkpoint, on_step
+    )
     return Haze(clip.seen_by(alpha).clamp_min(DARKEST), light.cpu(), fitted, clip.notes)
 
 
@@ -178,6 +185,7 @@ def segment(
     seed: int,
     device: torch.device | str,
     weights_folders: Sequence[Path],
+    checkpoint: Checkpoint | None,
     on_step: OnStep | None,
 ) -> Masks:
     """Optimise ``x = sum_i m_i x_i``: an alpha-net gives m for each layer but one, an RGB-net x_i for each layer.
@@ -187,7 +195,7 @@ def segment(
     left to chance; the one that holds most of the frames' border is put first, as the background.
 
     Args:
-        frames, flow, steps, seed, device, weights_folders, on_step: see ``segment.decompose``.
+        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``segment.decompose``.
         layers: how many, 2 or more.
 
     Raises:
@@ -218,7 +226,7 @@ def segment(
         return masks[0, 1:].sum(dim=0).expand(3, -1, -1)
 
     parameters = [parameter for net in networks for parameter in net.parameters()]
-    fitted = clip.optimise(model, parameters, OBJECTS, steps, seed, preview, on_step)
+    fitted = clip.optimise(model, parameters, OBJECTS, steps, seed, preview, checkpoint, on_step)
     masks = _sum_to_one(torch.cat([clip.seen_by(net) for net in mask_nets], dim=1))
     notes = {**clip.notes, "flow_similarity": "vgg16" if clip.features is not None else "mean colours of the flow"}
     return Masks(_background_first(masks), fitted, notes)
@@ -263,7 +271,8 @@ class _Clip:
         """New networks; the same seed gives the same."""
         with torch.random.fork_rng(devices=[]):  # the layers draw their first values from torch's own generator
             torch.default_generator.manual_seed(seed)  # of the CPU alone: torch.manual_seed would reseed the GPUs' too
-            return [kind().to(self.small.device) for kind in kinds]
+            self._nets = [kind().to(self.small.device) for kind in kinds]
+        return self._nets
 
     def optimise(
         self,
@@ -273,6 +282,7 @@ class _Clip:
         steps: int,
         seed: int,
         preview: Callable[[slice], Tensor],
+        checkpoint: Checkpoint | None,
         on_step: OnStep | None,
     ) -> Fitted:
         """Fit the model to runs of neighbouring frames; 0 steps take the published number of epochs.
@@ -311,6 +321,9 @@ class _Clip:
             plateau=0.0,  # the published schedule has a fixed length
             preview=picture,
             on_step=on_step,
+            checkpoint=checkpoint,
+            generators=[generator],
+            buffers=[buffer for net in self._nets for buffer in net.buffers()],
         )
 
     @torch.no_grad()

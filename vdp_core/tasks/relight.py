@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoint import Checkpoint
 from ..denoise import check_noise, clean_frames, estimate_noise, is_noisy
 from ..errors import InputError, LayersFileError, ShapeError, check_flow, check_frames
 from ..fit import fit
@@ -28,6 +28,7 @@ from ..lift import lift, upsample
 from ..losses import charbonnier, waviness
 from ..priors import corresponding_light, likeness, natural_tone, working_copy
 from ..types import Flow, Layers, OnStep
+from ..windows import OVERLAP, Known, Window, fit_windows, joined, windows
 from .found import Found
 
 __all__ = ["PRESETS", "RelightConfig", "apply", "check", "compose", "decompose", "rebuild"]
@@ -62,6 +63,10 @@ class RelightConfig:
     """Weight of looking like the reference, where one is given."""
     mistaken: float = 0.05
     """Log brightness beyond which a correspondence is rather wrong than lit otherwise."""
+    window: int = 240
+    """Most frames that are fitted at once."""
+    joined: float = 100.0
+    """Weight of a window having the light of the one before it where they overlap; down: seams."""
 
 
 PRESETS = {
@@ -86,9 +91,10 @@ def decompose(
     mask_frame: int = 0,
     device: torch.device | str = "cpu",
     weights_folders: tuple[Path, ...] = (),
+    checkpoint: Checkpoint | None = None,
     on_step: OnStep | None = None,
 ) -> Layers:
-    """Find the light of a clip.
+    """Find the light of a shot.
 
     Args:
         frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
@@ -102,6 +108,7 @@ def decompose(
         mask, mask_frame: none is taken.
         device: where to optimise.
         weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
+        checkpoint: where to keep what is found on the way, to go on from when the work was cut off.
         on_step: told after every step; stops the work by raising.
 
     Returns:
@@ -121,12 +128,12 @@ def decompose(
         raise InputError(f"preset: there is no '{preset}'; known: {', '.join([*PRESETS, 'paper'])}")
     if steps < 0:
         raise InputError(f"steps: 0 for the preset's, or more, got {steps}")
-    if reference is not None:
-        reference = _check_reference(reference, frames)
     if not -1 <= reference_frame < len(frames):
         raise InputError(
             f"reference_frame: -1 to look for it, or 0 to {len(frames) - 1} in this clip, got {reference_frame}"
         )
+    if reference is not None:
+        reference, reference_frame = check_reference(reference, reference_frame, frames)
     started = time.perf_counter()
     noise = estimate_noise(frames)
     if preset == "paper":
@@ -135,12 +142,21 @@ def decompose(
         if reference is not None:
             raise InputError("reference: the preset 'paper' takes none; choose another preset, or unlink it")
         found = paper.relight(
-            frames, flow, steps=steps, seed=seed, device=device, weights_folders=weights_folders, on_step=on_step
+            frames,
+            flow,
+            steps=steps,
+            seed=seed,
+            device=device,
+            weights_folders=weights_folders,
+            checkpoint=checkpoint,
+            on_step=on_step,
         )
     else:
         config = PRESETS[preset]
         config = replace(config, steps=steps or config.steps)
-        found = _fit_light(frames, flow, config, seed, reference, reference_frame, torch.device(device), on_step)
+        found = _fit_light(
+            frames, flow, config, seed, reference, reference_frame, torch.device(device), checkpoint, on_step
+        )
     count = len(frames)
     fields = {
         "log_gain": found.log_gain,
@@ -164,7 +180,18 @@ def decompose(
     return Layers("relight", fields, frames, flow, seed, info)
 
 
-def _check_reference(reference: Tensor, frames: Tensor) -> Tensor:
+def check_reference(reference: Tensor, index: int, frames: Tensor) -> tuple[Tensor, int]:
+    """Return a graded still ``(1, H', W', 3)`` and the frame it shows, or say what is wrong with it.
+
+    Args:
+        reference: the still.
+        index: of the frame, one of the clip's; -1 looks for it.
+        frames: the clip, ``(T, H, W, 3)``.
+
+    Raises:
+        ShapeError: not one still of the frames' proportions.
+        InputError: the still does not look like that frame, or like any.
+    """
     reference = check_frames(reference, "reference")
     if len(reference) != 1:
         raise ShapeError(f"reference: one graded still is needed, got {len(reference)} frames; set count to 1")
@@ -174,7 +201,38 @@ def _check_reference(reference: Tensor, frames: Tensor) -> Tensor:
             f"reference: the still is {reference.shape[2]}x{reference.shape[1]} pixels, the frames are "
             f"{frames.shape[2]}x{frames.shape[1]}; it must show the whole frame, in any size of the same proportions"
         )
-    return reference
+    return reference, _frame_shown(reference, index, frames)
+
+
+def _frame_shown(reference: Tensor, index: int, frames: Tensor) -> int:
+    side = PRESETS["balanced"].side
+    picture = working_copy(reference, side)
+    candidates = range(len(frames)) if index < 0 else range(index, index + 1)
+    best, found = -1.0, 0
+    for start in range(candidates.start, candidates.stop, 64):
+        small = working_copy(frames[start : min(start + 64, candidates.stop)], side)
+        alike = likeness(small, F.interpolate(picture, size=small.shape[-2:], mode="area")[0])
+        if float(alike.max()) > best:
+            best, found = float(alike.max()), start + int(alike.argmax())
+    if best < LEAST_LIKENESS:
+        raise InputError(
+            f"reference: it does not look like frame {found} of the clip (likeness {best:.2f} of 1); "
+            "give a graded frame of this clip, or another reference_frame"
+        )
+    return found
+
+
+def graded_like(layers: Layers, other: Layers) -> Layers:
+    """Return layers with the gamma and the colour of another shot's; the light that was found stays."""
+    count = len(layers)
+    gamma, colour = (other.fields[name][:1] for name in ("gamma", "colour"))
+    fields = {
+        **layers.fields,
+        "log_gain": layers.fields["log_gain"] * (gamma / layers.fields["gamma"]),
+        "gamma": gamma.repeat(count, 1, 1, 1),
+        "colour": colour.repeat(count, 1, 1, 1),
+    }
+    return replace(layers, fields=fields)
 
 
 def _fit_light(
@@ -185,13 +243,58 @@ def _fit_light(
     reference: Tensor | None,
     reference_frame: int,
     device: torch.device,
+    checkpoint: Checkpoint | None,
     on_step: OnStep | None,
 ) -> Found:
-    """Fit the grids of log light, and with a reference also gamma and the colour."""
-    small = working_copy(frames, config.side).to(device)
+    """Fit the grids of log light, window by window; with a reference, in the window that has its frame, also the tone.
+
+    The light of a window is known but for a factor. Windows that come later are held to those they overlap.
+    """
+    spans = windows(len(frames), config.window, OVERLAP)
+    graded = None
+    if reference is not None:
+        graded = next(number for number, span in enumerate(spans) if reference_frame in span)
+
+    def work(number: int, known: Mapping[str, Sequence[Known]], place: Checkpoint | None, told: OnStep) -> Window:
+        span = spans[number]
+        small = working_copy(frames[span.start : span.stop], config.side).to(device)
+        still = None
+        if reference is not None and number == graded:
+            still = _Still(small, reference, reference_frame - span.start, config.side)
+        part = flow.part(span.start, span.stop)
+        return _fit_window(small, part, config, seed + number, still, known.get("light", ()), place, told)
+
+    fields, found = fit_windows(
+        spans, work, steps=config.steps, first=graded or 0, checkpoint=checkpoint, on_step=on_step
+    )
+    grid = fields["light"]
+    if graded is None:
+        gamma, colour = _natural(frames, grid, config.side)
+    else:
+        gamma, *(red, green, blue) = (found[graded].numbers[name] for name in ("gamma", "red", "green", "blue"))
+        colour = (red, green, blue)
+    # x_out = exp(colour) (x / light)^gamma, so log A is the colour less gamma times log light
+    notes = {} if reference is None else {"reference_frame": str(reference_frame)}
+    return Found((-gamma * grid)[:, None], gamma, colour, joined(found), notes)
+
+
+def _fit_window(
+    small: Tensor,
+    flow: Flow,
+    config: RelightConfig,
+    seed: int,
+    still: _Still | None,
+    known: Sequence[Known],
+    checkpoint: Checkpoint | None,
+    on_step: OnStep,
+) -> Window:
+    """Fit the light of one window, of which the working copy ``(T, 3, h, w)`` is given."""
+    device = small.device
     points = corresponding_light(small, flow, seed=seed)
     light = _LightGrid(small, config.grid)
-    still = None if reference is None else _Still(small, reference, reference_frame, config.side)
+    known = [Known(at, values.to(device)) for at, values in known]
+    if known:
+        light.start(torch.cat([values for _, values in known]).mean())
     generator = torch.Generator().manual_seed(seed)
 
     def step(_: int) -> dict[str, Tensor]:
@@ -210,15 +313,15 @@ def _fit_light(
             terms["same_scene"] = config.same_scene * (weight * wrong).sum() / weight.sum()
         if still is not None:
             terms["graded"] = config.graded * still.difference(grid).mean()
+        if known:
+            apart = torch.cat([grid[at] - values for at, values in known])
+            terms["joined"] = config.joined * apart.square().mean()
         return terms
-
-    def tone(grid: Tensor) -> tuple[float, tuple[float, float, float]]:
-        return _natural(small, grid) if still is None else still.tone()
 
     @torch.no_grad()
     def preview() -> Tensor:
         grid = light()
-        gamma, colour = tone(grid)
+        gamma, colour = _natural_tone(small[::8], grid[::8]) if still is None else still.tone()
         index = slice(len(small) // 2, len(small) // 2 + 1) if still is None else still.index
         lit = _without_light(small[index], grid[index])[0].pow(gamma).movedim(0, -1)
         return (lit * lit.new_tensor(colour).exp()).clamp(0.0, 1.0)
@@ -230,12 +333,14 @@ def _fit_light(
         learning_rate=config.learning_rate,
         preview=preview,
         on_step=on_step,
+        checkpoint=checkpoint,
+        generators=[generator],
     )
-    grid = light().detach()
-    gamma, colour = tone(grid)
-    # x_out = exp(colour) (x / light)^gamma, so log A is the colour less gamma times log light
-    notes = {} if still is None else {"reference_frame": str(still.index.start)}
-    return Found((-gamma * grid)[:, None].cpu(), gamma, colour, fitted, notes)
+    numbers: dict[str, float] = {}
+    if still is not None:
+        gamma, colour = still.tone()
+        numbers = {"gamma": gamma, **dict(zip(("red", "green", "blue"), colour, strict=True))}
+    return Window({"light": light().detach().cpu()}, numbers, fitted)
 
 
 class _Still:
@@ -244,13 +349,6 @@ class _Still:
     def __init__(self, small: Tensor, reference: Tensor, index: int, side: int) -> None:
         picture = working_copy(reference, side).to(small.device)
         self.picture = F.interpolate(picture, size=small.shape[-2:], mode="area")
-        alike = likeness(small, self.picture[0])
-        index = int(alike.argmax()) if index < 0 else index
-        if alike[index] < LEAST_LIKENESS:
-            raise InputError(
-                f"reference: it does not look like frame {index} of the clip (likeness {alike[index]:.2f} of 1); "
-                "give a graded frame of this clip, or another reference_frame"
-            )
         self.index = slice(index, index + 1)
         self.dark = small[self.index]
         # within the range that natural_tone gives to dark clips
@@ -269,11 +367,16 @@ class _Still:
         return float(self.log_gamma.detach().exp()), (red, green, blue)
 
 
-def _natural(small: Tensor, grid: Tensor) -> tuple[float, tuple[float, float, float]]:
-    """Gamma and neutral log gains that expose the clip well, from at most some 64 frames."""
-    some = slice(None, None, max(1, len(small) // 64))
-    gamma, gain = natural_tone(_without_light(small[some], grid[some]).mean(dim=1))
+def _natural_tone(small: Tensor, grid: Tensor) -> tuple[float, tuple[float, float, float]]:
+    """Gamma and neutral log gains that expose frames ``(n, 3, h, w)`` with log light ``(n, gh, gw)`` well."""
+    gamma, gain = natural_tone(_without_light(small, grid).mean(dim=1))
     return gamma, (gain, gain, gain)
+
+
+def _natural(frames: Tensor, grid: Tensor, side: int) -> tuple[float, tuple[float, float, float]]:
+    """Gamma and neutral log gains that expose the whole clip well, from at most some 64 frames."""
+    some = slice(None, None, max(1, len(frames) // 64))
+    return _natural_tone(working_copy(frames[some], side), grid[some])
 
 
 class _LightGrid:
@@ -291,6 +394,11 @@ class _LightGrid:
         wide, broad = ((5, 8), (3, 4)) if width >= height else ((8, 5), (4, 3))
         sizes = (self._size, (count, *wide), (count, *broad), (count, 1, 1), (max(2, count // 6), *broad))
         self.parts = [torch.zeros(part, device=small.device, requires_grad=True) for part in sizes]
+
+    @torch.no_grad()
+    def start(self, level: Tensor) -> None:
+        """Begin with an even light."""
+        self.parts[3].fill_(level)
 
     def __call__(self) -> Tensor:
         total = self.parts[0]

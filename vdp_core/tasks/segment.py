@@ -11,9 +11,10 @@ frames' own, so colour cannot settle before the masks do.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..behind import spread, trace
+from ..checkpoint import Checkpoint
 from ..composite import check_segment, composite, untouched
 from ..errors import InputError, ShapeError, check_flow, check_frames
 from ..fit import Fitted, fit
@@ -114,9 +116,10 @@ def decompose(
     mask_frame: int = 0,
     device: torch.device | str = "cpu",
     weights_folders: tuple[Path, ...] = (),
+    checkpoint: Checkpoint | None = None,
     on_step: OnStep | None = None,
 ) -> Layers:
-    """Find the objects of a clip: what moves by itself, or what a mask shows.
+    """Find the objects of a shot: what moves by itself, or what a mask shows.
 
     Args:
         frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
@@ -132,6 +135,7 @@ def decompose(
         mask_frame: which frame a single mask belongs to.
         device: where the classifier learns.
         weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
+        checkpoint: where to keep what is found on the way, to go on from when the work was cut off.
         on_step: told after every step; stops the work by raising.
 
     Returns:
@@ -154,7 +158,7 @@ def decompose(
         raise InputError(f"layers: 2 to 4, the background included, got {layers}")
     config = PRESETS.get(preset, PRESETS["balanced"])
     config = replace(config, steps=steps or config.steps)
-    given = None if mask is None else _given_masks(mask, mask_frame, frames)
+    given = None if mask is None else masks_given(mask, mask_frame, frames)
     if given is not None and layers > 2:
         raise InputError(f"layers: with a mask there are 2, the object and the background, got {layers}; set it to 2")
     started = time.perf_counter()
@@ -172,11 +176,12 @@ def decompose(
                 seed=seed,
                 device=device,
                 weights_folders=weights_folders,
+                checkpoint=checkpoint,
                 on_step=on_step,
             )
         )
     else:
-        found = _find(frames, flow, config, layers, seed, given, torch.device(device), on_step)
+        found = _find(frames, flow, config, layers, seed, given, torch.device(device), checkpoint, on_step)
 
     def still_going(_: int, __: int, preview: Callable[[], Tensor] | None) -> None:
         if on_step is not None:
@@ -196,8 +201,12 @@ def decompose(
     return Layers("segment", fields, frames, flow, seed, info)
 
 
-def _given_masks(mask: Tensor, mask_frame: int, frames: Tensor) -> dict[int, Tensor]:
-    """The masks that a person gave, ``(H, W)`` each, by frame."""
+def masks_given(mask: Tensor, mask_frame: int, frames: Tensor) -> dict[int, Tensor]:
+    """The masks that a person gave, ``(H, W)`` each, by the frame they belong to.
+
+    Raises:
+        ShapeError, InputError: they do not belong to the frames, or are empty.
+    """
     masks = as_mask(mask)
     count, height, width, _ = frames.shape
     wanted, proportions = width / height, masks.shape[2] / masks.shape[1]
@@ -220,6 +229,27 @@ def _given_masks(mask: Tensor, mask_frame: int, frames: Tensor) -> dict[int, Ten
     return given
 
 
+def masks_of_shot(given: Mapping[int, Tensor], shot: range) -> Tensor | None:
+    """Of masks ``(H, W)`` by frame those of a shot, ``(n, H, W)`` and empty where there is none; None if all are."""
+    own = {index - shot.start: mask for index, mask in given.items() if index in shot}
+    if not own:
+        return None
+    empty = torch.zeros_like(next(iter(own.values())))
+    return torch.stack([own.get(index, empty) for index in range(len(shot))])
+
+
+def nothing(frames: Tensor, flow: Flow, *, preset: str, seed: int) -> Layers:
+    """Layers, two of them, of a shot in which no mask shows anything: all is background."""
+    small = working_copy(frames[:1], PRESETS.get(preset, PRESETS["balanced"]).side)
+    count, height, width = len(frames), *small.shape[2:]
+    masks = torch.zeros(count, 2, height, width)
+    masks[:, 0] = 1.0
+    nowhere = torch.zeros(count, 3, height, width)
+    info = {"preset": preset, "steps": "0", "stopped": "steps", "seconds": "0", "flow": flow.method}
+    info["warning"] = "no mask shows anything here: the foreground is empty; give a mask of one of these frames"
+    return Layers("segment", {"masks": masks, "before": nowhere, "after": nowhere}, frames, flow, seed, info)
+
+
 def _find(
     frames: Tensor,
     flow: Flow,
@@ -228,6 +258,7 @@ def _find(
     seed: int,
     given: Mapping[int, Tensor] | None,
     device: torch.device,
+    checkpoint: Checkpoint | None,
     on_step: OnStep | None,
 ) -> _Found:
     small = working_copy(frames, config.side)
@@ -258,7 +289,13 @@ def _find(
             fixed[index] = labels[index] = torch.cat((_two(mask)[:1] - others.sum(dim=0), mask[None], others))
     sight = _Sight(small, motion)
     for number in range(config.rounds):
+        kept = None if checkpoint is None else checkpoint.load(f"round_{number}")
+        if kept is not None:
+            labels, fitted = kept[0]["labels"], Fitted(**json.loads(kept[1]["fitted"]))
+            continue
         labels, fitted = _round(small, motion.flow, sight, labels, fixed, number, config, seed, device, told)
+        if checkpoint is not None:
+            checkpoint.save(f"round_{number}", {"labels": labels}, {"fitted": json.dumps(asdict(fitted))})
     del small, motion, sight
     if given is not None:  # what else moves belongs to the background
         labels = _two(labels[:, 1])

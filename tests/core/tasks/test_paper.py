@@ -136,7 +136,7 @@ def test_frames_too_narrow_for_the_nets_are_refused(synthetic):
 
 # haze and objects
 
-CALL = {"seed": 0, "device": "cpu", "weights_folders": (), "on_step": None}
+CALL = {"seed": 0, "device": "cpu", "weights_folders": (), "checkpoint": None, "on_step": None}
 
 
 @pytest.fixture(scope="module")
