@@ -169,7 +169,7 @@ def decompose(
         # the paper takes its airlight from elsewhere too
         config = PRESETS["fast"]
         clip = _Clip(working_copy(frames, config.side).to(device), flow, config, seed)
-        clip.fit_smooth(config.steps // 2, waiting)
+        clip.fit_smooth(config.steps // 2, waiting, checkpoint)
         given = clip.airlight()[:, :, 0, 0].cpu()
         published = paper.dehaze(
             frames,
