@@ -315,7 +315,7 @@ class Batch:
         """
         with _alone(self._folder):
             self._room = self._folder / STATE / "work"
-            self._parts = self._folder / STATE / "parts"
+            self._parts, self._resume = self._folder / STATE / "parts", self._folder / STATE / "resume"
             shutil.rmtree(self._room, ignore_errors=True)
             with _explained(self._room):
                 self._room.mkdir()
@@ -338,6 +338,8 @@ class Batch:
                     shutil.rmtree(parts, ignore_errors=True)
             with suppress(OSError):  # not there, or not empty
                 self._parts.rmdir()
+            if not unfinished:  # what a run that was killed kept of work that nobody wants any more
+                shutil.rmtree(self._resume, ignore_errors=True)
             return entries
 
     # One after another, or as many at a time as the pool takes
@@ -407,7 +409,7 @@ class Batch:
         entry.state = "waiting"
         node = replace(self._clip, inputs={**self._clip.inputs, "path": entry.input})
         graph = Graph({**self._graph.nodes, node.id: node}, self._graph.workflow)
-        job = Job(graph, node.id, self._device, self._room, self._folder / STATE / "resume", self._shard)
+        job = Job(graph, node.id, self._device, self._room, self._resume, self._shard)
         outcome = yield from self._in_parts(entry, job) if self._shard else self._whole(entry, job)
         self._settle(entry, outcome)
 

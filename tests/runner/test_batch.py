@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -23,7 +24,7 @@ import torch
 
 from comfyui_vdp.runner import batch, cli, pools, work
 from comfyui_vdp.runner.batch import clips_of, find_clip_node, folder_name
-from comfyui_vdp.runner.pools import Died, LocalPool, Task
+from comfyui_vdp.runner.pools import Died, LocalPool, RayPool, Task
 from comfyui_vdp.runner.types import Graph, GraphError, Node
 from comfyui_vdp.vdp_core.video import probe, read_clip, write_clip
 
@@ -280,11 +281,10 @@ def test_a_clip_that_changes_meanwhile_is_not_taken_for_done(
 # Workers that die
 
 
-def test_a_worker_that_dies_is_told_and_another_takes_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    helper = tmp_path / "batch_test_helper.py"
-    helper.write_text(
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that dies of its job where that says so, in a module that workers can import."""
+    (tmp_path / "batch_test_helper.py").write_text(
         "import os\n"
         "def work(job, tell):\n"
         "    if job == 'die': os.kill(os.getpid(), 9)\n"
@@ -293,12 +293,16 @@ def test_a_worker_that_dies_is_told_and_another_takes_its_place(
         "    return job * 2\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    import batch_test_helper  # type: ignore[import-not-found]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    yield importlib.import_module("batch_test_helper").work
+    del sys.modules["batch_test_helper"]
 
+
+def test_a_worker_that_dies_is_told_and_another_takes_its_place(helper: Any) -> None:
     pool, told = LocalPool(), []
     try:
         for job in ("die", "crash", 21):
-            pool.submit(Task("clip", batch_test_helper.work, job))
+            pool.submit(Task("clip", helper, job))
         answers = [pool.wait(told.append)[1] for _ in range(3)]
     finally:
         pool.close()
@@ -718,6 +722,20 @@ def test_ray_gives_the_same_files(vdp: Vdp, tmp_path: Path) -> None:
     assert results() == plain
     assert [entry["error"] for entry in manifest().values()] == [entry["error"] for entry in lines.values()]
     assert not left_over()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_worker_of_ray_that_dies_is_told(helper: Any) -> None:
+    pool = RayPool("local", "cpu")
+    try:
+        for job in ("die", "crash", 21):
+            pool.submit(Task("clip", helper, job))
+        answers = {task.job: answer for task, answer in (pool.wait(lambda text: None) for _ in range(3))}
+    finally:
+        pool.close()
+    assert isinstance(answers["die"], Died) and isinstance(answers["crash"], Died)
+    assert answers[21] == 42
 
 
 @needs_ray
