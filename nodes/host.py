@@ -472,6 +472,10 @@ def input_path(text: str) -> Path:
     cleaned = text.strip().strip("\"'")
     if not cleaned:
         raise InputError("path is empty; give a video file, a folder of images or a glob such as frames/*.png")
+    try:
+        os.fsencode(cleaned)
+    except UnicodeEncodeError as error:
+        raise InputError(f"path {cleaned[:200]!r} holds half a character, which no file name can") from error
     if "\0" in cleaned:
         raise InputError("path holds a zero character, which no file name can")
     path = Path(cleaned)

@@ -18,15 +18,18 @@ import aiohttp
 
 from .execute import NodeFailed, collect_numbers
 from .graph import to_api
-from .types import Graph, GraphError, RunResult, Specs
+from .types import Graph, GraphError, RunResult, Specs, shown
 
 __all__ = ["Interrupted", "ServerFailed", "fetch_specs", "run"]
 
 Progress = Callable[[int, str], AbstractContextManager[Callable[..., None]]]
 
 CHUNK = 1 << 20
+MOST_BYTES = 1 << 26  # of a message; previews have a few hundred thousand
 # What a node raises when its input is at fault, by the name the server reports (its module path is the server's).
 BAD_INPUT = frozenset({"InputError", "ShapeError", "MediaError", "LayersFileError", "WeightsError"})
+# What working with an answer of another form than ComfyUI's raises.
+STRANGE = (TypeError, AttributeError, LookupError, ValueError, RecursionError)
 HISTORY_WAIT = 10.0  # seconds; a server says that a graph is done a moment before its history has it
 
 
@@ -62,9 +65,17 @@ async def _fetch_specs(url: str) -> Specs:
         async with _session() as session, session.get(f"{url}/object_info") as response:
             if response.status != 200:
                 raise GraphError(f"the server {url} answered {response.status} to /object_info; is it a ComfyUI?")
-            return server_specs(await _json(response))
+            answer = await _json(response)
     except (aiohttp.ClientError, TimeoutError, asyncio.TimeoutError, ValueError) as error:
         raise GraphError(f"the server {url} cannot be reached: {error or type(error).__name__}") from error
+    try:
+        return server_specs(answer)
+    except STRANGE as error:
+        raise _strange(url, error) from error
+
+
+def _strange(url: str, error: Exception) -> ServerFailed:
+    return ServerFailed(f"{url} answers otherwise than a ComfyUI does ({type(error).__name__}: {error})")
 
 
 def fetch_specs(url: str) -> Specs:
@@ -95,7 +106,7 @@ async def _run(url: str, graph: Graph, output_folder: Path, progress: Progress) 
     client = uuid.uuid4().hex
     try:
         async with _session() as session:
-            async with session.ws_connect(f"{url}/ws?clientId={client}", max_msg_size=0) as socket:
+            async with session.ws_connect(f"{url}/ws?clientId={client}", max_msg_size=MOST_BYTES) as socket:
                 prompt = await _queue(session, url, graph, client)
                 try:
                     await _follow(socket, prompt, graph, progress)
@@ -112,6 +123,8 @@ async def _run(url: str, graph: Graph, output_folder: Path, progress: Progress) 
         raise ServerFailed(f"the connection to {url} failed: {error or type(error).__name__}") from error
     except OSError as error:
         raise ServerFailed(f"the outputs cannot be written to {output_folder}: {error.strerror or error}") from error
+    except STRANGE as error:
+        raise _strange(url, error) from error
 
 
 async def _queue(session: aiohttp.ClientSession, url: str, graph: Graph, client: str) -> str:
@@ -241,8 +254,12 @@ def _target(name: str, output_folder: Path) -> Path:
     path = PurePosixPath(name)
     outside = not path.parts or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive
     target = output_folder.joinpath(*path.parts) if not outside else output_folder
-    if outside or not target.resolve().is_relative_to(output_folder.resolve()):
-        raise ServerFailed(f"the server names an output outside its output folder: {name!r}")
+    try:
+        outside = outside or not target.resolve().is_relative_to(output_folder.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # too long, no name at all, links in a circle
+        raise ServerFailed(f"the server names an output that cannot be written: {shown(name)}") from error
+    if outside:
+        raise ServerFailed(f"the server names an output outside its output folder: {shown(name)}")
     return target
 
 

@@ -458,7 +458,7 @@ class VideoFile:
         """When each packet is shown, in stream time, in file order; read without decoding."""
         with self._opened() as container:
             stream = _video_stream(container, self._path)
-            return [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+            return [packet.pts for packet in _packets(container, stream) if packet.size and not packet.is_discard]
 
     def _measured_rate(self, nominal: Fraction) -> Fraction:
         """The average rate by the packets' times where it is another than the header's, which such files may have."""
@@ -725,6 +725,16 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
         yield from container.demux(stream)
 
 
+def _silence(path: Path, channels: int, length: int, seconds: float) -> Array:
+    try:
+        return np.zeros((channels, length), np.float32)  # takes memory only where something is put
+    except (MemoryError, ValueError) as error:
+        raise MediaError(
+            f"{path}: its frames take {seconds / 3600:.0f} hours by its header, too long for its sound; "
+            "repair its times, or take fewer frames (count)"
+        ) from error
+
+
 def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | None:
     """Sound from ``begin`` on (seconds on the container's clock), at most ``seconds`` of it, in its own rate.
 
@@ -757,7 +767,7 @@ def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | No
                 if at is None or (place is not None and abs(place - at) > rate // 10):
                     at = place or 0
                 if wave is None:
-                    wave = np.zeros((samples.shape[0], length), np.float32)
+                    wave = _silence(path, samples.shape[0], length, seconds)
                 first, last = max(at, 0), min(at + samples.shape[1], length)
                 if last > first:
                     wave[:, first:last] = samples[: wave.shape[0], first - at : last - at]
