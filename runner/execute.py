@@ -7,6 +7,7 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,8 @@ def _run_nodes(
                 on_node(node)
             arguments = {name: _value(spec.inputs[name], value, results) for name, value in node.inputs.items()}
             arguments.update({name: _hidden(str(kind), node, graph, prompt) for name, kind in spec.hidden.items()})
-            with host.keeping(partial(kept.checkpoint, key)):
+            making = kept.making(key) if spec.is_output else nullcontext()
+            with host.keeping(partial(kept.checkpoint, key)), making:
                 result, shown[key] = _run_node(node, spec, arguments)
             del arguments
             if spec.is_output:

@@ -7,8 +7,8 @@ import inspect
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 RESUME_FOLDER = ".vdp-resume"
 """Below the output folder."""
+OUTPUTS = "outputs"
 KEPT_FOR = 7 * 24 * 3600  # seconds, where the run that was cut off is never run again
 
 
@@ -57,8 +58,7 @@ def identities(graph: Graph, specs: Specs, order: Sequence[str], device: str) ->
             name: [found[value.node], value.slot] if isinstance(value, Link) else cast(spec.inputs[name], value)
             for name, value in node.inputs.items()
         }
-        text = json.dumps([*around, key, node.class_type, inputs, files], sort_keys=True)
-        found[key] = hashlib.sha256(text.encode()).hexdigest()[:32]
+        found[key] = _digest([*around, key, node.class_type, inputs, files])
     return found
 
 
@@ -83,18 +83,26 @@ def _files(node: Node, spec: NodeSpec, graph: Graph, specs: Specs) -> str | None
 
 
 class Kept:
-    """What is kept of one run, each node's in a folder of its own; use it in a ``with`` block, then ``clear`` it.
+    """What is kept of one run: each node's in a folder of its own, and which outputs are there already.
 
-    A folder belongs to one process at a time. Another one that does the same work at once goes on without.
+    Use it in a ``with`` block, and ``clear`` it when all is done. A folder belongs to one process at a time; another
+    one that does the same work at once goes on without.
     """
 
     def __init__(self, folder: Path | None, names: Mapping[str, str | None], output_folder: Path) -> None:
         """Take what ``identities`` gave as ``names``; nothing is kept without a folder."""
-        self._folder, self._names, self._output_folder = folder, names, output_folder
+        self._folder, self._names, self._output_folder = folder, names, output_folder.resolve()
+        self._run = "run-" + _digest(sorted(names.items()))
         self._open: dict[str, Checkpoint | None] = {}
         self._locks = ExitStack()
+        # one file for all outputs, so that their end is kept, and forgotten, all at once
+        self._made: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Kept:
+        place = self._place(self._run)
+        kept = None if place is None else place.load(OUTPUTS)
+        if kept is not None:
+            self._made = json.loads(kept[1]["made"])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,10 +113,13 @@ class Kept:
 
     def checkpoint(self, key: str) -> Checkpoint | None:
         """Where this node may keep what it finds; None where it cannot."""
+        name = self._names.get(key)
+        return None if name is None else self._place(name)
+
+    def _place(self, name: str) -> Checkpoint | None:
         from ..vdp_core.checkpoint import Checkpoint
 
-        name = self._names.get(key)
-        if self._folder is None or name is None:
+        if self._folder is None:
             return None
         if name not in self._open:
             place = self._folder / name
@@ -131,44 +142,82 @@ class Kept:
 
     def finished(self, key: str) -> Mapping[str, Any] | None:
         """What an output node showed (its ``ui``), if it was done before and its files are still as it left them."""
-        checkpoint = self.checkpoint(key)
-        kept = None if checkpoint is None else checkpoint.load("shown")
-        if kept is None:
+        made = self._made.get(key)
+        if made is None or "ui" not in made or self._names.get(key) is None:
             return None
-        ui = json.loads(kept[1]["ui"])
-        return ui if self._state(ui) == kept[1]["files"] else None
+        return made["ui"] if made["files"] == self._state(made["ui"]) else None
+
+    @contextmanager
+    def making(self, key: str) -> Iterator[None]:
+        """Run an output node inside the block; what it made before it was cut off is taken away first.
+
+        That goes by the file's own number in the file system, so that nothing else is ever taken for it.
+        """
+        from ..vdp_core.files import remove, watching
+
+        if self._names.get(key) is None or self._place(self._run) is None:
+            yield
+            return
+        for name, stamp in self._made.pop(key, {}).get("named", []):
+            path = self._output_folder / name
+            if path.exists() and _stamp(path) == stamp:
+                remove(path)
+        named: list[tuple[str, list[int]]] = []
+
+        def gets_its_name(partial: Path, target: Path) -> None:
+            if target.resolve().is_relative_to(self._output_folder):
+                named.append((target.resolve().relative_to(self._output_folder).as_posix(), _stamp(partial)))
+                self._keep(key, {"named": named})
+
+        with watching(gets_its_name):
+            yield
 
     def finish(self, key: str, ui: Mapping[str, Any]) -> None:
         """Keep what an output node showed."""
-        checkpoint = self.checkpoint(key)
-        if checkpoint is not None:
-            checkpoint.save("shown", {}, {"ui": json.dumps(ui), "files": self._state(ui)})
+        if self._names.get(key) is not None:
+            self._keep(key, {**self._made.get(key, {}), "ui": dict(ui), "files": self._state(ui)})
 
-    def _state(self, ui: Mapping[str, Any]) -> str:
+    def _keep(self, key: str, made: dict[str, Any]) -> None:
+        self._made[key] = made
+        place = self._place(self._run)
+        if place is not None:
+            place.save(OUTPUTS, {}, {"made": json.dumps(self._made)})
+
+    def _state(self, ui: Mapping[str, Any]) -> list[list[Any]]:
         """Tells apart the states of the files that an output node named."""
         state = []
         for name in ui.get("vdp_outputs", ()):
             output = self._output_folder / name
             for file in sorted(output.rglob("*")) if output.is_dir() else [output]:
-                stat = file.stat() if file.exists() else None
-                state.append([str(file), stat and stat.st_size, stat and stat.st_mtime_ns])
-        return json.dumps(state)
+                state.append([str(file), _stamp(file) if file.exists() else None])
+        return state
 
     def clear(self) -> None:
         """Remove what is kept of this run, and what nobody came back for in a week."""
         from ..vdp_core.checkpoint import Checkpoint
         from ..vdp_core.files import held
 
-        for checkpoint in self._open.values():
-            if checkpoint is not None:
-                checkpoint.clear()
         if self._folder is None or not self._folder.is_dir():
             return
-        names = {path.stem for path in self._folder.iterdir()} - set(self._open)
-        for name in names:
+        # the run's own last: until then a kill leaves all outputs known as done
+        for name in sorted(self._open, key=lambda name: name == self._run):
+            checkpoint = self._open[name]
+            if checkpoint is not None:
+                checkpoint.clear()
+        for name in {path.stem for path in self._folder.iterdir()} - set(self._open):
             with held(self._folder / f"{name}.lock", wait=0.0) as is_nobodys:
                 if is_nobodys and _age(self._folder / name) > KEPT_FOR:
                     Checkpoint(self._folder / name).clear()
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _stamp(path: Path) -> list[int]:
+    """Tells a file or folder from any other, under whatever name, and from itself once it was changed."""
+    stat = path.stat()
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns]
 
 
 def _age(folder: Path) -> float:

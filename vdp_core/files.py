@@ -7,14 +7,17 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["beside", "held", "remove_left_overs", "scratch"]
+__all__ = ["beside", "held", "remove", "remove_left_overs", "scratch", "watching"]
 
 MARK = re.compile(r"(\..+\.[0-9a-f]{8})\.lock")
 """A hidden file that is locked as long as the process lives that writes beside it."""
+
+_told: ContextVar[Callable[[Path, Path], None] | None] = ContextVar("told", default=None)
 
 
 @contextmanager
@@ -32,7 +35,19 @@ def beside(target: Path) -> Iterator[Path]:
         yield partial
         if partial.is_dir() and target.is_dir():
             target.rmdir()
+        if (told := _told.get()) is not None:
+            told(partial, target)
         partial.replace(target)
+
+
+@contextmanager
+def watching(told: Callable[[Path, Path], None]) -> Iterator[None]:
+    """Inside the block, ``told(partial, target)`` is called just before anything whole gets its name."""
+    before = _told.set(told)
+    try:
+        yield
+    finally:
+        _told.reset(before)
 
 
 @contextmanager
@@ -54,7 +69,7 @@ def _hidden(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
             yield partial
         finally:
             with suppress(OSError):  # what went wrong is being said already
-                _remove(partial)
+                remove(partial)
 
 
 @contextmanager
@@ -88,10 +103,11 @@ def remove_left_overs(folder: Path) -> None:
             if is_left_over:
                 for partial in folder.glob(f"{glob.escape(mark[1])}.partial*"):
                     with suppress(OSError):  # of another user
-                        _remove(partial)
+                        remove(partial)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if there is one."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_vdp.vdp_core.files import beside, held, remove_left_overs, scratch
+from comfyui_vdp.vdp_core.files import beside, held, remove_left_overs, scratch, watching
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 
@@ -147,3 +147,19 @@ def test_a_temporary_folder_goes_too(tmp_path, monkeypatch):
         assert mine.stat().st_mode & 0o777 == 0o700
         assert not folder.exists()
     assert names(tmp_path) == []
+
+
+def test_who_watches_is_told_before_anything_gets_its_name(tmp_path):
+    told = []
+
+    def watch(partial: Path, target: Path) -> None:
+        told.append((partial.stat().st_ino, target.name, target.exists()))
+
+    with watching(watch):
+        with beside(tmp_path / "clip.mp4") as partial:
+            partial.touch()
+        with pytest.raises(OSError), beside(tmp_path / "failed.mp4") as partial:
+            raise OSError
+    with beside(tmp_path / "later.mp4") as partial:
+        partial.touch()
+    assert told == [((tmp_path / "clip.mp4").stat().st_ino, "clip.mp4", False)]

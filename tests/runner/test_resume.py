@@ -24,6 +24,8 @@ from comfyui_vdp.runner.resume import Kept, identities
 from comfyui_vdp.runner.specs import local_specs
 from comfyui_vdp.runner.types import RunResult, Specs
 from comfyui_vdp.vdp_core import video
+from comfyui_vdp.vdp_core.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.files import beside, remove
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 
@@ -74,18 +76,42 @@ class Reader:
         return (scale * len(Path(path).read_text()),)
 
 
+class Save:
+    """Leaves a file, or a folder of two, as the pack's nodes do."""
+
+    FUNCTION, RETURN_TYPES, OUTPUT_NODE = "save", (), True
+    killed = False
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"number": ("NUMBER",), "folder": ("BOOLEAN", {"default": False})}}
+
+    def save(self, number: float, folder: bool) -> Any:
+        path = host.output_path("saved")
+        with beside(path) as partial:
+            if folder:
+                partial.mkdir()
+                (partial / "00000.png").write_text(str(number))
+            else:
+                partial.write_text(str(number))
+        if self.killed:
+            raise Killed
+        return {"ui": {"vdp_outputs": [path.name]}}
+
+
 @pytest.fixture(autouse=True)
 def output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "out"
     folder.mkdir()
     monkeypatch.setattr(host, "headless", host.Headless(device="cpu", output_folder=folder))
     monkeypatch.setattr(Long, "counted", [])
+    monkeypatch.setattr(host, "_given", set())
     yield folder
 
 
 @pytest.fixture
 def long_specs(make_specs: Callable[..., Specs]) -> Specs:
-    return {**local_specs(), **make_specs(Long=Long, Reader=Reader)}
+    return {**local_specs(), **make_specs(Long=Long, Reader=Reader, Save=Save)}
 
 
 @pytest.fixture
@@ -176,6 +202,61 @@ def test_what_nobody_came_back_for_goes_after_a_week(long_graph, long_specs, out
     long_graph["3"]["inputs"]["steps"] = 4
     resumed(long_graph, long_specs, output_folder)
     assert RESUME_FOLDER not in names(output_folder)
+
+
+@pytest.fixture(params=[False, True], ids=["file", "folder"])
+def saving(request: pytest.FixtureRequest, api_graph: Any) -> Any:
+    """Number -> Save."""
+    return {"1": api_graph["1"], "2": {"class_type": "Save", "inputs": {"number": ["1", 0], "folder": request.param}}}
+
+
+def test_what_was_whole_but_not_yet_known_is_not_left_twice(saving, long_specs, output_folder, monkeypatch):
+    """Killed just after the output got its name."""
+    monkeypatch.setattr(Save, "killed", True)
+    for _ in range(2):
+        monkeypatch.setattr(host, "_given", set())
+        with pytest.raises(Killed):
+            resumed(saving, long_specs, output_folder)
+        assert names(output_folder) == [RESUME_FOLDER, "saved_00001"]
+    monkeypatch.setattr(Save, "killed", False)
+    monkeypatch.setattr(host, "_given", set())
+    resumed(saving, long_specs, output_folder)
+    assert names(output_folder) == ["saved_00001"]
+
+
+@pytest.mark.parametrize("change", ["written to", "replaced"])
+def test_what_is_not_its_own_is_never_taken_away(saving, long_specs, output_folder, monkeypatch, change):
+    monkeypatch.setattr(Save, "killed", True)
+    with pytest.raises(Killed):
+        resumed(saving, long_specs, output_folder)
+    monkeypatch.setattr(Save, "killed", False)
+    saved = output_folder / "saved_00001"
+    if change == "replaced":
+        remove(saved)
+        saved.write_text("a person's")
+    elif saved.is_dir():
+        (saved / "notes.txt").write_text("a person's")
+    else:
+        saved.write_text("a person's")
+    resumed(saving, long_specs, output_folder)
+    assert names(output_folder) == ["saved_00001", "saved_00002"]
+    assert "a person's" in [path.read_text() for path in (saved, *saved.rglob("*")) if path.is_file()]
+
+
+def test_a_kill_at_the_very_end_leaves_all_known_as_done(saving, long_specs, output_folder, monkeypatch):
+    clear = Checkpoint.clear
+
+    def cut_off(checkpoint: Checkpoint) -> None:
+        if checkpoint.folder.name.startswith("run-"):
+            raise Killed
+        clear(checkpoint)
+
+    monkeypatch.setattr(Checkpoint, "clear", cut_off)
+    with pytest.raises(Killed):
+        resumed(saving, long_specs, output_folder)
+    monkeypatch.setattr(Checkpoint, "clear", clear)
+    assert [Path(path).name for path in resumed(saving, long_specs, output_folder).outputs] == ["saved_00001"]
+    assert names(output_folder) == ["saved_00001"]
 
 
 def test_a_folder_that_cannot_be_used_stops_nothing(long_graph, long_specs, output_folder, caplog):
