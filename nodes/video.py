@@ -231,7 +231,18 @@ class SaveFrames:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
+    def VALIDATE_INPUTS(cls, filename_prefix: str | None = None, format: str | None = None) -> bool | str:
+        from ..vdp_core.errors import VDPError
+        from ..vdp_core.sinks import FORMATS, check_encoder
+
+        # ComfyUI leaves to this what it names.
+        if format is not None and format not in FORMATS:
+            return f"format: expected one of {', '.join(FORMATS)}, got {format!r}"
+        try:
+            if format is not None and FORMATS[format].codec:
+                check_encoder(FORMATS[format].codec)
+        except VDPError as error:
+            return str(error)
         return host.prefix_verdict(filename_prefix)
 
     def save(

@@ -22,7 +22,7 @@ from .sources import RATE_KEY, SIZE_KEY, SOUND_NAME
 if TYPE_CHECKING:
     import av
 
-__all__ = ["FORMATS", "SOUND_LAYOUTS", "Format", "Piece", "whole", "write_pictures", "write_video"]
+__all__ = ["FORMATS", "SOUND_LAYOUTS", "Format", "Piece", "check_encoder", "whole", "write_pictures", "write_video"]
 
 Array = NDArray[np.float32]
 
@@ -60,6 +60,22 @@ class Piece:
     """``(n, H, W, 3)`` in 0..1."""
     alpha: Array | None
     """``(n, H, W)`` in 0..1."""
+
+
+def check_encoder(codec: str) -> None:
+    """Refuse a codec that cannot be written here.
+
+    Raises:
+        MediaError: the encoder is missing.
+    """
+    import av
+
+    try:
+        av.codec.Codec(codec, "w")
+    except ValueError as error:
+        raise MediaError(
+            f"{codec}: this PyAV was built without the encoder; pip install av, or choose another format"
+        ) from error
 
 
 @contextmanager
@@ -223,8 +239,6 @@ def write_video(
 def _video_output(
     container: Any, spec: Format, pixels: str, size: tuple[int, int], rate: Fraction, quality: int
 ) -> Any:
-    import av
-
     options = {
         # 80 gives CRF 18, 1 gives 50.6: x264's scale halves the bit rate every six steps
         "libx264": {"crf": f"{51 - 33 * quality / 80:.2f}", "preset": "medium"},
@@ -240,10 +254,7 @@ def _video_output(
     }[spec.codec]
     if pixels == "yuva420p":
         options["auto-alt-ref"] = "0"  # libvpx cannot hold back frames of which the alpha is a second stream
-    try:
-        stream = container.add_stream(spec.codec, rate=rate, options=options)
-    except (ValueError, av.error.FFmpegError) as error:
-        raise MediaError(f"{spec.codec}: this PyAV was built without the encoder; pip install av") from error
+    stream = container.add_stream(spec.codec, rate=rate, options=options)
     stream.width, stream.height = size
     stream.pix_fmt = pixels
     context = stream.codec_context

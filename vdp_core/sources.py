@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 PICTURE_RATE = Fraction(24)
 """The rate of a clip that does not say its own."""
-MOST_FPS = 1000
+LEAST_FPS, MOST_FPS = Fraction(1, 1000), 1000
 RATE_KEY, SIZE_KEY = "vdp_fps", "vdp_size"
 """Tags of ours: the rate of a PNG sequence, the size of a clip before it was padded to even sides."""
 SOUND_NAME = "audio.wav"
@@ -237,11 +237,12 @@ def _check_unchanged(path: Path, before: tuple[int, int]) -> None:
         raise MediaError(f"{path}: was changed while it was being read; run again when it is complete")
 
 
-def _sensible_rate(rate: Fraction | None, path: Path) -> Fraction:
-    """A rate at which a clip can be played and saved."""
-    if rate is not None and 0 < rate <= MOST_FPS:
-        return rate
-    said = "no rate" if not rate else f"a rate of {float(rate):.4g} frames a second"
+def _sensible_rate(path: Path, *rates: Fraction | None) -> Fraction:
+    """The first of the rates a file says at which a clip can be played and saved."""
+    for rate in rates:
+        if rate is not None and LEAST_FPS <= rate <= MOST_FPS:
+            return rate
+    said = f"a rate of {float(rates[0]):.4g} frames a second" if rates[0] else "no rate"
     _log.warning("%s: says %s, so it is taken as %s; set fps where it is saved", path, said, PICTURE_RATE)
     return PICTURE_RATE
 
@@ -270,7 +271,7 @@ class PictureFiles:
         with _picture_header(self._files[0]) as picture:
             text = picture.info.get(RATE_KEY, "")
         noted = re.fullmatch(r"[1-9]\d{0,8}(/[1-9]\d{0,8})?", str(text))
-        return _sensible_rate(Fraction(noted[0]), self._files[0]) if noted else PICTURE_RATE
+        return _sensible_rate(self._files[0], Fraction(noted[0])) if noted else PICTURE_RATE
 
     @property
     def likely_count(self) -> int:
@@ -384,13 +385,13 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp = stamp(path)
+        self._is_repaired = False
         with self._opened() as container:
             stream = _video_stream(container, path)
             codec = stream.codec_context.name
             self._decoder = _alpha_decoder(stream)
             self._codec = codec
-            rates = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
-            rate = _tidy_rate(next((rate for rate in rates if 0 < rate <= MOST_FPS), *rates[:1] or (None,)), path)
+            rate = _tidy_rate(_sensible_rate(path, stream.average_rate, stream.guessed_rate, stream.base_rate))
             announced = stream.frames if stream.frames > 0 else None
             seconds = container.duration / 1_000_000 if container.duration else 0.0
             sizes = re.fullmatch(r"(\d+)x(\d+)", _tag(container.metadata, SIZE_KEY))
@@ -506,6 +507,10 @@ class VideoFile:
                 if (frame.width, frame.height) != self._stored:
                     index -= 1
                     raise _DamagedError(f"its size changes to {frame.width}x{frame.height}")
+                if frame.is_corrupt and not self._is_repaired:
+                    self._is_repaired = True
+                    place = plan.start + index
+                    _log.warning("%s: is damaged at frame %d, and taken as the decoder repaired it", self._path, place)
                 time = plan.start / self.info.fps if frame.pts is None else frame.pts * self._time_base
                 yield float(time), partial(self._paint, frame)
                 taken += 1
@@ -598,9 +603,8 @@ def _tag(metadata: Mapping[str, str], key: str) -> str:
     return next((value for name, value in metadata.items() if name.lower() == key), "")
 
 
-def _tidy_rate(rate: Fraction | None, path: Path) -> Fraction:
+def _tidy_rate(rate: Fraction) -> Fraction:
     """The stream's rate, made exact again where the container rounded an NTSC rate (2997/100)."""
-    rate = _sensible_rate(rate, path)
     ntsc = Fraction(math.ceil(rate) * 1000, 1001)
     return ntsc if abs(rate / ntsc - 1) < 1e-5 else Fraction(rate)
 

@@ -85,7 +85,7 @@ def exact_rate(fps: float | Fraction) -> Fraction:
     if abs(fps / ntsc - 1) < 2e-4:
         return ntsc
     rate = Fraction(fps).limit_denominator(1001)
-    return rate if rate else Fraction(fps).limit_denominator(1_000_000)
+    return rate if rate else max(Fraction(fps).limit_denominator(1_000_000), Fraction(1, 1_000_000))
 
 
 def probe(path: str | Path) -> ClipInfo:
@@ -311,6 +311,9 @@ def write_clip(
     spec = sinks.FORMATS[format]
     rate = exact_rate(fps)
     sound = None if audio is None else _check_sound(audio)
+    for codec in (spec.codec, spec.sound if sound else ""):
+        if codec:
+            sinks.check_encoder(codec)
     if isinstance(frames, Tensor):
         total = len(frames) if frames.ndim else 0
     pieces = _pieces(frames, alpha)
