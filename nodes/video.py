@@ -284,10 +284,14 @@ class SaveFrames:
         if format in ("mp4", "webm"):
             shown = {"filename": path.name, "subfolder": "/".join(written.parent.parts), "type": "output"}
         else:
-            preview = self._write_preview(path, frames, fps, alpha, audio)
-            shown = {"filename": preview.name, "subfolder": "", "type": "temp"}
+            try:
+                preview = self._write_preview(path, frames, fps, alpha, audio)
+                shown = {"filename": preview.name, "subfolder": "", "type": "temp"}
+            except OSError as error:  # what was asked for is there
+                host.say(f"warning: there is no preview ({error}); {told}")
+                shown = {}
         return {
-            "ui": {"images": [shown], "animated": (True,), "vdp_outputs": [written.as_posix()]},
+            "ui": {"images": [shown] if shown else [], "animated": (True,), "vdp_outputs": [written.as_posix()]},
             "result": (),
         }
 

@@ -352,11 +352,18 @@ def _terminated_like_interrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    # SIGHUP comes when the terminal is closed; nohup has it ignored, and so it stays.
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, _interrupt)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if handler is not None:  # one that Python did not set, it cannot set again
+                signal.signal(number, handler)
 
 
 def _complain(text: str) -> None:
@@ -405,7 +412,8 @@ def _other_failure(error: Exception) -> int:
     if isinstance(error, ServerFailed):
         _complain(str(error))
         return FAILED
-    traceback.print_exception(error)  # a defect to report; what is foreseen needs only its sentence
+    if not isinstance(error, OSError):  # which says what the system lacks
+        traceback.print_exception(error)  # a defect to report; what is foreseen needs only its sentence
     _complain(f"{type(error).__name__}: {error}")
     return FAILED
 

@@ -38,10 +38,12 @@ def _failed(node: Node, error: Exception) -> NodeFailed:
     if isinstance(error, VDPError):
         bad_input = isinstance(error, (InputError, MediaError, LayersFileError, WeightsError))
         return NodeFailed(f"{node}: {error}", bad_input=bad_input)
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+    # torch has no class of its own for the machine's memory
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error):
         advice = "use fewer frames (count, every_nth) or smaller ones (max_side)"
         return NodeFailed(f"{node}: ran out of memory; {advice}")
-    return NodeFailed(f"{node}: {type(error).__name__}: {error}", unforeseen=True)
+    # the system says what is wrong, such as a full temporary folder
+    return NodeFailed(f"{node}: {type(error).__name__}: {error}", unforeseen=not isinstance(error, OSError))
 
 
 def _hidden(kind: str, node: Node, graph: Graph, prompt: Mapping[str, Any]) -> Any:

@@ -139,16 +139,21 @@ def _write_wav(path: Path, sound: tuple[Array, int], seconds: Fraction) -> None:
         track.finish()
         container.close()
     except BaseException:
-        _abandon(container)
+        _abandon(container, path)
         raise
 
 
-def _abandon(container: Any) -> None:
-    """Close a container whose file is about to be removed; that it cannot be finished is known already."""
+def _abandon(container: Any, path: Path) -> None:
+    """Close a container whose file is about to be removed; that it cannot be finished is known already.
+
+    PyAV leaves a file open that it cannot finish; emptied, it takes no room on a disk that may be full.
+    """
     import av
 
     with suppress(av.error.FFmpegError, OSError, ValueError):
         container.close()
+    with suppress(OSError):
+        os.truncate(path, 0)
 
 
 class _SoundTrack:
@@ -232,7 +237,7 @@ def write_video(
             track.finish()
         container.close()
     except BaseException:
-        _abandon(container)
+        _abandon(container, path)
         raise
 
 

@@ -1,0 +1,72 @@
+"""Memory that runs out: on a GPU, where the CPU takes over, and on the machine, where nothing does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from comfyui_vdp.nodes import host
+from comfyui_vdp.vdp_core import flow, video
+from comfyui_vdp.vdp_core.tasks import relight as task
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def relit(vdp: Run, clip: Callable[..., Path]) -> Callable[[str], tuple[int, list[str], str]]:
+    def call(output: str) -> tuple[int, list[str], str]:
+        settings = (f"Clip.path={clip(4)}", "Flow.model=dis", "Optimize.preset=fast", "Optimize.steps=4")
+        pairs = [part for setting in (*settings, "Result.format=png") for part in ("--set", setting)]
+        code, out, err = vdp("run", WORKFLOWS / "relight.json", "--output-dir", output, *pairs)
+        return code, json.loads(out.splitlines()[-1])["outputs"] if code == 0 else [], err
+
+    return call
+
+
+def test_a_gpu_without_room(relit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node that ran out of memory says so and is done on the CPU, with the result of a run without a GPU."""
+    code, plain, _ = relit("plain")
+    assert code == 0
+    monkeypatch.setattr(host, "device", lambda: torch.device("cuda"))
+    tried: list[str] = []
+
+    def without_room(function: Any) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
+            if torch.device(more.get("device", "cpu")).type == "cuda":
+                tried.append(function.__name__)
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return function(*arguments, **more)
+
+        return call
+
+    monkeypatch.setattr(task, "decompose", without_room(task.decompose))
+    monkeypatch.setattr(task, "apply", without_room(task.apply))
+    monkeypatch.setattr(flow, "estimate_flow", without_room(flow.estimate_flow))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    code, made, err = relit("out")
+    assert code == 0, err
+    assert {"decompose", "apply"} <= set(tried)
+    assert err.count("so it ran on the CPU; use smaller frames or fewer to stay on the GPU") == len(tried)
+    assert torch.equal(video.read_clip(made[0]).frames, video.read_clip(plain[0]).frames)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")]
+)
+def test_a_machine_without_room(relit: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def full(*arguments: Any, **more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(task, "decompose", full)
+    code, _, err = relit("out")
+    assert code == 3
+    last = err.splitlines()[-1]
+    assert "Optimize" in last and "ran out of memory; use fewer frames (count, every_nth) or smaller ones" in last
+    assert [path for path in Path("out").rglob("*") if path.is_file()] == []
