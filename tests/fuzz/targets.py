@@ -1,0 +1,490 @@
+"""What is fuzzed: for each reader a check that takes any bytes, seeds to start from, and a way to damage them.
+
+A check raises where the reader does anything but read, or refuse in words. The tests beside it damage the seeds a few
+hundred times; ``fuzz.py`` does so for as long as one likes, led by what code the damage reaches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from comfyui_vdp.nodes import host
+from comfyui_vdp.nodes.layers import LoadLayers
+from comfyui_vdp.nodes.video import LoadFrames
+from comfyui_vdp.runner import cli, server
+from comfyui_vdp.vdp_core import sources, video
+from comfyui_vdp.vdp_core.errors import VDPError
+from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.layers import load_layers, reconstruct, save_layers
+from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.weights import read_weights
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+
+Damage = Callable[[bytes, random.Random], bytes]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader."""
+
+    check: Callable[[bytes], None]
+    seeds: Callable[[], list[bytes]]
+    damage: Damage
+
+
+@cache
+def scratch() -> Path:
+    """A folder of this process's own."""
+    keep = tempfile.TemporaryDirectory(prefix="vdp-fuzz-")
+    _kept.append(keep)
+    return Path(keep.name)
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def refused_in_words(error: BaseException) -> None:
+    """A refusal is one sentence that can be shown anywhere."""
+    text = str(error)
+    assert text.strip()
+    assert "Traceback" not in text
+    assert len(text) < 20_000, len(text)
+
+
+# Damage
+
+HOSTILE: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 1e308, 0.5, float("nan"), float("inf")),
+    *("", "a", "0", "-1", "nan", "\0", "\ud800", "\x1b[2J", "a\nb", "../../x", "/dev/zero", "/dev/stdin", "*", "**/*"),
+    *("x" * 5000, "9" * 5000, "\u202e\u00e9", "-10", "-20", "Reroute", "PrimitiveNode", "LoadFrames", "SaveFrames"),
+    *([], {}, [[]], [{}], {"": []}, ["1", 0], [1, 0], [None, None], [0, 10**18], [10**9] * 8, list(range(50))),
+)
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place of a JSON value that something else could stand in, as container and key."""
+    waiting = [value]
+    while waiting:
+        holder = waiting.pop()
+        entries = holder.items() if isinstance(holder, dict) else enumerate(holder) if isinstance(holder, list) else ()
+        for key, entry in entries:
+            yield holder, key
+            if isinstance(entry, (dict, list)):
+                waiting.append(entry)
+
+
+def damaged_json(value: Any, chance: random.Random) -> Any:
+    """``value`` with a few of its parts replaced, removed, doubled, swapped or nested."""
+    box = [value]
+    for _ in range(chance.randint(1, 4)):
+        spots = list(places(box))
+        holder, key = chance.choice(spots)
+        other_holder, other_key = chance.choice(spots)
+        match chance.randrange(6):
+            case 0 | 1:
+                holder[key] = json.loads(json.dumps(chance.choice(HOSTILE)))
+            case 2:
+                holder[key] = json.loads(json.dumps(other_holder[other_key]))
+            case 3 if holder is not box:
+                del holder[key]
+            case 4 if isinstance(holder, list):
+                holder.insert(chance.randint(0, len(holder)), json.loads(json.dumps(holder[key])))
+            case 4 if isinstance(holder, dict):
+                holder[str(chance.choice(HOSTILE))] = holder[key]
+            case _:
+                deep: Any = holder[key]
+                for _ in range(chance.choice((1, 3, 200, 2000))):
+                    deep = [deep] if chance.random() < 0.5 else {"a": deep}
+                    if len(spots) > 5000:
+                        break
+                holder[key] = deep
+    return box[0]
+
+
+def damaged_bytes(data: bytes, chance: random.Random) -> bytes:
+    """``data`` with a few bytes changed, cut, doubled or put in."""
+    found = bytearray(data)
+    for _ in range(chance.randint(1, 6)):
+        at, length = chance.randint(0, len(found)), chance.choice((1, 1, 1, 2, 4, 8, 64))
+        match chance.randrange(5):
+            case 0 | 1:
+                found[at : at + length] = chance.randbytes(min(length, len(found) - at))
+            case 2:
+                found[at : at + length] = chance.choice((b"\xff", b"\0", b"\x7f", b"\x80")) * length
+            case 3:
+                del found[at : at + chance.choice((1, 8, 1000))]
+            case _:
+                found[at:at] = found[at : at + length]
+    return bytes(found)
+
+
+def dumped(value: Any) -> bytes:
+    try:
+        return json.dumps(value).encode()
+    except RecursionError:
+        return b"{}"
+
+
+def damaged_workflow(data: bytes, chance: random.Random) -> bytes:
+    if chance.random() < 0.1:
+        return damaged_bytes(data, chance)
+    try:
+        return dumped(damaged_json(json.loads(data), chance))
+    except (ValueError, RecursionError):
+        return damaged_bytes(data, chance)
+
+
+def damaged_layers(data: bytes, chance: random.Random) -> bytes:
+    """Damage within the table of tensors, the header of ours inside it, or anywhere."""
+    kind = chance.random()
+    try:
+        (length,) = struct.unpack("<Q", data[:8])
+        table, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
+        if kind < 0.1:
+            return damaged_bytes(data, chance)
+        if kind < 0.6:
+            table["__metadata__"]["layers"] = json.dumps(
+                damaged_json(json.loads(table["__metadata__"]["layers"]), chance)
+            )
+        elif kind < 0.9:
+            names = [name for name in table if name != "__metadata__"]
+            one, two = chance.choice(names), chance.choice(names)
+            match chance.randrange(5):
+                case 0:
+                    table[one], table[two] = table[two], table[one]
+                case 1:
+                    table[one]["shape"] = chance.sample(table[one]["shape"], len(table[one]["shape"]))
+                case 2:
+                    table[one]["shape"] = damaged_json(table[one]["shape"], chance)
+                case 3:
+                    table[chance.choice((two, "field.x", "picture.mask_1", "flow.cuts", "\ud800", ""))] = table.pop(one)
+                case _:
+                    table[one]["dtype"] = chance.choice(
+                        ("F64", "F32", "F16", "BF16", "I64", "U8", "U16", "BOOL", "F8_E4M3", "F8_E8M0", "F4", "C64")
+                    )
+        else:
+            at = chance.randrange(len(rest))
+            rest = rest[:at] + chance.choice((b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\xff\xff\x7f\x7f")) + rest[at + 4 :]
+        header = json.dumps(table).encode()
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error):
+        return damaged_bytes(data, chance)
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + rest
+
+
+# Workflows
+
+
+def check_workflow(data: bytes) -> None:
+    """``vdp check`` says in lines what is wrong, whatever the file holds."""
+    path = scratch() / "workflow.json"
+    path.write_bytes(data)
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(["check", str(path)])
+        out.flush()
+        err.flush()
+    said = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+    assert code in (0, 1), said
+    assert "Traceback" not in said[1], said[1]
+    assert all(line.isprintable() for text in said for line in text.split("\n")), ascii(said)
+    assert sum(map(len, said)) < 50_000 + 20 * len(data), [len(text) for text in said]
+
+
+def api_of(workflow: dict[str, Any]) -> dict[str, Any]:
+    from comfyui_vdp.runner.graph import read, to_api
+    from comfyui_vdp.runner.specs import local_specs
+
+    return to_api(read(workflow, local_specs()))
+
+
+def subgraph_workflow() -> dict[str, Any]:
+    """Subgraphs two deep, with reroutes, a primitive and a bypassed node."""
+    node = {"id": 1, "type": "LoadFrames", "widgets_values": ["x.mp4", 0, 0, 1, 0], "outputs": [{"type": "IMAGE"}]}
+    inner = {
+        "id": "inner",
+        "name": "Inner",
+        "inputs": [{"name": "frames", "type": "IMAGE"}],
+        "outputs": [{"name": "frames", "type": "IMAGE"}],
+        "nodes": [{"id": 1, "type": "Reroute", "inputs": [{"name": "", "type": "*", "link": 1}]}],
+        "links": [
+            {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 1, "target_slot": 0},
+            {"id": 2, "origin_id": 1, "origin_slot": 0, "target_id": -20, "target_slot": 0},
+        ],
+    }
+    outer = {
+        **inner,
+        "id": "outer",
+        "nodes": [{"id": 1, "type": "inner", "inputs": [{"name": "frames", "type": "IMAGE", "link": 1}]}],
+    }
+    save = {
+        "id": 3,
+        "type": "SaveFrames",
+        "inputs": [
+            {"name": "frames", "type": "IMAGE", "link": 2},
+            {"name": "fps", "type": "FLOAT", "link": 3, "widget": {"name": "fps"}},
+        ],
+        "widgets_values": ["vdp", "mp4", 24.0, 80],
+    }
+    return {
+        "nodes": [
+            node,
+            {
+                "id": 2,
+                "type": "outer",
+                "inputs": [{"name": "frames", "type": "IMAGE", "link": 1}],
+                "outputs": [{"type": "IMAGE"}],
+                "properties": {"proxyWidgets": [["1", "value"], ["-1", "frames"]]},
+                "widgets_values": [1, 2],
+            },
+            save,
+            {"id": 4, "type": "PrimitiveNode", "widgets_values": [24.0, "fixed"], "outputs": [{"type": "FLOAT"}]},
+        ],
+        "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"], [3, 4, 0, 3, 1, "FLOAT"]],
+        "definitions": {"subgraphs": [inner, outer]},
+        "version": 0.4,
+    }
+
+
+def workflow_seeds() -> list[bytes]:
+    shipped = [json.loads(path.read_text()) for path in sorted(WORKFLOWS.glob("*.json"))]
+    for workflow in shipped:  # their notes are long, and nothing reads them
+        workflow["nodes"] = [node for node in workflow["nodes"] if node["type"] != "MarkdownNote"]
+    graphs = [*shipped[:3], subgraph_workflow(), api_of(shipped[0]), api_of(subgraph_workflow())]
+    return [json.dumps(graph).encode() for graph in graphs]
+
+
+# Layers files
+
+
+def small_layers() -> Iterator[Any]:
+    """Layers of every model, edited and with pictures of their own, of four tiny frames."""
+    across, down = torch.arange(32.0), torch.arange(24.0)[:, None]
+    frames = [0.5 + 0.25 * torch.sin((across + 2 * at) / 3.0) + 0.25 * torch.sin(down / 4.0) for at in range(4)]
+    clip = (0.4 * torch.stack(frames)[..., None] * torch.tensor([1.0, 0.9, 0.8])).contiguous()
+    flow = estimate_flow(clip, model="dis")
+    for name, model in TASKS.items():
+        yield model.decompose(clip, flow, preset="fast", steps=1, **({"layers": 2} if name == "segment" else {}))
+
+
+@cache
+def layers_seeds() -> list[bytes]:
+    path = scratch() / "seed.safetensors"
+    return [save_layers(layers, path).read_bytes() for layers in small_layers()]
+
+
+def check_layers(data: bytes) -> None:
+    """A layers file is loaded, and what it holds can be put together, or it is refused."""
+    path = scratch() / "layers.safetensors"
+    path.write_bytes(data)
+    given: Tensor | None = None
+    for _ in range(2):  # also with frames linked
+        try:
+            layers = load_layers(path, given)
+            repr(layers)
+            if layers.frames.numel() <= 2**16 and all(field.numel() <= 2**16 for field in layers.fields.values()):
+                reconstruct(layers)
+        except VDPError as error:
+            refused_in_words(error)
+        given = torch.rand(4, 24, 32, 3, generator=torch.Generator().manual_seed(0))
+
+
+# Weights
+
+
+@cache
+def weights_seeds() -> list[bytes]:
+    from safetensors.torch import save
+
+    table = {"conv.weight": torch.rand(2, 3, generator=torch.Generator().manual_seed(0)), "conv.bias": torch.zeros(2)}
+    found = [save(table)]
+    for wrapped in (table, {"state_dict": table, "epoch": 3}):
+        for zipped in (True, False):
+            held = io.BytesIO()
+            torch.save(wrapped, held, _use_new_zipfile_serialization=zipped)
+            found.append(held.getvalue())
+    return found
+
+
+def damaged_weights(data: bytes, chance: random.Random) -> bytes:
+    """Damage anywhere, and in the pickle inside a zip file with its checksum made right."""
+    import zipfile
+
+    if not data.startswith(b"PK") or chance.random() < 0.2:
+        return damaged_bytes(data, chance)
+    made = io.BytesIO()
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(made, "w") as new:
+            for name in old.namelist():
+                content = old.read(name)
+                if name.endswith("data.pkl") or chance.random() < 0.1:
+                    content = damaged_bytes(content, chance)
+                new.writestr(name, content)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError):
+        return damaged_bytes(data, chance)
+    return made.getvalue()
+
+
+def check_weights(data: bytes) -> None:
+    """A file of either kind is read as a table of tensors, or refused."""
+    for suffix in (".pth", ".safetensors"):
+        path = scratch() / f"weights{suffix}"
+        path.write_bytes(data)
+        try:
+            table = read_weights(path)
+        except VDPError as error:
+            refused_in_words(error)
+        else:
+            assert table and all(isinstance(value, Tensor) for value in table.values())
+
+
+# Names and paths
+
+
+@cache
+def hostile_folder() -> Path:
+    """A folder in which names lead to links, circles, pipes, devices, and an output folder with a link out of it."""
+    root = scratch() / "hostile"
+    (root / "output").mkdir(parents=True)
+    (root / "folder").mkdir()
+    for link, target in {
+        "circle": "circle",
+        "up": "..",
+        "zero.png": "/dev/zero",
+        "gone.mp4": "nothing",
+        "folder/self": ".",
+        "output/out": "..",
+        "output/circle": "circle",
+        "output/name_00001.mp4": "../escaped.mp4",
+    }.items():
+        with contextlib.suppress(OSError):
+            (root / link).symlink_to(target)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(root / "pipe.mp4")
+        os.mkfifo(root / "folder" / "pipe.png")
+    return root
+
+
+NAMES = (
+    *("/", "..", ".", "a", "name", "out", "output", "circle", "up", "folder", "self", "zero.png", "pipe.mp4", "*.png"),
+    *("**", "*", "?", "[", "[a-", "]", "{", "~", "~root", "~nobody", "$HOME", "%", "\\", "C:", "//server/share", ":"),
+    *("\0", "\n", "\x1b[2J", "\ud800", "\udcff", "\u202e", "\u00e9" * 40, "x" * 260, "a/" * 30, " ", '"', "'", "con"),
+    *("/dev/zero", "/dev/stdin", "/dev/tty", "/proc/self/fd/0", "/proc/self/environ", "/proc/self/cwd", ".mp4"),
+)
+
+
+def path_seeds() -> list[bytes]:
+    return [name.encode("utf-8", "surrogatepass") for name in (*NAMES, "output/out/../x", "folder/**/*.png")]
+
+
+def damaged_path(data: bytes, chance: random.Random) -> bytes:
+    parts = [chance.choice(NAMES) for _ in range(chance.randint(0, 5))] + [data.decode("utf-8", "replace")]
+    chance.shuffle(parts)
+    joined = chance.choice(("", "/", "\\")).join(parts).encode("utf-8", "surrogatepass")
+    return damaged_bytes(joined, chance) if chance.random() < 0.2 else joined
+
+
+def check_path(data: bytes) -> None:
+    """Whatever is typed as a path is read as a clip or refused; what is typed as a prefix stays below the output."""
+    text = data.decode("utf-8", "surrogatepass" if b"\xed" in data else "replace") if _decodes(data) else repr(data)
+    root = hostile_folder()
+    before, there = host.headless, Path.cwd()
+    host.headless = host.Headless(output_folder=root / "output", say=lambda text: None)
+    os.chdir(root)
+    try:
+        if "**" in text and not _stays_below(text, root):
+            return  # to look through the whole disk takes its time
+        for validate in (LoadFrames.VALIDATE_INPUTS, LoadLayers.VALIDATE_INPUTS, host.prefix_verdict):
+            verdict = validate(text)
+            assert verdict is True or (isinstance(verdict, str) and verdict)
+        with contextlib.suppress(VDPError):
+            video.probe(host.input_path(text))
+        with contextlib.suppress(VDPError):
+            load_layers(host.input_path(text))
+        with contextlib.suppress(VDPError):
+            video.fingerprint(host.input_path(text))
+        try:
+            path = host.output_path(text)
+        except VDPError:
+            assert host.prefix_verdict(text) is not True
+        else:
+            assert host.prefix_verdict(text) is True
+            assert path.parent.resolve().is_relative_to((root / "output").resolve())
+            assert not any(entry.name.startswith(path.name) for entry in path.parent.iterdir())
+            with path.with_name(path.name + ".safetensors").open("xb"):  # the name can be had
+                pass
+            path.with_name(path.name + ".safetensors").unlink()
+        with contextlib.suppress(server.ServerFailed):
+            target = server._target(text, root / "output")
+            assert target.resolve().is_relative_to((root / "output").resolve())
+        assert not (root / "escaped.mp4").exists()
+    finally:
+        os.chdir(there)
+        host.headless = before
+
+
+def _stays_below(text: str, root: Path) -> bool:
+    try:
+        return host.input_path(text.partition("**")[0] + "x").resolve().is_relative_to(root)
+    except (VDPError, OSError, ValueError, RuntimeError):
+        return False
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        data.decode("utf-8", "surrogatepass" if b"\xed" in data else "replace")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# Clips
+
+
+@cache
+def clip_seeds() -> list[bytes]:
+    frames = torch.rand(6, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    sound = {"waveform": torch.rand(1, 2, 8000) - 0.5, "sample_rate": 32_000}
+    found = [
+        video.write_clip(scratch() / "seed", frames, fps=24, format=kind, audio=sound).read_bytes()
+        for kind in ("mp4", "webm", "prores4444")
+    ]
+    pictures = video.write_clip(scratch() / "pictures", frames, fps=24, format="png")
+    return [*found, (pictures / "00000.png").read_bytes()]
+
+
+def check_clip(data: bytes) -> None:
+    """A damaged clip or picture is read as far as it goes, or refused."""
+    path = scratch() / ("clip.png" if data.startswith(b"\x89P") else "clip.bin")
+    path.write_bytes(data)
+    try:
+        clip = video.read_clip(path, count=50)
+    except VDPError as error:
+        refused_in_words(error)
+    else:
+        assert len(clip.frames) and clip.frames.isfinite().all()
+        assert 0 < clip.fps <= sources.MOST_FPS
+
+
+TARGETS: Mapping[str, Target] = {
+    "workflow": Target(check_workflow, workflow_seeds, damaged_workflow),
+    "layers": Target(check_layers, layers_seeds, damaged_layers),
+    "weights": Target(check_weights, weights_seeds, damaged_weights),
+    "path": Target(check_path, path_seeds, damaged_path),
+    "clip": Target(check_clip, clip_seeds, damaged_bytes),
+}
