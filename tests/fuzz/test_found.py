@@ -19,6 +19,7 @@ from comfyui_vdp.runner import cli, server
 from comfyui_vdp.vdp_core import video
 from comfyui_vdp.vdp_core.errors import LayersFileError, MediaError, VDPError, WeightsError
 from comfyui_vdp.vdp_core.layers import load_layers
+from comfyui_vdp.vdp_core.sources import files_of
 from comfyui_vdp.vdp_core.weights import read_weights
 
 posix = pytest.mark.skipif(os.name == "nt", reason="files of POSIX")
@@ -82,7 +83,7 @@ def test_deep_nesting(check: Any, depth: int, inner: str) -> None:
 
 def test_a_key_that_comes_twice_counts_once_as_in_comfyui(check: Any) -> None:
     save = '{"class_type": "SaveFrames", "inputs": {"fps": 0, "fps": 24, "frames": ["9", 0]}}'
-    _, out, _ = check('{"1": {"class_type": "None", "inputs": {}}, "1": %s}' % save)
+    _, out, _ = check('{"1": {"class_type": "None", "inputs": {}}, "1": ' + save + "}")
     assert "node '9'" in out or "node 9, which is not in the graph" in out
     assert "fps" not in out
 
@@ -90,8 +91,7 @@ def test_a_key_that_comes_twice_counts_once_as_in_comfyui(check: Any) -> None:
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 400, "9" * 5000])
 def test_numbers_that_are_none(check: Any, number: str) -> None:
     for name in ("fps", "quality"):
-        graph = '{"1": {"class_type": "SaveFrames", "inputs": {"%s": %s}}}' % (name, number)
-        code, out, err = check(graph)
+        code, out, err = check(f'{{"1": {{"class_type": "SaveFrames", "inputs": {{"{name}": {number}}}}}}}')
         assert code == 1
         assert f"{name} must be" in out or "integer string conversion" in err
 
@@ -234,7 +234,7 @@ def test_numbers_of_other_kinds(layers_file: Any, kind: str) -> None:
 @posix
 def test_a_table_that_claims_more_than_there_is(layers_file: Any) -> None:
     for shape in ([2**40], [2**31, 2**31, 2**31], [4, 2**20, 2**20, 3]):
-        with pytest.raises(LayersFileError, match="not a whole .safetensors file"):
+        with pytest.raises(LayersFileError, match=r"not a whole \.safetensors file"):
             load_layers(layers_file(table=lambda table, shape=shape: table["frames"].update(shape=shape)))
 
 
@@ -353,7 +353,7 @@ def test_links_in_circles(root: Path) -> None:
     with pytest.raises(MediaError, match="no such file"):
         video.probe(root / "circle")
     torch.save(1, root / "a" / "x.pt")
-    assert [path.name for path in video.files_of(root / "**" / "*.pt")] == ["x.pt"]
+    assert [path.name for path in files_of(root / "**" / "*.pt")] == ["x.pt"]
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_input_paths_that_no_disk_has(root: Path, name: str) -> None:
 
 
 @posix
-@pytest.mark.parametrize("name", ["circle/x", "\0", "x" * 5000, "link/x", "..", "/x", "C:/x", "\\\\server\\x", ""])
+@pytest.mark.parametrize("name", ["circle/x", "\0", "link/x", "..", "/x", "C:/x", "\\\\server\\x", ""])
 def test_names_that_a_server_gives(root: Path, name: str) -> None:
     (root / "circle").symlink_to("circle")
     (root / "link").symlink_to("/tmp")
