@@ -260,18 +260,18 @@ def _average(
     variance = noise.variance(here[:, 3:4] / math.sqrt(3)).mean(dim=1, keepdim=True).clamp_min(1e-8)
     total, weights, squares = here.clone(), torch.ones_like(variance), torch.ones_like(variance)
     for step in (1, -1):
-        path: Tensor | None = None
+        path: Tensor | None = None  # at the size of the flow: only its end is needed at that of the frames
         other = index + step
         while first <= other < first + len(window):
             hop = flow.forward[other - 1 : other] if step == 1 else flow.backward[other : other + 1]
-            hop = resize_flow(hop.to(here.device), size)
+            hop = hop.to(here.device)
             path = hop if path is None else path + warp(hop, path)
-            brought = warp(window[other - first][0], path)
-            gap = (brought[:, 3:] - here[:, 3:]).square().mean(dim=1, keepdim=True)
-            weight = torch.exp(-F.avg_pool2d(gap, 3, 1, 1, count_include_pad=False) / variance)
-            total += weight * brought
+            brought = warp(window[other - first][0], resize_flow(path, size))
+            gap = (brought[:, 3:] - here[:, 3:]).square_().mean(dim=1, keepdim=True)
+            weight = F.avg_pool2d(gap, 3, 1, 1, count_include_pad=False).div_(-variance).exp_()
+            total.addcmul_(weight, brought)
             weights += weight
-            squares += weight.square()
+            squares.addcmul_(weight, weight)
             other += step
     return total / weights, weights.square() / squares
 

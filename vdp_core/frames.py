@@ -51,6 +51,7 @@ def large_empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     size = count * dtype.itemsize
     if fits_in_memory(size):
         return torch.empty(shape, dtype=dtype)
+    remove_left_overs()
     folder = Path(tempfile.gettempdir())
     handle, name = tempfile.mkstemp(prefix=f"{PREFIX}{os.getpid()}-", dir=folder)
     try:
@@ -228,9 +229,9 @@ def _whole(value: Any) -> Any:
 
 
 _ABOUT = {
-    Tensor.shape.__get__,
+    Tensor.shape.__get__,  # type: ignore[attr-defined]
     Tensor.dtype.__get__,  # type: ignore[attr-defined]
-    Tensor.device.__get__,  # type: ignore[attr-defined]
+    Tensor.device.__get__,
     Tensor.layout.__get__,  # type: ignore[attr-defined]
     Tensor.ndim.__get__,  # type: ignore[attr-defined]
     Tensor.is_cuda.__get__,  # type: ignore[attr-defined]

