@@ -41,6 +41,7 @@ __all__ = [
     "fitting",
     "given_mask",
     "hand_on",
+    "has_viewer",
     "headless",
     "input_path",
     "is_interruption",
@@ -498,6 +499,11 @@ def output_folder() -> Path:
     """The folder that results are written under."""
     folder_paths = _comfy("folder_paths")
     return Path(folder_paths.get_output_directory()) if folder_paths else headless.output_folder
+
+
+def has_viewer() -> bool:
+    """Whether somebody looks at what nodes show: headless nobody does."""
+    return _comfy("server") is not None
 
 
 def temp_folder() -> Path:

@@ -281,8 +281,11 @@ class SaveFrames:
         written = path.relative_to(host.output_folder())
         told = f"saved: {written.as_posix()}, {host.described(frames)}, {time.perf_counter() - started:.1f} s"
         host.say(f"warning: {missing}; {told}" if missing else told)
+        shown: dict[str, str]
         if format in ("mp4", "webm"):
             shown = {"filename": path.name, "subfolder": "/".join(written.parent.parts), "type": "output"}
+        elif not host.has_viewer():
+            shown = {}
         else:
             try:
                 preview = self._write_preview(path, frames, fps, alpha, audio)

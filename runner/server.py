@@ -252,7 +252,7 @@ async def _fetch_outputs(
 def _target(name: str, output_folder: Path) -> Path:
     """Where an output of this name goes; names come from the server and must not lead outside the folder."""
     path = PurePosixPath(name)
-    outside = not path.parts or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive
+    outside = not path.parts or path.is_absolute() or ".." in path.parts or bool(PureWindowsPath(name).drive)
     target = output_folder.joinpath(*path.parts) if not outside else output_folder
     try:
         outside = outside or not target.resolve().is_relative_to(output_folder.resolve())

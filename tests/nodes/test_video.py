@@ -57,6 +57,17 @@ def test_save_then_load(folders, name):
     assert [p for p in path.parent.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.fixture
+def watched(monkeypatch) -> None:
+    monkeypatch.setattr(host, "has_viewer", lambda: True)
+
+
+def test_headless_no_preview_is_made(folders):
+    assert SaveFrames().save(clip(), "a", format="png")["ui"]["images"] == []
+    assert not (folders / "temp").exists() or not list((folders / "temp").iterdir())
+
+
+@pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize("name", video.FORMATS)
 def test_the_node_has_something_to_play(folders, name):
     alpha = None if name == "mp4" else torch.zeros(30, 40)
@@ -73,6 +84,7 @@ def test_the_node_has_something_to_play(folders, name):
         assert frames.max() < 0.02  # over black where it is transparent
 
 
+@pytest.mark.usefixtures("watched")
 def test_preview_of_large_frames_is_small(folders):
     ui = SaveFrames().save(torch.rand(2, 600, 1100, 3), "a", format="png")["ui"]
     frames = video.read_clip(folders / "temp" / ui["images"][0]["filename"]).frames
