@@ -133,13 +133,15 @@ def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, VDPError):
             raise
-        raise LayersFileError(f"{path}: a damaged layers file ({error}); save the layers again") from error
+        raise LayersFileError(f"{path}: a damaged layers file ({str(error)[:200]}); save the layers again") from error
 
 
 def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor | None) -> Layers:
     model, shape = header["model"], tuple(header["frames"])
     if model not in TASKS:
-        raise LayersFileError(f"the layers are of the model '{model}'; known: {', '.join(TASKS)}; update the pack")
+        raise LayersFileError(
+            f"the layers are of the model '{str(model)[:50]}'; known: {', '.join(TASKS)}; update the pack"
+        )
     if frames is not None:
         frames = check_frames(frames)
         if tuple(frames.shape) != shape:

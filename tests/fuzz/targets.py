@@ -158,8 +158,8 @@ def damaged_layers(data: bytes, chance: random.Random) -> bytes:
         if kind < 0.1:
             return damaged_bytes(data, chance)
         if kind < 0.6:
-            table["__metadata__"]["layers"] = json.dumps(
-                damaged_json(json.loads(table["__metadata__"]["layers"]), chance)
+            table["__metadata__"]["vdp_layers"] = json.dumps(
+                damaged_json(json.loads(table["__metadata__"]["vdp_layers"]), chance)
             )
         elif kind < 0.9:
             names = [name for name in table if name != "__metadata__"]
