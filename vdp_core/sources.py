@@ -568,6 +568,9 @@ def _opened(path: Path) -> Iterator[Any]:
         if isinstance(error, PermissionError):
             raise MediaError(f"{path}: cannot be read (permission denied)") from error
         reason = getattr(error, "strerror", None) or error
+        with path.open("rb") as file:
+            if file.read(8)[4:] == b"ftyp":
+                reason = "its index is missing or damaged, as where a recording or a copy broke off"
         raise MediaError(f"{path}: is not a video that can be read, or is damaged ({reason})") from error
     with container:
         yield container

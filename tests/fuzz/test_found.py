@@ -389,3 +389,28 @@ def test_names_that_a_server_gives(root: Path, name: str) -> None:
     (root / "link").symlink_to("/tmp")
     with pytest.raises(server.ServerFailed, match="the server names an output"):
         server._target(name.replace("\\", "/"), root)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"[1]", b"3", b'{"a": 1}', b'{"a": {"input": [1]}}', b'{"a": {"input": {"required": {"x": 1}}}}']
+)
+def test_a_server_that_is_no_comfyui(answer: bytes) -> None:
+    import http.server
+    import threading
+
+    class Strange(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Strange) as strange:
+        threading.Thread(target=strange.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(server.ServerFailed, match="answers otherwise than a ComfyUI does"):
+                server.fetch_specs(f"127.0.0.1:{strange.server_port}")
+        finally:
+            strange.shutdown()
