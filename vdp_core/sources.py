@@ -58,6 +58,7 @@ SOUND_NAME = "audio.wav"
 """The sound of a folder of pictures."""
 
 _MOST_SAMPLES = 768_000  # a second; no recorder takes more
+_MOST_CHANNELS = 8  # PyAV reads beyond a frame that has more
 _MOST_PICTURE_BYTES = 2**31  # the largest that can be decoded, stored plainly, have less
 _SEEK_FROM = 120  # frames; below, decoding up to the start is quicker than seeking
 _INDEX_UP_TO = 2**30  # bytes; files without a frame count are read through to count up to here
@@ -591,7 +592,7 @@ def _video_stream(container: Any, path: Path) -> Any:
 def _audio_stream(container: Any) -> Any:
     """The first audio stream that can be decoded, or None (phones add spatial tracks that cannot)."""
     sounds = (s for s in container.streams.audio if s.codec_context is not None)
-    return next((s for s in sounds if 0 < s.sample_rate <= _MOST_SAMPLES), None)
+    return next((s for s in sounds if 0 < s.sample_rate <= _MOST_SAMPLES and s.channels <= _MOST_CHANNELS), None)
 
 
 def _alpha_decoder(stream: Any) -> str | None:
@@ -732,6 +733,10 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
         yield from container.demux(stream)
 
 
+def _form_of(frame: av.AudioFrame) -> tuple[str, int, int]:
+    return frame.format.name, frame.layout.nb_channels, frame.sample_rate
+
+
 def _silence(path: Path, channels: int, length: int, seconds: float) -> Array:
     try:
         return np.zeros((channels, length), np.float32)  # takes memory only where something is put
@@ -756,6 +761,7 @@ def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | No
         rate = stream.sample_rate
         to_float = av.AudioResampler(format="fltp")
         wave: Array | None = None
+        form: tuple[str, int, int] | None = None
         length, at, end = round(seconds * rate), None, 0
         damaged: list[float] = []
         if begin > 30.0:  # ten seconds of run-up: codecs need some, and seeking in sound is coarse
@@ -763,8 +769,13 @@ def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | No
                 container.seek(int((begin - 10.0) * 1_000_000))
         for packet in _packets(container, stream):
             try:
-                heard = [part for frame in packet.decode() for part in to_float.resample(frame)]
-            except (av.error.FFmpegError, ValueError):  # the latter where its format changes on the way
+                decoded = packet.decode()
+                for frame in decoded:
+                    form = form or _form_of(frame)
+                    if _form_of(frame) != form or form[1] > _MOST_CHANNELS:
+                        raise ValueError("its form changes on the way")
+                heard = [part for frame in decoded for part in to_float.resample(frame)]
+            except (av.error.FFmpegError, ValueError):
                 damaged.append(float((packet.pts or 0) * packet.time_base))
                 continue
             for frame in heard:
@@ -777,7 +788,7 @@ def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | No
                     wave = _silence(path, samples.shape[0], length, seconds)
                 first, last = max(at, 0), min(at + samples.shape[1], length)
                 if last > first:
-                    wave[:, first:last] = samples[: wave.shape[0], first - at : last - at]
+                    wave[:, first:last] = samples[:, first - at : last - at]
                     end = max(end, last)
                 at += samples.shape[1]
             if at is not None and at >= length:

@@ -225,6 +225,27 @@ def test_sound_that_is_damaged_is_silent_there(clip: Make, copy: Copy, caplog: p
     assert len(video.read_clip(made).frames) == 24
 
 
+@pytest.mark.parametrize("layout", ["7.1", "hexadecagonal"])
+def test_sound_of_more_channels_than_can_be_saved_is_left_out(tmp_path: Path, copy: Copy, layout: str) -> None:
+    """PyAV reads beyond a frame of more than eight channels, and may end the process."""
+    import av
+
+    with av.open(str(tmp_path / "many.mkv"), "w") as target:
+        stream = target.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound = target.add_stream("pcm_s16le", rate=48_000, layout=layout)
+        for _ in range(6):
+            target.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+            part = av.AudioFrame(format="s16", layout=layout, samples=2000)
+            part.sample_rate = 48_000
+            target.mux(sound.encode(part))
+        target.mux(stream.encode(None))
+        target.mux(sound.encode(None))
+    assert video.probe(tmp_path / "many.mkv").has_audio == (layout == "7.1")
+    code, (made,), _ = copy(tmp_path / "many.mkv", kind="mp4")
+    assert code == 0 and len(video.read_clip(made).frames) == 6
+
+
 def test_a_codec_that_cannot_be_decoded(clip: Make, copy: Copy) -> None:
     path = clip()
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
