@@ -48,7 +48,7 @@ FORMATS: dict[str, Format] = {
     "prores4444": Format(".mov", "prores_ks", "yuv444p10le", "yuva444p10le", "pcm_s24le", bits=10),
     "png": Format(""),
 }
-SOUND_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+SOUND_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """FFmpeg's names of channel layouts, by number of channels."""
 
 
@@ -174,9 +174,9 @@ class _SoundTrack:
         until = min(round(seconds * self._rate), self._wave.shape[1])
         if until <= self._at:
             return
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(self._wave[:, self._at : until]), format="fltp", layout=self._layout
-        )
+        # Interleaved, as PyAV writes beyond the end of a frame of eight planes.
+        samples = np.ascontiguousarray(self._wave[:, self._at : until].T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=self._layout)
         frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._at
         self._container.mux(self._stream.encode(frame))
         self._at = until

@@ -58,7 +58,7 @@ SOUND_NAME = "audio.wav"
 """The sound of a folder of pictures."""
 
 _MOST_SAMPLES = 768_000  # a second; no recorder takes more
-_MOST_CHANNELS = 8  # PyAV reads beyond a frame that has more
+_MOST_CHANNELS = 8  # more cannot be saved
 _MOST_PICTURE_BYTES = 2**31  # the largest that can be decoded, stored plainly, have less
 _SEEK_FROM = 120  # frames; below, decoding up to the start is quicker than seeking
 _INDEX_UP_TO = 2**30  # bytes; files without a frame count are read through to count up to here
@@ -759,7 +759,8 @@ def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | No
         if stream is None:
             return None
         rate = stream.sample_rate
-        to_float = av.AudioResampler(format="fltp")
+        # Interleaved, as PyAV reads beyond the end of a frame of eight or more planes.
+        to_float = av.AudioResampler(format="flt")
         wave: Array | None = None
         form: tuple[str, int, int] | None = None
         length, at, end = round(seconds * rate), None, 0
@@ -779,7 +780,7 @@ def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | No
                 damaged.append(float((packet.pts or 0) * packet.time_base))
                 continue
             for frame in heard:
-                samples = frame.to_ndarray()
+                samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T
                 place = at if frame.time is None else round((frame.time - begin) * rate)
                 # Time stamps jitter by less than this; what is off by more is a gap or a jump.
                 if at is None or (place is not None and abs(place - at) > rate // 10):

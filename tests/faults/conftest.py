@@ -55,7 +55,14 @@ def copy(tmp_path: Path, vdp: Callable[..., Any]) -> Callable[..., tuple[int, li
 
     def call(path: Path, kind: str = "png", output: str = "out", **inputs: object) -> tuple[int, list[str], str]:
         load = {"path": str(path), "start": 0, "count": 0, "every_nth": 1, "max_side": 0, **inputs}
-        save = {"frames": ["1", 0], "filename_prefix": "x", "format": kind, "fps": ["1", 3], "quality": 80}
+        save = {
+            "frames": ["1", 0],
+            "filename_prefix": "x",
+            "format": kind,
+            "fps": ["1", 3],
+            "quality": 80,
+            "audio": ["1", 2],
+        }
         graph = {"1": {"class_type": "LoadFrames", "inputs": load}, "2": {"class_type": "SaveFrames", "inputs": save}}
         (tmp_path / "graph.json").write_text(json.dumps(graph))
         code, out, err = vdp("run", "graph.json", "--output-dir", output, "--device", "cpu", "--quiet")
