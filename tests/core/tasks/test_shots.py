@@ -101,8 +101,8 @@ def test_what_a_task_takes_none_of_is_still_refused(two_shots):
 # windows
 
 
-LONG = 64
-WINDOW = 24
+LONG = 90
+WINDOW = 60  # two of them
 
 
 @pytest.fixture(scope="module")
@@ -126,22 +126,22 @@ def borders(count: int, window: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["relight", "dehaze"])
-def test_no_seam_is_seen_where_windows_meet(long_pan, monkeypatch, name):
+def test_no_seam_is_seen_where_windows_meet(long_pan, monkeypatch, tmp_path, name):
     clean, flow = long_pan
     module = {"relight": relight, "dehaze": dehaze}[name]
     if name == "relight":
         bad, _ = darken(clean, seed=0)
     else:
         bad, _ = haze(clean, hazy_depth(*clean.shape[:3], seed=0), airlight=AIR)
-    settings = {"preset": "fast", "steps": {"relight": 100, "dehaze": 0}[name]}
-    monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW + 8))
+    settings = {"preset": "fast", "steps": {"relight": 100, "dehaze": 0}[name], "checkpoint": Checkpoint(tmp_path)}
+    monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW))
     made = module.apply(module.decompose(bad, flow, **settings), denoise=0.0)
     assert psnr(made, clean) > psnr(bad, clean) + 6
     steps = steps_of(made, clean)
-    across = [edge + beside for edge in borders(LONG, WINDOW + 8) for beside in (-2, -1, 0)]
+    across = [edge + beside for edge in borders(LONG, WINDOW) for beside in (-2, -1, 0)]
     inside = [index for index in range(len(steps)) if index not in across]
     assert steps[across].max() < 2.0 * steps[inside].quantile(0.9)
-    # windows side by side do step
+    # the same windows side by side do step
     monkeypatch.setattr(module, "blended", side_by_side)
     apart = steps_of(module.apply(module.decompose(bad, flow, **settings), denoise=0.0), clean)
     assert apart[across].max() > 1.5 * steps[across].max()
@@ -158,11 +158,11 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("name", ["relight", "dehaze"])
-@pytest.mark.parametrize("at", [3, 14, 27])
+@pytest.mark.parametrize("at", [3, 8, 14])
 def test_work_that_was_cut_off_goes_on(long_pan, monkeypatch, tmp_path: Path, name, at):
     frames, flow = long_pan
     module = {"relight": relight, "dehaze": dehaze}[name]
-    monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW + 8))
+    monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW))
     monkeypatch.setattr("comfyui_vdp.vdp_core.fit.SAVE_EVERY", 0.0)
     monkeypatch.setattr("comfyui_vdp.vdp_core.fit.SAVE_SHARE", 1e9)
     settings = {"preset": "fast", "steps": 10}
