@@ -210,10 +210,10 @@ def _status(task: str, done: host.Computed[Layers]) -> str:
     losses = [float(value) for name, value in info.items() if name.startswith("loss_")]
     if losses:
         told.append(f"loss {sum(losses):.4g}")
-    if "reference_frame" in info:
-        told.append(f"reference is frame {info['reference_frame']}")
     if info.get("said"):
         told.append(info["said"])
+    if "reference_frame" in info:
+        told.append(f"reference is frame {info['reference_frame']}")
     warnings = [text for text in (done.warning, info.get("warning")) if text]
     line = f"{task}: {', '.join(told)}"
     return f"warning: {'; '.join([*warnings, line])}" if warnings else line

@@ -179,7 +179,7 @@ def test_work_that_was_cut_off_goes_on(long_pan, monkeypatch, tmp_path: Path, na
         module.decompose(frames, flow, checkpoint=place, on_step=stop, **settings)
     steps.clear()
     found = module.decompose(frames, flow, checkpoint=place, on_step=lambda done, *_: steps.append(done), **settings)
-    assert min(steps) >= at - 2
+    assert min(steps) >= at - 4
     assert all(torch.equal(field, found.fields[key]) for key, field in wanted.fields.items())
     assert found.info["steps"] == wanted.info["steps"]
 
