@@ -42,7 +42,7 @@ def psnr_in(found: Tensor, truth: Tensor, where: Tensor) -> float:
 
 def traced(masks: Tensor, frames: Tensor, flow: Flow) -> Layers:
     before, after = behind.trace(masks[:, 0], flow, frames=frames)
-    return Layers("segment", {"masks": masks, "before": before, "after": after}, {}, frames, flow)
+    return Layers("segment", {"masks": masks, "before": before, "after": after}, frames, flow)
 
 
 def inpainted(frames: Tensor, covered: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def on_rendered(seed: int, frames: int, *, crossing: bool) -> dict[str, float]:
     figures["borders over green, pasted with the true mask"] = psnr_in(pasted, truth, mixed)
     some = slice(0, frames, 8)
     wrong = off_by_one(small)[some]
-    chosen = Layers("segment", {"masks": small[some]}, {}, clip.frames[some])
+    chosen = Layers("segment", {"masks": small[some]}, clip.frames[some])
     settled = settle(wrong, chosen.frames)
     for name, masks in (
         ("ours", native_masks(chosen, 0, len(chosen))),
