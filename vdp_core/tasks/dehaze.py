@@ -495,7 +495,9 @@ class _Airlight:
         place = (when + 1.0) * (0.5 * (len(values) - 1))
         before = place.long().clamp(0, max(len(values) - 2, 0))
         after = (before + 1).clamp(max=len(values) - 1)
-        return torch.lerp(values[before], values[after], (place - before)[:, None])
+        # index_select, as the gradient of plain indexing is added up in any order
+        earlier, later = (values.index_select(0, knot) for knot in (before, after))
+        return torch.lerp(earlier, later, (place - before)[:, None])
 
 
 def _read(grid: Tensor, places: Tensor) -> Tensor:
