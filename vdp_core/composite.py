@@ -8,8 +8,8 @@ Digital Images", SIGGRAPH 1984): what lies in front of it no longer matters, so 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .behind import BORDER, COVERED, spread
 from .errors import InputError, LayersFileError, ShapeError, check_frames, check_mask
+from .frames import computed_with_mask
 from .matting import MIXED, Matte, box, object_colours, refine, sample, shrink, smooth_colours, widen
 from .types import Edit, Layers, OnStep
 
@@ -42,7 +43,6 @@ LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
 BLACK = 1.0 / 255.0
 
 
-@torch.no_grad()
 def composite(
     layers: Layers,
     *,
@@ -60,18 +60,20 @@ def composite(
         on_step: told after every frame; stops the work by raising.
 
     Returns:
-        Frames ``(T, H, W, 3)`` in 0..1, and ``(T, H, W)`` how far objects cover each pixel as shown, on the CPU.
+        Frames ``(T, H, W, 3)`` in 0..1, and ``(T, H, W)`` how far objects cover each pixel as shown, on the CPU; of a
+        long clip, they are computed when they are looked at.
 
     Raises:
         InputError: layers of another model.
     """
     _need_segment(layers, "Composite")
-    out, shown = torch.empty_like(layers.frames), layers.frames.new_empty(layers.frames.shape[:3])
-    for index in range(len(layers)):
-        out[index], shown[index] = _paint(layers, index, linear_light, torch.device(device))
-        if on_step is not None:
-            on_step(index + 1, len(layers), partial(out.__getitem__, index))
-    return out, shown
+
+    @torch.no_grad()
+    def painted(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in range(start, len(layers)):
+            yield _paint(layers, index, linear_light, torch.device(device))
+
+    return computed_with_mask(painted, layers.frames.shape, on_step=on_step)
 
 
 def untouched(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
@@ -119,24 +121,22 @@ def _paint(layers: Layers, index: int, linear_light: bool, device: torch.device)
     out = _regrade(out, edits[0], linear_light)
     if edits[0].offset != (0.0, 0.0):
         out = _slide(out, edits[0].offset)
-    free, opacities = torch.ones_like(matte.masks[0]), []
-    for layer in range(count - 1, 0, -1):
-        share = matte.masks[layer]
-        given = _picture(layers, f"mask_{layer}", index, device)
-        opacities.append(((share if given is None else given) / free.clamp_min(1e-6)).clamp_(0.0, 1.0))
-        free = free - share
-    shown = torch.zeros_like(free)
-    for layer, opacity in zip(range(1, count), reversed(opacities), strict=True):
+    shown = torch.zeros_like(matte.masks[0])
+    for layer in range(1, count):
         change = edits[layer]
+        opacity = _picture(layers, f"mask_{layer}", index, device)
+        if opacity is None:
+            opacity = matte.masks[layer]
         if change.visibility <= 0.0 or not bool(opacity.any()):
             continue
-        colour = _picture(layers, f"colour_{layer}", index, device)
-        if colour is None:
-            colour = frame.clone()
-            colour.view(-1, 3).index_copy_(0, matte.mixed, colours[layer - 1].T)
         part = box(opacity)
-        opacity = opacity[part] * change.visibility
-        colour = _regrade(colour[part], replace(change, visibility=1.0), linear_light)
+        opacity = opacity[part]
+        if layer < count - 1:  # what the layers in front of it leave
+            opacity = opacity / (1.0 - matte.masks[layer + 1 :, part[0], part[1]].sum(dim=0)).clamp_min(1e-6)
+        opacity = opacity.clamp(0.0, 1.0) * change.visibility
+        colour = _picture(layers, f"colour_{layer}", index, device)
+        colour = _own_colours(frame, matte.mixed, colours[layer - 1], part) if colour is None else colour[part]
+        colour = _regrade(colour, replace(change, visibility=1.0), linear_light)
         colour = light(colour) * opacity[..., None]
         # what is premultiplied moves without colours from beyond its border coming in
         place, crop = _places(part, change.offset, (len(out), out.shape[1]))
@@ -144,6 +144,17 @@ def _paint(layers: Layers, index: int, linear_light: bool, device: torch.device)
         out[place] = display(light(out[place]) * (1.0 - opacity) + colour)
         shown[place] += opacity[..., 0] * (1.0 - shown[place])
     return out.clamp_(0.0, 1.0), shown
+
+
+def _own_colours(frame: Tensor, mixed: Tensor, colours: Tensor, part: tuple[slice, slice]) -> Tensor:
+    """A part of the frame with a layer's own colours ``(3, N)`` in the mixed pixels."""
+    rows, columns = part
+    out = frame[part].clone()
+    row, column = torch.div(mixed, frame.shape[1], rounding_mode="floor"), mixed % frame.shape[1]
+    inside = (row >= rows.start) & (row < rows.stop) & (column >= columns.start) & (column < columns.stop)
+    place = (row[inside] - rows.start) * out.shape[1] + (column[inside] - columns.start)
+    out.view(-1, 3).index_copy_(0, place, colours[:, inside].T)
+    return out
 
 
 def _matte(layers: Layers, index: int, frame: Tensor) -> Matte:
@@ -465,16 +476,16 @@ def replace_layer(layers: Layers, number: int, frames: Tensor, mask: Tensor | No
     return replace(layers, pictures=pictures)
 
 
-@torch.no_grad()
 def split_layer(
     layers: Layers, number: int, *, device: torch.device | str = "cpu", on_step: OnStep | None = None
 ) -> tuple[Tensor, Tensor]:
     """One layer as pictures: straight colours ``(T, H, W, 3)`` and mask ``(T, H, W)``, on the CPU.
 
-    As it was found or replaced; edits, which are for ``composite``, are not in it. Of segment layers, 0 is the whole
-    background, filled where objects cover it, with the mask of where it is seen; objects' colours go on smoothly beyond
-    their borders, so that scaling or blurring brings in nothing else. Of dehaze layers, 0 is the clear picture with the
-    transmission as its mask, and 1 the airlight with the rest.
+    Of a long clip, they are computed when they are looked at. As it was found or replaced; edits, which are for
+    ``composite``, are not in it. Of segment layers, 0 is the whole background, filled where objects cover it, with the
+    mask of where it is seen; objects' colours go on smoothly beyond their borders, so that scaling or blurring brings
+    in nothing else. Of dehaze layers, 0 is the clear picture with the transmission as its mask, and 1 the airlight with
+    the rest.
 
     Raises:
         InputError: layers of another model, or no such layer.
@@ -484,22 +495,28 @@ def split_layer(
     if layers.model != "segment":
         raise InputError(f"layers: of the model '{layers.model}', which has no layers to split; segment and dehaze do")
     (number,) = layer_numbers(layers, str(number))
-    colours, masks = torch.empty_like(layers.frames), layers.frames.new_empty(layers.frames.shape[:3])
-    for index in range(len(layers)):
-        frame = layers.frames[index].to(device).contiguous()
-        matte = _matte(layers, index, frame)
-        given = [_picture(layers, f"mask_{other}", index, frame.device) for other in range(1, len(matte.masks))]
-        shares = [own if one is None else one for own, one in zip(matte.masks[1:], given, strict=True)]
-        masks[index] = shares[number - 1] if number > 0 else (1.0 - torch.stack(shares).sum(dim=0)).clamp(0.0, 1.0)
-        colour = _picture(layers, f"colour_{number}", index, frame.device)
-        if colour is None and number == 0:
-            colour = _background(layers, index, frame, matte, whole=True)
-        elif colour is None:
-            colour = _extended(layers, index, frame, matte, number)
-        colours[index] = colour
-        if on_step is not None:
-            on_step(index + 1, len(layers), partial(colours.__getitem__, index))
-    return colours, masks
+
+    @torch.no_grad()
+    def split(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in range(start, len(layers)):
+            yield _layer(layers, number, index, device)
+
+    return computed_with_mask(split, layers.frames.shape, on_step=on_step)
+
+
+def _layer(layers: Layers, number: int, index: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """A layer's colours ``(H, W, 3)`` and mask ``(H, W)`` in one frame."""
+    frame = layers.frames[index].to(device).contiguous()
+    matte = _matte(layers, index, frame)
+    given = [_picture(layers, f"mask_{other}", index, frame.device) for other in range(1, len(matte.masks))]
+    shares = [own if one is None else one for own, one in zip(matte.masks[1:], given, strict=True)]
+    mask = shares[number - 1] if number > 0 else (1.0 - torch.stack(shares).sum(dim=0)).clamp(0.0, 1.0)
+    colour = _picture(layers, f"colour_{number}", index, frame.device)
+    if colour is None and number == 0:
+        colour = _background(layers, index, frame, matte, whole=True)
+    elif colour is None:
+        colour = _extended(layers, index, frame, matte, number)
+    return colour, mask
 
 
 def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: int) -> Tensor:
@@ -522,19 +539,19 @@ def _split_haze(
 
     if number not in (0, 1):
         raise InputError(f"layer: there is no layer {number}; dehaze layers have 0, the clear picture, and 1, the haze")
-    colours, masks = torch.empty_like(layers.frames), layers.frames.new_empty(layers.frames.shape[:3])
-    for index in range(len(layers)):
-        frame = layers.frames[index : index + 1].to(device)
-        transmission = dehaze.transmission(layers, index, index + 1, frame)[0, ..., 0]
-        if number == 0:
-            colours[index] = dehaze.compose(layers, index, index + 1, frame)[0].clamp(0.0, 1.0)
-            masks[index] = transmission
-        else:
-            colours[index] = layers.fields["airlight"][index, :, 0, 0]
-            masks[index] = 1.0 - transmission
-        if on_step is not None:
-            on_step(index + 1, len(layers), partial(colours.__getitem__, index))
-    return colours, masks
+
+    @torch.no_grad()
+    def split(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in range(start, len(layers)):
+            frame = layers.frames[index : index + 1].to(device)
+            transmission = dehaze.transmission(layers, index, index + 1, frame)[0, ..., 0]
+            if number == 0:
+                yield dehaze.compose(layers, index, index + 1, frame)[0].clamp(0.0, 1.0), transmission
+            else:
+                airlight = layers.fields["airlight"][index, :, 0, 0].to(device)
+                yield airlight.expand(frame.shape[1:]), 1.0 - transmission
+
+    return computed_with_mask(split, layers.frames.shape, on_step=on_step)
 
 
 def check_segment(layers: Layers) -> None:

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 
 from .errors import InputError, MediaError
 
-__all__ = ["LazyFrames", "computed", "fits_in_memory", "large_empty", "remove_left_overs"]
+__all__ = ["LazyFrames", "computed", "computed_with_mask", "fits_in_memory", "large_empty", "remove_left_overs"]
 
 Walk = Callable[[int], Iterator[Tensor]]
 """Gives the frames from the one asked for on, in runs ``(n, ...)`` of any length."""
@@ -302,3 +302,26 @@ def computed(
     if done != shape[0]:
         raise InputError(f"expected {shape[0]} frames, got {done}")
     return out
+
+
+def computed_with_mask(
+    walk: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
+    shape: tuple[int, ...],
+    *,
+    on_step: Callable[[int, int, Callable[[], Tensor]], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Like ``computed``, for frames ``(H, W, 3)`` that come with a mask ``(H, W)`` each."""
+    count, height, width, _ = shape
+    if not fits_in_memory(4 * math.prod(shape)):
+
+        def four(start: int) -> Iterator[Tensor]:
+            return (torch.cat((frame, mask[..., None]), dim=-1)[None].cpu() for frame, mask in walk(start))
+
+        frames = LazyFrames.over(four, (count, height, width, 4), pick=slice(0, 3))
+        return frames, frames.picked(3)
+    out, masks = torch.empty(shape), torch.empty(shape[:3])
+    for index, (frame, mask) in enumerate(walk(0)):
+        out[index], masks[index] = frame, mask
+        if on_step is not None:
+            on_step(index + 1, count, frame.clone)
+    return out, masks
