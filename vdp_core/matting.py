@@ -133,7 +133,7 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
     counts = 1.0 - (1.0 - border) * beside[..., part[0], part[1]]
     lines, alike = _guided_lines(coarse[..., part[0], part[1]], sharp[None, 1:, part[0], part[1]], counts)
     fields[:-count, part[0], part[1]], fields[-1, part[0], part[1]] = lines[0].flatten(0, 1), alike[0, 0]
-    read = sample(fields, mixed, (height, width))
+    read = sample(fields, places(mixed, width), (height, width))
     line, own, alike = read[: 4 * (count - 1)].unflatten(0, (count - 1, 4)), read[4 * (count - 1) : -1], read[-1]
     colour = frame.reshape(-1, 3)[mixed].T
     followed = (line[:, :3] * colour).sum(dim=1) + line[:, 3]
@@ -222,7 +222,7 @@ def object_colours(picture: Tensor, matte: Matte, behind: Tensor) -> Tensor:
     size, pixels = (matte.masks.shape[1], matte.masks.shape[2]), matte.mixed
     shares = matte.masks.flatten(1)[:, pixels]
     smooth = smooth_colours(matte, slice(1, None))
-    objects = sample(smooth.flatten(0, 1), pixels, size).unflatten(0, (len(shares) - 1, 3))
+    objects = sample(smooth.flatten(0, 1), places(pixels, size[1]), size).unflatten(0, (len(shares) - 1, 3))
     left = picture - shares[0] * behind - (shares[1:, None] * objects).sum(dim=0)
     # the last term is 0 where objects have the pixel to themselves: there they take all of it
     known = shares[1:].square().sum(dim=0) + TRUST * shares[0]
@@ -235,16 +235,19 @@ def smooth_colours(matte: Matte, layers: slice) -> Tensor:
     return spread(matte.coarse.expand(len(alone), -1, -1, -1), alone)
 
 
-def sample(fields: Tensor, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Read small fields ``(C, h, w)`` bilinearly at pixels ``(N,)`` of a picture of ``size`` = (H, W); ``(C, N)``.
+def places(pixels: Tensor, width: int) -> Tensor:
+    """Where pixels ``(N,)``, counted along rows, are in a picture of that width: (x, y), ``(N, 2)``."""
+    row = torch.div(pixels, width, rounding_mode="floor")
+    return torch.stack((pixels - row * width, row), dim=-1).float()
+
+
+def sample(fields: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
+    """Read small fields ``(C, h, w)`` bilinearly at places ``(N, 2)`` of a picture of ``size`` = (H, W); ``(C, N)``.
 
     As ``F.interpolate`` with ``align_corners=False`` does for all of them.
     """
-    height, width = size
-    x = ((pixels % width).to(fields.dtype) + 0.5) * (2.0 / width) - 1.0
-    y = (torch.div(pixels, width, rounding_mode="floor").to(fields.dtype) + 0.5) * (2.0 / height) - 1.0
-    where = torch.stack((x, y), dim=-1)[None, None]
-    return F.grid_sample(fields[None], where, padding_mode="border", align_corners=False)[0, :, 0]
+    where = (place + 0.5) * place.new_tensor([2.0 / size[1], 2.0 / size[0]]) - 1.0
+    return F.grid_sample(fields[None], where[None, None], padding_mode="border", align_corners=False)[0, :, 0]
 
 
 def shrink(pictures: Tensor, size: tuple[int, int]) -> Tensor:

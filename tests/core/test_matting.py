@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.matting import native_masks, object_colours, refine, sample, settle
+from comfyui_vdp.vdp_core.matting import native_masks, object_colours, places, refine, sample, settle
 from comfyui_vdp.vdp_core.types import Layers
 
 DARK, LIGHT = torch.tensor([0.1, 0.15, 0.2]), torch.tensor([0.8, 0.7, 0.6])
@@ -125,4 +125,4 @@ def test_reading_some_pixels_is_reading_all():
     fields = torch.rand(3, 5, 7)
     whole = F.interpolate(fields[None], size=(20, 28), mode="bilinear", align_corners=False)[0].flatten(1)
     pixels = torch.tensor([0, 27, 250, 559])
-    assert_close(sample(fields, pixels, (20, 28)), whole[:, pixels])
+    assert_close(sample(fields, places(pixels, 28), (20, 28)), whole[:, pixels])
