@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ShapeError, check_flow
+from .frames import large_empty
 from .types import Flow, OnStep
 from .warp import pixel_grid, resize_flow, warp
 
@@ -64,7 +65,7 @@ def trace(
     polluted = max(BORDER, round(POLLUTED * max(height, width) / max(flow.size)))
     whole = background >= COVERED
     seen = torch.stack([_shrink(one, BORDER) for one in whole])
-    forward, backward = background.new_empty(2, count - 1, 2, height, width)
+    forward, backward = (large_empty(count - 1, 2, height, width).to(background.device) for _ in range(2))
     steps = 2 * count - 1
     there = None if frames is None else _small(frames[0], background)
     for index in range(count - 1):
@@ -77,7 +78,7 @@ def trace(
             on_step(index + 1, steps, None)
     # a pair across a cut has no motion: all its pixels count as hidden
     joined = [float(hidden.mean()) < 0.99 for hidden in flow.forward_occlusion]
-    before, after = background.new_zeros(2, count, 3, height, width)
+    before, after = (large_empty(count, 3, height, width).to(background.device).zero_() for _ in range(2))
     for index in range(count):
         points = (~seen[index]).nonzero().flip(-1).float()
         for found, step in ((before, -1), (after, 1)):

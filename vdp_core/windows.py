@@ -15,7 +15,18 @@ from .checkpoint import Checkpoint
 from .fit import Fitted
 from .types import OnStep
 
-__all__ = ["OVERLAP", "Window", "Work", "blended", "fit_windows", "joined", "windows"]
+__all__ = [
+    "OVERLAP",
+    "Window",
+    "Work",
+    "blended",
+    "fit_windows",
+    "joined",
+    "load_window",
+    "save_window",
+    "share_of_steps",
+    "windows",
+]
 
 OVERLAP = 24
 """Frames that neighbouring windows share: a second of film, over which one gives way to the other."""
@@ -104,12 +115,12 @@ def fit_windows(
     """
     found = []
     for number in range(len(spans)):
-        kept = None if checkpoint is None else _kept(checkpoint, number)
+        kept = None if checkpoint is None else load_window(checkpoint, number)
         if kept is None:
             place = None if checkpoint is None else checkpoint.part(f"window_{number}")
-            kept = work(number, place, _share(on_step, number * steps, len(spans) * steps))
+            kept = work(number, place, share_of_steps(on_step, number, len(spans), steps))
             if checkpoint is not None and place is not None:
-                _keep(checkpoint, number, kept)
+                save_window(checkpoint, number, kept)
                 place.clear()
         found.append(kept)
     return found
@@ -124,22 +135,32 @@ def joined(windows: Sequence[Window]) -> Fitted:
     return Fitted(sum(fitted.steps for fitted in fits), sum(fitted.seconds for fitted in fits), terms, stopped)
 
 
-def _share(on_step: OnStep | None, done: int, total: int) -> OnStep:
-    """Tell the steps of one window as a part of all."""
+def share_of_steps(on_step: OnStep | None, number: int, count: int, steps: int = 0) -> OnStep:
+    """Tell the steps of one of several parts as a share of all.
 
-    def told(step: int, _: int, preview: Callable[[], Tensor] | None) -> None:
+    Args:
+        on_step: whom to tell.
+        number: of the part, from 0 on.
+        count: of the parts.
+        steps: that each takes at most; 0 goes by what the part itself says.
+    """
+
+    def told(done: int, total: int, preview: Callable[[], Tensor] | None) -> None:
         if on_step is not None:
-            on_step(done + step, total, preview)
+            each = steps or total
+            on_step(number * each + done, count * each, preview)
 
     return told
 
 
-def _keep(checkpoint: Checkpoint, number: int, window: Window) -> None:
+def save_window(checkpoint: Checkpoint, number: int, window: Window) -> None:
+    """Keep what was found in a window."""
     notes = {"numbers": json.dumps(dict(window.numbers)), "fitted": json.dumps(asdict(window.fitted))}
     checkpoint.save(f"window_{number}", window.fields, notes)
 
 
-def _kept(checkpoint: Checkpoint, number: int) -> Window | None:
+def load_window(checkpoint: Checkpoint, number: int) -> Window | None:
+    """What was found in a window, if it is kept."""
     kept = checkpoint.load(f"window_{number}")
     if kept is None:
         return None

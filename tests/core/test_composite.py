@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core import behind
+from comfyui_vdp.vdp_core import frames as frames_module
 from comfyui_vdp.vdp_core.composite import (
     add_background,
     check_segment,
@@ -23,6 +25,7 @@ from comfyui_vdp.vdp_core.composite import (
     untouched,
 )
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
+from comfyui_vdp.vdp_core.frames import LazyFrames
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.types import Edit, Layers
 
@@ -72,6 +75,21 @@ def test_untouched_layers_give_the_clip_back(clip, layers):
 
 def test_untouched_layers_do_so_in_linear_light(clip, layers):
     assert psnr(composite(layers, linear_light=True)[0], clip.frames) > 40
+
+
+def test_long_clips_are_computed_when_they_are_looked_at(layers, monkeypatch):
+    changed = edit(layers, "1", Edit(visibility=0.5, offset=(3.0, 0.0)))
+    haze = {"transmission": layers.fields["masks"][:, :1], "airlight": torch.full((COUNT, 3, 1, 1), 0.8)}
+    hazy = Layers("dehaze", haze, layers.frames)
+    makers = [partial(composite, changed), *(partial(split_layer, one, 1) for one in (layers, hazy))]
+    whole = [make() for make in makers]
+    monkeypatch.setattr(frames_module, "fits_in_memory", lambda size: False)
+    for make, (colours, masks) in zip(makers, whole, strict=True):
+        lazy_colours, lazy_masks = make()
+        assert isinstance(lazy_colours, LazyFrames) and isinstance(lazy_masks, LazyFrames)
+        assert torch.equal(lazy_colours[7:9], colours[7:9])
+        assert torch.equal(lazy_colours + 0, colours)
+        assert torch.equal(lazy_masks + 0, masks)
 
 
 def test_how_frames_lie_in_memory_does_not_matter(layers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..errors import InputError, check_flow, check_frames
 from ..types import Flow, Layers, OnStep
+from ..windows import share_of_steps
 from . import dehaze, relight, segment
 
 __all__ = ["TASKS", "decompose", "task"]
@@ -117,7 +118,7 @@ def decompose(
                 part,
                 motion,
                 checkpoint=None if checkpoint is None else checkpoint.part(f"shot_{number}"),
-                on_step=_of_shot(on_step, number, len(shots)),
+                on_step=share_of_steps(on_step, number, len(shots)),
                 **settings,
                 **own,
             )
@@ -126,16 +127,6 @@ def decompose(
         found = [relight.graded_like(part, found[graded]) for part in found]
     whole = _joined(found, frames, flow, seed)
     return whole if graded is None else replace(whole, info={**whole.info, "reference_frame": str(reference_frame)})
-
-
-def _of_shot(on_step: OnStep | None, number: int, count: int) -> OnStep:
-    """Tell the steps of one shot as a part of all of them."""
-
-    def told(done: int, total: int, preview: Callable[[], Tensor] | None) -> None:
-        if on_step is not None:
-            on_step(number * total + done, count * total, preview)
-
-    return told
 
 
 def _joined(parts: Sequence[Layers], frames: Tensor, flow: Flow, seed: int) -> Layers:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,12 +30,14 @@ from ..checkpoint import Checkpoint
 from ..composite import check_segment, composite, untouched
 from ..errors import InputError, ShapeError, check_flow, check_frames
 from ..fit import Fitted, fit
+from ..frames import large_empty
 from ..masks import as_mask
 from ..matting import settle
 from ..motion import average_along, moving_objects, own_motion
 from ..priors import working_copy
 from ..types import Flow, Layers, OnStep
 from ..warp import resize_flow, warp
+from ..windows import OVERLAP, Window, joined, load_window, save_window, share_of_steps, windows
 
 __all__ = ["PRESETS", "SegmentConfig", "apply", "check", "compose", "decompose", "rebuild"]
 
@@ -84,6 +87,8 @@ class SegmentConfig:
     """Weight of which layer's motion rebuilds a pixel from the neighbouring frames; up: borders as motion has them."""
     neighbours: float = 1.0
     """Weight of the masks of neighbouring frames; down: every frame decides for itself."""
+    window: int = 160
+    """Most frames that are looked at at once."""
 
 
 PRESETS = {
@@ -97,9 +102,12 @@ PRESETS = {
 class _Found(NamedTuple):
     masks: Tensor
     """``(T, L, h, w)``, sum over L is 1."""
-    fitted: Fitted | None
-    """None where there was nothing to learn."""
+    fitted: Fitted
     notes: Mapping[str, str]
+
+
+NOTHING = Fitted(0, 0.0, {}, "steps")
+"""Of a classifier where there was nothing to learn."""
 
 
 def decompose(
@@ -190,11 +198,11 @@ def decompose(
     before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=still_going)
     info = {
         "preset": preset,
-        "steps": "0" if found.fitted is None else str(found.fitted.steps),
-        "stopped": "steps" if found.fitted is None else found.fitted.stopped,
+        "steps": str(found.fitted.steps),
+        "stopped": found.fitted.stopped,
         "seconds": f"{time.perf_counter() - started:.1f}",
         "flow": flow.method,
-        **({f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()} if found.fitted else {}),
+        **{f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()},
         **found.notes,
     }
     fields = {"masks": found.masks, "before": before, "after": after}
@@ -240,17 +248,116 @@ def masks_of_shot(given: Mapping[int, Tensor], shot: range) -> Tensor | None:
 
 def nothing(frames: Tensor, flow: Flow, *, preset: str, seed: int) -> Layers:
     """Layers, two of them, of a shot in which no mask shows anything: all is background."""
-    small = working_copy(frames[:1], PRESETS.get(preset, PRESETS["balanced"]).side)
-    count, height, width = len(frames), *small.shape[2:]
-    masks = torch.zeros(count, 2, height, width)
-    masks[:, 0] = 1.0
-    nowhere = torch.zeros(count, 3, height, width)
+    masks = _all_background(frames, PRESETS.get(preset, PRESETS["balanced"]), 2)
+    nowhere = masks.new_zeros(len(masks), 3, *masks.shape[2:])
     info = {"preset": preset, "steps": "0", "stopped": "steps", "seconds": "0", "flow": flow.method}
     info["warning"] = "no mask shows anything here: the foreground is empty; give a mask of one of these frames"
     return Layers("segment", {"masks": masks, "before": nowhere, "after": nowhere}, frames, flow, seed, info)
 
 
 def _find(
+    frames: Tensor,
+    flow: Flow,
+    config: SegmentConfig,
+    layers: int,
+    seed: int,
+    given: Mapping[int, Tensor] | None,
+    device: torch.device,
+    checkpoint: Checkpoint | None,
+    on_step: OnStep | None,
+) -> _Found:
+    """Find the masks window by window, an object in the same layer of all of them."""
+    spans = windows(len(frames), config.window, OVERLAP)
+    if len(spans) == 1:
+        return _find_in_window(frames, flow, config, layers, seed, given, device, checkpoint, on_step)
+    masks: Tensor | None = None
+    found: dict[int, Window] = {}
+    for number, neighbour in _order(spans, given):
+        span = spans[number]
+        own = given and {index - span.start: mask for index, mask in given.items() if index in span}
+        if given is not None and masks is not None and not own and neighbour is not None:
+            own = _handed_over(masks, span, spans[neighbour])
+        kept = None if checkpoint is None else load_window(checkpoint, number)
+        if kept is None:
+            place = None if checkpoint is None else checkpoint.part(f"window_{number}")
+            part = frames[span.start : span.stop]
+            if given is not None and not own:
+                kept = Window({"masks": _all_background(part, config, layers)}, {}, NOTHING)
+            else:
+                motion, told = flow.part(span.start, span.stop), share_of_steps(on_step, len(found), len(spans))
+                one = _find_in_window(part, motion, config, layers, seed + number, own, device, place, told)
+                kept = Window({"masks": one.masks}, {}, one.fitted)
+            if checkpoint is not None and place is not None:
+                save_window(checkpoint, number, kept)
+                place.clear()
+        own_masks = kept.fields["masks"]
+        if masks is None:
+            masks = large_empty(len(frames), *own_masks.shape[1:])
+        elif given is None and neighbour is not None:
+            own_masks = _in_order_of(masks, span, spans[neighbour], own_masks)
+        _lay(masks, spans, number, own_masks, found)
+        found[number] = kept._replace(fields={})
+    assert masks is not None
+    number = int((masks[:, 1:].amax(dim=(0, 2, 3)) > 0.5).sum())
+    notes = {"warning": _too_few(number, guided=given is not None)} if number < layers - 1 else {}
+    return _Found(masks, joined([found[number] for number in range(len(spans))]), {**_said(masks), **notes})
+
+
+def _order(spans: Sequence[range], given: Mapping[int, Tensor] | None) -> list[tuple[int, int | None]]:
+    """In which order to visit windows, from those with masks outwards; each with a neighbour that came before it."""
+    first = [0] if given is None else [n for n, span in enumerate(spans) if any(index in span for index in given)]
+    order: list[tuple[int, int | None]] = [(number, None) for number in first]
+    for number, _ in order:  # grows on the way
+        for other in (number - 1, number + 1):
+            if 0 <= other < len(spans) and all(other != known for known, _ in order):
+                order.append((other, number))
+    return order
+
+
+def _handed_over(masks: Tensor, span: range, other: range) -> dict[int, Tensor]:
+    """The object in the frame of those that two windows share which shows most of it, by its place in ``span``."""
+    shared = range(max(span.start, other.start), min(span.stop, other.stop))
+    best = max(shared, key=lambda index: float(masks[index, 1].sum()))
+    return {best - span.start: masks[best, 1]} if bool((masks[best, 1] > 0.5).any()) else {}
+
+
+def _in_order_of(masks: Tensor, span: range, other: range, own: Tensor) -> Tensor:
+    """Masks of a window with its objects in the order that they have, in the frames it shares, in the other window."""
+    shared = range(max(span.start, other.start), min(span.stop, other.stop))
+    theirs = masks[shared.start : shared.stop, 1:]
+    ours = own[shared.start - span.start : shared.stop - span.start, 1:]
+    common = torch.einsum("tahw,tbhw->ab", theirs, ours)
+    best = max(permutations(range(len(common))), key=lambda order: float(common[range(len(common)), order].sum()))
+    return own[:, [0, *(1 + index for index in best)]]
+
+
+def _lay(masks: Tensor, spans: Sequence[range], number: int, own: Tensor, done: Container[int]) -> None:
+    """Put the masks of a window among those of all frames; it gives way to those that are there already."""
+    span = spans[number]
+    weight = torch.ones(len(span))
+    if number - 1 in done:
+        shared = spans[number - 1].stop - span.start
+        weight[:shared] = torch.linspace(0.0, 1.0, shared + 2)[1:-1]
+    if number + 1 in done:
+        shared = span.stop - spans[number + 1].start
+        weight[-shared:] = torch.linspace(1.0, 0.0, shared + 2)[1:-1]
+    for index, mask, share in zip(span, own, weight.tolist(), strict=True):
+        masks[index] = mask if share == 1.0 else masks[index].lerp(mask, share)
+
+
+def _all_background(frames: Tensor, config: SegmentConfig, layers: int) -> Tensor:
+    """Masks without any object."""
+    masks = torch.zeros(len(frames), layers, *working_copy(frames[:1], config.side).shape[2:])
+    masks[:, 0] = 1.0
+    return masks
+
+
+def _said(masks: Tensor) -> dict[str, str]:
+    share = 100.0 * (1.0 - sum(float(mask.mean()) for mask in masks[:, 0]) / len(masks))
+    return {"said": f"objects cover {share:.1f} % of the clip"}
+
+
+def _find_in_window(
     frames: Tensor,
     flow: Flow,
     config: SegmentConfig,
@@ -275,9 +382,7 @@ def _find(
 
     motion = _Motion(flow, layers - 1 if given is None else TRACKS, told)
     if given is None and motion.objects.shape[1] == 0:
-        masks = torch.zeros(count, layers, height, width)
-        masks[:, 0] = 1.0
-        return _Found(masks, None, {"warning": _too_few(0)})
+        return _Found(_all_background(frames, config, layers), NOTHING, {"warning": _too_few(0)})
     fixed: dict[int, Tensor] = {}
     if given is None:
         labels = motion.labels(size)
@@ -305,8 +410,7 @@ def _find(
     notes = {"warning": _too_few(number, guided=given is not None)} if number < layers - 1 else {}
     if number < layers - 1:
         labels = torch.cat((labels, labels.new_zeros(count, layers - 1 - number, height, width)), dim=1)
-    share = 100.0 * float(1.0 - labels[:, 0].mean())
-    return _Found(labels, fitted, {"said": f"objects cover {share:.1f} % of the clip", **notes})
+    return _Found(labels, fitted, {**_said(labels), **notes})
 
 
 def _round(

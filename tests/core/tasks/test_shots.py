@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -182,6 +183,84 @@ def test_work_that_was_cut_off_goes_on(long_pan, monkeypatch, tmp_path: Path, na
     assert min(steps) >= at - 4
     assert all(torch.equal(field, found.fields[key]) for key, field in wanted.fields.items())
     assert found.info["steps"] == wanted.info["steps"]
+
+
+def shares(masks: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Intersection over union of every object with every true one, ``(found, true)``, over all frames."""
+    ours, theirs = (part[:, 1:].movedim(1, 0).flatten(1) > 0.5 for part in (masks, truth))
+    both = (ours[:, None] & theirs[None]).sum(dim=-1)
+    return both / (ours[:, None] | theirs[None]).sum(dim=-1).clamp_min(1)
+
+
+@pytest.fixture
+def short_windows(monkeypatch) -> None:
+    monkeypatch.setitem(segment.PRESETS, "fast", replace(segment.PRESETS["fast"], window=WINDOW))
+
+
+@pytest.mark.slow
+def test_objects_keep_their_layers_over_windows(synthetic, short_windows, tmp_path):
+    clip = synthetic.layered(LONG, 64, 96, seed=3)
+    place = Checkpoint(tmp_path)
+    masks = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3, checkpoint=place).fields["masks"]
+    assert_close(masks.sum(dim=1), torch.ones(LONG, 64, 96))
+    found = shares(masks, clip.masks)
+    assert max(float(found.trace()), float(found.flip(0).trace())) / 2 > 0.8
+
+
+@pytest.mark.parametrize("seen", [4, LONG - 5])
+def test_a_mask_is_handed_on_from_window_to_window(synthetic, short_windows, seen):
+    clip = synthetic.layered(LONG, 64, 96, objects=1, seed=3)
+    given = clip.masks[seen : seen + 1, 1]
+    layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=60, mask=given, mask_frame=seen)
+    assert float(shares(layers.fields["masks"], clip.masks)) > 0.8
+    assert "warning" not in layers.info
+
+
+def test_the_frame_that_shows_most_of_an_object_hands_it_on():
+    masks = torch.zeros(10, 2, 8, 8)
+    assert segment._handed_over(masks, range(4, 10), range(7)) == {}
+    masks[:4, 1] = masks[5, 1, 2:6, 2:6] = masks[6, 1, :2, :2] = 1.0
+    ((index, mask),) = segment._handed_over(masks, range(4, 10), range(7)).items()
+    assert index == 1
+    assert torch.equal(mask, masks[5, 1])
+
+
+def test_windows_without_the_object_of_the_mask_stay_empty(synthetic, short_windows, monkeypatch):
+    clip = synthetic.layered(LONG, 64, 96, objects=1, seed=3)
+    monkeypatch.setattr(segment, "_handed_over", lambda *_: {})
+    layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=20, mask=clip.masks[4:5, 1], mask_frame=4)
+    assert bool(layers.fields["masks"][:WINDOW, 1].any())
+    assert not bool(layers.fields["masks"][WINDOW:, 1].any())
+
+
+def test_objects_that_were_found_in_another_order_are_put_into_that_of_the_window_before():
+    masks = torch.zeros(10, 4, 8, 8)
+    for layer, columns in enumerate((slice(6, 8), slice(0, 2), slice(2, 4), slice(4, 6))):
+        masks[:, layer, :, columns] = 1.0
+    other = masks[4:, [0, 3, 1, 2]]
+    assert torch.equal(segment._in_order_of(masks, range(4, 10), range(7), other), masks[4:])
+
+
+def test_segmenting_that_was_cut_off_goes_on(synthetic, short_windows, tmp_path):
+    clip = synthetic.layered(LONG, 64, 96, objects=1, seed=3)
+    work = partial(segment.decompose, clip.frames, clip.flow, preset="fast", steps=20)
+    told: list[float] = []
+    wanted = work(on_step=lambda done, total, _: told.append(done / total))
+    assert told == sorted(told)
+    steps = len(told)
+
+    def stop(*_: object) -> None:
+        told.append(0)
+        if len(told) > 0.7 * steps:
+            raise Stop
+
+    told.clear()
+    with pytest.raises(Stop):
+        work(checkpoint=Checkpoint(tmp_path), on_step=stop)
+    told.clear()
+    found = work(checkpoint=Checkpoint(tmp_path), on_step=lambda *_: told.append(0))
+    assert len(told) < 0.75 * steps
+    assert all(torch.equal(field, found.fields[key]) for key, field in wanted.fields.items())
 
 
 # real cuts

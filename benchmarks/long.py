@@ -1,0 +1,152 @@
+"""Long clips: whether windows show, and what memory and time grow to.
+
+    python benchmarks/long.py --data FOLDER --seams
+    python benchmarks/long.py --data FOLDER --lengths 600 3000 [--size 1280 720] [--workflows relight dehaze]
+
+Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal. ``--seams`` compares
+the error of frames over which one window gives way to the next with that of the same frames of the cycle inside
+windows; flicker is how much the error changes from a frame to the next. ``--lengths`` runs the workflows on files of
+that many frames, each in a process of its own: memory is the most that is not backed by a file (Linux only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from clips import clip_paths
+from torch import Tensor
+
+from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.video import read_clip, write_clip
+from comfyui_vdp.vdp_core.windows import OVERLAP, windows
+
+TASK_OF = {"relight": "dark", "dehaze": "hazy"}
+CYCLES = 7
+AIRLIGHT = (0.8, 0.82, 0.85)
+
+
+def cycle(data: Path, kind: str, width: int, height: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each frame ``(H, W, 3)`` of a cycle: the truth, and the same dark or hazy, in 8 bits."""
+    clip = read_clip(clip_paths(data)["blackswan"]).frames
+    y, x = torch.meshgrid(torch.linspace(-1.0, 1.0, height), torch.linspace(-1.0, 1.0, width), indexing="ij")
+    length = 2 * len(clip) - 2
+    for index in range(length):
+        frame = clip[min(index, length - index)].movedim(-1, 0)[None]
+        frame = F.interpolate(frame, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+        truth = frame[0].movedim(0, -1).clamp(0.0, 1.0)
+        phase = 2.0 * math.pi * index / length
+        if kind == "dark":
+            light = 0.35 + 0.1 * math.sin(phase) + 0.1 * math.cos(phase) * x + 0.05 * y
+            shown = light[..., None] * truth.pow(1.6)
+        else:
+            through = torch.exp(-(0.8 - 0.4 * y + 0.2 * torch.sin(2.0 * x + phase)))[..., None]
+            shown = through * truth + (1.0 - through) * torch.tensor(AIRLIGHT)
+        yield truth, (shown.clamp(0.0, 1.0) * 255.0).round() / 255.0
+
+
+def seams(data: Path, task: str) -> str:
+    """A row of the table: errors across windows over errors inside, and the same of flicker."""
+    truth, shown = (torch.stack(part) for part in zip(*cycle(data, TASK_OF[task], 320, 180), strict=True))
+    length = len(truth)
+    shown = shown.repeat(CYCLES, 1, 1, 1)
+    model = TASKS[task]
+    layers = model.decompose(shown, estimate_flow(shown, model="dis", shots=False))
+    made = model.apply(layers, denoise=0.0)
+    wrong = made.sub_(truth.repeat(CYCLES, 1, 1, 1))
+    errors = wrong.abs().mean(dim=(1, 2, 3))
+    flicker = torch.stack([(after - before).abs().mean() for before, after in pairwise(wrong)])
+    spans = windows(len(shown), model.PRESETS["balanced"].window, OVERLAP)
+    across = {index for one, other in pairwise(spans) for index in range(other.start - 1, one.stop)}
+    ratios = [apart(values, across, length) for values in (errors, flicker)]
+    return f"| {task} | {len(spans)} | {errors.mean():.4f} | {ratios[0]:.3f} | {flicker.mean():.5f} | {ratios[1]:.3f} |"
+
+
+def apart(values: Tensor, across: set[int], length: int) -> float:
+    """The mean of the frames that lie across windows over that of the same frames of the cycle inside them."""
+    ours, others = [], []
+    for index in sorted(across):
+        same = [other for other in range(index % length, len(values), length) if other not in across]
+        if index < len(values) and same:
+            ours.append(float(values[index]))
+            others.append(float(values[same].mean()))
+    return sum(ours) / sum(others)
+
+
+def repeated(data: Path, kind: str, count: int, width: int, height: int, folder: Path) -> Path:
+    """A file of ``count`` frames: the cycle encoded once, its packets repeated."""
+    import av
+
+    once = folder / f"{kind}.mp4"
+    if not once.exists():
+        frames = (shown[None] for _, shown in cycle(data, kind, width, height))
+        write_clip(once.with_suffix(""), frames, fps=25, format="mp4", quality=85)
+    out = folder / f"{kind}_{count}.mp4"
+    with av.open(str(once)) as source, av.open(str(out), "w") as target:
+        stream = source.streams.video[0]
+        packets = [packet for packet in source.demux(stream) if packet.dts is not None]
+        copy = target.add_stream_from_template(stream)
+        for index in range(count):
+            turn, packet = divmod(index, len(packets))
+            again = av.Packet(bytes(packets[packet]))
+            later = turn * len(packets) * packets[packet].duration
+            again.pts, again.dts = packets[packet].pts + later, packets[packet].dts + later
+            again.duration, again.time_base = packets[packet].duration, stream.time_base
+            again.is_keyframe, again.stream = packets[packet].is_keyframe, copy
+            target.mux(again)
+    return out
+
+
+def run(workflow: str, clip: Path, folder: Path) -> tuple[float, float]:
+    """Run a workflow in a process of its own: seconds, and the most anonymous memory in GB."""
+    graph = Path(__file__).parent.parent / "workflows" / f"{workflow}.json"
+    arguments = ["run", str(graph), "--set", f"Clip.path={clip}", "--output-dir", str(folder / "out"), "--quiet"]
+    program = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main())"
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments, "--device", "cpu"])
+    peak = 0.0
+    while process.poll() is None:
+        found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        peak = max(peak, int(found[1]) * 1024 / 1e9 if found else 0.0)
+        time.sleep(0.1)
+    if process.returncode != 0:
+        raise SystemExit(f"{workflow}.json ended with {process.returncode}")
+    return time.perf_counter() - started, peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with blackswan.mp4")
+    parser.add_argument("--seams", action="store_true", help="errors across windows against errors inside")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[], help="frames of each file")
+    parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--workflows", nargs="+", choices=list(TASK_OF), default=list(TASK_OF))
+    options = parser.parse_args()
+    if options.seams:
+        print("| task | windows | error | across / inside | flicker | across / inside |\n|---|---|---|---|---|---|")
+        for task in options.workflows:
+            print(seams(options.data, task), flush=True)
+    width, height = options.size
+    if options.lengths:
+        print("\n| workflow | frames | seconds | seconds a frame | memory (GB) |\n|---|---|---|---|---|")
+    for workflow in options.workflows:
+        for count in options.lengths:
+            with tempfile.TemporaryDirectory() as folder:
+                clip = repeated(options.data, TASK_OF[workflow], count, width, height, Path(folder))
+                seconds, peak = run(workflow, clip, Path(folder))
+            print(f"| {workflow} | {count} | {seconds:.0f} | {seconds / count:.3f} | {peak:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
