@@ -145,7 +145,8 @@ class LoadFrames:
         host.remember(unique_id, source, video.fingerprint)
         sound = "no sound" if clip.audio is None else "with sound"
         rate = f"{float(clip.fps):.6g} fps"
-        host.say(f"read: {host.described(clip.frames)}, {rate}, {sound}, {time.perf_counter() - started:.1f} s")
+        told = f"read: {host.described(clip.frames)}, {rate}, {sound}, {time.perf_counter() - started:.1f} s"
+        host.say(f"warning: {source.name}: {'; '.join(clip.notes)}; {told}" if clip.notes else told)
         frames, alpha = host.hand_on(clip.frames, clip.alpha)
         return frames, alpha, clip.audio, float(clip.fps), len(frames)
 

@@ -238,13 +238,26 @@ def _check_unchanged(path: Path, before: tuple[int, int]) -> None:
         raise MediaError(f"{path}: was changed while it was being read; run again when it is complete")
 
 
-def _sensible_rate(path: Path, *rates: Fraction | None) -> Fraction:
+class _Notes(list[str]):
+    """What is odd about a source, each thing once; the log has it too."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def add(self, note: str) -> None:
+        if note not in self:
+            self.append(note)
+            _log.warning("%s: %s", self._path, note)
+
+
+def _sensible_rate(notes: _Notes, *rates: Fraction | None) -> Fraction:
     """The first of the rates a file says at which a clip can be played and saved."""
     for rate in rates:
         if rate is not None and LEAST_FPS <= rate <= MOST_FPS:
             return rate
     said = f"a rate of {float(rates[0]):.4g} frames a second" if rates[0] else "no rate"
-    _log.warning("%s: says %s, so it is taken as %s; set fps where it is saved", path, said, PICTURE_RATE)
+    notes.add(f"says {said}, so it is taken as {PICTURE_RATE}; set fps where it is saved")
     return PICTURE_RATE
 
 
@@ -252,6 +265,7 @@ class PictureFiles:
     """A sequence of picture files, or one picture."""
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
+        self.notes = _Notes(path)
         self._stamps = {file: stamp(file) for file in files}
         self._files = files
         _picture_size(files[0])  # which refuses what is too large to be decoded
@@ -272,7 +286,7 @@ class PictureFiles:
         with _picture_header(self._files[0]) as picture:
             text = picture.info.get(RATE_KEY, "")
         noted = re.fullmatch(r"[1-9]\d{0,8}(/[1-9]\d{0,8})?", str(text))
-        return _sensible_rate(self._files[0], Fraction(noted[0])) if noted else PICTURE_RATE
+        return _sensible_rate(self.notes, Fraction(noted[0])) if noted else PICTURE_RATE
 
     @property
     def likely_count(self) -> int:
@@ -307,7 +321,7 @@ class PictureFiles:
                 alpha.fill(1.0)
 
     def sound(self, begin: float, seconds: float) -> dict[str, Any] | None:
-        return _read_sound(self.info.path / SOUND_NAME, begin, seconds) if self.info.has_audio else None
+        return _read_sound(self.info.path / SOUND_NAME, begin, seconds, self.notes) if self.info.has_audio else None
 
 
 @contextmanager
@@ -386,13 +400,14 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp = stamp(path)
+        self.notes = _Notes(path)
         self._is_repaired = False
         with self._opened() as container:
             stream = _video_stream(container, path)
             codec = stream.codec_context.name
             self._decoder = _alpha_decoder(stream)
             self._codec = codec
-            rate = _tidy_rate(_sensible_rate(path, stream.average_rate, stream.guessed_rate, stream.base_rate))
+            rate = _tidy_rate(_sensible_rate(self.notes, stream.average_rate, stream.guessed_rate, stream.base_rate))
             announced = stream.frames if stream.frames > 0 else None
             seconds = container.duration / 1_000_000 if container.duration else 0.0
             sizes = re.fullmatch(r"(\d+)x(\d+)", _tag(container.metadata, SIZE_KEY))
@@ -431,7 +446,7 @@ class VideoFile:
             bit_depth=max(part.bits for part in components),
         )
         if transfer in (16, 18):
-            _log.warning("%s: is high dynamic range (PQ or HLG); its values are taken as they are", path)
+            self.notes.add("is high dynamic range (PQ or HLG); its values are taken as they are")
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
         """Frames from where the container stands."""
@@ -511,7 +526,7 @@ class VideoFile:
                 if frame.is_corrupt and not self._is_repaired:
                     self._is_repaired = True
                     place = plan.start + index
-                    _log.warning("%s: is damaged at frame %d, and taken as the decoder repaired it", self._path, place)
+                    self.notes.add(f"is damaged at frame {place}, and taken as the decoder repaired it")
                 time = plan.start / self.info.fps if frame.pts is None else frame.pts * self._time_base
                 yield float(time), partial(self._paint, frame)
                 taken += 1
@@ -549,7 +564,7 @@ class VideoFile:
         if not self.info.has_audio:
             return None
         _check_unchanged(self._path, self._stamp)
-        return _read_sound(self._path, begin, seconds)
+        return _read_sound(self._path, begin, seconds, self.notes)
 
 
 class _DamagedError(Exception):
@@ -747,7 +762,7 @@ def _silence(path: Path, channels: int, length: int, seconds: float) -> Array:
         ) from error
 
 
-def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | None:
+def _read_sound(path: Path, begin: float, seconds: float, notes: _Notes) -> dict[str, Any] | None:
     """Sound from ``begin`` on (seconds on the container's clock), at most ``seconds`` of it, in its own rate.
 
     Sound that sets in after ``begin`` is preceded by silence, so that it stays in step with the picture.
@@ -795,7 +810,7 @@ def _read_sound(path: Path, begin: float, seconds: float) -> dict[str, Any] | No
             if at is not None and at >= length:
                 break
         if damaged:
-            _log.warning("%s: its sound is damaged at %.1f s and silent where it cannot be decoded", path, damaged[0])
+            notes.add(f"its sound is damaged at {damaged[0]:.1f} s and silent where it cannot be decoded")
     if wave is None or end == 0:
         return None
     return {"waveform": torch.from_numpy(np.ascontiguousarray(wave[None, :, :end])), "sample_rate": rate}

@@ -13,7 +13,6 @@ Conventions:
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -51,7 +50,6 @@ __all__ = [
 FORMATS: tuple[str, ...] = tuple(sinks.FORMATS)
 """What write_clip can write."""
 
-_log = logging.getLogger(__name__)
 
 _CHUNK = 8  # frames in hand at a time when writing,
 _PIXELS = 2**22  # or fewer, where they are so large: encoding them takes a while, and nothing can stop it
@@ -69,6 +67,8 @@ class Clip:
     """``{"waveform": (1, C, N) float32, "sample_rate": int}`` beginning with the first frame, or None when silent."""
     fps: Fraction
     """Rate of the frames taken: the source's divided by every_nth."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the source, such as frames that were lost or repaired."""
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:
@@ -122,7 +122,6 @@ def read_clip(
         MediaError: see probe; also damaged in the middle, or pictures of different sizes.
         InputError: numbers out of range, or a start beyond the end.
     """
-    state = fingerprint(source)
     reader, wanted = plan(source, start, count, every_nth, max_side)
     done, began = 0, 0.0
     in_memory = _Memory(wanted, reader.info.has_alpha)
@@ -136,14 +135,16 @@ def read_clip(
     if done == 0:
         raise MediaError(f"{source}: no frame from {start} on can be decoded")
     if reader.info.frame_count is not None and done < wanted.count:
-        _log.warning("%s: announces more frames than it holds; %d were read of %d", source, done, wanted.count)
-    frames, alpha = in_memory.clip() or _decoded_when_needed(source, state, reader, wanted, done)
+        reader.notes.add(f"announces more frames than it holds; {done} were read of {wanted.count}")
+    frames, alpha = in_memory.clip() or _decoded_when_needed(reader, wanted, done)
     rate = reader.info.fps / every_nth
+    audio = reader.sound(began, float(done / rate))
     return Clip(
         frames=frames,
         alpha=torch.ones(1, 1, 1).expand(done, *wanted.size) if alpha is None else alpha,
-        audio=reader.sound(began, float(done / rate)),
+        audio=audio,
         fps=rate,
+        notes=tuple(reader.notes),
     )
 
 
@@ -186,15 +187,11 @@ class _Memory:
         return torch.from_numpy(self._frames), None if self._alpha is None else torch.from_numpy(self._alpha)
 
 
-def _decoded_when_needed(
-    source: str | Path, state: str, reader: VideoFile | PictureFiles, wanted: Plan, count: int
-) -> tuple[Tensor, Tensor | None]:
+def _decoded_when_needed(reader: VideoFile | PictureFiles, wanted: Plan, count: int) -> tuple[Tensor, Tensor | None]:
     """Frames and alpha of a clip that is too long to be kept."""
     has_alpha = reader.info.has_alpha
 
     def walk(first: int) -> Iterator[Tensor]:
-        if fingerprint(source) != state:
-            raise MediaError(f"{source}: was changed while it was being read; run again")
         rest = replace(wanted, start=wanted.start + first * wanted.step, limit=count - first)
         for _, paint in reader.walk(rest):
             frame = np.empty((1, *wanted.size, 3), np.float32)

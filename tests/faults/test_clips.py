@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from comfyui_vdp.nodes import host
+from comfyui_vdp.nodes.video import LoadFrames
 from comfyui_vdp.vdp_core import video
 from comfyui_vdp.vdp_core.errors import MediaError
 
@@ -108,7 +110,9 @@ def test_a_frame_in_the_middle_that_cannot_be_decoded(clip: Make, copy: Copy, st
     assert (video.read_clip(made).frames - before[start : start + count]).abs().max() < 0.01
 
 
-def test_a_frame_that_the_decoder_repairs_is_told(clip: Make, copy: Copy, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_frame_that_the_decoder_repairs_is_told(
+    clip: Make, copy: Copy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = clip(20, **RAW)
     begin, length = packets(path)[8]
     chance = random.Random(0)
@@ -116,6 +120,15 @@ def test_a_frame_that_the_decoder_repairs_is_told(clip: Make, copy: Copy, caplog
     code, (made,), _ = copy(path)
     assert code == 0
     assert len(video.read_clip(made).frames) == 20
+    assert video.read_clip(path).notes == ("is damaged at frame 7, and taken as the decoder repaired it",)
+    said: list[str] = []
+    monkeypatch.setattr(host.headless, "say", said.append)
+    LoadFrames().load(str(path))
+    assert said[0].startswith(
+        "warning: clip.mp4: is damaged at frame 7, and taken as the decoder repaired it; read: 20 "
+    )
+    caplog.clear()
+    LoadFrames().load(str(path))
     assert caplog.text.count("clip.mp4: is damaged at frame 7, and taken as the decoder repaired it") == 1
 
 
