@@ -310,7 +310,12 @@ class _Clip:
 
         @torch.no_grad()
         def picture() -> Tensor:
-            return preview(slice(count // 2, count // 2 + 2)).movedim(0, -1)
+            for net in self._nets:
+                net.eval()  # looking must not change what normalisation has seen
+            shown = preview(slice(count // 2, count // 2 + 2)).movedim(0, -1)
+            for net in self._nets:
+                net.train()
+            return shown
 
         return fit(
             step,

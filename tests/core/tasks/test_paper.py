@@ -182,6 +182,14 @@ def test_masks(plain, layers):
     assert torch.equal(found.masks, again.masks)
 
 
+def test_looking_on_changes_nothing(plain):
+    seen, unseen = (
+        paper.segment(*plain, layers=2, steps=4, **{**CALL, "on_step": on_step}).masks
+        for on_step in (lambda done, total, preview: preview(), None)
+    )
+    assert torch.equal(seen, unseen)
+
+
 def test_segmentation_learns(plain):
     frames, flow = plain
     first, last = (
