@@ -37,6 +37,17 @@ class Fitted:
     stopped: str
     """``plateau``, or ``steps`` when they were used up."""
 
+    def info(self, *, preset: str, flow: str, seconds: float) -> dict[str, str]:
+        """What layers say about how they were found: with which preset and method of flow, in how long in all."""
+        return {
+            "preset": preset,
+            "steps": str(self.steps),
+            "stopped": self.stopped,
+            "seconds": f"{seconds:.1f}",
+            "flow": flow,
+            **{f"loss_{name}": f"{value:.5g}" for name, value in self.terms.items()},
+        }
+
 
 def fit(
     step: Callable[[int], Terms],

@@ -188,12 +188,7 @@ def decompose(
     colour = ", ".join(f"{value:.2f}" for value in found.airlight.mean(dim=0).flatten().tolist())
     info = {
         "said": f"airlight ({colour}), transmission {float(found.transmission.mean()):.2f} on average",
-        "preset": preset,
-        "steps": str(found.fitted.steps),
-        "stopped": found.fitted.stopped,
-        "seconds": f"{time.perf_counter() - started:.1f}",
-        "flow": flow.method,
-        **{f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()},
+        **found.fitted.info(preset=preset, flow=flow.method, seconds=time.perf_counter() - started),
         **found.notes,
     }
     fields = {"transmission": found.transmission, "airlight": found.airlight, "noise": noise.field(len(frames))}

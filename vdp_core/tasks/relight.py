@@ -164,12 +164,7 @@ def decompose(
     }
     info = {
         "said": f"gamma {found.gamma:.2f}",
-        "preset": preset,
-        "steps": str(found.fitted.steps),
-        "stopped": found.fitted.stopped,
-        "seconds": f"{time.perf_counter() - started:.1f}",
-        "flow": flow.method,
-        **{f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()},
+        **found.fitted.info(preset=preset, flow=flow.method, seconds=time.perf_counter() - started),
         **found.notes,
     }
     return Layers("relight", fields, frames, flow, seed, info)

@@ -196,15 +196,8 @@ def decompose(
             on_step(1, 1, preview)
 
     before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=still_going)
-    info = {
-        "preset": preset,
-        "steps": str(found.fitted.steps),
-        "stopped": found.fitted.stopped,
-        "seconds": f"{time.perf_counter() - started:.1f}",
-        "flow": flow.method,
-        **{f"loss_{name}": f"{value:.5g}" for name, value in found.fitted.terms.items()},
-        **found.notes,
-    }
+    info = found.fitted.info(preset=preset, flow=flow.method, seconds=time.perf_counter() - started)
+    info |= found.notes
     fields = {"masks": found.masks, "before": before, "after": after}
     return Layers("segment", fields, frames, flow, seed, info)
 
@@ -250,7 +243,7 @@ def nothing(frames: Tensor, flow: Flow, *, preset: str, seed: int) -> Layers:
     """Layers, two of them, of a shot in which no mask shows anything: all is background."""
     masks = _all_background(frames, PRESETS.get(preset, PRESETS["balanced"]), 2)
     nowhere = masks.new_zeros(len(masks), 3, *masks.shape[2:])
-    info = {"preset": preset, "steps": "0", "stopped": "steps", "seconds": "0", "flow": flow.method}
+    info = NOTHING.info(preset=preset, flow=flow.method, seconds=0.0)
     info["warning"] = "no mask shows anything here: the foreground is empty; give a mask of one of these frames"
     return Layers("segment", {"masks": masks, "before": nowhere, "after": nowhere}, frames, flow, seed, info)
 
