@@ -58,11 +58,14 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
             f"warp: got {frames.shape[0]} frames and {flow.shape[0]} flow fields; give one field per frame"
         )
     height, width = flow.shape[-2:]
-    where = pixel_grid(height, width, device=flow.device, dtype=flow.dtype) + flow
     # align_corners=True: -1 and 1 are the centres of the first and the last pixel.
-    x = where[:, 0] * (2.0 / max(width - 1, 1)) - 1.0
-    y = where[:, 1] * (2.0 / max(height - 1, 1)) - 1.0
-    where = torch.stack((x, y), dim=-1).to(frames.dtype)
+    x, y = (
+        torch.arange(side, device=flow.device, dtype=flow.dtype) * (2.0 / max(side - 1, 1)) - 1.0
+        for side in (width, height)
+    )
+    across = torch.add(x, flow[:, 0], alpha=2.0 / max(width - 1, 1))
+    down = torch.add(y[:, None], flow[:, 1], alpha=2.0 / max(height - 1, 1))
+    where = torch.stack((across, down), dim=-1).to(frames.dtype)
     return F.grid_sample(frames, where, mode="bilinear", padding_mode="border", align_corners=True)
 
 
@@ -100,7 +103,8 @@ def _resize(fields: Tensor, height: int, width: int) -> Tensor:
     """Bilinear, and averaging over the covered area when it shrinks."""
     if fields.shape[-2:] == (height, width):
         return fields
-    return F.interpolate(fields, size=(height, width), mode="bilinear", align_corners=False, antialias=True)
+    shrinks = height < fields.shape[-2] or width < fields.shape[-1]
+    return F.interpolate(fields, size=(height, width), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 def occlusion(forward: Tensor, backward: Tensor) -> Tensor:
