@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -460,6 +461,12 @@ def assert_alike(one: Path, other: Path) -> None:
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
+def is_over(out: Path) -> bool:
+    """Whether a run was killed when all was done: the record of what it made goes last, and has gone."""
+    made = out.exists() and any(not name.startswith(".") for name in names(out))
+    return made and not any((out / RESUME_FOLDER).glob("run-*/*.safetensors"))
+
+
 def kill_and_resume(jobs: Jobs, tmp_path: Path, moments: int, seed: int) -> None:
     """Kill runs so many times in all, each at a random moment, and go on: they end as one that was left alone."""
     whole = tmp_path / "whole"
@@ -470,8 +477,9 @@ def kill_and_resume(jobs: Jobs, tmp_path: Path, moments: int, seed: int) -> None
         out = tmp_path / f"killed_{number}"
         while kills < moments and jobs.kill(out, chance.uniform(0.0, seconds)):
             kills += 1
-            if out.exists() and list(out.iterdir()) and RESUME_FOLDER not in names(out):
-                break  # killed at the very end, with all done
+            if is_over(out):
+                shutil.rmtree(out / RESUME_FOLDER, ignore_errors=True)
+                break
         else:
             if kills == moments:
                 jobs.finish(out)
