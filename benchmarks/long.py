@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import torch
@@ -114,7 +114,8 @@ def run(workflow: str, clip: Path, folder: Path) -> tuple[float, float]:
     arguments = ["run", str(graph), "--set", f"Clip.path={clip}", "--output-dir", str(folder / "out"), "--quiet"]
     program = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main())"
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", program, *arguments, "--device", "cpu"])
+    command = [sys.executable, "-c", program, *arguments, "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     peak = 0.0
     while process.poll() is None:
         found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
@@ -140,11 +141,12 @@ def main() -> None:
     width, height = options.size
     if options.lengths:
         print("\n| workflow | frames | seconds | seconds a frame | memory (GB) |\n|---|---|---|---|---|")
-    for workflow in options.workflows:
-        for count in options.lengths:
-            with tempfile.TemporaryDirectory() as folder:
-                clip = repeated(options.data, TASK_OF[workflow], count, width, height, Path(folder))
-                seconds, peak = run(workflow, clip, Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for workflow, count in product(options.workflows, options.lengths):
+            seconds, peak = run(
+                workflow, repeated(options.data, TASK_OF[workflow], count, width, height, folder), folder
+            )
             print(f"| {workflow} | {count} | {seconds:.0f} | {seconds / count:.3f} | {peak:.2f} |", flush=True)
 
 

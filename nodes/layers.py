@@ -69,7 +69,7 @@ class SplitLayers:
             memory=host.native_memory(layers.frames),
         )
         colours, mask = host.hand_on(*done.result)
-        host.say(done.told(f"layer {layer}: {host.described(colours)}, {_share(mask)} of them"))
+        host.say(done.told(f"layer {layer}: {host.described(colours)}{_share(mask, 'covers')}"))
         return colours, mask
 
 
@@ -244,12 +244,15 @@ class Composite:
         done = host.compute("Composite", len(clip), work, memory=host.native_memory(clip))
         made, mattes, edited = done.result
         shown, covered = host.hand_on(made, mattes)
-        host.say(done.told(f"Composite: {host.described(shown)}, objects cover {_share(covered)}"))
+        host.say(done.told(f"Composite: {host.described(shown)}{_share(covered, 'objects cover')}"))
         return shown, covered, edited
 
 
-def _share(mask: Tensor) -> str:
-    return f"{100.0 * float(mask.mean()):.1f} %"
+def _share(mask: Tensor, words: str) -> str:
+    """How much a mask covers; nothing of one that is yet to be computed, which asking would do."""
+    from ..vdp_core.frames import LazyFrames
+
+    return "" if isinstance(mask, LazyFrames) else f", {words} {100.0 * float(mask.mean()):.1f} %"
 
 
 def _number(

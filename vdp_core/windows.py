@@ -130,7 +130,8 @@ def joined(windows: Sequence[Window]) -> Fitted:
     """How the fits of windows went as a whole."""
     fits = [window.fitted for window in windows]
     names = dict.fromkeys(name for fitted in fits for name in fitted.terms)
-    terms = {name: sum(fitted.terms.get(name, 0.0) for fitted in fits) / len(fits) for name in names}
+    known = {name: [fitted.terms[name] for fitted in fits if name in fitted.terms] for name in names}
+    terms = {name: sum(values) / len(values) for name, values in known.items()}
     stopped = "plateau" if all(fitted.stopped == "plateau" for fitted in fits) else "steps"
     return Fitted(sum(fitted.steps for fitted in fits), sum(fitted.seconds for fitted in fits), terms, stopped)
 

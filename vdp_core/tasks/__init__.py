@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..errors import InputError, check_flow, check_frames
+from ..frames import large_empty
 from ..types import Flow, Layers, OnStep
 from ..windows import share_of_steps
 from . import dehaze, relight, segment
@@ -131,7 +132,10 @@ def decompose(
 
 def _joined(parts: Sequence[Layers], frames: Tensor, flow: Flow, seed: int) -> Layers:
     """The layers of a clip from those of its shots."""
-    fields = {name: torch.cat([part.fields[name] for part in parts]) for name in parts[0].fields}
+    fields = {}
+    for name, field in parts[0].fields.items():
+        fields[name] = whole = large_empty(len(frames), *field.shape[1:], dtype=field.dtype)
+        torch.cat([part.fields[name] for part in parts], out=whole)
     info = dict(parts[0].info)
     info["steps"] = str(sum(int(part.info["steps"]) for part in parts))
     info["seconds"] = f"{sum(float(part.info['seconds']) for part in parts):.1f}"

@@ -259,17 +259,21 @@ def _find(
     checkpoint: Checkpoint | None,
     on_step: OnStep | None,
 ) -> _Found:
-    """Find the masks window by window, an object in the same layer of all of them."""
+    """Find the masks window by window; an object keeps the layer that it has where windows overlap."""
     spans = windows(len(frames), config.window, OVERLAP)
+    if given is not None:
+        small = working_copy(frames[:1], config.side)
+        given = _shown(given, (small.shape[2], small.shape[3]))
     if len(spans) == 1:
         return _find_in_window(frames, flow, config, layers, seed, given, device, checkpoint, on_step)
     masks: Tensor | None = None
     found: dict[int, Window] = {}
-    for number, neighbour in _order(spans, given):
+    for number in _order(spans, given):
         span = spans[number]
+        neighbours = [spans[other] for other in (number - 1, number + 1) if other in found]
         own = given and {index - span.start: mask for index, mask in given.items() if index in span}
-        if given is not None and masks is not None and not own and neighbour is not None:
-            own = _handed_over(masks, span, spans[neighbour])
+        if given is not None and masks is not None and not own:
+            own = {index: mask for other in neighbours for index, mask in _handed_over(masks, span, other).items()}
         kept = None if checkpoint is None else load_window(checkpoint, number)
         if kept is None:
             place = None if checkpoint is None else checkpoint.part(f"window_{number}")
@@ -286,24 +290,25 @@ def _find(
         own_masks = kept.fields["masks"]
         if masks is None:
             masks = large_empty(len(frames), *own_masks.shape[1:])
-        elif given is None and neighbour is not None:
-            own_masks = _in_order_of(masks, span, spans[neighbour], own_masks)
+        elif given is None:
+            own_masks = _in_order_of(masks, span, spans[number - 1], own_masks)
         _lay(masks, spans, number, own_masks, found)
-        found[number] = kept._replace(fields={})
+        found[number] = kept._replace(fields={}, numbers={"shown": float(own_masks[:, 1].max())})
     assert masks is not None
-    number = int((masks[:, 1:].amax(dim=(0, 2, 3)) > 0.5).sum())
-    notes = {"warning": _too_few(number, guided=given is not None)} if number < layers - 1 else {}
+    objects = int((masks[:, 1:].amax(dim=(0, 2, 3)) > 0.5).sum())
+    notes = {"warning": _too_few(objects, guided=given is not None)} if objects < layers - 1 else {}
+    lost = [span for number, span in enumerate(spans) if found[number].numbers["shown"] <= 0.5]
+    if given is not None and objects > 0 and lost:
+        where = ", ".join(f"{span.start} to {span.stop - 1}" for span in lost)
+        notes = {"warning": f"the mask's object was lost in frames {where}; where it is there, give a mask of one more"}
     return _Found(masks, joined([found[number] for number in range(len(spans))]), {**_said(masks), **notes})
 
 
-def _order(spans: Sequence[range], given: Mapping[int, Tensor] | None) -> list[tuple[int, int | None]]:
-    """In which order to visit windows, from those with masks outwards; each with a neighbour that came before it."""
-    first = [0] if given is None else [n for n, span in enumerate(spans) if any(index in span for index in given)]
-    order: list[tuple[int, int | None]] = [(number, None) for number in first]
-    for number, _ in order:  # grows on the way
-        for other in (number - 1, number + 1):
-            if 0 <= other < len(spans) and all(other != known for known, _ in order):
-                order.append((other, number))
+def _order(spans: Sequence[range], given: Mapping[int, Tensor] | None) -> list[int]:
+    """In which order to visit windows: from those with masks outwards, or from the first on."""
+    order = [0] if given is None else [n for n, span in enumerate(spans) if any(index in span for index in given)]
+    for number in order:  # grows on the way
+        order += [other for other in (number - 1, number + 1) if 0 <= other < len(spans) and other not in order]
     return order
 
 

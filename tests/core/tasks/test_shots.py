@@ -216,6 +216,35 @@ def test_a_mask_is_handed_on_from_window_to_window(synthetic, short_windows, see
     assert "warning" not in layers.info
 
 
+THREE = [range(6), range(4, 10), range(8, 14)]
+
+
+def test_windows_are_visited_from_masks_outwards():
+    mask = torch.ones(8, 8)
+    assert segment._order(THREE, None) == [0, 1, 2]
+    assert segment._order(THREE, {13: mask}) == [2, 1, 0]
+    assert segment._order(THREE, {0: mask, 12: mask}) == [0, 2, 1]
+
+
+def test_a_window_gives_way_to_those_that_are_there():
+    masks = torch.zeros(14, 2, 1, 1)
+    segment._lay(masks, THREE, 0, torch.zeros(6, 2, 1, 1), {})
+    segment._lay(masks, THREE, 2, torch.zeros(6, 2, 1, 1), {0})
+    segment._lay(masks, THREE, 1, torch.ones(6, 2, 1, 1), {0, 2})
+    third = 1.0 / 3.0
+    wanted = [0.0] * 4 + [third, 2 * third, 1.0, 1.0, 2 * third, third] + [0.0] * 4
+    assert_close(masks[:, 1, 0, 0], torch.tensor(wanted))
+
+
+def test_masks_that_vanish_at_the_working_size_are_left_out(synthetic, short_windows):
+    clip = synthetic.layered(LONG, 64, 96, objects=1, seed=3)
+    given = torch.zeros(LONG, 512, 768)
+    given[4] = torch.nn.functional.interpolate(clip.masks[None, 4, 1:], size=(512, 768), mode="nearest")[0, 0]
+    given[LONG - 3, 0, 0] = 1.0
+    layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=20, mask=given)
+    assert float(shares(layers.fields["masks"], clip.masks)) > 0.7
+
+
 def test_the_frame_that_shows_most_of_an_object_hands_it_on():
     masks = torch.zeros(10, 2, 8, 8)
     assert segment._handed_over(masks, range(4, 10), range(7)) == {}
@@ -231,6 +260,7 @@ def test_windows_without_the_object_of_the_mask_stay_empty(synthetic, short_wind
     layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=20, mask=clip.masks[4:5, 1], mask_frame=4)
     assert bool(layers.fields["masks"][:WINDOW, 1].any())
     assert not bool(layers.fields["masks"][WINDOW:, 1].any())
+    assert "was lost in frames 33 to 89" in layers.info["warning"]
 
 
 def test_objects_that_were_found_in_another_order_are_put_into_that_of_the_window_before():
