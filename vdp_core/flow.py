@@ -121,7 +121,8 @@ def estimate_flow(
 
     done = 0
     last: Tensor | None = None
-    copies: list[Tensor] = []
+    copies: Tensor | None = None  # in one piece: many small ones, in between others, hold on to memory around them
+    seen = 0
     jumps: list[int] = []
     with torch.no_grad():
         for batch, plain in _prepared(frames, (height, width), estimator, lift):
@@ -129,7 +130,10 @@ def estimate_flow(
             run = batch if last is None else torch.cat((last, batch))
             last = batch[-1:]
             if shots:
-                copies.append(small_copy(plain))
+                small = small_copy(plain)
+                copies = small.new_empty(len(frames), *small.shape[1:]) if copies is None else copies
+                copies[seen : seen + len(small)] = small
+                seen += len(small)
                 cut = is_cut(run[:-1, :1], run[1:, :1], motion)
                 jumps += [done + 1 + index for index in cut.nonzero().flatten().tolist()]
                 _part(motion, cut)
@@ -139,7 +143,7 @@ def estimate_flow(
             done += count
             if on_step is not None and count > 0:
                 on_step(done, pairs, partial(_preview, motion.forward[-1:]))
-        cuts = join_shots(torch.cat(copies), jumps, _differ) if shots else ()
+        cuts = () if copies is None else join_shots(copies, jumps, _differ)
         _part(whole, torch.tensor([cut - 1 for cut in cuts], dtype=torch.long))
     return Flow(**whole._asdict(), source_size=(frames.shape[1], frames.shape[2]), method=method, cuts=cuts)
 
