@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -108,12 +109,12 @@ def repeated(data: Path, kind: str, count: int, width: int, height: int, folder:
     return out
 
 
-def run(workflow: str, clip: Path, folder: Path) -> tuple[float, float]:
-    """Run a workflow in a process of its own: seconds, and the most anonymous memory in GB."""
+def run(workflow: str, clip: Path, folder: Path) -> tuple[float, float, float]:
+    """Run a workflow in a process of its own: seconds, seconds of processor, the most anonymous memory in GB."""
     graph = Path(__file__).parent.parent / "workflows" / f"{workflow}.json"
     arguments = ["run", str(graph), "--set", f"Clip.path={clip}", "--output-dir", str(folder / "out"), "--quiet"]
     program = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main())"
-    started = time.perf_counter()
+    started, before = time.perf_counter(), processor_seconds()
     command = [sys.executable, "-c", program, *arguments, "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     peak = 0.0
@@ -123,7 +124,13 @@ def run(workflow: str, clip: Path, folder: Path) -> tuple[float, float]:
         time.sleep(0.1)
     if process.returncode != 0:
         raise SystemExit(f"{workflow}.json ended with {process.returncode}")
-    return time.perf_counter() - started, peak
+    return time.perf_counter() - started, processor_seconds() - before, peak
+
+
+def processor_seconds() -> float:
+    """What the processes that this one waited for took of the processors, all threads together."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -140,14 +147,15 @@ def main() -> None:
             print(seams(options.data, task), flush=True)
     width, height = options.size
     if options.lengths:
-        print("\n| workflow | frames | seconds | seconds a frame | memory (GB) |\n|---|---|---|---|---|")
+        print("\n| workflow | frames | seconds | seconds a frame | of processor | memory (GB) |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for workflow, count in product(options.workflows, options.lengths):
-            seconds, peak = run(
+            seconds, processor, peak = run(
                 workflow, repeated(options.data, TASK_OF[workflow], count, width, height, folder), folder
             )
-            print(f"| {workflow} | {count} | {seconds:.0f} | {seconds / count:.3f} | {peak:.2f} |", flush=True)
+            rates = f"{seconds / count:.3f} | {processor / count:.3f}"
+            print(f"| {workflow} | {count} | {seconds:.0f} | {rates} | {peak:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
