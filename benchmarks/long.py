@@ -147,7 +147,8 @@ def main() -> None:
             print(seams(options.data, task), flush=True)
     width, height = options.size
     if options.lengths:
-        print("\n| workflow | frames | seconds | seconds a frame | of processor | memory (GB) |\n|---|---|---|---|---|---|")
+        print("\n| workflow | frames | seconds | seconds a frame | of processor | memory (GB) |")
+        print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for workflow, count in product(options.workflows, options.lengths):
