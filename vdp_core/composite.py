@@ -18,7 +18,20 @@ from torch import Tensor
 from .behind import BORDER, COVERED, spread
 from .errors import InputError, LayersFileError, ShapeError, check_frames, check_mask
 from .frames import computed_with_mask
-from .matting import MIXED, Matte, box, object_colours, places, refine, sample, shrink, smooth_colours, widen
+from .matting import (
+    MIXED,
+    Matte,
+    box,
+    object_colours,
+    pixels_of,
+    places,
+    refine,
+    sample,
+    sample_of,
+    shrink,
+    smooth_colours,
+    widen,
+)
 from .types import Edit, Layers, OnStep
 
 __all__ = [
@@ -141,7 +154,7 @@ def _paint(layers: Layers, index: int, linear_light: bool, device: torch.device)
         # what is premultiplied moves without colours from beyond its border coming in
         place, crop = _places(part, change.offset, (len(out), out.shape[1]))
         colour, opacity = (_finely(values, change.offset)[crop] for values in (colour, opacity[..., None]))
-        out[place] = display(light(out[place]) * (1.0 - opacity) + colour)
+        out[place] = display(torch.addcmul(colour, light(out[place]), 1.0 - opacity))
         shown[place] += opacity[..., 0] * (1.0 - shown[place])
     return out.clamp_(0.0, 1.0), shown
 
@@ -174,60 +187,69 @@ def _background(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whol
     out = frame.clone()
     if whole:
         covered = (shrink(matte.masks[None, :1], small) < COVERED).float()
-        near = F.interpolate(widen(covered, BORDER), size=size, mode="nearest")
-        pixels = (near > 0.0).flatten().nonzero()[:, 0]
+        pixels = pixels_of(widen(covered, BORDER)[0, 0], size)
     else:
         pixels = matte.mixed
     if len(pixels) == 0:
         return out
-    colours = _read_behind(layers, index, pixels, size, frame.device)
+    place = places(pixels, size[1])
+    lies = sample_of(place, size, small)
+    colours = _read_behind(layers, index, place, lies, size)
     never = colours[:, 0].isnan().nonzero()[:, 0]
     if len(never) > 0:
         unknown = pixels[never]
-        if whole:
-            out.view(-1, 3).index_copy_(0, pixels, colours.nan_to_num())
-            known = torch.ones_like(frame[..., 0])
-            known.view(-1)[unknown] = 0.0
-            weight = shrink(known[None, None], small)
-            smooth = spread(shrink(out.movedim(-1, 0)[None], small) / weight.clamp_min(1e-6), weight)[0]
-        else:
-            smooth = smooth_colours(matte, slice(0, 1))[0]
+        smooth = _spread_behind(matte.coarse, colours, lies) if whole else smooth_colours(matte, slice(0, 1))
         # beside a border the frame itself is a better guess than what is spread, but not good enough to be spread
         own = matte.masks[0].view(-1)[unknown, None] >= COVERED
-        guess = torch.where(own, frame.view(-1, 3)[unknown], sample(smooth, places(unknown, size[1]), size).T)
+        guess = torch.where(own, frame.view(-1, 3)[unknown], sample(smooth[0], place[never], size).T)
         colours.index_copy_(0, never, guess)
     out.view(-1, 3).index_copy_(0, pixels, colours)
     return out
 
 
-def _read_behind(layers: Layers, index: int, pixels: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
-    """Colours ``(N, 3)`` of the background at some pixels, from the frames that saw it; NaN where none did."""
-    place = places(pixels, size[1])
-    total = torch.zeros(len(pixels), 3, device=device)
-    weights = torch.zeros(len(pixels), 1, device=device)
+def _spread_behind(coarse: Tensor, colours: Tensor, lies: Tensor) -> Tensor:
+    """The background at the small size ``(1, 3, h, w)``, smooth where it is not known.
+
+    Args:
+        coarse: ``(3, h, w)``, the frame: known in samples that no pixel lies in.
+        colours: ``(N, 3)`` of the pixels that fill all the other samples, NaN where unknown.
+        lies: ``(N,)``, the sample each lies in.
+    """
+    known = (~colours[:, :1].isnan()).to(colours.dtype)
+    sums = colours.new_zeros(coarse[0].numel(), 5)
+    sums.index_add_(0, lies, torch.cat((colours.nan_to_num(), known, torch.ones_like(known)), dim=1))
+    total, found, count = sums.T.unflatten(1, coarse.shape[1:]).split((3, 1, 1))
+    picture = torch.where(count > 0.0, total / found.clamp_min(1.0), coarse)
+    weight = torch.where(count > 0.0, found / count.clamp_min(1.0), 1.0)
+    return spread(picture[None], weight[None])
+
+
+def _read_behind(layers: Layers, index: int, place: Tensor, lies: Tensor, size: tuple[int, int]) -> Tensor:
+    """Colours ``(N, 3)`` of the background at places, from the frames that saw it; NaN where none did.
+
+    ``lies`` ``(N,)`` are the samples the places lie in: they say which frames to look into.
+    """
+    total = torch.zeros(len(place), 4, device=place.device)
     for name, sign in (("before", -1), ("after", 1)):
         if name not in layers.fields:
             continue
-        field = layers.fields[name][index].to(device)
-        # the sample a pixel lies in says which frame to look into
-        scale = place.new_tensor([field.shape[2] / size[1], field.shape[1] / size[0]])
-        column, row = ((place + 0.5) * scale).long().unbind(dim=1)
+        field = layers.fields[name][index].to(place.device)
         # (a sort of short integers takes an eighth of the time that one of floats takes)
-        distance, order = field[2].take(row * field.shape[2] + column).short().sort()
+        distance, order = field[2].take(lies).short().sort()
+        start = int((distance == 0).sum())
+        distance, order = distance[start:], order[start:]
         here, start = place.index_select(0, order), 0
-        colours = torch.zeros_like(total)
+        colours = torch.ones(len(order), 4, device=place.device)
         for away, count in zip(
             *(part.tolist() for part in distance.unique_consecutive(return_counts=True)), strict=True
         ):
-            if away > 0:
-                some = here[start : start + count]
-                source = layers.frames[index + sign * away].to(device)
-                colours[start : start + count] = _read(source, some + _offsets(field, away, some, size))
+            some = here[start : start + count]
+            source = layers.frames[index + sign * away].to(place.device)
+            colours[start : start + count, :3] = _read(source, some + _offsets(field, away, some, size))
             start += count
-        share = torch.where(distance > 0, distance.float().square().reciprocal(), 0.0)[:, None]
-        total.index_add_(0, order, share * colours)
-        weights.index_add_(0, order, share)
-    return torch.where(weights > 0.0, total / weights, torch.nan)
+        total.index_add_(0, order, colours.div_(distance.float().square()[:, None]))
+    # (no weight: 0 / 0, which is NaN)
+    return total[:, :3] / total[:, 3:]
 
 
 def _offsets(field: Tensor, away: int, place: Tensor, size: tuple[int, int]) -> Tensor:
@@ -236,9 +258,13 @@ def _offsets(field: Tensor, away: int, place: Tensor, size: tuple[int, int]) -> 
     Neighbouring samples may point to other frames, so only those that point to the same one are interpolated.
     """
     same = (field[2] == away).to(field.dtype)
-    sampled = sample(torch.cat((field[:2] * same, same[None])), place, size).T
-    scale = field.new_tensor([size[1] / field.shape[2], size[0] / field.shape[1]])
-    return sampled[:, :2] / sampled[:, 2:] * scale
+    down, right = size[0] / field.shape[1], size[1] / field.shape[2]
+    rows, columns = box(same, 1)
+    field, same = field[:2, rows, columns], same[rows, columns]
+    inside = place - place.new_tensor([columns.start * right, rows.start * down])
+    area = (same.shape[0] * down, same.shape[1] * right)
+    sampled = sample(torch.cat((field * same, same[None])), inside, area).T
+    return sampled[:, :2] / sampled[:, 2:] * place.new_tensor([right, down])
 
 
 def _read(frame: Tensor, where: Tensor) -> Tensor:

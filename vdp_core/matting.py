@@ -120,11 +120,8 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
     beside = widen((sharp.amax(dim=0) < 1.0 - 1e-6).float()[None, None], 1)
     beside = torch.maximum(beside, _changes(largest))
     alone = torch.stack([largest == layer for layer in range(count)]).to(frame.dtype)
-    out, near = (
-        F.interpolate(part, size=(height, width), mode="nearest")[0]
-        for part in (alone[None], widen(beside, 2 * RADIUS))
-    )
-    mixed = near.flatten().nonzero()[:, 0]
+    out = F.interpolate(alone[None], size=(height, width), mode="nearest")[0]
+    mixed = pixels_of(widen(beside, 2 * RADIUS)[0, 0], (height, width))
     if len(mixed) == 0:
         return Matte(out, coarse[0], mixed)
     # of the objects alone: the background is what they leave, since all sums are linear
@@ -135,7 +132,7 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
     fields[:-count, part[0], part[1]], fields[-1, part[0], part[1]] = lines[0].flatten(0, 1), alike[0, 0]
     read = sample(fields, places(mixed, width), (height, width))
     line, own, alike = read[: 4 * (count - 1)].unflatten(0, (count - 1, 4)), read[4 * (count - 1) : -1], read[-1]
-    colour = frame.reshape(-1, 3)[mixed].T
+    colour = frame.reshape(-1, 3).index_select(0, mixed).T
     followed = (line[:, :3] * colour).sum(dim=1) + line[:, 3]
     # where colour does not tell the layers apart, the small mask itself is the better guess
     objects = own.lerp(followed, ((alike - ALIKE[0]) / (ALIKE[1] - ALIKE[0])).clamp(0.0, 1.0))
@@ -241,7 +238,27 @@ def places(pixels: Tensor, width: int) -> Tensor:
     return torch.stack((pixels - row * width, row), dim=-1).float()
 
 
-def sample(fields: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
+def sample_of(place: Tensor, size: tuple[int, int], small: tuple[int, int]) -> Tensor:
+    """In which sample of a small picture (h, w), counted along rows, places ``(N, 2)`` of one of ``size`` lie."""
+    column, row = ((place + 0.5) * place.new_tensor([small[1] / size[1], small[0] / size[0]])).long().unbind(dim=1)
+    return row * small[1] + column
+
+
+def pixels_of(marks: Tensor, size: tuple[int, int]) -> Tensor:
+    """The pixels ``(N,)``, counted along rows, of a picture of ``size`` that lie in samples of ``(h, w)`` that are not
+    0."""
+    if not bool(marks.any()):
+        return torch.zeros(0, dtype=torch.long, device=marks.device)
+    lies, first = [], []
+    for side, small, part in zip(size, marks.shape, box(marks), strict=True):
+        index = ((torch.arange(side, device=marks.device) + 0.5) * (small / side)).long()
+        lies.append(index[(index >= part.start) & (index < part.stop)])
+        first.append(int((index < part.start).sum()))
+    row, column = marks.index_select(0, lies[0]).index_select(1, lies[1]).nonzero().unbind(dim=1)
+    return (row + first[0]) * size[1] + (column + first[1])
+
+
+def sample(fields: Tensor, place: Tensor, size: tuple[float, float]) -> Tensor:
     """Read small fields ``(C, h, w)`` bilinearly at places ``(N, 2)`` of a picture of ``size`` = (H, W); ``(C, N)``.
 
     As ``F.interpolate`` with ``align_corners=False`` does for all of them.
