@@ -5,7 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.matting import native_masks, object_colours, places, refine, sample, settle
+from comfyui_vdp.vdp_core.matting import (
+    native_masks,
+    object_colours,
+    pixels_of,
+    places,
+    refine,
+    sample,
+    sample_of,
+    settle,
+)
 from comfyui_vdp.vdp_core.types import Layers
 
 DARK, LIGHT = torch.tensor([0.1, 0.15, 0.2]), torch.tensor([0.8, 0.7, 0.6])
@@ -126,3 +135,15 @@ def test_reading_some_pixels_is_reading_all():
     whole = F.interpolate(fields[None], size=(20, 28), mode="bilinear", align_corners=False)[0].flatten(1)
     pixels = torch.tensor([0, 27, 250, 559])
     assert_close(sample(fields, places(pixels, 28), (20, 28)), whole[:, pixels])
+
+
+def test_pixels_are_found_by_the_sample_they_lie_in():
+    pixels = torch.arange(20 * 29)
+    lies = sample_of(places(pixels, 29), (20, 29), (5, 7))
+    wanted = [int((row + 0.5) * 5 / 20) * 7 + int((column + 0.5) * 7 / 29) for row in range(20) for column in range(29)]
+    assert lies.tolist() == wanted
+    marks = torch.zeros(5, 7)
+    marks[1, 2], marks[3, 6] = 0.5, 1.0
+    chosen = pixels_of(marks, (20, 29))
+    assert chosen.tolist() == [pixel for pixel, sample in enumerate(wanted) if sample in (1 * 7 + 2, 3 * 7 + 6)]
+    assert len(pixels_of(torch.zeros(5, 7), (20, 29))) == 0

@@ -9,7 +9,10 @@ from torch.testing import assert_close
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from comfyui_vdp.vdp_core import behind
+from comfyui_vdp.vdp_core import composite as composite_module
+from comfyui_vdp.vdp_core import frames as frames_module
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, MediaError
+from comfyui_vdp.vdp_core.frames import LazyFrames
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.tasks import relight
 from comfyui_vdp.vdp_core.types import Edit, Layers
@@ -138,6 +141,18 @@ def test_untouched_layers_give_the_clip_back(objects):
     assert psnr(frames, objects.frames) > 40
     assert mask.shape == (4, 64, 96)
     assert layers.edits == {}
+
+
+def test_long_clips_are_not_computed_for_the_line_on_the_node(objects, monkeypatch):
+    monkeypatch.setattr(frames_module, "fits_in_memory", lambda size: False)
+    painted = []
+    paint = composite_module._paint
+    monkeypatch.setattr(composite_module, "_paint", lambda *given: painted.append(given[1]) or paint(*given))
+    frames, mask, _ = Composite().composite(**NEUTRAL, layers=objects)
+    assert isinstance(frames, LazyFrames) and isinstance(mask, LazyFrames)
+    assert painted == []
+    assert frames[1:2].shape[0] == 1
+    assert set(painted) <= {0, 1}
 
 
 def test_a_second_composite_edits_another_layer(objects):

@@ -198,13 +198,16 @@ def short_windows(monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_objects_keep_their_layers_over_windows(synthetic, short_windows, tmp_path):
+def test_objects_keep_their_layers_over_windows(synthetic, short_windows, tmp_path, monkeypatch):
     clip = synthetic.layered(LONG, 64, 96, seed=3)
     place = Checkpoint(tmp_path)
     masks = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3, checkpoint=place).fields["masks"]
     assert_close(masks.sum(dim=1), torch.ones(LONG, 64, 96))
     found = shares(masks, clip.masks)
     assert max(float(found.trace()), float(found.flip(0).trace())) / 2 > 0.8
+    monkeypatch.setattr(segment, "_find_in_window", None)  # windows that are there are not found again
+    again = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3, checkpoint=Checkpoint(tmp_path))
+    assert torch.equal(again.fields["masks"], masks)
 
 
 @pytest.mark.parametrize("seen", [4, LONG - 5])
