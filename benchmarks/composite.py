@@ -24,6 +24,7 @@ from clips import synthetic
 from torch import Tensor
 
 from comfyui_vdp.vdp_core import behind
+from comfyui_vdp.vdp_core import frames as frames_module
 from comfyui_vdp.vdp_core.composite import add_background, composite, edit, plate
 from comfyui_vdp.vdp_core.flow import estimate_flow
 from comfyui_vdp.vdp_core.masks import as_mask
@@ -145,6 +146,8 @@ def _alone(layers: Layers) -> Layers:
 
 def speed(layers: Layers, count: int = 6) -> dict[str, float]:
     """Seconds a frame at 1920x1080."""
+    # else, where memory is short, frames would be left to be computed when they are looked at
+    frames_module.fits_in_memory = lambda size: True
     big = F.interpolate(layers.frames.movedim(-1, 1), size=(1080, 1920), mode="bilinear").movedim(1, -1).contiguous()
     layers = replace(layers, frames=big)
     seconds = {}
