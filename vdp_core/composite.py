@@ -236,8 +236,8 @@ def _read_behind(layers: Layers, index: int, place: Tensor, lies: Tensor, size: 
         field = layers.fields[name][index].to(place.device)
         # (a sort of short integers takes an eighth of the time that one of floats takes)
         distance, order = field[2].take(lies).short().sort()
-        start = int((distance == 0).sum())
-        distance, order = distance[start:], order[start:]
+        nowhere = int((distance == 0).sum())
+        distance, order = distance[nowhere:], order[nowhere:]
         here, start = place.index_select(0, order), 0
         colours = torch.ones(len(order), 4, device=place.device)
         for away, count in zip(

@@ -92,6 +92,12 @@ def test_long_clips_are_computed_when_they_are_looked_at(layers, monkeypatch):
         assert torch.equal(lazy_masks + 0, masks)
 
 
+def test_paths_that_lead_nowhere_are_no_paths(layers):
+    nowhere = {name: torch.zeros_like(layers.fields[name]) for name in ("before", "after")}
+    without = replace(layers, fields={"masks": layers.fields["masks"]})
+    assert torch.equal(plate(replace(layers, fields={**layers.fields, **nowhere}), 2, 4), plate(without, 2, 4))
+
+
 def test_how_frames_lie_in_memory_does_not_matter(layers):
     strided = replace(layers, frames=layers.frames.transpose(1, 2).contiguous().transpose(1, 2))
     assert torch.equal(composite(strided)[0], composite(layers)[0])
