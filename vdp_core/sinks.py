@@ -245,8 +245,8 @@ def _video_output(
     container: Any, spec: Format, pixels: str, size: tuple[int, int], rate: Fraction, quality: int
 ) -> Any:
     options = {
-        # 80 gives CRF 18, 1 gives 50.6: x264's scale halves the bit rate every six steps. Without macroblock trees, which
-        # x264's AVX-512 code makes otherwise each time at some widths (854): the same frames are to give the same file
+        # 80 gives CRF 18, 1 gives 50.6: x264's scale halves the bit rate every six steps. No macroblock trees: with
+        # AVX-512, x264 makes them otherwise each time at some widths (854), and the same frames are to give one file.
         "libx264": {"crf": f"{51 - 33 * quality / 80:.2f}", "preset": "medium", "mbtree": "0"},
         # 80 gives CRF 23; a bit rate of zero makes it constant quality
         "libvpx-vp9": {
