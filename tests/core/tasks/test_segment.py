@@ -107,6 +107,28 @@ def test_objects_that_cross_keep_their_layers(synthetic):
             assert iou(cut(masks, 1 + number)[ends], true(clip.masks, 1 + found)[ends]) > 0.75
 
 
+def moving_strip(widths: list[int], steps: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Motion to the right and masks of a strip that shows so many pixels of itself in each frame."""
+    masks = torch.zeros(len(widths), 40, 60)
+    for mask, width in zip(masks, widths, strict=True):
+        mask[:, :width] = 1.0
+    vectors = torch.zeros(len(steps), 2, 40, 60)
+    vectors[:, 0] = torch.tensor(steps)[:, None, None]
+    return vectors, masks
+
+
+def test_a_layer_that_is_hidden_for_a_while_moves_as_before_and_after():
+    vectors, masks = moving_strip([30, 30, 10, 30], [2.0, 2.0, 9.0, 4.0])
+    ways = segment._spread_inside(vectors, masks)
+    assert_close(ways[:, 0].mean(dim=(1, 2)), torch.tensor([2.0, 2.0, 3.0, 4.0]))
+
+
+def test_a_layer_that_grows_is_not_taken_for_hidden():
+    vectors, masks = moving_strip([10, 20, 30, 50], [2.0, 4.0, 6.0, 8.0])
+    ways = segment._spread_inside(vectors, masks)
+    assert_close(ways[:, 0].mean(dim=(1, 2)), torch.tensor([2.0, 4.0, 6.0, 8.0]))
+
+
 def test_a_pan_alone_has_an_empty_foreground_and_is_told_so(synthetic):
     frames, flow = synthetic.pan(4, 48, 80)
     layers = segment.decompose(frames, flow, preset="fast", layers=3)
