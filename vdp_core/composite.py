@@ -601,7 +601,8 @@ def check_segment(layers: Layers) -> None:
             raise LayersFileError(f"the layers' '{name}' is {tuple(field.shape)}, (T, 3, h, w) needed; save them again")
         number = torch.arange(len(field)).view(-1, 1, 1)
         room = number if name == "before" else len(field) - 1 - number
-        if bool(((field[:, 2] < 0.0) | (field[:, 2] > room)).any()):
+        away = field[:, 2]
+        if not bool(((away >= 0.0) & (away <= room) & (away == away.round())).all()):
             raise LayersFileError(f"the layers' '{name}' points to frames that are not there; save them again")
     count, height, width, _ = layers.frames.shape
     for name, picture in layers.pictures.items():

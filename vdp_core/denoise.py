@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import psutil
@@ -22,12 +23,13 @@ from .frames import large_empty
 from .types import Flow, Layers
 from .warp import resize_flow, warp
 
-__all__ = ["Noise", "check_noise", "clean_frames", "denoised", "estimate_noise", "is_noisy"]
+__all__ = ["Noise", "check_noise", "clean_frames", "denoised", "estimate_noise", "is_noisy", "less_noisy"]
 
 BLOCK = 8
 STRIDE = 4  # 2 gains 0.5 to 1.1 dB and costs four times as much
 THRESHOLD = 2.7  # in deviations of the noise; the usual choice for sliding-window DCT
 REACH = 2  # neighbours averaged on either side; more gains little and blurs where the flow is a little off
+BAND = 2**19  # pixels worked on at once: fewer cost calls, more leave the caches, and take memory
 COLOUR_SHARE = 0.7
 """Least deviation of the noise in colour, as a share of that in brightness: files that store colour at half size keep
 noise only in its low frequencies, where it cannot be told from picture. Grey clips have no colour to lose."""
@@ -98,8 +100,8 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
     """
     if min(frames.shape[1:3]) < BLOCK:
         return Noise((ROUNDING**2,) * 3, (0.0,) * 3)
-    some = _some(frames, samples)
-    levels, deviations = zip(*map(_hiss, some), strict=True)
+    some = torch.linspace(0, len(frames) - 1, min(samples, len(frames))).round().long().tolist()
+    levels, deviations = zip(*(_hiss(_to_opponent(frames[index : index + 1].float())) for index in some), strict=True)
     level, deviation = torch.cat(levels), torch.cat(deviations, dim=1)
     order = level.argsort()
     bins = [part for part in order.tensor_split(8) if len(part) > 0]
@@ -109,13 +111,8 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
     variance = torch.stack([(deviation[:, part].quantile(0.05, dim=1) / lowest).square() for part in bins])
     variance = torch.maximum(variance, variance[:, :1] * COLOUR_SHARE**2).clamp_min(ROUNDING**2)
     pairs = [_line(brightness, variance[:, channel]) for channel in range(3)]
-    loudness = max(sum(map(_loudness, some)) / len(some), 1e-12)
+    loudness = max(sum(_quiet_energy(of_frame[0]) for of_frame in deviations) / len(some), 1e-12)
     return Noise((pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]), loudness)
-
-
-def _some(frames: Tensor, samples: int) -> Tensor:
-    """Some frames of the clip, evenly spread."""
-    return frames[torch.linspace(0, len(frames) - 1, min(samples, len(frames))).round().long()]
 
 
 def _high() -> Tensor:
@@ -124,18 +121,24 @@ def _high() -> Tensor:
     return (frequency[:, None] + frequency[None, :] > BLOCK).flatten()
 
 
-def _hiss(frame: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the 8x8 blocks of a frame ``(H, W, 3)``: brightness ``(n,)``, deviation of the high frequencies ``(3, n)``."""
-    height, width = frame.shape[0] // BLOCK * BLOCK, frame.shape[1] // BLOCK * BLOCK
-    blocks = _split(_to_opponent(frame[None, :height, :width].float())) @ _dct_basis(frame.device).T
+def _hiss(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the 8x8 blocks of opponent pictures ``(1, C, H, W)``: brightness ``(n,)``, deviation of the high frequencies
+    ``(C, n)``."""
+    height, width = (side // BLOCK * BLOCK for side in pictures.shape[-2:])
+    blocks = _split(pictures[..., :height, :width]) @ _dct_basis(pictures.device).T
     return _brightness(blocks)[0].flatten(), blocks[0, ..., _high()].square().mean(-1).sqrt().flatten(1)
 
 
-def _loudness(frame: Tensor) -> float:
-    """Mean high-frequency energy, in brightness, of the quieter half of the blocks; 1 where there are none."""
-    if min(frame.shape[:2]) < BLOCK:
+def _loudness(noisy: Tensor) -> float:
+    """Mean high-frequency energy of an opponent picture ``(1, 3, H, W)``, in brightness; 1 where it has no blocks."""
+    if min(noisy.shape[-2:]) < BLOCK:
         return 1.0
-    energy = _hiss(frame)[1][0].square().sort().values
+    return _quiet_energy(_hiss(noisy[:, :1])[1][0])
+
+
+def _quiet_energy(deviation: Tensor) -> float:
+    """Mean energy of the quieter half of the blocks ``(n,)``."""
+    energy = deviation.square().sort().values
     return float(energy[: (len(energy) + 1) // 2].mean())
 
 
@@ -149,6 +152,19 @@ def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
     if offset < 0.0:
         return 0.0, float((x * y).sum() / x.square().sum())
     return offset, slope
+
+
+class _Seen(NamedTuple):
+    """A frame on its way through noise removal."""
+
+    noisy: Tensor
+    """Opponent picture, ``(1, 3, H, W)``."""
+    pilot: Tensor
+    """A first estimate of the clean one; it only weighs, so half precision will do."""
+    noise: Noise
+
+    def both(self) -> Tensor:
+        return torch.cat((self.noisy, self.pilot.float()), dim=1)
 
 
 @torch.no_grad()
@@ -170,23 +186,24 @@ def denoised(
     """
     size = (frames.shape[1], frames.shape[2])
     reach = 0 if flow is None else REACH
-    # noisy and pilot, (1, 6, H, W), and the noise of frames first to first + len - 1
-    window: deque[tuple[Tensor, Noise]] = deque(maxlen=2 * reach + 1)
+    window: deque[_Seen] = deque(maxlen=2 * reach + 1)
     ahead = max(0, start - reach)
     for index in range(start, len(frames)):
         while ahead < min(index + reach + 1, len(frames)):
-            frame = frames[ahead : ahead + 1].to(device).float()
+            noisy = _to_opponent(frames[ahead : ahead + 1].to(device).float())
             # encoders keep more of the noise in some frames, such as key frames
-            louder = noise.scaled(min(max(_loudness(frame[0]) / max(noise.loudness, 1e-12), 0.5), 4.0))
-            noisy = _to_opponent(frame)
-            window.append((torch.cat((noisy, _sliding(noisy, None, louder, None)), dim=1), louder))
+            louder = noise.scaled(min(max(_loudness(noisy) / max(noise.loudness, 1e-12), 0.5), 4.0))
+            window.append(_Seen(noisy, _sliding(noisy, None, louder, None).half(), louder))
             ahead += 1
         first = ahead - len(window)
-        mean, louder = window[index - first]
-        counted = None
-        if flow is not None:
-            mean, counted = _average(window, first, index, flow, size)
-        yield _from_opponent(_sliding(mean[:, :3], mean[:, 3:], louder, counted)).clamp_(0.0, 1.0)
+        yield _without_noise(window, first, index, flow, size)
+
+
+def _without_noise(window: deque[_Seen], first: int, index: int, flow: Flow | None, size: tuple[int, int]) -> Tensor:
+    """Frame ``index``, ``(1, H, W, 3)``, from those in the window, which begins with frame ``first``."""
+    here = window[index - first]
+    mean, counted = (here.both(), None) if flow is None else _average(window, first, index, flow, size)
+    return _from_opponent(_sliding(mean[:, :3], mean[:, 3:], here.noise, counted)).clamp_(0.0, 1.0)
 
 
 _kept: WeakKeyDictionary[Layers, Tensor] = WeakKeyDictionary()
@@ -214,12 +231,30 @@ def clean_frames(
         return
     fits = layers.frames.numel() * 2 < psutil.virtual_memory().available / 4
     keep = large_empty(*layers.frames.shape, dtype=torch.float16) if fits and start == 0 else None
-    for index, frame in enumerate(_clean_shots(layers, start, contrast, device), start):
+    index = start  # (enumerate would hold on to a frame)
+    for frame in _clean_shots(layers, start, contrast, device):
+        frame = frame.half()  # the same, kept or not
         if keep is not None:
             keep[index] = frame[0]
             if index == len(layers) - 1:  # not after the loop: nobody asks for a frame past the last
                 _kept[layers] = keep
-        yield frame.half().float()  # the same, kept or not
+        index += 1
+        yield frame.float()
+
+
+def less_noisy(
+    layers: Layers, start: int, stop: int, clean: Iterator[Tensor] | None, amount: float, device: torch.device | str
+) -> Tensor:
+    """Source frames ``start`` to ``stop``, ``(n, H, W, 3)``, on ``device``, less a share of their noise.
+
+    Args:
+        clean: gives the denoised ones from ``start`` on; None: there is no noise to remove.
+        amount: 0 keeps the noise, 1 takes it out.
+    """
+    if clean is None:
+        return layers.frames[start:stop].to(device)
+    quiet = torch.cat([next(clean) for _ in range(start, stop)])  # first, as it needs the most memory
+    return layers.frames[start:stop].to(device).lerp(quiet, amount)
 
 
 def is_noisy(layers: Layers, contrast: Tensor | None = None) -> bool:
@@ -248,32 +283,47 @@ def _clean_shots(layers: Layers, start: int, contrast: Tensor | None, device: to
             yield from denoised(frames, flow, noise, start=first, device=device)
 
 
-def _average(
-    window: deque[tuple[Tensor, Noise]], first: int, index: int, flow: Flow, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def _average(window: deque[_Seen], first: int, index: int, flow: Flow, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Average frame ``index`` with its neighbours in the window, and say how many frames each pixel averages.
 
     A neighbour counts ``exp(-d / v)``, with d the mean squared difference of the pilots over 3x3 pixels and v the
     variance of the noise there: what differs by more than the noise moved wrongly, was hidden or was lit otherwise.
     """
-    here, noise = window[index - first]
-    variance = noise.variance(here[:, 3:4] / math.sqrt(3)).mean(dim=1, keepdim=True).clamp_min(1e-8)
-    total, weights, squares = here.clone(), torch.ones_like(variance), torch.ones_like(variance)
+    here = window[index - first]
+    total = here.both()
+    weights, squares = torch.ones_like(total[:, :1]), torch.ones_like(total[:, :1])
     for step in (1, -1):
         path: Tensor | None = None  # at the size of the flow: only its end is needed at that of the frames
         other = index + step
         while first <= other < first + len(window):
             hop = flow.forward[other - 1 : other] if step == 1 else flow.backward[other : other + 1]
-            hop = hop.to(here.device)
+            hop = hop.to(total.device)
             path = hop if path is None else path + warp(hop, path)
-            brought = warp(window[other - first][0], resize_flow(path, size))
-            gap = (brought[:, 3:] - here[:, 3:]).square_().mean(dim=1, keepdim=True)
-            weight = _mean_around(gap).div_(-variance).exp_()
-            total.addcmul_(weight, brought)
-            weights += weight
-            squares.addcmul_(weight, weight)
+            _add(total, weights, squares, here, window[other - first].both(), resize_flow(path, size))
             other += step
-    return total / weights, weights.square() / squares
+    return total.div_(weights), weights.square_().div_(squares)
+
+
+def _add(total: Tensor, weights: Tensor, squares: Tensor, here: _Seen, there: Tensor, path: Tensor) -> None:
+    """Add a neighbour ``(1, 6, H, W)`` along ``path``, its weights and their squares to their sums."""
+    for band, around in _bands(*path.shape[-2:], margin=1):
+        pilot = here.pilot[..., around, :].float()
+        brought = warp(there, path[..., around, :], top=around.start)
+        gap = _mean_around((brought[:, 3:] - pilot).square_().mean(dim=1, keepdim=True))
+        variance = here.noise.variance(pilot[:, :1] / math.sqrt(3)).mean(dim=1, keepdim=True).clamp_min(1e-8)
+        inside = slice(band.start - around.start, band.stop - around.start)
+        weight = gap.div_(-variance).exp_()[..., inside, :]
+        total[..., band, :].addcmul_(weight, brought[..., inside, :])
+        weights[..., band, :] += weight
+        squares[..., band, :].addcmul_(weight, weight)
+
+
+def _bands(height: int, width: int, *, margin: int) -> Iterator[tuple[slice, slice]]:
+    """Rows that are worked on together, a multiple of ``BLOCK`` except at the bottom, and the same with a margin."""
+    rows = max(1, BAND // width // BLOCK) * BLOCK
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        yield slice(top, bottom), slice(max(top - margin, 0), min(bottom + margin, height))
 
 
 def _mean_around(values: Tensor) -> Tensor:
@@ -296,13 +346,24 @@ def _sliding(noisy: Tensor, pilot: Tensor | None, noise: Noise, counted: Tensor 
         noise: of one frame.
         counted: ``(N, 1, H, W)``, how many frames were averaged at each pixel; None is 1.
     """
+    out = torch.empty_like(noisy)
     height, width = noisy.shape[-2:]
-    # a block beyond every border, so that border pixels lie in as many blocks as the others
-    sides = (BLOCK, BLOCK + -width % BLOCK, BLOCK, BLOCK + -height % BLOCK)
-    picture = F.pad(noisy, sides, mode="replicate")
-    guide = None if pilot is None else F.pad(pilot, sides, mode="replicate")
-    frames = None if counted is None else F.pad(counted, sides, mode="replicate")
-    basis = _dct_basis(noisy.device)
+    for band, around in _bands(height, width, margin=STRIDE):
+        # half a block beyond every border, so that border pixels lie in as many blocks as the others
+        above, below = STRIDE - (band.start - around.start), STRIDE - (around.stop - band.stop)
+        sides = (STRIDE, STRIDE + -width % BLOCK, above, below + -(band.stop - band.start) % BLOCK)
+        guide, frames = (
+            None if whole is None else F.pad(whole[..., around, :], sides, mode="replicate")
+            for whole in (pilot, counted)
+        )
+        shrunk = _shrunk(F.pad(noisy[..., around, :], sides, mode="replicate"), guide, noise, frames)
+        out[..., band, :] = shrunk[..., STRIDE : STRIDE + band.stop - band.start, STRIDE : STRIDE + width]
+    return out
+
+
+def _shrunk(picture: Tensor, guide: Tensor | None, noise: Noise, frames: Tensor | None) -> Tensor:
+    """``_sliding`` of padded pictures: of their inner pixels, those half a block from the borders, all is right."""
+    basis = _dct_basis(picture.device)
     total = torch.zeros_like(picture)
     # blocks begin every STRIDE pixels, so that weights are the same over STRIDE by STRIDE pixels
     weights = picture.new_zeros(*picture.shape[:2], picture.shape[2] // STRIDE, picture.shape[3] // STRIDE)
@@ -329,7 +390,7 @@ def _sliding(noisy: Tensor, pilot: Tensor | None, noise: Noise, counted: Tensor 
             cells = (..., slice(down, down + rows // STRIDE), slice(right, right + columns // STRIDE))
             weights[cells] += weight[..., 0].repeat_interleave(steps, -2).repeat_interleave(steps, -1)
     total.unflatten(-1, (-1, STRIDE)).unflatten(-3, (-1, STRIDE)).div_(weights[..., :, None, :, None])
-    return total[..., BLOCK : BLOCK + height, BLOCK : BLOCK + width]
+    return total
 
 
 def _split(pictures: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ Walk = Callable[[int], Iterator[Tensor]]
 SHARE = 32
 """A clip stays in memory while it takes less than one part in this many of what is free: several are in use at once."""
 AT_ONCE = 96 * 2**20  # bytes of a stretch of frames that is small enough to be made as soon as it is asked for
-RECENT = 6  # frames kept at least: what works along the motion goes back a few
+RECENT = 3  # frames kept at least: noise removal has seen two more when it gives one, which is then read again
 SKIP = 48  # frames it takes to reach a place by going on, rather than by starting again there
 PREFIX = "vdp-frames-"
 

@@ -246,7 +246,7 @@ def _video_output(
 ) -> Any:
     options = {
         # 80 gives CRF 18, 1 gives 50.6: x264's scale halves the bit rate every six steps. No macroblock trees: with
-        # AVX-512, x264 makes them otherwise each time at some widths (854), and the same frames are to give one file.
+        # AVX-512, x264 computes them differently from run to run at some widths, such as 854.
         "libx264": {"crf": f"{51 - 33 * quality / 80:.2f}", "preset": "medium", "mbtree": "0"},
         # 80 gives CRF 23; a bit rate of zero makes it constant quality
         "libvpx-vp9": {

@@ -27,7 +27,7 @@ def pixel_grid(
     return torch.stack((x, y))
 
 
-def warp(frames: Tensor, flow: Tensor) -> Tensor:
+def warp(frames: Tensor, flow: Tensor, *, top: int | None = None) -> Tensor:
     """Read ``frames`` at ``p + flow(p)``, bilinearly; positions outside read the nearest border pixel.
 
     The border is repeated, not black, so that a slightly wrong vector at the edge costs little; ``occlusion`` marks the
@@ -36,19 +36,21 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
     Args:
         frames: ``(N, C, H, W)``.
         flow: ``(N, 2, H, W)``, (dx, dy) in pixels.
+        top: the flow is that of some rows ``(N, 2, h, W)`` of the frames, from this one on.
 
     Returns:
-        ``(N, C, H, W)``.
+        ``(N, C, H, W)``; of some rows ``(N, C, h, W)``.
 
     Raises:
-        ShapeError: the two differ in number or size.
+        ShapeError: the two differ in number or size, or the frames have no such rows.
     """
     if frames.ndim != 4 or flow.ndim != 4 or flow.shape[1] != 2:
         raise ShapeError(
             f"warp: expected frames (N, C, H, W) and flow (N, 2, H, W), "
             f"got {tuple(frames.shape)} and {tuple(flow.shape)}"
         )
-    if frames.shape[-2:] != flow.shape[-2:]:
+    height, width = frames.shape[-2:]
+    if flow.shape[-2:] != (height, width) and (top is None or flow.shape[3] != width):
         raise ShapeError(
             f"flow is {flow.shape[3]}x{flow.shape[2]}, frames are {frames.shape[3]}x{frames.shape[2]}; "
             "use resize_flow(), which also scales the vectors"
@@ -57,11 +59,13 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
         raise ShapeError(
             f"warp: got {frames.shape[0]} frames and {flow.shape[0]} flow fields; give one field per frame"
         )
-    height, width = flow.shape[-2:]
+    rows = range(top or 0, (top or 0) + flow.shape[2])
+    if rows.start < 0 or rows.stop > height:
+        raise ShapeError(f"warp: of {height} rows there are no {len(rows)} from row {top} on")
     # align_corners=True: -1 and 1 are the centres of the first and the last pixel.
     x, y = (
-        torch.arange(side, device=flow.device, dtype=flow.dtype) * (2.0 / max(side - 1, 1)) - 1.0
-        for side in (width, height)
+        torch.arange(places.start, places.stop, device=flow.device, dtype=flow.dtype) * (2.0 / max(side - 1, 1)) - 1.0
+        for places, side in ((range(width), width), (rows, height))
     )
     across = torch.add(x, flow[:, 0], alpha=2.0 / max(width - 1, 1))
     down = torch.add(y[:, None], flow[:, 1], alpha=2.0 / max(height - 1, 1))

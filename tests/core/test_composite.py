@@ -28,6 +28,7 @@ from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.frames import LazyFrames
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.types import Edit, Layers
+from comfyui_vdp.vdp_core.warp import resize_flow
 
 COUNT, HEIGHT, WIDTH = 12, 96, 160
 GREEN = torch.tensor([0.1, 0.8, 0.2])
@@ -142,6 +143,16 @@ def test_what_no_frame_saw_is_filled_smoothly(clip):
     inside = clip.masks[5, 0] < 0.01
     assert bool(filled.isfinite().all())
     assert float(filled[inside].std(dim=0).mean()) < 0.5 * float(clip.background[5][inside].std(dim=0).mean())
+
+
+def test_masks_and_paths_may_be_smaller_than_the_frames(synthetic):
+    big = synthetic.layered(COUNT, 2 * HEIGHT + 6, 2 * WIDTH - 14, crossing=True, seed=2, soft=2.0)
+    small = F.interpolate(big.masks, size=(HEIGHT, WIDTH), mode="area")
+    before, after = behind.trace(small[:, 0], resize_flow(big.flow, (HEIGHT, WIDTH)))
+    layers = Layers("segment", {"masks": small, "before": before, "after": after}, big.frames, big.flow)
+    found = ((before[:, 2:] > 0) | (after[:, 2:] > 0)).float()
+    seen = F.interpolate(found, size=big.frames.shape[1:3])[:, 0] * (1 - big.masks[:, 0]) > 0.5
+    assert error(composite(edit(layers, "objects", Edit(visibility=0.0)))[0], big.background, seen) > 30
 
 
 def test_one_object_alone_is_removed(clip, layers):
@@ -449,6 +460,12 @@ def test_sound_layers_pass(layers):
         ({"masks": torch.ones(COUNT, 2, HEIGHT, WIDTH)}, {}, "do not add up to 1"),
         ({"before": torch.zeros(COUNT, 3, 8, 8)}, {}, r"'before' is \(12, 3, 8, 8\)"),
         ({"after": torch.ones(COUNT, 3, HEIGHT, WIDTH)}, {}, "'after' points to frames that are not there"),
+        ({"after": torch.full((COUNT, 3, HEIGHT, WIDTH), 0.5)}, {}, "'after' points to frames that are not there"),
+        (
+            {"after": torch.full((COUNT, 3, HEIGHT, WIDTH), torch.nan)},
+            {},
+            "'after' points to frames that are not there",
+        ),
         ({"before": torch.full((COUNT, 3, HEIGHT, WIDTH), -1.0)}, {}, "'before' points to frames that are not there"),
         ({}, {"pictures": {"colour_1": torch.zeros(1, 8, 8, 3)}}, "picture 'colour_1'"),
         ({}, {"pictures": {"colour_3": torch.zeros(1, HEIGHT, WIDTH, 3)}}, "picture 'colour_3'"),

@@ -14,6 +14,7 @@ from comfyui_vdp.vdp_core.flow import estimate_flow
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.types import Flow, Layers
 from comfyui_vdp.vdp_core.video import read_clip
+from comfyui_vdp.vdp_core.warp import resize_flow
 
 REAL = ("bikes", "bigbuckbunny", "carphone_pristine", "carphone_distorted")
 SIGMA = 0.02
@@ -165,6 +166,15 @@ def test_any_size(synthetic, size, moving):
     assert out.shape == frames.shape
     assert out.isfinite().all()
     assert 0.0 <= out.min() <= out.max() <= 1.0
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (61, 90), (5, 40)])
+def test_bands_do_not_show(real, monkeypatch, height, width):
+    frames = noisy(real["bikes"])[:, :height, :width].contiguous()
+    flow = resize_flow(estimate_flow(real["bikes"], model="dis"), (height, width))
+    whole = clean_up(frames, flow, EVEN)
+    monkeypatch.setattr(denoise, "BAND", 1)  # eight rows at a time
+    assert_close(clean_up(frames, flow, EVEN), whole, atol=1e-5, rtol=0)
 
 
 def test_an_even_picture_keeps_its_value():

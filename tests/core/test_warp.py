@@ -58,6 +58,18 @@ def test_small_flow_is_refused():
         warp(torch.rand(1, 3, 8, 8), torch.zeros(1, 8, 8, 2))
 
 
+@pytest.mark.parametrize(("top", "bottom"), [(0, 3), (3, 6), (6, 8)])
+def test_some_rows_are_those_of_the_whole(top, bottom):
+    frames, flow = torch.rand(2, 3, 8, 9), 4 * torch.randn(2, 2, 8, 9)
+    assert_close(warp(frames, flow[:, :, top:bottom], top=top), warp(frames, flow)[:, :, top:bottom])
+
+
+@pytest.mark.parametrize("top", [-1, 6])
+def test_rows_that_are_not_there_are_refused(top):
+    with pytest.raises(ShapeError, match=f"of 8 rows there are no 3 from row {top} on"):
+        warp(torch.rand(1, 3, 8, 8), torch.zeros(1, 2, 3, 8), top=top)
+
+
 def test_resize_scales_vectors_per_axis():
     bigger = resize_flow(constant(3, 2, 8, 8), (16, 24))
     assert_close(bigger, constant(9, 4, 16, 24))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checkpoint import Checkpoint
-from ..denoise import check_noise, clean_frames, estimate_noise, is_noisy
+from ..denoise import check_noise, clean_frames, estimate_noise, is_noisy, less_noisy
 from ..errors import InputError, LayersFileError, ShapeError, check_flow, check_frames
 from ..fit import fit
 from ..frames import computed
@@ -511,7 +511,6 @@ def _relit_frames(
     chunk = max(1, PIXELS_AT_ONCE // (height * width))
     for first in range(start, count, chunk):
         stop = min(first + chunk, count)
-        frames = layers.frames[first:stop].to(device)
-        if clean is not None:
-            frames = frames.lerp(torch.cat([next(clean) for _ in range(first, stop)]), denoise)
-        yield compose(layers, first, stop, frames, **settings).clamp_(0.0, 1.0).cpu()
+        # (no name for the frames: it would keep them while the next are made)
+        composed = compose(layers, first, stop, less_noisy(layers, first, stop, clean, denoise, device), **settings)
+        yield composed.clamp_(0.0, 1.0).cpu()

@@ -60,8 +60,10 @@ DOUBT = 0.1
 """How far masks from a neighbouring frame are kept from 0 and 1, so that evidence can overrule them."""
 DEEP = 3.0
 """Samples of the flow from a border at which its motion is that of one layer alone."""
-HARDLY = 0.5
+HIDDEN = 0.5
 """A layer is hidden where it shows less than this share of what it shows both before and after."""
+SLIVER = 0.15
+"""Where a layer shows less than this share of the most that is ever seen of it, flow is mostly its surroundings'."""
 NOISE = 0.01
 """Difference of colours that even the right motion leaves."""
 LOUDEST = 4.0
@@ -550,10 +552,10 @@ def _spread_inside(vectors: Tensor, masks: Tensor) -> Tensor:
     weight = (torch.from_numpy(deep) / DEEP).clamp(0.0, 1.0).square()[:, None]
     weight = torch.maximum(weight, 0.02 * masks[:, None])
     filled = spread(vectors, weight)
-    # what another layer hides for a while moves there as between the frames that see it; what grows is not hidden
+    # what is hidden for a while, or has hardly entered, moves there as in the frames that see it; what grows does not
     seen = weight.sum(dim=(1, 2, 3)).numpy()
     before, after = np.maximum.accumulate(seen), np.maximum.accumulate(seen[::-1])[::-1]
-    well = np.flatnonzero((seen > 0.0) & (seen >= HARDLY * np.minimum(before, after)))
+    well = np.flatnonzero((seen > SLIVER * seen.max()) & (seen >= HIDDEN * np.minimum(before, after)))
     mean = ((vectors * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp_min(1e-6)).numpy()
     for index in np.setdiff1d(np.arange(len(masks)), well) if len(well) else ():
         step = [np.interp(index, well, mean[well, axis]) for axis in (0, 1)]
