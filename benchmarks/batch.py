@@ -3,7 +3,7 @@
     python benchmarks/batch.py --data FOLDER [--frames 24] [--width 480]
 
 Through relight.json, each way in a process of its own, the start and the end of the cluster included; then once more,
-when nothing is left to do. Results are compared byte by byte.
+when only the broken ones are left to try. Results are compared byte by byte.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ def batch(clips: list[str], out: Path, *options: str) -> tuple[float, dict[str, 
         "cpu",
     ]
     done = subprocess.run([*command, "--quiet", *options], stdout=subprocess.PIPE, text=True, check=False)
+    if not done.stdout:
+        raise SystemExit(f"vdp batch ended with {done.returncode}")
     return time.perf_counter() - started, json.loads(done.stdout.splitlines()[-1])
 
 

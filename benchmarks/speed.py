@@ -1,14 +1,15 @@
-"""Seconds and memory: the whole relight workflow on 24 frames of 854x480, and Relight alone at 1080p.
+"""Seconds and memory: the three tasks' workflows on 24 frames of 854x480, and Relight alone at 1080p.
 
     python benchmarks/speed.py [--data FOLDER]
 
-Each measurement runs in a process of its own. Memory of the workflow is the process's peak; extra memory of Relight is
+Each measurement runs in a process of its own. Memory of a workflow is the process's peak; extra memory of Relight is
 its peak over what the process held before, less the frames it returns.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -19,25 +20,34 @@ from pathlib import Path
 PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 
 
-def workflow(data: Path | None) -> None:
-    """``vdp run workflows/relight.json`` on a dark copy."""
+def workflows(data: Path | None) -> None:
+    """``vdp run`` on a dark copy of a clip, a hazy one and the clip itself."""
     from clips import clip_paths, load
 
-    from comfyui_vdp.vdp_core.degrade import darken
+    from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
     from comfyui_vdp.vdp_core.video import write_clip
 
     paths = clip_paths(data)
-    dark, _ = darken(load(paths.get("blackswan", paths["bunny"]), frames=24, width=854), seed=0)
-    graph = Path(__file__).parent.parent / "workflows" / "relight.json"
+    clean = load(paths.get("blackswan", paths["bunny"]), frames=24, width=854)
+    hazy = haze(clean, hazy_depth(*clean.shape[:3], seed=0), beta=1.4, airlight=(0.8, 0.82, 0.85))[0]
     with tempfile.TemporaryDirectory() as folder:
-        clip = write_clip(Path(folder) / "dark", dark, fps=24, quality=95)
-        command = ["run", str(graph), "--set", f"Clip.path={clip}", "--output-dir", folder, "--device", "cpu"]
-        started = time.perf_counter()
-        main = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main())"
-        subprocess.run([sys.executable, "-c", main, *command], check=True, capture_output=True)
-        seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * PEAK_UNIT / 1e9
-    print(f"relight.json, 24 frames of {dark.shape[2]}x{dark.shape[1]}: {seconds:.1f} s in all, peak {peak:.2f} GB")
+        for task, frames in (("relight", darken(clean, seed=0)[0]), ("segment", clean), ("dehaze", hazy)):
+            graph = Path(__file__).parent.parent / "workflows" / f"{task}.json"
+            clip = write_clip(Path(folder) / task, frames, fps=24, quality=95)
+            seconds, peak = run(["run", str(graph), "--set", f"Clip.path={clip}", "--output-dir", folder])
+            size = f"{frames.shape[2]}x{frames.shape[1]}"
+            print(f"{task}.json, 24 frames of {size}: {seconds:.1f} s in all, peak {peak:.2f} GB", flush=True)
+
+
+def run(arguments: list[str]) -> tuple[float, float]:
+    """Run ``vdp``: seconds, the start of the process included, and its peak memory in GB."""
+    main = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main())"
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", main, *arguments, "--device", "cpu", "--quiet"])
+    _, status, used = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"vdp {arguments[0]} ended with {status}")
+    return time.perf_counter() - started, used.ru_maxrss * PEAK_UNIT / 1e9
 
 
 def apply_only(count: int) -> None:
@@ -72,7 +82,7 @@ def main() -> None:
     if options.apply:
         apply_only(options.apply)
         return
-    workflow(options.data)
+    workflows(options.data)
     for count in (10, 40, 80):
         subprocess.run([sys.executable, __file__, "--apply", str(count)], check=True)
 
