@@ -299,18 +299,19 @@ def _average(window: deque[_Seen], first: int, index: int, flow: Flow, size: tup
             hop = flow.forward[other - 1 : other] if step == 1 else flow.backward[other : other + 1]
             hop = hop.to(total.device)
             path = hop if path is None else path + warp(hop, path)
-            _add(total, weights, squares, here, window[other - first].both(), resize_flow(path, size))
+            _add(total, weights, squares, here, window[other - first], resize_flow(path, size))
             other += step
     return total.div_(weights), weights.square_().div_(squares)
 
 
-def _add(total: Tensor, weights: Tensor, squares: Tensor, here: _Seen, there: Tensor, path: Tensor) -> None:
-    """Add a neighbour ``(1, 6, H, W)`` along ``path``, its weights and their squares to their sums."""
+def _add(total: Tensor, weights: Tensor, squares: Tensor, here: _Seen, there: _Seen, path: Tensor) -> None:
+    """Add a neighbour along ``path``, its weights and their squares to their sums."""
+    pilot = there.pilot.float()
     for band, around in _bands(*path.shape[-2:], margin=1):
-        pilot = here.pilot[..., around, :].float()
-        brought = warp(there, path[..., around, :], top=around.start)
-        gap = _mean_around((brought[:, 3:] - pilot).square_().mean(dim=1, keepdim=True))
-        variance = here.noise.variance(pilot[:, :1] / math.sqrt(3)).mean(dim=1, keepdim=True).clamp_min(1e-8)
+        way, own = path[..., around, :], here.pilot[..., around, :].float()
+        brought = torch.cat([warp(whole, way, top=around.start) for whole in (there.noisy, pilot)], dim=1)
+        gap = _mean_around((brought[:, 3:] - own).square_().mean(dim=1, keepdim=True))
+        variance = here.noise.variance(own[:, :1] / math.sqrt(3)).mean(dim=1, keepdim=True).clamp_min(1e-8)
         inside = slice(band.start - around.start, band.stop - around.start)
         weight = gap.div_(-variance).exp_()[..., inside, :]
         total[..., band, :].addcmul_(weight, brought[..., inside, :])

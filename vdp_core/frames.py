@@ -174,6 +174,8 @@ class LazyFrames(Tensor):
             start = self._places.index(places[0])
             step = places.step // self._places.step if len(places) > 1 else 1
             return self._made[start : start + step * len(places) : step]
+        if len(places) == 1:  # no copy, where it can be helped: a frame may be large
+            return self._frame(places[0]).contiguous()[None]
         return torch.stack([self._frame(place) for place in places])
 
     def _taken(self, key: Any) -> Tensor:
