@@ -198,8 +198,8 @@ CASES: dict[str, tuple[Graph, str, str, str]] = {
     "unknown format": (
         then(CLIP, save=node("SaveFrames", frames=["clip", 0], format="avi")),
         "save",
-        "value_not_in_list",
-        "format",
+        "custom_validation_failed",
+        "format: expected one of mp4",
     ),
     "alpha of fewer frames": (
         then(CLIP, part=node("LoadFrames", path="bad/clip.mp4", count=3))
