@@ -157,14 +157,15 @@ def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
 class _Seen(NamedTuple):
     """A frame on its way through noise removal."""
 
-    noisy: Tensor
-    """Opponent picture, ``(1, 3, H, W)``."""
+    frame: Tensor
+    """``(1, H, W, 3)`` as it came, so that mostly no memory of its own is needed."""
     pilot: Tensor
-    """A first estimate of the clean one; it only weighs, so half precision will do."""
+    """A first estimate of the clean opponent picture ``(1, 3, H, W)``; it only weighs, so half precision will do."""
     noise: Noise
 
     def both(self) -> Tensor:
-        return torch.cat((self.noisy, self.pilot.float()), dim=1)
+        """Noisy and pilot opponent pictures, ``(1, 6, H, W)``."""
+        return torch.cat((_to_opponent(self.frame), self.pilot.float()), dim=1)
 
 
 @torch.no_grad()
@@ -190,10 +191,11 @@ def denoised(
     ahead = max(0, start - reach)
     for index in range(start, len(frames)):
         while ahead < min(index + reach + 1, len(frames)):
-            noisy = _to_opponent(frames[ahead : ahead + 1].to(device).float())
+            frame = frames[ahead : ahead + 1].to(device).float()
+            noisy = _to_opponent(frame)
             # encoders keep more of the noise in some frames, such as key frames
             louder = noise.scaled(min(max(_loudness(noisy) / max(noise.loudness, 1e-12), 0.5), 4.0))
-            window.append(_Seen(noisy, _sliding(noisy, None, louder, None).half(), louder))
+            window.append(_Seen(frame, _sliding(noisy, None, louder, None).half(), louder))
             ahead += 1
         first = ahead - len(window)
         yield _without_noise(window, first, index, flow, size)
@@ -306,10 +308,11 @@ def _average(window: deque[_Seen], first: int, index: int, flow: Flow, size: tup
 
 def _add(total: Tensor, weights: Tensor, squares: Tensor, here: _Seen, there: _Seen, path: Tensor) -> None:
     """Add a neighbour along ``path``, its weights and their squares to their sums."""
-    pilot = there.pilot.float()
+    frame, pilot = there.frame.movedim(-1, 1), there.pilot.float()
     for band, around in _bands(*path.shape[-2:], margin=1):
         way, own = path[..., around, :], here.pilot[..., around, :].float()
-        brought = torch.cat([warp(whole, way, top=around.start) for whole in (there.noisy, pilot)], dim=1)
+        noisy, brought = (warp(whole, way, top=around.start) for whole in (frame, pilot))
+        brought = torch.cat((_to_opponent(noisy.movedim(1, -1)), brought), dim=1)
         gap = _mean_around((brought[:, 3:] - own).square_().mean(dim=1, keepdim=True))
         variance = here.noise.variance(own[:, :1] / math.sqrt(3)).mean(dim=1, keepdim=True).clamp_min(1e-8)
         inside = slice(band.start - around.start, band.stop - around.start)
