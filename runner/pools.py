@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from .types import GraphError
@@ -194,7 +193,7 @@ class RayPool:
             raise GraphError('--ray needs the package ray, which is missing; pip install "vdp-nodes[ray]"') from error
         import torch
 
-        self._ray, self._temp = ray, ""
+        self._ray, self._temp = ray, ExitStack()
         self._running: dict[Any, Task] = {}
         try:
             self._connect(address)
@@ -217,12 +216,16 @@ class RayPool:
     def _connect(self, address: str) -> None:
         from urllib.parse import urlsplit
 
+        from ..vdp_core.files import scratch
+
         local: dict[str, Any] = {}
         place = urlsplit(address if "//" in address else f"//{address}")
         if address == "local":
             # Sockets lie in it, whose paths must be short.
-            self._temp = tempfile.mkdtemp(prefix="vdp-ray-", dir="/tmp" if os.name == "posix" else None)
-            local = {"include_dashboard": False, "_temp_dir": self._temp}
+            temp = self._temp.enter_context(scratch(Path("/tmp") if os.name == "posix" else None))
+            # Else Ray waits until a worker for each core has started, though a task here takes several cores.
+            workers = {"prestart_worker_first_driver": False}
+            local = {"include_dashboard": False, "_temp_dir": str(temp), "_system_config": workers}
         ours = signal.getsignal(signal.SIGTERM)
         try:
             if place.port:  # Ray itself tries for many minutes
@@ -253,5 +256,4 @@ class RayPool:
             self._ray.cancel(reference, force=True)
         self._running.clear()
         self._ray.shutdown()
-        if self._temp:
-            shutil.rmtree(self._temp, ignore_errors=True)
+        self._temp.close()

@@ -51,9 +51,12 @@ def watching(told: Callable[[Path, Path], None]) -> Iterator[None]:
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
-    """Hand out a new temporary folder, removed after the block or, when the process is killed, by the next call."""
-    with _hidden(Path(tempfile.gettempdir()), "vdp", "") as folder:
+def scratch(place: Path | None = None) -> Iterator[Path]:
+    """Hand out a new temporary folder, removed after the block or, when the process is killed, by the next call.
+
+    It lies in the system's folder for temporary files, unless another ``place`` is given.
+    """
+    with _hidden(place or Path(tempfile.gettempdir()), "vdp", "") as folder:
         folder.mkdir(mode=0o700)
         yield folder
 
