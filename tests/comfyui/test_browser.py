@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from comfyui_vdp.nodes import NODE_CLASS_MAPPINGS
 from comfyui_vdp.runner import cli
-from comfyui_vdp.vdp_core import degrade, metrics, video
+from comfyui_vdp.vdp_core import degrade, video
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.common.exceptions import WebDriverException  # noqa: E402
@@ -274,5 +275,4 @@ def test_a_newcomers_first_steps(
     (here,) = json.loads(capsys.readouterr().out.splitlines()[-1])["outputs"]
     (there,) = entry["outputs"]["6"]["vdp_outputs"]
     frames = video.read_clip(editor.comfyui.folder / "output" / there).frames
-    # test_workflows.py compares exact pictures; of an mp4, the encoder makes a slightly different one each time.
-    assert metrics.psnr(video.read_clip(here).frames, frames) > 45.0
+    assert torch.equal(video.read_clip(here).frames, frames)
