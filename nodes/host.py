@@ -470,7 +470,9 @@ def input_path(text: str) -> Path:
     """
     from ..vdp_core.errors import InputError
 
-    cleaned = text.strip().strip("\"'")
+    cleaned = text.strip()
+    if len(cleaned) > 1 and cleaned[0] == cleaned[-1] and cleaned[0] in "\"'":
+        cleaned = cleaned[1:-1]
     if not cleaned:
         raise InputError("path is empty; give a video file, a folder of images or a glob such as frames/*.png")
     try:
@@ -489,9 +491,11 @@ def input_path(text: str) -> Path:
     input_folder = Path(folder_paths.get_input_directory()) if folder_paths else headless.input_folder
     folders = [Path.cwd()] if input_folder is None else [input_folder, Path.cwd()]
     for folder in folders:
-        # glob takes a plain name too, but not one with brackets in it; Path.glob refuses patterns such as "**.png"
-        if is_there(folder / path) or next(glob.iglob(cleaned, root_dir=folder), None):  # noqa: PTH207
+        if is_there(folder / path):
             return folder / path
+        # Path.glob refuses patterns such as "**.png"
+        if glob.has_magic(cleaned) and next(glob.iglob(cleaned, root_dir=folder), None):  # noqa: PTH207
+            return Path(glob.escape(str(folder))) / path
     return folders[0] / path
 
 

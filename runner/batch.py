@@ -14,13 +14,14 @@ import os
 import re
 import shutil
 import unicodedata
+import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .graph import check_files, needed_nodes, to_api
+from .graph import check_files, constant, needed_nodes, to_api
 from .pools import Died, LocalPool, Pool, RayPool, Task
 from .report import write_report
 from .terminal import Terminal
@@ -30,6 +31,8 @@ from .work import Job, Joining, Outcome, cut_clip, join_parts, part_of, run_clip
 __all__ = ["MANIFEST", "REPORT", "Batch", "Entry", "clips_of", "find_clip_node", "folder_name"]
 
 MANIFEST, REPORT, STATE = "manifest.jsonl", "report.html", ".vdp-batch"
+OURS = ".vdp-batch"
+"""An empty file in every folder of results, which says that a batch made it and may replace it."""
 LOADER = "LoadFrames"
 
 Steps = Generator[list[Task], list[Any], None]
@@ -47,7 +50,7 @@ class Entry:
     """waiting, done or failed."""
     error: str = ""
     bad_input: bool = False
-    """Whether it failed because of the clip, rather than while running."""
+    """Whether it failed because of what it was given, or of where it is to be written, rather than while running."""
     outputs: list[dict[str, Any]] = field(default_factory=list)
     """``path`` below the output folder, and ``bytes``."""
     numbers: dict[str, float | None] = field(default_factory=dict)
@@ -90,18 +93,24 @@ def clips_of(inputs: Sequence[str]) -> list[str]:
     from natsort import natsorted
 
     from ..nodes.host import is_there
-    from ..vdp_core.sources import PICTURE_SUFFIXES
+    from ..vdp_core.sources import PICTURE_SUFFIXES, find_names
 
     clips: dict[str, None] = {}
     for text in inputs:
-        path = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 (resolve would follow links)
+        path = _absolute(text, os.getcwd())  # noqa: PTH109 (text is joined to it)
         matches: list[str] = []
         if glob.has_magic(text) and not is_there(path):
-            matches = natsorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (takes absolute patterns)
+            path = _absolute(text, glob.escape(os.getcwd()))  # noqa: PTH109
+            matches = natsorted(map(str, find_names(str(path))))
         if all(name.lower().endswith(PICTURE_SUFFIXES) for name in matches):
             matches = [str(path)]
         clips.update(dict.fromkeys(matches))
     return list(clips)
+
+
+def _absolute(text: str, folder: str) -> Path:
+    # resolve would follow links
+    return Path(os.path.normpath(os.path.join(folder, os.path.expanduser(text))))  # noqa: PTH111, PTH118
 
 
 def folder_name(clip: str, taken: set[str]) -> str:
@@ -153,6 +162,12 @@ class _Manifest:
             self.entries[clip] = Entry(clip, folder_name(clip, self._taken))
             self._taken.add(self.entries[clip].folder.casefold())
         return self.entries[clip]
+
+    def give_way(self, entry: Entry) -> None:
+        """Reserve another folder: in the one that an entry has, somebody else has put something."""
+        self._taken |= {path.name.casefold() for path in self._folder.iterdir()}
+        entry.folder = folder_name(entry.input, self._taken)
+        self._taken.add(entry.folder.casefold())
 
     def save(self) -> None:
         from ..vdp_core.files import beside
@@ -332,7 +347,7 @@ class Batch:
                 self._manifest.save()
                 with _explained(self._folder / REPORT):
                     write_report(self._folder / REPORT, list(self._manifest.entries.values()))
-            unfinished = {self._key(entry) for entry in entries if entry.state != "done"}
+            unfinished = {self._key(entry) for entry in self._manifest.entries.values() if entry.state != "done"}
             for parts in self._parts.iterdir() if self._parts.is_dir() else ():
                 if parts.name not in unfinished:
                     shutil.rmtree(parts, ignore_errors=True)
@@ -407,6 +422,7 @@ class Batch:
         if unchanged:
             return
         entry.state = "waiting"
+        self._manifest.save()  # so that another call knows whose parts are kept
         node = replace(self._clip, inputs={**self._clip.inputs, "path": entry.input})
         graph = Graph({**self._graph.nodes, node.id: node}, self._graph.workflow)
         job = Job(graph, node.id, self._device, self._room, self._resume, self._shard)
@@ -471,6 +487,10 @@ class Batch:
         else:
             target = self._folder / entry.folder
             with _explained(target):
+                (outcome.folder / OURS).touch()
+                if target.exists() and not (target / OURS).exists():
+                    self._manifest.give_way(entry)
+                    target = self._folder / entry.folder
                 if target.exists():
                     target.rename(self._room / f"old-{entry.folder}")
                 outcome.folder.rename(target)
@@ -492,8 +512,10 @@ class Batch:
         nodes[self._clip.id] = replace(self._clip, inputs={**self._clip.inputs, "path": ""})
         files = {}
         for key, node in nodes.items():
-            path = node.inputs.get("path")
-            if key != self._clip.id and isinstance(path, str):
+            path = constant(node.inputs.get("path"), self._graph, self._specs)
+            if isinstance(path, Link):
+                files[key] = uuid.uuid4().hex  # nobody knows which file, so it may be another each time
+            elif key != self._clip.id and isinstance(path, str):
                 with _explained(Path(path)):
                     files[key] = _content(files_of(host.input_path(path)))
         return _digest(to_api(Graph(nodes)), files)

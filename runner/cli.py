@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +155,7 @@ def _headless(device: str, terminal: Terminal, output_dir: Path = Path("output")
     from ..nodes import host
     from ..vdp_core.files import scratch
 
+    _load_libraries()
     before = host.headless
     with scratch() as temp_folder:
         host.headless = host.Headless(
@@ -340,6 +342,21 @@ def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: 
 
 
 # Ends of a run
+
+
+def _load_libraries() -> None:
+    """Import what is slow to import while signals wait, where the system can have them wait.
+
+    An interruption in the middle of it may be swallowed by code in C that calls Python back, and then the run goes on.
+    """
+    block = getattr(signal, "pthread_sigmask", None)
+    before = block and block(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        for name in ("av", "cv2", "torch"):
+            import_module(name)
+    finally:
+        if block:
+            block(signal.SIG_SETMASK, before)
 
 
 def _interrupt(signal_number: int, frame: object) -> None:

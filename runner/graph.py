@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .specs import Primitive
 from .types import Graph, GraphError, InputSpec, Link, Node, NodeSpec, Specs, short, shown, types_fit
 from .ui_format import nodes_of_workflow
 
@@ -16,6 +17,7 @@ __all__ = [
     "cast",
     "check",
     "check_files",
+    "constant",
     "load",
     "needed_nodes",
     "read",
@@ -323,6 +325,21 @@ def _cycle(graph: Graph) -> list[str] | None:
                 waiting.append(None)
                 waiting.extend(_sources(graph, graph.nodes[key]))
     return None
+
+
+def constant(value: Any, graph: Graph, specs: Specs) -> Any:
+    """What an input gets where that is known before the graph runs, also from a node that holds a value; else the link.
+
+    Args:
+        value: as the node has it, a link or not.
+        graph: one that passes ``check``.
+        specs: what its nodes are.
+    """
+    if isinstance(value, Link):
+        source = graph.nodes[value.node]
+        if issubclass(specs[source.class_type].node_class or object, Primitive):
+            return constant(source.inputs.get("value"), graph, specs)
+    return value
 
 
 def needed_nodes(graph: Graph, specs: Specs) -> list[str]:

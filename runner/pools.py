@@ -115,7 +115,10 @@ class LocalPool:
         task = self._waiting.popleft()
         if self._process is None:
             self._start()
-        self._connection.send((task.function, task.job))
+        try:
+            self._connection.send((task.function, task.job))
+        except OSError:  # it died while it had nothing to do
+            return task, self._buried()
         while True:
             wait([self._connection, self._process.sentinel])
             try:

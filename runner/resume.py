@@ -12,8 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .graph import cast
-from .specs import Primitive
+from .graph import cast, constant
 from .types import Graph, Link, Node, NodeSpec, Specs
 
 if TYPE_CHECKING:
@@ -70,10 +69,7 @@ def _files(node: Node, spec: NodeSpec, graph: Graph, specs: Specs) -> str | None
     wanted = inspect.getfullargspec(is_changed)
     constants = {}
     for name, value in node.inputs.items():
-        if isinstance(value, Link):
-            source = graph.nodes[value.node]
-            if issubclass(specs[source.class_type].node_class or object, Primitive):
-                value = source.inputs.get("value")
+        value = constant(value, graph, specs)
         if isinstance(value, Link):
             if name in wanted.args:
                 return None

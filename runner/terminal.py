@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..nodes.host import time_left
+from .types import in_line
 
 __all__ = ["Terminal"]
 
@@ -25,9 +26,9 @@ class Terminal:
         self.title = ""
 
     def say(self, text: str) -> None:
-        """One status line."""
+        """One status line, or several; names in it come from files, and must not command the terminal."""
         if not self.quiet:
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write("\n".join(map(in_line, text.split("\n"))), file=sys.stderr)
 
     @contextmanager
     def progress(self, total: int, label: str) -> Iterator[Callable[[int, int, Any], None]]:

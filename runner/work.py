@@ -42,6 +42,8 @@ __all__ = [
 
 PICTURE = "before_after.jpg"
 """A frame before and after, side by side, in the folder of every clip that leaves pictures."""
+OUTCOME = "outcome.json"
+"""What came of a part, beside the folder of its files."""
 PICTURE_SIDE = 360  # pixels of the long side of either half
 TELL_EVERY = 0.5  # seconds
 CUTS_SIDE = 320  # pixels of the copy that cuts are looked for on
@@ -94,7 +96,7 @@ class Outcome:
     error: str = ""
     """One sentence, where it failed."""
     bad_input: bool = False
-    """Whether it failed because of what it was given."""
+    """Whether it failed because of what it was given, or of where it is to be written."""
     trace: str = ""
     """Where nobody foresaw the error."""
 
@@ -260,17 +262,23 @@ def part_of(job: Job, needed: Sequence[str], ranges: Sequence[Range], index: int
 
 def run_part(job: Job, tell: Tell) -> Outcome:
     """Run a part, unless an earlier call has done so."""
+    from ..vdp_core.files import remove
+
     assert job.keep is not None
-    kept = job.keep / "outcome.json"
-    if kept.is_file():
-        return Outcome(**{**json.loads(kept.read_text(encoding="utf-8")), "folder": job.keep / "out"})
+    folder = job.keep / "out"
+    with suppress(OSError, ValueError, TypeError):  # there is none, or what is there is damaged
+        return Outcome(**{**json.loads((job.keep / OUTCOME).read_text(encoding="utf-8")), "folder": folder})
     outcome = run_clip(job, tell)
     if outcome.folder is None:
         return outcome
     attempt = outcome.folder.parent
-    (attempt / kept.name).write_text(json.dumps(asdict(replace(outcome, folder=None))), encoding="utf-8")
-    attempt.rename(job.keep)
-    return replace(outcome, folder=job.keep / "out")
+    try:
+        remove(job.keep)
+        (attempt / OUTCOME).write_text(json.dumps(asdict(replace(outcome, folder=None))), encoding="utf-8")
+        attempt.rename(job.keep)
+    except OSError as error:
+        return Outcome(error=f"{job.keep}: cannot be written ({error.strerror or error})", bad_input=True)
+    return replace(outcome, folder=folder)
 
 
 def cut_clip(job: Job, tell: Tell) -> list[Range] | Outcome:
@@ -286,7 +294,9 @@ def cut_clip(job: Job, tell: Tell) -> list[Range] | Outcome:
 
         clip = job.graph.nodes[job.clip].inputs
         start, count, every = _number(clip, "start"), _number(clip, "count"), _number(clip, "every_nth", 1)
-        total = plan(host.input_path(clip["path"]), start, count, every, 0)[1].count
+        reader, wanted = plan(host.input_path(clip["path"]), start, count, every, 0)
+        # by what is there, not by what is announced: a part must not begin behind the end
+        total = max(1, min(wanted.count, -(-(reader.count_frames() - start) // every)))
         tell("looking for cuts")
         parts = max(1, -(-total // job.shard))
         edges = [0, *(_nearby_cut(job, round(total * part / parts)) for part in range(1, parts)), total]
@@ -329,7 +339,7 @@ def join_parts(joining: Joining, tell: Tell) -> Outcome:
         from .specs import local_specs
 
         job, parts = joining.job, joining.parts
-        notes = [f"part {index}: {note}" for index, part in enumerate(parts) for note in part.notes]
+        notes = [f"part {index}: {note}" for index, part in enumerate(parts, 1) for note in part.notes]
         specs = local_specs()
         with _working(job, tell, notes) as (folder, _):
             savers = saved_by(job.graph, needed_nodes(job.graph, specs))

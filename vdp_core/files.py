@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import shutil
 import tempfile
@@ -35,9 +36,18 @@ def beside(target: Path) -> Iterator[Path]:
         yield partial
         if partial.is_dir() and target.is_dir():
             target.rmdir()
+        _settle(partial)
         if (told := _told.get()) is not None:
             told(partial, target)
         partial.replace(target)
+
+
+def _settle(path: Path) -> None:
+    """Have the disk take what was written, so that a name never outlives its content when the power fails."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
 
 
 @contextmanager

@@ -186,7 +186,10 @@ class LazyFrames(Tensor):
             frame = self._stretch(range(place, place + 1))[0]
             return frame[rest] if rest else frame
         if isinstance(first, (list, Tensor)) and not rest and (chosen := _numbers(first)) is not None:
-            return _joined((self._stretch(self._places[at : at + 1 or None]) for at in chosen), len(chosen))
+            named = [self._places[at] for at in chosen]  # raises where there is none
+            if not named:
+                return torch.empty(0, *self.shape[1:])
+            return _joined((self._stretch(range(place, place + 1)) for place in named), len(named))
         if isinstance(first, slice) and (first.step is None or first.step > 0):
             places, inside = self._places[first], (slice(None), *rest)
             if not places:
@@ -268,7 +271,8 @@ def _keeps(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def _numbers(key: list[Any] | Tensor) -> list[int] | None:
     """The frames that a list or a tensor of whole numbers names, in turn."""
     if isinstance(key, Tensor):
-        return None if key.dtype == torch.bool or key.is_floating_point() or key.ndim != 1 else key.tolist()
+        is_mask = key.dtype in (torch.bool, torch.uint8)
+        return None if is_mask or key.is_floating_point() or key.ndim != 1 else key.tolist()
     return key if key and all(type(at) is int for at in key) else None
 
 

@@ -195,7 +195,14 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def find_matches(pattern: str) -> Iterator[Path]:
-    """Files that match a glob, in any order; ``**`` goes down into folders, but not through links: they run in circles.
+    """Files that match a glob, in any order, as ``find_names`` does."""
+    return (file for file in find_names(pattern) if file.is_file())
+
+
+def find_names(pattern: str) -> Iterator[Path]:
+    """Files and folders that match a glob, in any order.
+
+    ``**`` goes down into folders, but not through links: they run in circles.
 
     Raises:
         MediaError: more than one ``**``, which would find the same files again and again.
@@ -210,7 +217,7 @@ def find_matches(pattern: str) -> Iterator[Path]:
         rest = str(Path(*parts[deep[0] + 1 :])) if parts[deep[0] + 1 :] else "*"
         tops = glob.iglob(str(Path(*parts[: deep[0]])))  # noqa: PTH207
         found = chain.from_iterable(_matches_below(top, rest) for top in tops)
-    return (file for name in found if (file := Path(name)).is_file())
+    return map(Path, found)
 
 
 def _matches_below(top: str, pattern: str) -> Iterator[str]:
@@ -290,6 +297,10 @@ class PictureFiles:
 
     @property
     def likely_count(self) -> int:
+        return len(self._files)
+
+    def count_frames(self) -> int:
+        """How many pictures there are."""
         return len(self._files)
 
     def walk(self, plan: Plan) -> Iterator[tuple[float, Paint]]:
@@ -476,6 +487,10 @@ class VideoFile:
         with self._opened() as container:
             stream = _video_stream(container, self._path)
             return [packet.pts for packet in _packets(container, stream) if packet.size and not packet.is_discard]
+
+    def count_frames(self) -> int:
+        """How many frames there are, by its packets where they tell, else by its header."""
+        return len(self._times) if self._codec in _INDEXED_CODECS else self.likely_count
 
     def _measured_rate(self, nominal: Fraction) -> Fraction:
         """The average rate by the packets' times where it is another than the header's, which such files may have."""

@@ -76,6 +76,7 @@ def test_it_is_a_tensor_that_says_what_it_is_without_making_a_frame(walk):
         (..., 0),
         [3, 99, -1],
         torch.tensor([4, 0]),
+        torch.empty(0, dtype=torch.int64),
         slice(5, 110),
         slice(5, 110, 3),
     ],
@@ -96,8 +97,9 @@ def test_a_stretch_of_a_stretch(walk):
 
 
 def test_a_place_that_is_not_there(walk):
-    with pytest.raises(IndexError):
-        lazy(walk)[COUNT]
+    for key in (COUNT, [COUNT]):
+        with pytest.raises(IndexError):
+            lazy(walk)[key]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,37 @@ def test_a_signal_at_any_moment_leaves_nothing(
     assert 130 in seen
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_libraries_are_loaded_is_not_lost(
+    clip: Callable[..., Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    path = clip(600)
+    out = tmp_path / "out"
+    # From where the command takes signals itself; until then they end Python in its own way.
+    program = (
+        "import sys\n"
+        "from comfyui_vdp.runner import cli\n"
+        "real = cli._load_libraries\n"
+        "cli._load_libraries = lambda: (print('loading', flush=True), real())\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    for moment in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *relight(path, str(out))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        time.sleep(random.Random(moment).uniform(0.0, 2.0))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err.splitlines()[-1]) == (130, "vdp: interrupted")
+
+
 def test_what_nohup_ignores_stays_ignored(vdp: Callable[..., Any], clip: Callable[..., Path], outlived: None) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     code, _, _, _ = ended(vdp, relight(clip(6)), signal.SIGHUP, 0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import sys
 import types
@@ -363,12 +364,24 @@ def test_input_paths_headless(headless: host.Headless, tmp_path: Path) -> None:
     assert host.input_path(" 'clip.mp4' ") == tmp_path / "clip.mp4"
     assert host.input_path(str(tmp_path / "x.mp4")) == tmp_path / "x.mp4"
     assert host.input_path("~/x.mp4") == Path.home() / "x.mp4"
+    assert host.input_path(str(tmp_path / "end'")) == tmp_path / "end'"  # a quote of the name's own
     assert host.input_path("x" * 5000) == tmp_path / ("x" * 5000)  # too long for a file system; reading will say so
     for empty in ("", "  ", '""'):
         with pytest.raises(InputError, match="path is empty; give a video file"):
             host.input_path(empty)
     with pytest.raises(InputError, match="zero character"):
         host.input_path("a\0b")
+
+
+def test_patterns_in_a_folder_with_brackets(
+    headless: host.Headless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a [1]"
+    folder.mkdir()
+    (folder / "0.png").touch()
+    monkeypatch.chdir(folder)
+    assert list(glob.iglob(str(host.input_path("*.png")))) == [str(folder / "0.png")]  # noqa: PTH207
+    assert host.input_path("0.png") == folder / "0.png"
 
 
 def test_input_paths_prefer_the_input_folder(comfy: FakeComfy, tmp_path: Path) -> None:

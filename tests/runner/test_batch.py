@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import av
 import pytest
 import torch
+from PIL import Image
 
 from comfyui_vdp.runner import batch, cli, pools, work
 from comfyui_vdp.runner.batch import clips_of, find_clip_node, folder_name
 from comfyui_vdp.runner.pools import Died, LocalPool, RayPool, Task
 from comfyui_vdp.runner.types import Graph, GraphError, Node
+from comfyui_vdp.vdp_core.errors import MediaError
 from comfyui_vdp.vdp_core.video import probe, read_clip, write_clip
 
 WORKFLOWS = Path(batch.__file__).parent.parent / "workflows"
@@ -92,6 +95,10 @@ def make_clip(path: Path, seed: int = 0, *, frames: int = 4, sound: bool = False
     pictures = torch.rand(frames, 16, 24, 3, generator=generator)
     audio = {"waveform": torch.rand(1, 1, 8000 * frames // 8, generator=generator) - 0.5, "sample_rate": 8000}
     return write_clip(path.with_suffix(""), pictures, fps=8, audio=audio if sound else None)
+
+
+def write_picture(path: Path) -> None:
+    Image.new("RGB", (24, 16), (90, 60, 30)).save(path)
 
 
 def make_clips(count: int, folder: Path) -> list[str]:
@@ -251,6 +258,20 @@ def test_a_new_version_or_another_file_of_the_workflow_counts(
 
 
 @pytest.mark.usefixtures("here")
+def test_a_file_that_another_node_names_counts(vdp: Vdp, tmp_path: Path) -> None:
+    make_clips(1, tmp_path)
+    make_clip(tmp_path / "other.mp4", 50)
+    graph = json.loads(json.dumps(COPY))
+    graph["5"] = {"class_type": "PrimitiveString", "inputs": {"value": "other.mp4"}, "_meta": {"title": "Name"}}
+    graph["3"] = {"class_type": "LoadFrames", "inputs": {**LOAD, "path": ["5", 0]}, "_meta": {"title": "Background"}}
+    graph["4"] = {**graph["2"], "inputs": {**graph["2"]["inputs"], "frames": ["3", 0]}}
+    Path("copy.json").write_text(json.dumps(graph))
+    assert [vdp("clip0.mp4")[1]["computed"] for _ in range(2)] == [1, 0]
+    make_clip(tmp_path / "other.mp4", 51)
+    assert [vdp("clip0.mp4")[1]["computed"] for _ in range(2)] == [1, 0]
+
+
+@pytest.mark.usefixtures("here")
 def test_a_clip_that_failed_is_tried_again(vdp: Vdp, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"no clip")
     assert vdp("clip.mp4")[0] == 1
@@ -310,6 +331,21 @@ def test_a_worker_that_dies_is_told_and_another_takes_its_place(helper: Any) -> 
     assert answers[1] == Died("with exit code 1")
     assert answers[2] == 42
     assert told == ["clip: half way"]
+
+
+def test_a_worker_that_dies_with_nothing_to_do_is_told_with_the_next_task(helper: Any) -> None:
+    pool = LocalPool()
+    try:
+        pool.submit(Task("first", helper, 1))
+        assert pool.wait(lambda text: None)[1] == 2
+        pool._process.kill()
+        pool._process.join()
+        pool.submit(Task("second", helper, 2))
+        assert isinstance(pool.wait(lambda text: None)[1], Died)
+        pool.submit(Task("second", helper, 2, tries=1))
+        assert pool.wait(lambda text: None)[1] == 4
+    finally:
+        pool.close()
 
 
 @pytest.mark.parametrize(("deaths", "code", "done"), [(1, 0, 3), (2, 3, 2)])
@@ -489,6 +525,9 @@ def test_parts_that_are_done_are_kept_for_the_next_call(
     assert len(list(Path("out/.vdp-batch/parts").glob("*/*"))) == 2
     kept = {path: path.stat().st_mtime_ns for path in Path("out/.vdp-batch/parts").rglob("*.png")}
     assert len(kept) == 6
+    make_clip(tmp_path / "other.mp4", 4)
+    assert vdp("other.mp4")[0] == 0  # another clip is none of their business
+    assert all(path.is_file() for path in kept)
 
     monkeypatch.setattr(Counting, "fails", False)
     ran = []
@@ -499,6 +538,40 @@ def test_parts_that_are_done_are_kept_for_the_next_call(
     assert len(ran) == 1
     assert probe("out/long/copy_00001").frame_count == 9
     assert not left_over()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_part_whose_outcome_is_damaged_is_done_again(
+    vdp: Vdp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip(tmp_path / "long.mp4", 3, frames=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "join_parts", lambda joining, tell: work.Outcome(error="ended"))
+        assert vdp("long.mp4", "--shard", "3")[0] == 3
+    damaged = sorted(Path("out/.vdp-batch/parts").glob("*/*/outcome.json"))
+    assert len(damaged) == 3
+    damaged[0].write_text("")
+    damaged[1].write_text('{"unknown": 3}')
+    assert vdp("long.mp4", "--shard", "3")[0] == 0
+    assert probe("out/long/copy_00001").frame_count == 9
+
+
+@pytest.mark.usefixtures("here")
+def test_parts_of_a_clip_that_announces_more_than_it_holds(vdp: Vdp, tmp_path: Path) -> None:
+    whole = make_clip(tmp_path / "whole.mp4", 3, frames=60)
+    with av.open(str(whole)) as source, av.open("long.mp4", "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = Path("long.mp4").read_bytes()
+    Path("long.mp4").write_bytes(content[: len(content) * 6 // 10])
+    there = len(read_clip("long.mp4").frames)
+    assert 20 < there < 40
+    code, _, err = vdp("long.mp4", "--shard", "20")
+    assert (code, manifest()["long"]["error"]) == (0, ""), err
+    assert probe("out/long/copy_00001").frame_count == there
 
 
 @pytest.mark.usefixtures("here")
@@ -563,6 +636,47 @@ def test_folders_that_are_somebody_else_s_are_left_alone(vdp: Vdp, tmp_path: Pat
     assert [path.name for path in Path("out/clip0").iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("before", ["failed", "done"])
+def test_what_somebody_puts_where_results_would_go_is_left_alone(vdp: Vdp, tmp_path: Path, before: str) -> None:
+    if before == "done":
+        make_clip(tmp_path / "clip.mp4")
+    else:
+        (tmp_path / "clip.mp4").write_bytes(b"no clip")
+    vdp("clip.mp4")
+    shutil.rmtree("out/clip", ignore_errors=True)
+    Path("out/clip").mkdir()
+    Path("out/clip/mine.txt").write_text("mine")
+    make_clip(tmp_path / "clip.mp4", 1)
+    assert vdp("clip.mp4")[1]["computed"] == 1
+    assert [path.name for path in Path("out/clip").iterdir()] == ["mine.txt"]
+    assert manifest()["clip-2"]["state"] == "done"
+    assert [vdp("clip.mp4")[1]["computed"] for _ in range(2)] == [0, 0]
+
+
+@pytest.mark.usefixtures("here")
+def test_folders_with_brackets_and_quotes(vdp: Vdp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a [1]" / "it 'one'"
+    folder.mkdir(parents=True)
+    shutil.copy("copy.json", folder)
+    monkeypatch.chdir(folder)
+    for index in range(3):
+        write_picture(folder / f"{index}.png")
+    make_clips(2, folder)
+    assert vdp("*.png", str(folder))[1]["done"] == 2
+    assert vdp("clip*.mp4")[1]["done"] == 2
+    assert manifest()["it_one"]["state"] == manifest()["it_one-2"]["state"] == "done"
+    assert manifest()["clip1"]["input"] == str(folder / "clip1.mp4")
+
+
+@pytest.mark.usefixtures("here")
+def test_what_files_are_called_does_not_command_the_terminal(vdp: Vdp, tmp_path: Path) -> None:
+    (tmp_path / "\x1b[31m\x07.mp4").write_text("no clip")
+    code, _, err = vdp("\x1b[31m\x07.mp4")
+    assert code == 1
+    assert "\x1b" not in err and "\x07" not in err and "\\x1b[31m" in err
+
+
 def test_what_inputs_stand_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("b10.mp4", "b9.mp4", "p/1.png", "p/2.PNG", "[x].mp4", "x.mp4"):
@@ -578,6 +692,12 @@ def test_what_inputs_stand_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert named("p/*.*") == ["p/*.*"]  # pictures are one clip
     assert named("[x].mp4") == ["[x].mp4"]  # a file of that name
     assert named("none*.mp4") == ["none*.mp4"]
+    Path("d/e").mkdir(parents=True)
+    Path("d/e/c.mp4").touch()
+    Path("d/e/again").symlink_to(tmp_path)
+    assert named("d/**/*.mp4") == ["d/e/c.mp4"]  # through no link
+    with pytest.raises(MediaError, match="more than once"):
+        named("**/e/**/*.mp4")
 
 
 def test_which_node_reads_the_clips() -> None:
