@@ -62,7 +62,8 @@ def batch(clips: list[str], out: Path, *options: str) -> tuple[float, dict[str, 
 
 
 def results(out: Path) -> dict[Path, bytes]:
-    return {path.relative_to(out): path.read_bytes() for path in sorted(out.glob("*/**/*")) if path.is_file()}
+    files = (path for path in sorted(out.glob("[!.]*/**/[!.]*")) if path.is_file())
+    return {path.relative_to(out): path.read_bytes() for path in files}
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ __all__ = ["MANIFEST", "REPORT", "Batch", "Entry", "clips_of", "find_clip_node",
 MANIFEST, REPORT, STATE = "manifest.jsonl", "report.html", ".vdp-batch"
 OURS = ".vdp-batch"
 """An empty file in every folder of results, which says that a batch made it and may replace it."""
+OLD = "old-"
+"""Before the name of results that are being replaced, in the folder of work in progress."""
 LOADER = "LoadFrames"
 
 Steps = Generator[list[Task], list[Any], None]
@@ -331,8 +333,9 @@ class Batch:
         with _alone(self._folder):
             self._room = self._folder / STATE / "work"
             self._parts, self._resume = self._folder / STATE / "parts", self._folder / STATE / "resume"
-            shutil.rmtree(self._room, ignore_errors=True)
             with _explained(self._room):
+                self._put_back()
+                shutil.rmtree(self._room, ignore_errors=True)
                 self._room.mkdir()
             self._manifest = _Manifest(self._folder)
             entries = [self._manifest.entry(clip) for clip in clips_of(inputs)]
@@ -467,6 +470,13 @@ class Batch:
     def _is_there(self, entry: Entry) -> bool:
         return all(_bytes(self._folder / output["path"]) == output["bytes"] for output in entry.outputs)
 
+    def _put_back(self) -> None:
+        """Put results back that were being replaced when a batch was killed, and whose successors have no name yet."""
+        for old in self._room.glob(f"{OLD}*"):
+            target = self._folder / old.name.removeprefix(OLD)
+            if not target.exists():
+                old.rename(target)
+
     @staticmethod
     def _key(entry: Entry) -> str:
         return _digest(entry.input, entry.made_from)[:16]
@@ -492,7 +502,7 @@ class Batch:
                     self._manifest.give_way(entry)
                     target = self._folder / entry.folder
                 if target.exists():
-                    target.rename(self._room / f"old-{entry.folder}")
+                    target.rename(self._room / f"{OLD}{entry.folder}")
                 outcome.folder.rename(target)
                 entry.outputs = [
                     {"path": f"{entry.folder}/{path}", "bytes": _bytes(target / path)} for path in outcome.outputs

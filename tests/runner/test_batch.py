@@ -655,6 +655,18 @@ def test_what_somebody_puts_where_results_would_go_is_left_alone(vdp: Vdp, tmp_p
 
 
 @pytest.mark.usefixtures("here")
+def test_results_that_were_being_replaced_when_a_batch_was_killed_are_put_back(vdp: Vdp, tmp_path: Path) -> None:
+    make_clips(2, tmp_path)
+    vdp("clip*.mp4")
+    before = results()
+    Path("out/.vdp-batch/work").mkdir()
+    Path("out/clip0").rename("out/.vdp-batch/work/old-clip0")
+    assert vdp("clip*.mp4")[1]["computed"] == 0
+    assert results() == before
+    assert not left_over()
+
+
+@pytest.mark.usefixtures("here")
 def test_folders_with_brackets_and_quotes(vdp: Vdp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "a [1]" / "it 'one'"
     folder.mkdir(parents=True)
