@@ -335,10 +335,11 @@ def constant(value: Any, graph: Graph, specs: Specs) -> Any:
         graph: one that passes ``check``.
         specs: what its nodes are.
     """
-    if isinstance(value, Link):
+    while isinstance(value, Link):
         source = graph.nodes[value.node]
-        if issubclass(specs[source.class_type].node_class or object, Primitive):
-            return constant(source.inputs.get("value"), graph, specs)
+        if not issubclass(specs[source.class_type].node_class or object, Primitive):
+            break
+        value = source.inputs.get("value")
     return value
 
 

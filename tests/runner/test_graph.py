@@ -10,7 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from comfyui_vdp.runner.graph import check, check_files, load, needed_nodes, read, set_seeds, set_value, to_api
+from comfyui_vdp.runner.graph import (
+    check,
+    check_files,
+    constant,
+    load,
+    needed_nodes,
+    read,
+    set_seeds,
+    set_value,
+    to_api,
+)
+from comfyui_vdp.runner.specs import local_specs
 from comfyui_vdp.runner.types import GraphError, Link, Specs
 
 
@@ -85,6 +96,17 @@ def test_a_long_chain_needs_no_deep_stack(specs: Specs, api_graph: Any) -> None:
     chain["4"]["inputs"]["a"] = ["1", 0]
     api_graph["2"]["inputs"]["a"] = ["2999", 0]
     assert problems(api_graph | chain, specs) == []
+
+
+def test_what_nodes_that_hold_a_value_give_on_is_known_through_any_number_of_them() -> None:
+    specs = local_specs()
+    chain = {str(i): {"class_type": "PrimitiveString", "inputs": {"value": [str(i - 1), 0]}} for i in range(1, 3000)}
+    first = {"class_type": "PrimitiveString", "inputs": {"value": "clip.mp4"}}
+    graph = read({"0": first, **chain}, specs)
+    assert constant(Link("2999", 0), graph, specs) == "clip.mp4"
+    graph = read({"0": {"class_type": "LoadFrames", "inputs": {"path": "clip.mp4"}}, **chain}, specs)
+    assert constant(Link("2999", 0), graph, specs) == Link("0", 0)
+    assert constant(3, graph, specs) == 3
 
 
 def test_nodes_judge_their_own_constants_apart_from_the_graph(api_graph: Any, specs: Specs) -> None:
