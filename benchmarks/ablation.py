@@ -31,15 +31,17 @@ from baselines import best_gain_and_gamma
 from clips import clip_paths, discs, load, synthetic
 from torch import Tensor
 
+from comfyui_vdp.vdp_core.checks import as_mask
 from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
 from comfyui_vdp.vdp_core.errors import FitError
-from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.masks import as_mask
-from comfyui_vdp.vdp_core.matting import native_masks
+from comfyui_vdp.vdp_core.image.matting import native_masks
+from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import boundary_f, iou, psnr, warping_error
-from comfyui_vdp.vdp_core.tasks import dehaze, relight, task
+from comfyui_vdp.vdp_core.models import haze as haze_model
+from comfyui_vdp.vdp_core.models import light
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.tasks import task
 from comfyui_vdp.vdp_core.types import Flow, Layers
-from comfyui_vdp.vdp_core.video import read_clip
 
 Score = tuple[float, ...]
 
@@ -90,7 +92,7 @@ def dark_clips(options: argparse.Namespace) -> Iterator[Case]:
             dark, _ = darken(clean, seed=seed)
 
             def score(layers: Layers, clean: Tensor = clean, motion: Flow = motion) -> Score:
-                made = relight.apply(layers)
+                made = light.apply(layers)
                 return psnr(made, clean), psnr(best_gain_and_gamma(made, clean), clean), warping_error(made, motion)
 
             yield Case(f"{name}, seed {seed}", dark, estimate_flow(dark, model="dis"), score)
@@ -134,7 +136,7 @@ def hazy_clips(options: argparse.Namespace) -> Iterator[Case]:
 def against_haze(layers: Layers, *, clean: Tensor, through: Tensor, motion: Flow) -> Score:
     field = layers.fields["transmission"]
     found = F.interpolate(field, size=clean.shape[1:3], mode="bilinear", align_corners=False)
-    made = dehaze.apply(layers)
+    made = haze_model.apply(layers)
     return psnr(made, clean), float((found[:, 0] - through).abs().mean()), warping_error(made, motion)
 
 

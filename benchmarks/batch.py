@@ -21,7 +21,7 @@ from typing import Any
 
 from clips import clip_paths, load
 
-from comfyui_vdp.vdp_core.video import write_clip
+from comfyui_vdp.vdp_core.media.clip import write_clip
 
 DARKER = (0.3, 0.45)
 WORKFLOW = Path(__file__).parent.parent / "workflows" / "relight.json"

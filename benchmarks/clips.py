@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from comfyui_vdp.vdp_core.video import read_clip
+from comfyui_vdp.vdp_core.media.clip import read_clip
 
 
 def clip_paths(data: Path | None) -> dict[str, str]:

@@ -23,14 +23,16 @@ import torch.nn.functional as F
 from clips import synthetic
 from torch import Tensor
 
-from comfyui_vdp.vdp_core import behind
-from comfyui_vdp.vdp_core import frames as frames_module
-from comfyui_vdp.vdp_core.composite import add_background, composite, edit, plate
-from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.masks import as_mask
-from comfyui_vdp.vdp_core.matting import native_masks, settle
+from comfyui_vdp.vdp_core.checks import as_mask
+from comfyui_vdp.vdp_core.edit.composite import composite
+from comfyui_vdp.vdp_core.edit.layers import add_background, edit
+from comfyui_vdp.vdp_core.image.matting import native_masks, settle
+from comfyui_vdp.vdp_core.media.clip import read_clip
+from comfyui_vdp.vdp_core.models.plate import plate
+from comfyui_vdp.vdp_core.motion import background as behind
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.store import lazy as frames_module
 from comfyui_vdp.vdp_core.types import Edit, Flow, Layers
-from comfyui_vdp.vdp_core.video import read_clip
 
 GREEN = torch.tensor([0.1, 0.8, 0.2])
 HEIGHT, WIDTH = 135, 240  # small enough for objects to clear their own place in 40 frames

@@ -27,8 +27,9 @@ from clips import clip_paths, discs, load
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
-from comfyui_vdp.vdp_core.flow import estimate_flow
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
+from comfyui_vdp.vdp_core.models import haze as haze_model
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import dehaze
 
 BETAS = (0.8, 1.4, 2.0)
@@ -116,7 +117,7 @@ def main() -> None:
         started = time.perf_counter()
         flow = estimate_flow(case.hazy, model="dis")
         layers = dehaze.decompose(case.hazy, flow, preset=options.preset)
-        made = {"hazy input": case.hazy, "ours": dehaze.apply(layers)}
+        made = {"hazy input": case.hazy, "ours": haze_model.apply(layers)}
         spent.append(time.perf_counter() - started)
         if case.kind != "clear":
             made["CLAHE"] = clahe(case.hazy)
@@ -124,7 +125,7 @@ def main() -> None:
         made["dark channel"] = dark_channel(case.hazy)
         if options.paper:
             paper = dehaze.decompose(case.hazy, flow, preset="paper", steps=options.paper_steps)
-            made["paper"] = dehaze.apply(paper)
+            made["paper"] = haze_model.apply(paper)
         floor = warping_error(case.clean, motion)
         for method, frames in made.items():
             figures = (psnr(frames, case.clean), ssim(frames, case.clean), warping_error(frames, motion) / floor)

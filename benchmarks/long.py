@@ -28,10 +28,11 @@ import torch.nn.functional as F
 from clips import clip_paths
 from torch import Tensor
 
-from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
+from comfyui_vdp.vdp_core.models import MODELS
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.optim.windows import OVERLAP, windows
 from comfyui_vdp.vdp_core.tasks import TASKS
-from comfyui_vdp.vdp_core.video import read_clip, write_clip
-from comfyui_vdp.vdp_core.windows import OVERLAP, windows
 
 TASK_OF = {"relight": "dark", "dehaze": "hazy"}
 CYCLES = 7
@@ -64,7 +65,7 @@ def seams(data: Path, task: str) -> str:
     shown = shown.repeat(CYCLES, 1, 1, 1)
     model = TASKS[task]
     layers = model.decompose(shown, estimate_flow(shown, model="dis", shots=False))
-    made = model.apply(layers, denoise=0.0)
+    made = MODELS[task].apply(layers, denoise=0.0)
     wrong = made.sub_(truth.repeat(CYCLES, 1, 1, 1))
     errors = wrong.abs().mean(dim=(1, 2, 3))
     flicker = torch.stack([(after - before).abs().mean() for before, after in pairwise(wrong)])

@@ -19,9 +19,10 @@ from clips import clip_paths, load
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.degrade import darken
-from comfyui_vdp.vdp_core.denoise import denoised, estimate_noise
-from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.denoise.noise import estimate_noise
+from comfyui_vdp.vdp_core.denoise.temporal import denoised
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import relight
 
 GAMMA = 1.6
@@ -46,7 +47,7 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
     flowed = time.perf_counter()
     layers = relight.decompose(dark, flow, preset=preset)
     found = time.perf_counter()
-    ours = relight.apply(layers)
+    ours = light.apply(layers)
     seconds = {"flow": flowed - start, "optimise": found - flowed, "apply": time.perf_counter() - found}
     middle = len(dark) // 2
     still = clean[middle : middle + 1]
@@ -58,7 +59,7 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
         ours,
         still_map(dark, still[0], middle),
         # the published method takes no still
-        ours if preset == "paper" else relight.apply(relight.decompose(dark, flow, preset=preset, reference=still)),
+        ours if preset == "paper" else light.apply(relight.decompose(dark, flow, preset=preset, reference=still)),
         true_light(dark, light, GAMMA),
         true_light(quiet, light, GAMMA),
     )

@@ -20,15 +20,16 @@ import torch.nn.functional as F
 from clips import synthetic
 from torch import Tensor
 
-from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.masks import as_mask
-from comfyui_vdp.vdp_core.matting import native_masks
+from comfyui_vdp.vdp_core.checks import as_mask
+from comfyui_vdp.vdp_core.image.matting import native_masks
+from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
 from comfyui_vdp.vdp_core.metrics import boundary_f, iou
-from comfyui_vdp.vdp_core.motion import average_along, own_motion
+from comfyui_vdp.vdp_core.motion.camera import own_motion
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.motion.trajectories import average_along
+from comfyui_vdp.vdp_core.motion.warp import warp
 from comfyui_vdp.vdp_core.tasks import segment
 from comfyui_vdp.vdp_core.types import Flow, Layers
-from comfyui_vdp.vdp_core.video import read_clip, write_clip
-from comfyui_vdp.vdp_core.warp import warp
 
 
 def real_clips(data: Path | None) -> list[tuple[str, Tensor, Tensor]]:

@@ -25,7 +25,7 @@ def workflows(data: Path | None) -> None:
     from clips import clip_paths, load
 
     from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
-    from comfyui_vdp.vdp_core.video import write_clip
+    from comfyui_vdp.vdp_core.media.clip import write_clip
 
     paths = clip_paths(data)
     clean = load(paths.get("blackswan", paths["bunny"]), frames=24, width=854)
@@ -57,8 +57,8 @@ def apply_only(count: int) -> None:
     import psutil
     import torch
 
-    from comfyui_vdp.vdp_core import frames as frames_module
-    from comfyui_vdp.vdp_core.tasks import relight
+    from comfyui_vdp.vdp_core.models import light
+    from comfyui_vdp.vdp_core.store import lazy as frames_module
     from comfyui_vdp.vdp_core.types import Layers
 
     frames_module.fits_in_memory = lambda size: True  # where memory is short, frames would be made when looked at
@@ -72,7 +72,7 @@ def apply_only(count: int) -> None:
     layers = Layers("relight", fields, frames)
     held = psutil.Process().memory_info().rss
     started = time.perf_counter()
-    made = relight.apply(layers, denoise=0.0)
+    made = light.apply(layers, denoise=0.0)
     seconds = time.perf_counter() - started
     extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT - held - made.numel() * 4
     print(f"Relight, {count} frames of 1920x1080: {seconds / count:.3f} s a frame, {extra / 1e6:.0f} MB extra")

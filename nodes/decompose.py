@@ -188,8 +188,8 @@ class VDPOptimize:
 
 def _selected(mask: Any) -> Tensor | None:
     """The mask that was linked, as the tasks take it."""
+    from ..vdp_core.checks import as_mask
     from ..vdp_core.errors import InputError
-    from ..vdp_core.masks import as_mask
 
     if mask is None:
         return None

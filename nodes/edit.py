@@ -62,12 +62,12 @@ class Relight:
     def relight(
         self, layers: Layers, strength: float, exposure: float, gamma: float, warmth: float, denoise: float
     ) -> tuple[Tensor]:
-        from ..vdp_core.tasks import relight
+        from ..vdp_core.models import light
 
         return _edited(
             "Relight",
             layers,
-            lambda device, on_step: relight.apply(
+            lambda device, on_step: light.apply(
                 layers,
                 strength=strength,
                 exposure=exposure,
@@ -138,12 +138,12 @@ class Dehaze:
     def dehaze(
         self, layers: Layers, strength: float, min_transmission: float, airlight_tint: float, denoise: float
     ) -> tuple[Tensor]:
-        from ..vdp_core.tasks import dehaze
+        from ..vdp_core.models import haze
 
         return _edited(
             "Dehaze",
             layers,
-            lambda device, on_step: dehaze.apply(
+            lambda device, on_step: haze.apply(
                 layers,
                 strength=strength,
                 min_transmission=min_transmission,

@@ -98,7 +98,7 @@ class RAFTFlow:
         shots: bool = True,
     ) -> tuple[Flow]:
         """See DESCRIPTION."""
-        from ..vdp_core.flow import estimate_flow
+        from ..vdp_core.motion.flow import estimate_flow
 
         frames = host.on_cpu(frames)
         done = host.compute(
@@ -148,7 +148,7 @@ class FlowToRGB:
 
     def show(self, flow: Flow) -> tuple[Tensor]:
         """See DESCRIPTION."""
-        from ..vdp_core.flow import flow_to_rgb
+        from ..vdp_core.motion.colours import flow_to_rgb
 
         with host.progress(len(flow) + 1, "Flow to RGB") as on_step:
             pictures = flow_to_rgb(flow, on_step=on_step)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 if TYPE_CHECKING:
     import torch
 
-    from ..vdp_core.checkpoint import Checkpoint
+    from ..vdp_core.store.checkpoint import Checkpoint
 
 __all__ = [
     "Computed",

@@ -60,7 +60,7 @@ class SplitLayers:
         }
 
     def split(self, layers: Layers, layer: int) -> tuple[Tensor, Tensor]:
-        from ..vdp_core.composite import split_layer
+        from ..vdp_core.edit.layers import split_layer
 
         done = host.compute(
             "Split layers",
@@ -107,8 +107,8 @@ class ReplaceLayer:
         }
 
     def replace(self, layers: Layers, layer: int, frames: Tensor, mask: Tensor | None = None) -> tuple[Layers]:
-        from ..vdp_core.composite import replace_layer
-        from ..vdp_core.masks import as_matte
+        from ..vdp_core.checks import as_matte
+        from ..vdp_core.edit.layers import replace_layer
 
         mask = host.given_mask(mask)
         matte = None if mask is None else as_matte(host.on_cpu(mask))
@@ -217,9 +217,10 @@ class Composite:
     ) -> tuple[Tensor, Tensor, Layers]:
         import torch
 
-        from ..vdp_core import composite as core
+        from ..vdp_core.checks import as_matte
+        from ..vdp_core.edit import layers as core
+        from ..vdp_core.edit.composite import composite
         from ..vdp_core.errors import InputError
-        from ..vdp_core.masks import as_matte
         from ..vdp_core.types import Edit
 
         if layers is not None and (frames is not None or mask is not None):
@@ -239,7 +240,7 @@ class Composite:
             if background is not None:
                 whole = core.add_background(whole, host.on_cpu(background))
             whole = core.edit(whole, layer, Edit(visibility, gain, saturation, (offset_x, offset_y)))
-            return (*core.composite(whole, linear_light=linear_light, device=device, on_step=on_step), whole)
+            return (*composite(whole, linear_light=linear_light, device=device, on_step=on_step), whole)
 
         done = host.compute("Composite", len(clip), work, memory=host.native_memory(clip))
         made, mattes, edited = done.result
@@ -250,7 +251,7 @@ class Composite:
 
 def _share(mask: Tensor, words: str) -> str:
     """How much a mask covers; nothing of one that is yet to be computed, which asking would do."""
-    from ..vdp_core.frames import LazyFrames
+    from ..vdp_core.store.lazy import LazyFrames
 
     return "" if isinstance(mask, LazyFrames) else f", {words} {100.0 * float(mask.mean()):.1f} %"
 
@@ -299,7 +300,7 @@ class SaveLayers:
         return host.prefix_verdict(filename_prefix)
 
     def save(self, layers: Layers, filename_prefix: str, with_frames: bool) -> dict[str, Any]:
-        from ..vdp_core.layers import save_layers
+        from ..vdp_core.models.file import save_layers
 
         path = host.output_path(filename_prefix)
         with host.progress(1, "Saving layers"):
@@ -354,7 +355,7 @@ class LoadLayers:
         return host.changed(unique_id, path, _state)
 
     def load(self, path: str, frames: Tensor | None = None, unique_id: str | None = None) -> tuple[Layers]:
-        from ..vdp_core.layers import load_layers
+        from ..vdp_core.models.file import load_layers
 
         file = host.input_path(path)
         with host.progress(1, "Loading layers"):

@@ -129,7 +129,7 @@ class MeasureVideo:
 def _write(path: Path, text: str) -> None:
     """Write a small text file whole or not at all."""
     from ..vdp_core.errors import MediaError
-    from ..vdp_core.files import beside
+    from ..vdp_core.store.files import beside
 
     try:
         with beside(path) as partial:

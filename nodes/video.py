@@ -104,7 +104,7 @@ class LoadFrames:
                 return True
             return f"path: is a device or a pipe, which cannot be read as a clip: {found}"
 
-        from ..vdp_core.sources import find_matches
+        from ..vdp_core.media.source import find_matches
 
         try:
             if next(find_matches(str(found)), None) is not None:
@@ -117,7 +117,7 @@ class LoadFrames:
 
     @classmethod
     def IS_CHANGED(cls, path: str | None = None, unique_id: str | None = None, **_: object) -> str:
-        from ..vdp_core import video
+        from ..vdp_core.media import clip as video
 
         return host.changed(unique_id, path, video.fingerprint)
 
@@ -130,7 +130,7 @@ class LoadFrames:
         max_side: int = 0,
         unique_id: str | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Any] | None, float, int]:
-        from ..vdp_core import video
+        from ..vdp_core.media import clip as video
 
         source, started = host.input_path(path), time.perf_counter()
         with host.progress(count or 1, "Reading frames") as on_step:
@@ -234,7 +234,7 @@ class SaveFrames:
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str | None = None, format: str | None = None) -> bool | str:
         from ..vdp_core.errors import VDPError
-        from ..vdp_core.sinks import FORMATS, check_encoder
+        from ..vdp_core.media.encode import FORMATS, check_encoder
 
         # ComfyUI leaves to this what it names.
         if format is not None and format not in FORMATS:
@@ -258,7 +258,7 @@ class SaveFrames:
         prompt: object = None,
         extra_pnginfo: object = None,
     ) -> dict[str, Any]:
-        from ..vdp_core import video
+        from ..vdp_core.media import clip as video
 
         if frames.ndim in (2, 3):  # a mask
             frames = frames.reshape(-1, *frames.shape[-2:], 1)
@@ -306,7 +306,7 @@ class SaveFrames:
         """A small mp4 in the temp folder, over black where there is alpha, for the node to play."""
         import uuid
 
-        from ..vdp_core import video
+        from ..vdp_core.media import clip as video
 
         target = host.temp_folder() / f"{path.stem}_{uuid.uuid4().hex[:8]}"
         return video.write_clip(target, _small(frames, alpha), fps=fps, quality=60, audio=audio)
@@ -367,7 +367,7 @@ class DetectShots:
         return {"required": {"frames": ("IMAGE", {"tooltip": "The clip, two frames or more."})}}
 
     def detect(self, frames: Tensor) -> tuple[Tensor, str, int]:
-        from ..vdp_core.flow import find_cuts
+        from ..vdp_core.motion.flow import find_cuts
 
         frames = host.on_cpu(frames)
         with host.progress(len(frames), "Looking for cuts") as on_step:

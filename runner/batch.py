@@ -95,7 +95,8 @@ def clips_of(inputs: Sequence[str]) -> list[str]:
     from natsort import natsorted
 
     from ..nodes.host import is_there
-    from ..vdp_core.sources import PICTURE_SUFFIXES, find_names
+    from ..vdp_core.media.pictures import PICTURE_SUFFIXES
+    from ..vdp_core.media.source import find_names
 
     clips: dict[str, None] = {}
     for text in inputs:
@@ -172,7 +173,7 @@ class _Manifest:
         self._taken.add(entry.folder.casefold())
 
     def save(self) -> None:
-        from ..vdp_core.files import beside
+        from ..vdp_core.store.files import beside
 
         target = self._folder / MANIFEST
         with _explained(target), beside(target) as partial:
@@ -210,7 +211,7 @@ def _explained(path: Path) -> Iterator[None]:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Refuse a second batch in the same folder; the lock goes with the process that holds it."""
-    from ..vdp_core.files import held
+    from ..vdp_core.store.files import held
 
     with _explained(folder):
         (folder / STATE).mkdir(exist_ok=True)
@@ -253,7 +254,7 @@ def _version() -> str:
 
 def _is_as_seen(entry: Entry) -> bool:
     from ..vdp_core.errors import MediaError
-    from ..vdp_core.video import fingerprint
+    from ..vdp_core.media.clip import fingerprint
 
     try:
         return fingerprint(entry.input) == entry.seen
@@ -459,8 +460,8 @@ class Batch:
 
     def _made_from(self, entry: Entry) -> tuple[dict[str, Any], str]:
         """What the results of a clip depend on, and by what a change of its files shows without reading them."""
-        from ..vdp_core.sources import files_of
-        from ..vdp_core.video import fingerprint
+        from ..vdp_core.media.clip import fingerprint
+        from ..vdp_core.media.source import files_of
 
         seen = fingerprint(entry.input)
         clip = entry.made_from.get("clip") if seen == entry.seen else None
@@ -516,7 +517,7 @@ class Batch:
     def _hash_workflow(self) -> str:
         """What the graph makes of a clip: its nodes and settings, and the content of other files that it reads."""
         from ..nodes import host
-        from ..vdp_core.sources import files_of
+        from ..vdp_core.media.source import files_of
 
         nodes = {key: self._graph.nodes[key] for key in self._needed}
         nodes[self._clip.id] = replace(self._clip, inputs={**self._clip.inputs, "path": ""})

@@ -153,7 +153,7 @@ def _run_there(
 def _headless(device: str, terminal: Terminal, output_dir: Path = Path("output")) -> Iterator[Any]:
     """The nodes' host with these settings."""
     from ..nodes import host
-    from ..vdp_core.files import scratch
+    from ..vdp_core.store.files import scratch
 
     _load_libraries()
     before = host.headless
@@ -324,7 +324,8 @@ def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: 
 
     They are PSNR, SSIM and warping error; for masks also IoU, boundary F, MAD, MSE and dtSSD.
     """
-    from ..vdp_core import metrics, video
+    from ..vdp_core import metrics
+    from ..vdp_core.media import clip as video
 
     with _headless("cpu", Terminal(quiet=quiet)) as host:
 

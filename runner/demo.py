@@ -49,8 +49,8 @@ def run_demo(output_dir: Path, progress: Progress) -> dict[str, Any]:
 
     from ..vdp_core import metrics
     from ..vdp_core.degrade import darken
-    from ..vdp_core.flow import estimate_flow
-    from ..vdp_core.video import read_clip, write_clip
+    from ..vdp_core.media.clip import read_clip, write_clip
+    from ..vdp_core.motion.flow import estimate_flow
 
     with progress(1, "reading the clip") as on_step:
         clip = read_clip(_clip_path(), count=FRAMES, max_side=SIDE, on_step=on_step)
@@ -119,7 +119,7 @@ def _write_sheet(path: Path, versions: list[Tensor]) -> Path:
     import torch
     from PIL import Image, ImageDraw
 
-    from ..vdp_core.files import beside
+    from ..vdp_core.store.files import beside
 
     chosen = torch.linspace(0, len(versions[0]) - 1, SHEET_ROWS).round().long()
     rows = torch.cat([torch.cat([frames[index] for frames in versions], dim=1) for index in chosen])

@@ -219,7 +219,7 @@ class RayPool:
     def _connect(self, address: str) -> None:
         from urllib.parse import urlsplit
 
-        from ..vdp_core.files import scratch
+        from ..vdp_core.store.files import scratch
 
         local: dict[str, Any] = {}
         place = urlsplit(address if "//" in address else f"//{address}")

@@ -39,7 +39,7 @@ def write_report(path: Path, entries: Sequence[Entry]) -> None:
     """
     from jinja2 import Environment
 
-    from ..vdp_core.files import beside
+    from ..vdp_core.store.files import beside
 
     def picture(entry: Entry) -> str:
         file = path.parent / entry.folder / PICTURE

@@ -197,8 +197,8 @@ def _take_picture(job: Job, folder: Path, outputs: Sequence[str]) -> None:
     """Write PICTURE, of the middle frame, if the clip came out as pictures."""
     from PIL import Image
 
-    from ..vdp_core import video
     from ..vdp_core.errors import VDPError
+    from ..vdp_core.media import clip as video
 
     main = next((node for node in job.graph.nodes.values() if node.title == "Result"), None)
     prefix = str(main.inputs.get("filename_prefix", "")) if main else ""
@@ -222,7 +222,7 @@ def _picture(source: str | Path, index: int) -> Image:
     from PIL import Image
 
     from ..nodes import host
-    from ..vdp_core import video
+    from ..vdp_core.media import clip as video
 
     clip = video.read_clip(host.input_path(str(source)), start=index, count=1, max_side=PICTURE_SIDE)
     shown = clip.frames[0] * clip.alpha[0, ..., None]
@@ -262,7 +262,7 @@ def part_of(job: Job, needed: Sequence[str], ranges: Sequence[Range], index: int
 
 def run_part(job: Job, tell: Tell) -> Outcome:
     """Run a part, unless an earlier call has done so."""
-    from ..vdp_core.files import remove
+    from ..vdp_core.store.files import remove
 
     assert job.keep is not None
     folder = job.keep / "out"
@@ -290,7 +290,7 @@ def cut_clip(job: Job, tell: Tell) -> list[Range] | Outcome:
 
     def work() -> Outcome:
         from ..nodes import host
-        from ..vdp_core.sources import plan
+        from ..vdp_core.media.source import plan
 
         clip = job.graph.nodes[job.clip].inputs
         start, count, every = _number(clip, "start"), _number(clip, "count"), _number(clip, "every_nth", 1)
@@ -311,9 +311,9 @@ def _nearby_cut(job: Job, edge: int) -> int:
     """The cut nearest to an edge between two parts, or the edge itself where there is none nearby."""
     from ..nodes import host
     from ..vdp_core.errors import InputError
-    from ..vdp_core.flow import find_cuts
-    from ..vdp_core.shots import SHORTEST
-    from ..vdp_core.video import read_clip
+    from ..vdp_core.media.clip import read_clip
+    from ..vdp_core.motion.flow import find_cuts
+    from ..vdp_core.motion.shots import SHORTEST
 
     clip, reach = job.graph.nodes[job.clip].inputs, job.shard // NEAR
     every, first = _number(clip, "every_nth", 1), max(0, edge - reach - SHORTEST)
@@ -354,8 +354,8 @@ def join_parts(joining: Joining, tell: Tell) -> Outcome:
 
 def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
     from ..nodes import host
-    from ..vdp_core import video
     from ..vdp_core.errors import InputError
+    from ..vdp_core.media import clip as video
     from .graph import to_api
 
     folders = [
@@ -398,7 +398,7 @@ def _is_by(path: str, saver: Node) -> bool:
 def _sound(job: Job, frames: int) -> dict[str, Any] | None:
     """The sound that belongs to so many frames of the clip."""
     from ..nodes import host
-    from ..vdp_core.sources import plan
+    from ..vdp_core.media.source import plan
 
     clip = job.graph.nodes[job.clip].inputs
     every = _number(clip, "every_nth", 1)

@@ -1,14 +1,17 @@
 """The core: video decomposition without any host."""
 
-from .denoise import denoised, estimate_noise
+from .denoise.noise import estimate_noise
+from .denoise.temporal import denoised
 from .errors import VDPError
-from .flow import estimate_flow, flow_to_rgb
-from .layers import load_layers, reconstruct, save_layers
+from .media.clip import iter_frames, probe, read_clip, write_clip
 from .metrics import measure
+from .models.file import load_layers, save_layers
+from .models.rebuild import reconstruct
+from .motion.colours import flow_to_rgb
+from .motion.flow import estimate_flow
+from .motion.warp import resize_flow, warp
 from .tasks import TASKS
 from .types import Flow, Layers
-from .video import iter_frames, probe, read_clip, write_clip
-from .warp import resize_flow, warp
 
 __all__ = [
     "TASKS",

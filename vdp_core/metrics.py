@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import InputError, ShapeError, check_flow, check_frames, check_mask
-from .masks import as_matte
+from .checks import as_matte, check_flow, check_frames, check_mask
+from .errors import InputError, ShapeError
+from .motion.warp import resize_flow, warp
 from .types import Flow, OnStep
-from .warp import resize_flow, warp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,10 +41,8 @@ __all__ = [
 
 MAX_PSNR = 100.0
 """dB given to identical frames, whose PSNR is infinite: keeps means and JSON files finite."""
-
 BOUNDARY_TOLERANCE = 0.008
 """How far apart two boundaries may be and still match, as a part of the image's diagonal: that of DAVIS."""
-
 _SSIM_WINDOW = 7
 _PIXELS_AT_ONCE = 2_000_000
 
@@ -393,7 +391,7 @@ def measure(
 
 
 def _motion(frames: Tensor) -> Flow | None:
-    from .flow import SMALLEST_SIDE, estimate_flow
+    from .motion.flow import SMALLEST_SIDE, estimate_flow
 
     if len(frames) < 2 or min(frames.shape[1:3]) < SMALLEST_SIDE:
         return None

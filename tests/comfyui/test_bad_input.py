@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from comfyui_vdp.vdp_core import video
+from comfyui_vdp.vdp_core.media import clip as video
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow, pytest.mark.timeout(600)]
 

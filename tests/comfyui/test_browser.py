@@ -20,7 +20,8 @@ from PIL import Image
 
 from comfyui_vdp.nodes import NODE_CLASS_MAPPINGS
 from comfyui_vdp.runner import cli
-from comfyui_vdp.vdp_core import degrade, video
+from comfyui_vdp.vdp_core import degrade
+from comfyui_vdp.vdp_core.media import clip as video
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.common.exceptions import WebDriverException  # noqa: E402

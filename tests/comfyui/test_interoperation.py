@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_vdp.vdp_core import video
+from comfyui_vdp.vdp_core.media import clip as video
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from comfyui_vdp.runner import cli
 from comfyui_vdp.runner.graph import load, set_value, to_api
 from comfyui_vdp.runner.specs import local_specs
-from comfyui_vdp.vdp_core import degrade, metrics, video
+from comfyui_vdp.vdp_core import degrade, metrics
+from comfyui_vdp.vdp_core.media import clip as video
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.behind import spread, trace
 from comfyui_vdp.vdp_core.errors import ShapeError
-from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.image.inpaint import spread
+from comfyui_vdp.vdp_core.motion.background import trace
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.types import Flow
 
 PAN = torch.tensor([1.5, 0.4]).view(1, 2, 1, 1)

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core import checkpoint as module
-from comfyui_vdp.vdp_core.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.store import checkpoint as module
+from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path, caplog):
 
 WRITER = """
 import sys, torch
-from comfyui_vdp.vdp_core.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
 kept = Checkpoint(sys.argv[1])
 number = 0
 while True:

@@ -8,27 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core import behind
-from comfyui_vdp.vdp_core import frames as frames_module
-from comfyui_vdp.vdp_core.composite import (
-    add_background,
-    check_segment,
-    composite,
-    cut_out,
-    edit,
-    layer_numbers,
-    plate,
-    replace_layer,
-    split_layer,
-    to_display,
-    to_linear,
-    untouched,
-)
+from comfyui_vdp.vdp_core.edit.composite import composite
+from comfyui_vdp.vdp_core.edit.layers import add_background, cut_out, edit, layer_numbers, replace_layer, split_layer
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
-from comfyui_vdp.vdp_core.frames import LazyFrames
+from comfyui_vdp.vdp_core.image.colour import to_display, to_linear
 from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.models.masks import check_segment
+from comfyui_vdp.vdp_core.models.paint import untouched
+from comfyui_vdp.vdp_core.models.plate import plate
+from comfyui_vdp.vdp_core.motion import background as behind
+from comfyui_vdp.vdp_core.motion.warp import resize_flow
+from comfyui_vdp.vdp_core.store import lazy as frames_module
+from comfyui_vdp.vdp_core.store.lazy import LazyFrames
 from comfyui_vdp.vdp_core.types import Edit, Layers
-from comfyui_vdp.vdp_core.warp import resize_flow
 
 COUNT, HEIGHT, WIDTH = 12, 96, 160
 GREEN = torch.tensor([0.1, 0.8, 0.2])

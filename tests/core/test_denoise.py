@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core import denoise
-from comfyui_vdp.vdp_core.denoise import COLOUR_SHARE, Noise, clean_frames, denoised, estimate_noise
-from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.denoise import blocks
+from comfyui_vdp.vdp_core.denoise import temporal as denoise
+from comfyui_vdp.vdp_core.denoise.noise import COLOUR_SHARE, Noise, estimate_noise
+from comfyui_vdp.vdp_core.denoise.temporal import clean_frames, denoised
+from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.motion.warp import resize_flow
 from comfyui_vdp.vdp_core.types import Flow, Layers
-from comfyui_vdp.vdp_core.video import read_clip
-from comfyui_vdp.vdp_core.warp import resize_flow
 
 REAL = ("bikes", "bigbuckbunny", "carphone_pristine", "carphone_distorted")
 SIGMA = 0.02
@@ -173,7 +175,7 @@ def test_bands_do_not_show(real, monkeypatch, height, width):
     frames = noisy(real["bikes"])[:, :height, :width].contiguous()
     flow = resize_flow(estimate_flow(real["bikes"], model="dis"), (height, width))
     whole = clean_up(frames, flow, EVEN)
-    monkeypatch.setattr(denoise, "BAND", 1)  # eight rows at a time
+    monkeypatch.setattr(blocks, "BAND", 1)  # eight rows at a time
     assert_close(clean_up(frames, flow, EVEN), whole, atol=1e-5, rtol=0)
 
 
@@ -251,7 +253,7 @@ def test_frames_that_kept_more_noise_are_smoothed_more(real, monkeypatch):
     grainy = noisy(clean, sigma)
     noise = estimate_noise(grainy)
     by_frame = torch.cat(list(denoised(grainy, None, noise)))
-    monkeypatch.setattr(denoise, "_loudness", lambda frame: 1.0)
+    monkeypatch.setattr(denoise, "loudness_of", lambda frame: 1.0)
     alike = torch.cat(list(denoised(grainy, None, replace(noise, loudness=1.0))))
     assert psnr(by_frame[::3], clean[::3]) > psnr(alike[::3], clean[::3]) + 1.0
     assert psnr(by_frame, clean) > psnr(alike, clean)

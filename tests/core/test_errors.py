@@ -5,7 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core import errors
-from comfyui_vdp.vdp_core.errors import InputError, ShapeError, VDPError, check_flow, check_frames, check_mask
+from comfyui_vdp.vdp_core.checks import check_flow, check_frames, check_mask
+from comfyui_vdp.vdp_core.errors import InputError, ShapeError, VDPError
 from comfyui_vdp.vdp_core.types import Flow
 
 NAN = float("nan")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_vdp.vdp_core.files import beside, held, remove_left_overs, scratch, watching
+from comfyui_vdp.vdp_core.store.files import beside, held, remove_left_overs, scratch, watching
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 
@@ -57,7 +57,7 @@ def test_nothing_is_left_of_what_failed(tmp_path, error):
 WRITER = """
 import sys, time
 from pathlib import Path
-from comfyui_vdp.vdp_core.files import beside
+from comfyui_vdp.vdp_core.store.files import beside
 with beside(Path(sys.argv[1])) as partial:
     if sys.argv[2] == "file":
         partial.write_text("half")
@@ -123,7 +123,7 @@ def test_a_lock_is_held_by_one(tmp_path):
 SCRATCH = """
 import sys
 import tempfile
-from comfyui_vdp.vdp_core.files import scratch
+from comfyui_vdp.vdp_core.store.files import scratch
 with scratch() as folder:
     (folder / "preview.mp4").touch()
     print(folder, flush=True)

@@ -5,10 +5,10 @@ import time
 import pytest
 import torch
 
-from comfyui_vdp.vdp_core import fit as fit_module
-from comfyui_vdp.vdp_core.checkpoint import Checkpoint
 from comfyui_vdp.vdp_core.errors import FitError, InputError
-from comfyui_vdp.vdp_core.fit import WINDOW, Fitted, fit
+from comfyui_vdp.vdp_core.optim import fit as fit_module
+from comfyui_vdp.vdp_core.optim.fit import WINDOW, Fitted, fit
+from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
 
 
 def parabola(start: float = 3.0) -> tuple[torch.Tensor, object]:

@@ -9,11 +9,14 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 from torchvision.models import optical_flow
 
-from comfyui_vdp.vdp_core import flow as flow_module
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError, WeightsError
-from comfyui_vdp.vdp_core.flow import MODELS, estimate_flow, flow_to_rgb, lifted, load_raft, working_size
+from comfyui_vdp.vdp_core.media.clip import read_clip
+from comfyui_vdp.vdp_core.motion import flow as flow_module
+from comfyui_vdp.vdp_core.motion.colours import flow_to_rgb
+from comfyui_vdp.vdp_core.motion.equalise import lifted
+from comfyui_vdp.vdp_core.motion.flow import MODELS, estimate_flow, working_size
+from comfyui_vdp.vdp_core.motion.raft import load_raft
 from comfyui_vdp.vdp_core.types import Flow
-from comfyui_vdp.vdp_core.video import read_clip
 
 
 @pytest.fixture(autouse=True)

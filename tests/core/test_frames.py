@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_vdp.vdp_core import frames as module
 from comfyui_vdp.vdp_core.errors import MediaError
-from comfyui_vdp.vdp_core.frames import LazyFrames, computed, fits_in_memory, large_empty, remove_left_overs
+from comfyui_vdp.vdp_core.store import lazy as module
+from comfyui_vdp.vdp_core.store.lazy import LazyFrames, computed, fits_in_memory, large_empty, remove_left_overs
 
 COUNT, HEIGHT, WIDTH = 120, 6, 8
 DATA = torch.rand(COUNT, HEIGHT, WIDTH, 4, generator=torch.Generator().manual_seed(0))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +12,10 @@ from safetensors import torch as safetensors_torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core import tasks
-from comfyui_vdp.vdp_core.composite import check_segment
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, MediaError, ShapeError
-from comfyui_vdp.vdp_core.layers import load_layers, reconstruct, save_layers
 from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
+from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.types import Edit, Layers
 
 COUNT, HEIGHT, WIDTH = 4, 32, 48
@@ -63,7 +61,7 @@ def test_reconstruct_leaves_the_layers_alone(layers):
 
 
 def test_an_unknown_model_is_refused(layers):
-    with pytest.raises(InputError, match="no 'fog'; known: relight"):
+    with pytest.raises(InputError, match="no model 'fog'; known: relight"):
         reconstruct(replace(layers, model="fog"))
 
 
@@ -276,9 +274,8 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 
 
 @pytest.fixture
-def edited(layers, monkeypatch) -> Layers:
+def edited(layers) -> Layers:
     """Layers of the model segment with an edit, a picture in 8 bits and a mask in 16."""
-    monkeypatch.setitem(tasks.TASKS, "segment", SimpleNamespace(check=check_segment))
     shares = torch.rand(COUNT, 1, 8, 12, generator=torch.Generator().manual_seed(2))
     pictures = {"colour_1": layers.frames, "mask_1": torch.full((1, HEIGHT, WIDTH), 0.3)}
     edits = {0: Edit(visibility=0.5), 1: Edit(gain=-1.0, offset=(3.0, -0.5))}

@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.errors import ShapeError, WeightsError
-from comfyui_vdp.vdp_core.losses import (
+from comfyui_vdp.vdp_core.optim.losses import (
     charbonnier,
     flow_similarity,
     layer_term,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from comfyui_vdp.vdp_core.checks import as_mask, as_matte
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError
-from comfyui_vdp.vdp_core.masks import as_mask, as_matte
 
 SHAPE = torch.zeros(3, 6, 8)
 SHAPE[0, 1:4, 2:5] = 1.0

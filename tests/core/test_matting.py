@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.matting import (
+from comfyui_vdp.vdp_core.image.matting import (
     native_masks,
     object_colours,
     pixels_of,

@@ -5,9 +5,11 @@ import torch
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.metrics import iou
-from comfyui_vdp.vdp_core.motion import average_along, moving_objects, own_motion
+from comfyui_vdp.vdp_core.motion.camera import own_motion
+from comfyui_vdp.vdp_core.motion.objects import moving_objects
+from comfyui_vdp.vdp_core.motion.trajectories import average_along
+from comfyui_vdp.vdp_core.motion.warp import pixel_grid
 from comfyui_vdp.vdp_core.types import Flow
-from comfyui_vdp.vdp_core.warp import pixel_grid
 
 SPAN = 8
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from comfyui_vdp.vdp_core.nets import UNet, alpha_net, rgb_net
+from comfyui_vdp.vdp_core.nets.unet import UNet, alpha_net, rgb_net
 
 
 @pytest.fixture(autouse=True)

@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.priors import (
+from comfyui_vdp.vdp_core.image.resize import working_copy
+from comfyui_vdp.vdp_core.media.clip import read_clip
+from comfyui_vdp.vdp_core.tasks.relight_priors import (
     NATURAL_CONTRAST,
     NATURAL_MEAN,
     Correspondences,
     corresponding_light,
     likeness,
     natural_tone,
-    working_copy,
 )
 from comfyui_vdp.vdp_core.types import Flow
-from comfyui_vdp.vdp_core.video import read_clip
 
 LIGHT = torch.tensor([1.0, 0.8, 0.9, 0.6, 0.7, 0.5])
 HEIGHT, WIDTH, MOTION = 48, 80, (1.7, 0.6)

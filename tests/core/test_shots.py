@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from comfyui_vdp.vdp_core.errors import ShapeError
-from comfyui_vdp.vdp_core.flow import estimate_flow, find_cuts
-from comfyui_vdp.vdp_core.shots import SHORTEST
+from comfyui_vdp.vdp_core.media.clip import read_clip
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow, find_cuts
+from comfyui_vdp.vdp_core.motion.shots import SHORTEST
 from comfyui_vdp.vdp_core.types import Flow
-from comfyui_vdp.vdp_core.video import read_clip
 
 SIZE = (90, 160)
 

@@ -18,8 +18,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from comfyui_vdp.vdp_core import frames, sinks, sources, video
 from comfyui_vdp.vdp_core.errors import InputError, MediaError, ShapeError
+from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.media import encode as sinks
+from comfyui_vdp.vdp_core.media import pixels, video_file, ycbcr
+from comfyui_vdp.vdp_core.media.info import Plan
+from comfyui_vdp.vdp_core.store import lazy as frames
 
 
 def numbered(count: int = 12, height: int = 48, width: int = 64) -> torch.Tensor:
@@ -316,9 +320,9 @@ def test_a_late_start_is_the_same_frame(tmp_path, monkeypatch, name, options):
     # Late starts seek; the frame they land on must be the one that decoding from the beginning gives.
     path = tmp_path / f"x.{name}"
     encode(path, {"mp4": "libx264", "webm": "libvpx-vp9"}[name], "yuv420p", as_bytes(numbered(150)), options=options)
-    monkeypatch.setattr(sources, "_SEEK_FROM", 10)
+    monkeypatch.setattr(video_file, "_SEEK_FROM", 10)
     seeked = {start: video.read_clip(path, start=start, count=2) for start in (10, 39, 40, 41, 97, 147, 149)}
-    monkeypatch.setattr(sources, "_SEEK_FROM", 10_000)
+    monkeypatch.setattr(video_file, "_SEEK_FROM", 10_000)
     for start, clip in seeked.items():
         assert torch.equal(clip.frames, video.read_clip(path, start=start, count=2).frames)
 
@@ -416,7 +420,7 @@ def test_mirrored_display_matrix():
     class Frame:
         side_data = {"DISPLAYMATRIX": np.array([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30], np.int32).tobytes()}
 
-    turn = sources._orientation(Frame())
+    turn = pixels.orientation_of(Frame())
     assert turn.apply(np.array([[1, 2], [3, 4]])).tolist() == [[2, 1], [4, 3]]
 
 
@@ -458,7 +462,7 @@ def test_matrix_and_range_of_the_stream(tmp_path, height, matrix, full, read_as)
         thing.color_range = 2 if full else 1
 
     rgb = np.array([0.8, 0.3, 0.1])
-    codes = np.rint(sources.ycbcr.encode_matrix(read_as, bits=8, full=full) @ [*rgb, 1])
+    codes = np.rint(ycbcr.encode_matrix(read_as, bits=8, full=full) @ [*rgb, 1])
     planes = [np.full((height, 64), codes[0])] + [np.full((height // 2, 32), code) for code in codes[1:]]
     path = encode_planes(tmp_path / "x.mp4", "libx264", "yuv420p", [p.astype(np.uint8) for p in planes], tag)
     assert np.abs(video.read_clip(path).frames.numpy() - rgb).max() < 0.01
@@ -676,7 +680,7 @@ def test_a_header_that_promises_too_little(tmp_path, monkeypatch):
 
     def understating(*args):
         reader, plan = opened(*args)
-        return reader, sources.Plan(plan.start, plan.step, plan.limit, 3, plan.size)
+        return reader, Plan(plan.start, plan.step, plan.limit, 3, plan.size)
 
     monkeypatch.setattr(video, "plan", understating)
     assert torch.equal(video.read_clip(path).frames, whole)

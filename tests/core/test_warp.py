@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError
+from comfyui_vdp.vdp_core.motion.warp import occlusion, pixel_grid, resize_flow, warp
 from comfyui_vdp.vdp_core.types import Flow
-from comfyui_vdp.vdp_core.warp import occlusion, pixel_grid, resize_flow, warp
 
 
 def constant(dx: float, dy: float, height: int = 8, width: int = 8, count: int = 1) -> torch.Tensor:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torchvision.models.optical_flow import raft_large, raft_small
 
 from comfyui_vdp.vdp_core.errors import WeightsError
-from comfyui_vdp.vdp_core.weights import fetch_weights, find_weights, read_weights, to_torchvision_raft
+from comfyui_vdp.vdp_core.nets.weights import fetch_weights, find_weights, read_weights, to_torchvision_raft
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.windows import blended, windows
+from comfyui_vdp.vdp_core.optim.windows import blended, windows
 
 
 @pytest.mark.parametrize("count", [1, 2, 24, 240, 264, 265, 300, 600, 3000, 2999])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from comfyui_vdp.vdp_core import ycbcr
+from comfyui_vdp.vdp_core.media import ycbcr
 
 
 def test_known_code_values():

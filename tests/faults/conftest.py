@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from comfyui_vdp.runner import cli
-from comfyui_vdp.vdp_core import video
+from comfyui_vdp.vdp_core.media import clip as video
 
 WIDTH, HEIGHT = 64, 48
 

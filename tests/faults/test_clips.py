@@ -15,8 +15,8 @@ import torch
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.video import LoadFrames
-from comfyui_vdp.vdp_core import video
 from comfyui_vdp.vdp_core.errors import MediaError
+from comfyui_vdp.vdp_core.media import clip as video
 
 Copy = Callable[..., tuple[int, list[str], str]]
 Make = Callable[..., Path]
@@ -288,7 +288,7 @@ def test_a_codec_that_cannot_be_decoded(clip: Make, copy: Copy) -> None:
 
 def test_a_codec_that_cannot_be_encoded(clip: Make, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     from comfyui_vdp.nodes import video as nodes
-    from comfyui_vdp.vdp_core import sinks
+    from comfyui_vdp.vdp_core.media import encode as sinks
 
     monkeypatch.setitem(sinks.FORMATS, "webm", sinks.Format(".webm", "libnone", "yuv420p", "", "libopus"))
     monkeypatch.setattr(nodes.LoadFrames, "load", None)  # nothing is read in vain

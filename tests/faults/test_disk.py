@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from comfyui_vdp.vdp_core import video
-from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.layers import save_layers
+from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.models.file import save_layers
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import relight
 
 Copy = Callable[..., tuple[int, list[str], str]]

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from comfyui_vdp.nodes import host
-from comfyui_vdp.vdp_core import flow, video
+from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.models import light
+from comfyui_vdp.vdp_core.motion import flow
 from comfyui_vdp.vdp_core.tasks import relight as task
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -47,7 +49,7 @@ def test_a_gpu_without_room(relit: Any, monkeypatch: pytest.MonkeyPatch) -> None
         return call
 
     monkeypatch.setattr(task, "decompose", without_room(task.decompose))
-    monkeypatch.setattr(task, "apply", without_room(task.apply))
+    monkeypatch.setattr(light, "apply", without_room(light.apply))
     monkeypatch.setattr(flow, "estimate_flow", without_room(flow.estimate_flow))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     code, made, err = relit("out")

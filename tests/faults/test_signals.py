@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from comfyui_vdp.vdp_core import video
+from comfyui_vdp.vdp_core.media import clip as video
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 

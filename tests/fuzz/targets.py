@@ -26,12 +26,14 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.layers import LoadLayers
 from comfyui_vdp.nodes.video import LoadFrames
 from comfyui_vdp.runner import cli, server
-from comfyui_vdp.vdp_core import sources, video
 from comfyui_vdp.vdp_core.errors import VDPError
-from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.layers import load_layers, reconstruct, save_layers
+from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.media.info import MOST_FPS
+from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
+from comfyui_vdp.vdp_core.models.rebuild import reconstruct
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.nets.weights import read_weights
 from comfyui_vdp.vdp_core.tasks import TASKS
-from comfyui_vdp.vdp_core.weights import read_weights
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
@@ -478,7 +480,7 @@ def check_clip(data: bytes) -> None:
         refused_in_words(error)
     else:
         assert len(clip.frames) and clip.frames.isfinite().all()
-        assert 0 < clip.fps <= sources.MOST_FPS
+        assert 0 < clip.fps <= MOST_FPS
 
 
 TARGETS: Mapping[str, Target] = {

@@ -16,11 +16,11 @@ import torch
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.video import LoadFrames
 from comfyui_vdp.runner import cli, server
-from comfyui_vdp.vdp_core import video
 from comfyui_vdp.vdp_core.errors import LayersFileError, MediaError, VDPError, WeightsError
-from comfyui_vdp.vdp_core.layers import load_layers
-from comfyui_vdp.vdp_core.sources import files_of
-from comfyui_vdp.vdp_core.weights import read_weights
+from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.media.source import files_of
+from comfyui_vdp.vdp_core.models.file import load_layers
+from comfyui_vdp.vdp_core.nets.weights import read_weights
 
 posix = pytest.mark.skipif(os.name == "nt", reason="files of POSIX")
 

@@ -8,6 +8,7 @@ import torch
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.edit import Dehaze, Relight
 from comfyui_vdp.vdp_core.errors import InputError
+from comfyui_vdp.vdp_core.models import haze, light
 from comfyui_vdp.vdp_core.tasks import dehaze, relight
 from comfyui_vdp.vdp_core.types import Layers
 
@@ -40,7 +41,7 @@ def test_widgets_keep_their_order():
 def test_every_widget_reaches_its_setting(layers):
     for name, value in {"strength": 0.6, "exposure": -0.5, "gamma": 1.3, "warmth": 0.4, "denoise": 1.0}.items():
         (lit,) = Relight().relight(layers, **{**AS_IT_IS, name: value})
-        assert torch.equal(lit, relight.apply(layers, **{**AS_IT_IS, name: value}))
+        assert torch.equal(lit, light.apply(layers, **{**AS_IT_IS, name: value}))
         if name != "denoise":  # these frames have no noise
             assert not torch.equal(lit, layers.frames)
 
@@ -77,7 +78,7 @@ def test_widgets_of_dehaze_keep_their_order():
     inputs = Dehaze.INPUT_TYPES()["required"]
     assert list(inputs) == ["layers", "strength", "min_transmission", "airlight_tint", "denoise"]
     assert all(spec[1]["tooltip"] for spec in inputs.values())
-    assert inputs["min_transmission"][1]["default"] == dehaze.MIN_TRANSMISSION
+    assert inputs["min_transmission"][1]["default"] == haze.MIN_TRANSMISSION
 
 
 def test_every_widget_of_dehaze_reaches_its_setting(hazy):
@@ -86,8 +87,8 @@ def test_every_widget_of_dehaze_reaches_its_setting(hazy):
     for widget, name in settings.items():
         value = {"min_transmission": 0.7, "airlight_tint": 0.5, "strength": -0.5}[widget]
         (made,) = Dehaze().dehaze(layers, **{**CLEAR, "strength": 0.8, widget: value})
-        assert torch.equal(made, dehaze.apply(layers, **{"strength": 0.8, "denoise": 0.0, name: value}))
-        assert not torch.equal(made, dehaze.apply(layers, strength=0.8, denoise=0.0))
+        assert torch.equal(made, haze.apply(layers, **{"strength": 0.8, "denoise": 0.0, name: value}))
+        assert not torch.equal(made, haze.apply(layers, strength=0.8, denoise=0.0))
 
 
 def test_the_limits_of_the_sliders_of_dehaze_work(hazy):

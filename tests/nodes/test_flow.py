@@ -8,7 +8,7 @@ import torch
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.flow import FlowToRGB, RAFTFlow
 from comfyui_vdp.vdp_core.errors import ShapeError
-from comfyui_vdp.vdp_core.flow import MODELS
+from comfyui_vdp.vdp_core.motion.flow import MODELS
 
 
 @pytest.fixture

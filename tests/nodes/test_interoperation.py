@@ -18,8 +18,8 @@ from comfyui_vdp.nodes.flow import FlowToRGB, RAFTFlow
 from comfyui_vdp.nodes.layers import Composite, ReplaceLayer, SplitLayers
 from comfyui_vdp.nodes.measure import MeasureVideo
 from comfyui_vdp.nodes.video import SaveFrames
-from comfyui_vdp.vdp_core import video
 from comfyui_vdp.vdp_core.errors import InputError
+from comfyui_vdp.vdp_core.media import clip as video
 
 SETTINGS = {"preset": "fast", "steps": 2, "layers": 2, "seed": 0}
 AS_IT_IS = {"layer": "objects", "visibility": 1.0, "gain": 0.0, "saturation": 1.0, "offset_x": 0.0, "offset_y": 0.0}

@@ -8,12 +8,13 @@ from torch.testing import assert_close
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
-from comfyui_vdp.vdp_core import behind
-from comfyui_vdp.vdp_core import composite as composite_module
-from comfyui_vdp.vdp_core import frames as frames_module
+from comfyui_vdp.vdp_core.edit import composite as composite_module
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, MediaError
-from comfyui_vdp.vdp_core.frames import LazyFrames
 from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.models import light
+from comfyui_vdp.vdp_core.motion import background as behind
+from comfyui_vdp.vdp_core.store import lazy as frames_module
+from comfyui_vdp.vdp_core.store.lazy import LazyFrames
 from comfyui_vdp.vdp_core.tasks import relight
 from comfyui_vdp.vdp_core.types import Edit, Layers
 
@@ -67,7 +68,7 @@ def test_there_and_back(layers, output):
     (found,) = LoadLayers().load("sub/take_00001.safetensors")
     assert torch.equal(found.frames, layers.frames)
     assert torch.equal(found.fields["log_gain"], layers.fields["log_gain"])
-    assert torch.equal(relight.apply(found, denoise=0.0), relight.apply(layers, denoise=0.0))
+    assert torch.equal(light.apply(found, denoise=0.0), light.apply(layers, denoise=0.0))
 
 
 def test_no_file_is_written_over(layers, output):
@@ -146,8 +147,8 @@ def test_untouched_layers_give_the_clip_back(objects):
 def test_long_clips_are_not_computed_for_the_line_on_the_node(objects, monkeypatch):
     monkeypatch.setattr(frames_module, "fits_in_memory", lambda size: False)
     painted = []
-    paint = composite_module._paint
-    monkeypatch.setattr(composite_module, "_paint", lambda *given: painted.append(given[1]) or paint(*given))
+    paint = composite_module.paint
+    monkeypatch.setattr(composite_module, "paint", lambda *given: painted.append(given[1]) or paint(*given))
     frames, mask, _ = Composite().composite(**NEUTRAL, layers=objects)
     assert isinstance(frames, LazyFrames) and isinstance(mask, LazyFrames)
     assert painted == []

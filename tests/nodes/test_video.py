@@ -9,9 +9,9 @@ from PIL import Image
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.video import LoadFrames, SaveFrames
-from comfyui_vdp.vdp_core import video
+from comfyui_vdp.vdp_core.checks import as_mask
 from comfyui_vdp.vdp_core.errors import InputError
-from comfyui_vdp.vdp_core.masks import as_mask
+from comfyui_vdp.vdp_core.media import clip as video
 
 
 @pytest.fixture

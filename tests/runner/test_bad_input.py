@@ -26,10 +26,11 @@ from comfyui_vdp.nodes.flow import RAFTFlow
 from comfyui_vdp.nodes.measure import MeasureVideo
 from comfyui_vdp.nodes.video import SaveFrames
 from comfyui_vdp.runner import cli
-from comfyui_vdp.vdp_core import sinks, video
 from comfyui_vdp.vdp_core.errors import InputError
-from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.layers import save_layers
+from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.media import encode as sinks
+from comfyui_vdp.vdp_core.models.file import save_layers
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import relight as task
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -519,8 +520,8 @@ class FullDisk:
 @pytest.mark.parametrize(
     ("kind", "owner", "name"),
     [
-        ("mp4", "comfyui_vdp.vdp_core.sinks", "_encoded_frame"),
-        ("webm", "comfyui_vdp.vdp_core.sinks", "_encoded_frame"),
+        ("mp4", "comfyui_vdp.vdp_core.media.encode", "_encoded_frame"),
+        ("webm", "comfyui_vdp.vdp_core.media.encode", "_encoded_frame"),
         ("png", "PIL.Image", "fromarray"),
     ],
 )

@@ -29,7 +29,7 @@ from comfyui_vdp.runner.batch import clips_of, find_clip_node, folder_name
 from comfyui_vdp.runner.pools import Died, LocalPool, RayPool, Task
 from comfyui_vdp.runner.types import Graph, GraphError, Node
 from comfyui_vdp.vdp_core.errors import MediaError
-from comfyui_vdp.vdp_core.video import probe, read_clip, write_clip
+from comfyui_vdp.vdp_core.media.clip import probe, read_clip, write_clip
 
 WORKFLOWS = Path(batch.__file__).parent.parent / "workflows"
 LOAD = {"path": "clip.mp4", "start": 0, "count": 0, "every_nth": 1, "max_side": 0}

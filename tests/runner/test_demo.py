@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from comfyui_vdp.runner import cli, demo
-from comfyui_vdp.vdp_core.video import probe
+from comfyui_vdp.vdp_core.media.clip import probe
 
 
 @pytest.mark.slow

@@ -24,9 +24,9 @@ from comfyui_vdp.runner.graph import needed_nodes, read
 from comfyui_vdp.runner.resume import Kept, identities
 from comfyui_vdp.runner.specs import local_specs
 from comfyui_vdp.runner.types import RunResult, Specs
-from comfyui_vdp.vdp_core import video
-from comfyui_vdp.vdp_core.checkpoint import Checkpoint
-from comfyui_vdp.vdp_core.files import beside, remove
+from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.store.files import beside, remove
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 
@@ -336,7 +336,7 @@ def test_a_file_that_changes_is_known(reading, long_specs, tmp_path):
 def test_device_and_version_are_known(reading, long_specs, monkeypatch):
     before = names_of(reading, long_specs)
     assert not set(before.values()) & set(names_of(reading, long_specs, "cuda").values())
-    monkeypatch.setattr("comfyui_vdp.vdp_core.layers.own_version", lambda: "99")
+    monkeypatch.setattr("comfyui_vdp.vdp_core.models.file.own_version", lambda: "99")
     assert not set(before.values()) & set(names_of(reading, long_specs).values())
 
 
@@ -365,7 +365,7 @@ import torch
 from comfyui_vdp import nodes
 from comfyui_vdp.nodes import host
 from comfyui_vdp.runner.cli import main
-from comfyui_vdp.vdp_core import fit as fitting
+from comfyui_vdp.vdp_core.optim import fit as fitting
 
 fitting.SAVE_EVERY, fitting.SAVE_SHARE = 0.0, 1.0
 

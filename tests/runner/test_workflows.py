@@ -18,7 +18,7 @@ from comfyui_vdp.runner import cli
 from comfyui_vdp.runner.graph import check, check_files, load
 from comfyui_vdp.runner.specs import local_specs
 from comfyui_vdp.runner.types import types_fit
-from comfyui_vdp.vdp_core import video
+from comfyui_vdp.vdp_core.media import clip as video
 
 FOLDER = Path(__file__).parents[2] / "workflows"
 FILES = sorted(FOLDER.glob("*.json"))

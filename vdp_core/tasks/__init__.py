@@ -10,12 +10,13 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..checkpoint import Checkpoint
-from ..errors import InputError, check_flow, check_frames
-from ..frames import large_empty
-from ..types import Flow, Layers, OnStep
-from ..windows import share_of_steps
-from . import dehaze, relight, segment
+from ...vdp_core.checks import check_flow, check_frames
+from ...vdp_core.errors import InputError
+from ...vdp_core.optim.windows import share_of_steps
+from ...vdp_core.store.checkpoint import Checkpoint
+from ...vdp_core.store.lazy import large_empty
+from ...vdp_core.tasks import dehaze, relight, segment
+from ...vdp_core.types import Flow, Layers, OnStep
 
 __all__ = ["TASKS", "decompose", "task"]
 

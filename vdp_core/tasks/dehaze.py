@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,29 +21,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checkpoint import Checkpoint
-from ..denoise import check_noise, clean_frames, estimate_noise, is_noisy, less_noisy
-from ..errors import InputError, LayersFileError, check_flow, check_frames
-from ..fit import Fitted, fit
-from ..frames import computed
-from ..haze import brightest_haze, extremes, followed_colours, least_transmission
-from ..lift import lift, upsample
-from ..losses import charbonnier, waviness
-from ..priors import working_copy
+from ..checks import check_flow, check_frames
+from ..denoise.noise import estimate_noise
+from ..errors import InputError
+from ..image.resize import working_copy
+from ..image.upsample import upsample
+from ..models.haze import MIN_TRANSMISSION
+from ..optim.fit import Fitted, fit
+from ..optim.grids import Pyramid, read_grid, resized, smaller
+from ..optim.losses import charbonnier, waviness
+from ..optim.windows import OVERLAP, Window, blended, fit_windows, joined, windows
+from ..store.checkpoint import Checkpoint
 from ..types import Flow, Layers, OnStep
-from ..windows import OVERLAP, Window, blended, fit_windows, joined, windows
+from .dehaze_priors import brightest_haze, extremes, followed_colours, least_transmission
 
-__all__ = ["PRESETS", "DehazeConfig", "apply", "check", "compose", "decompose", "rebuild", "transmission"]
+__all__ = ["PRESETS", "DehazeConfig", "decompose"]
 
 SMALLEST_SIDE = 16
-PIXELS_AT_ONCE = 2**20
-MIN_TRANSMISSION = 0.1
-"""What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
 MIDDLE = math.log(0.25)
 """Of t, its median over the clip, at least. A bright scene in haze looks just as a dark one in denser haze does, and
 taking off too much does more harm: without this, bright clips in dense haze came out up to 5.6 dB below the hazy ones
 themselves; with it, never more than 0.04 (30 clips)."""
-LIFT_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
 LEAST_CHANGE = 0.004  # of colours, about a level of 8 bits: less than it says nothing
 SAMPLES = 50  # of log t along the long side, at least: fine enough to be lifted along the edges of the picture
 SHOWN = 0.5  # one over the number of cells of a block that hold its darkest values
@@ -282,7 +280,7 @@ class _Clip:
         self.points = followed_colours(small, flow, seed=seed)
         self._blocks, self._cells = extremes(small), extremes(small, block=cell)
         self._smooth = _LogTransmission(small, config.grid)
-        self._objects = _Pyramid([self._size, *(_shrunk(self._size, by) for by in (2, 5))], small.device)
+        self._objects = Pyramid([self._size, *(smaller(self._size, by) for by in (2, 5))], small.device)
         self._expected = (brightest_haze(self._blocks) if expected is None else expected).clamp(0.02, 0.98)
         self.air = _Airlight(self._expected, len(small))
         # how far neighbours may be expected to lie at one depth: less, the more their colours differ
@@ -291,7 +289,7 @@ class _Clip:
 
     def smooth(self) -> Tensor:
         """The smooth part of log t, ``(T, h, w)``."""
-        return _resized(self._smooth(), self._size)
+        return resized(self._smooth(), self._size)
 
     def log_t(self) -> Tensor:
         """Log t with the objects, ``(T, h, w)``."""
@@ -308,7 +306,7 @@ class _Clip:
 
         def step(_: int) -> dict[str, Tensor]:
             grid, air = self._smooth(), self.air.values()
-            log_t = _read(grid, blocks.places)
+            log_t = read_grid(grid, blocks.places)
             # The airlight is left to the followed points: blocks would make it brighter, and all of the clip clearer.
             dark, bright = least_transmission(blocks, self.air(blocks.places[:, 2]).detach())
             above = log_t - dark
@@ -333,8 +331,8 @@ class _Clip:
 
         def step(_: int) -> dict[str, Tensor]:
             grid, objects = self._smooth(), self._objects()
-            total = _resized(grid, self._size) + objects
-            log_t, log_t_cell = _read(total, blocks.places), _read(total, cells.places)
+            total = resized(grid, self._size) + objects
+            log_t, log_t_cell = read_grid(total, blocks.places), read_grid(total, cells.places)
             deeper = F.relu(dark_cell - log_t_cell).sum() * shown
             frontier = config.tolerance * F.relu(log_t - dark).mean() + (1.0 - config.tolerance) * deeper
             steps_down, steps_right = (
@@ -382,7 +380,7 @@ class _Clip:
         if len(chosen) == 0:
             return log_t.new_zeros(1, 3)
         first, second = self.points.first[chosen], self.points.second[chosen]
-        thinner = torch.exp(_read(log_t, second) - _read(log_t, first))[:, None]
+        thinner = torch.exp(read_grid(log_t, second) - read_grid(log_t, first))[:, None]
         wanted = self.air(second[:, 2]) + thinner * (self.points.before[chosen] - self.air(first[:, 2]))
         return charbonnier(self.points.after[chosen] - wanted, self._config.mistaken)
 
@@ -442,23 +440,7 @@ def _smoothstep(value: float, low: float, high: float) -> float:
     return at * at * (3.0 - 2.0 * at)
 
 
-class _Pyramid:
-    """A field over time and frame as a sum of grids, from coarse to its full size.
-
-    The coarse parts let Adam, whose steps are as large for every parameter, move large parts at once.
-    """
-
-    def __init__(self, sizes: Sequence[tuple[int, int, int]], device: torch.device) -> None:
-        """Take the sizes ``(T, h, w)`` of the grids, the full one first."""
-        self.size = sizes[0]
-        self.parts = [torch.zeros(size, device=device) for size in sizes]
-
-    def __call__(self) -> Tensor:
-        """The field, at its full size."""
-        return torch.stack([_resized(part, self.size) for part in self.parts]).sum(dim=0)
-
-
-class _LogTransmission(_Pyramid):
+class _LogTransmission(Pyramid):
     """The smooth part of log t."""
 
     def __init__(self, small: Tensor, samples: int) -> None:
@@ -493,145 +475,3 @@ class _Airlight:
         # index_select, as the gradient of plain indexing is added up in any order
         earlier, later = (values.index_select(0, knot) for knot in (before, after))
         return torch.lerp(earlier, later, (place - before)[:, None])
-
-
-def _read(grid: Tensor, places: Tensor) -> Tensor:
-    """Read ``(T, h, w)`` at places ``(N, 3)``, (x, y, t) in -1..1."""
-    return F.grid_sample(grid[None, None], places[None, None, None], align_corners=True)[0, 0, 0, 0]
-
-
-def _shrunk(size: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
-    """A size ``(T, h, w)`` divided, at least 2 along each side."""
-    count, height, width = (max(2, length // factor) for length in size)
-    return count, height, width
-
-
-def _resized(grid: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """Resize ``(T, h, w)`` linearly; the outer samples stay at the corners."""
-    if tuple(grid.shape) == size:
-        return grid
-    return F.interpolate(grid[None, None], size=size, mode="trilinear", align_corners=True)[0, 0]
-
-
-def compose(
-    layers: Layers,
-    start: int,
-    stop: int,
-    frames: Tensor,
-    *,
-    strength: float = 1.0,
-    min_transmission: float = MIN_TRANSMISSION,
-    tint: float = 0.0,
-) -> Tensor:
-    """``J = L + (x - L) / t`` for frames ``start`` to ``stop`` of the layers, not clamped.
-
-    Args:
-        layers: of the model dehaze.
-        start, stop: which frames' haze.
-        frames: ``(stop - start, H, W, 3)``, the source or a denoised copy.
-        strength, min_transmission, tint: see ``apply``.
-
-    Returns:
-        ``(stop - start, H, W, 3)``.
-    """
-    through, air = _model(layers, start, stop, frames, min_transmission, tint)
-    return (frames - air).mul_(through.pow_(-strength)).add_(air)
-
-
-def rebuild(layers: Layers, start: int, stop: int, clear: Tensor) -> Tensor:
-    """The inverse of ``compose`` as found: ``x = t J + (1 - t) L``, the source from the clear frames."""
-    guide = layers.frames[start:stop].to(clear.device)
-    through, air = _model(layers, start, stop, guide, MIN_TRANSMISSION)
-    return (clear - air).mul_(through).add_(air)
-
-
-def _model(
-    layers: Layers, start: int, stop: int, guide: Tensor, least: float, tint: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """t ``(n, H, W, 1)`` at native size, ``least`` or more, and L ``(n, 1, 1, 3)``."""
-    through = transmission(layers, start, stop, guide).clamp_(max(least, 1e-3), 1.0)
-    air = layers.fields["airlight"][start:stop].to(guide.device).movedim(1, -1)
-    return through, (air * torch.exp(air.new_tensor([0.1, 0.0, -0.1]) * tint)).clamp(max=1.0)
-
-
-def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
-    """t of frames ``start`` to ``stop`` at native size, ``(n, H, W, 1)`` in 0..1, along the edges of the frames."""
-    field = layers.fields["transmission"][start:stop].to(frames.device)
-    return lift(field, frames, radius=LIFT_RADIUS).movedim(1, -1).clamp_(0.0, 1.0)
-
-
-def check(layers: Layers) -> None:
-    """Refuse layers, read from a file, that lack something the model needs.
-
-    Raises:
-        LayersFileError: which field or number is missing or impossible.
-    """
-    through, air = layers.fields.get("transmission"), layers.fields.get("airlight")
-    if through is None or through.shape[1] != 1:
-        raise LayersFileError("the layers hold no 'transmission' (T, 1, h, w); save them again")
-    if air is None or tuple(air.shape[1:]) != (3, 1, 1):
-        raise LayersFileError("the layers hold no 'airlight' (T, 3, 1, 1); save them again")
-    check_noise(layers)
-
-
-def apply(
-    layers: Layers,
-    *,
-    strength: float = 1.0,
-    min_transmission: float = MIN_TRANSMISSION,
-    tint: float = 0.0,
-    denoise: float = 1.0,
-    device: torch.device | str = "cpu",
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """Take the haze off the clip of the layers, or add to it, at native size, a few frames at a time.
-
-    Args:
-        layers: what ``decompose`` found.
-        strength: 1 takes off what was found, 0 leaves the frames alone, -1 puts as much on again: t becomes
-            ``t ** (1 - strength)``, as if the haze were thinner or thicker.
-        min_transmission: t is taken for no less than this; up: far haze stays, with less noise.
-        tint: above 0 the airlight is taken for warmer than was found, below 0 for cooler; 1 is about a tenth.
-        denoise: 0 keeps the noise, 1 takes it out. The first use takes a while, then it is kept with the layers.
-        device: where to compute.
-        on_step: told after every few frames; stops the work by raising.
-
-    Returns:
-        ``(T, H, W, 3)`` float32 in 0..1, on the CPU; of a long clip, frames are computed when they are looked at.
-
-    Raises:
-        InputError: layers of another model, or a setting out of range.
-    """
-    if layers.model != "dehaze":
-        raise InputError(f"layers: they are of the model '{layers.model}', Dehaze needs 'dehaze'")
-    for name, value, low in (("strength", strength, -1.0), ("min_transmission", min_transmission, 0.0)):
-        if not low <= value <= 1.0:
-            raise InputError(f"{name}: {low:g} to 1 needed, got {value}")
-    if not -1.0 <= tint <= 1.0:
-        raise InputError(f"tint: -1 to 1 needed, got {tint}")
-    if not 0.0 <= denoise <= 1.0:
-        raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
-
-    def clear(start: int) -> Iterator[Tensor]:
-        return _clear_frames(
-            layers, start, denoise, device, strength=strength, min_transmission=min_transmission, tint=tint
-        )
-
-    return computed(clear, tuple(layers.frames.shape), on_step=on_step)
-
-
-@torch.no_grad()
-def _clear_frames(
-    layers: Layers, start: int, denoise: float, device: torch.device | str, **settings: float
-) -> Iterator[Tensor]:
-    """The frames from ``start`` on, a few at a time, on the CPU."""
-    count, height, width, _ = layers.frames.shape
-    contrast = 1.0 / layers.fields["transmission"].mean(dim=(1, 2, 3)).clamp_min(MIN_TRANSMISSION)
-    noisy = denoise > 0.0 and is_noisy(layers, contrast)
-    clean = clean_frames(layers, start=start, contrast=contrast, device=device) if noisy else None
-    chunk = max(1, PIXELS_AT_ONCE // (height * width))
-    for first in range(start, count, chunk):
-        stop = min(first + chunk, count)
-        # (no name for the frames: it would keep them while the next are made)
-        composed = compose(layers, first, stop, less_noisy(layers, first, stop, clean, denoise, device), **settings)
-        yield composed.clamp_(0.0, 1.0).cpu()

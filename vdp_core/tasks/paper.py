@@ -16,11 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint import Checkpoint
 from ..errors import InputError, ShapeError
-from ..fit import Fitted, fit
-from ..flow import flow_to_rgb
-from ..losses import (
+from ..image.resize import working_copy
+from ..motion.colours import flow_to_rgb
+from ..motion.warp import resize_flow
+from ..nets.unet import UNet, alpha_net, rgb_net
+from ..nets.weights import find_weights, read_weights
+from ..optim.fit import Fitted, fit
+from ..optim.losses import (
     flow_similarity,
     layer_term,
     mask_binarisation,
@@ -30,11 +33,8 @@ from ..losses import (
     vgg_features,
     warp_term,
 )
-from ..nets import UNet, alpha_net, rgb_net
-from ..priors import working_copy
+from ..store.checkpoint import Checkpoint
 from ..types import Flow, OnStep
-from ..warp import resize_flow
-from ..weights import find_weights, read_weights
 from .found import Found
 
 __all__ = ["Haze", "Masks", "dehaze", "relight", "segment"]

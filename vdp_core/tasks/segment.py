@@ -25,21 +25,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..behind import spread, trace
-from ..checkpoint import Checkpoint
-from ..composite import check_segment, composite, untouched
-from ..errors import InputError, ShapeError, check_flow, check_frames
-from ..fit import Fitted, fit
-from ..frames import large_empty
-from ..masks import as_mask
-from ..matting import settle
-from ..motion import average_along, moving_objects, own_motion
-from ..priors import working_copy
+from ..checks import as_mask, check_flow, check_frames
+from ..errors import InputError, ShapeError
+from ..image.inpaint import spread
+from ..image.matting import settle
+from ..image.resize import working_copy
+from ..motion.background import trace
+from ..motion.camera import own_motion
+from ..motion.objects import moving_objects
+from ..motion.trajectories import average_along
+from ..motion.warp import resize_flow, warp
+from ..optim.fit import Fitted, fit
+from ..optim.windows import OVERLAP, Window, joined, load_window, save_window, share_of_steps, windows
+from ..store.checkpoint import Checkpoint
+from ..store.lazy import large_empty
 from ..types import Flow, Layers, OnStep
-from ..warp import resize_flow, warp
-from ..windows import OVERLAP, Window, joined, load_window, save_window, share_of_steps, windows
 
-__all__ = ["PRESETS", "SegmentConfig", "apply", "check", "compose", "decompose", "rebuild"]
+__all__ = ["PRESETS", "SegmentConfig", "decompose"]
 
 SMALLEST_SIDE = 16
 MOTION_SIDE = 256
@@ -775,33 +777,3 @@ def _fit_to(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _two(mask: Tensor) -> Tensor:
     return torch.stack((1.0 - mask, mask), dim=-3)
-
-
-def compose(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
-    """``sum_i m_i c_i`` for frames ``start`` to ``stop``, ``(n, H, W, 3)``: the layers painted over each other."""
-    return untouched(layers, start, stop, frames.device)
-
-
-def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
-    """The source from what ``compose`` gives: the same, as nothing was changed."""
-    return composed
-
-
-def check(layers: Layers) -> None:
-    """Refuse layers, read from a file, that lack something the model needs.
-
-    Raises:
-        LayersFileError: which field is missing or impossible.
-    """
-    check_segment(layers)
-
-
-def apply(
-    layers: Layers,
-    *,
-    linear_light: bool = False,
-    device: torch.device | str = "cpu",
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """The layers put together with their edits, ``(T, H, W, 3)``: see ``composite.composite``."""
-    return composite(layers, linear_light=linear_light, device=device, on_step=on_step)[0]

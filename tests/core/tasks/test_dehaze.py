@@ -8,12 +8,14 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
-from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.layers import load_layers, reconstruct, save_layers
+from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr, warping_error
+from comfyui_vdp.vdp_core.models import haze as haze_model
+from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
+from comfyui_vdp.vdp_core.models.rebuild import reconstruct
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import dehaze, task
 from comfyui_vdp.vdp_core.types import Flow, Layers
-from comfyui_vdp.vdp_core.video import read_clip
 
 COUNT = 8
 AIR = (0.78, 0.82, 0.88)
@@ -65,7 +67,7 @@ def quick(case: Case, **settings: object) -> Layers:
 
 
 def test_haze_is_taken_off(pan):
-    clear = dehaze.apply(pan.layers)
+    clear = haze_model.apply(pan.layers)
     assert psnr(clear, pan.clean) > psnr(pan.hazy, pan.clean) + 10
     assert warping_error(clear, pan.motion) < 1.3 * warping_error(pan.clean, pan.motion) + 0.002
     air = pan.layers.fields["airlight"].mean(dim=0).flatten()
@@ -75,7 +77,7 @@ def test_haze_is_taken_off(pan):
 @pytest.mark.parametrize("name", ["bigbuckbunny", "carphone_pristine"])
 def test_real_clips_are_dehazed(real, name):
     case = real[name]
-    clear = dehaze.apply(case.layers)
+    clear = haze_model.apply(case.layers)
     assert psnr(clear, case.clean) > psnr(case.hazy, case.clean) + 9
     # the haze of these twelve frames changes twice as fast as that of the benchmark, which asks for 1.3
     assert warping_error(clear, case.motion) < 1.6 * warping_error(case.clean, case.motion)
@@ -86,14 +88,14 @@ def test_a_bright_scene_in_dense_haze_is_not_made_worse(real):
     bright = 1.0 - 0.45 * (1.0 - real["bigbuckbunny"].clean)
     hazy, _ = haze(bright, hazy_depth(*bright.shape[:3], seed=1), beta=2.0, airlight=(0.95, 0.95, 0.95))
     layers = dehaze.decompose(hazy, estimate_flow(hazy, model="dis"), preset="fast")
-    assert psnr(dehaze.apply(layers), bright) > psnr(hazy, bright) - 0.5
+    assert psnr(haze_model.apply(layers), bright) > psnr(hazy, bright) - 0.5
 
 
 @pytest.mark.parametrize("name", ["bigbuckbunny", "carphone_pristine"])
 def test_a_clear_clip_is_left_alone_and_told_so(real, name):
     case = real[name]
     layers = dehaze.decompose(case.clean, case.motion, preset="fast")
-    assert psnr(dehaze.apply(layers, denoise=0.0), case.clean) > 30
+    assert psnr(haze_model.apply(layers, denoise=0.0), case.clean) > 30
     assert "hardly any haze" in layers.info["warning"]
 
 
@@ -102,14 +104,14 @@ def test_noise_in_far_haze_is_not_blown_up(pan):
     air = torch.tensor(AIR).view(1, 3, 1, 1).expand(COUNT, -1, -1, -1)
     layers = dehaze.decompose(hazy, pan.flow, preset="fast", steps=1)
     layers = replace(layers, fields={**layers.fields, "transmission": pan.through[:, None], "airlight": air})
-    noisy, quiet = (dehaze.apply(layers, denoise=value) for value in (0.0, 1.0))
+    noisy, quiet = (haze_model.apply(layers, denoise=value) for value in (0.0, 1.0))
     assert psnr(quiet, pan.clean) > psnr(noisy, pan.clean) + 2
 
 
 def test_even_frames_stay_even():
     grey = torch.full((3, 32, 48, 3), 0.6)
     flow = estimate_flow(grey, model="dis")
-    clear = dehaze.apply(dehaze.decompose(grey, flow, preset="fast", steps=5))
+    clear = haze_model.apply(dehaze.decompose(grey, flow, preset="fast", steps=5))
     assert clear.isfinite().all()
 
 
@@ -129,7 +131,7 @@ def test_the_layers_say_how_they_were_made(pan):
     assert 0 < int(layers.info["steps"]) <= dehaze.PRESETS["fast"].steps
     assert "airlight (0." in layers.info["said"]
     assert "warning" not in layers.info
-    dehaze.check(layers)
+    haze_model.check(layers)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (16, 120), (90, 31), (16, 640), (1000, 17)])
@@ -137,7 +139,7 @@ def test_any_size_and_two_frames(synthetic, size):
     clean, flow = scene(synthetic, 2, *size)
     hazy, _ = haze(clean, hazy_depth(2, *size, seed=0))
     layers = dehaze.decompose(hazy, flow, preset="fast", steps=3)
-    assert dehaze.apply(layers).isfinite().all()
+    assert haze_model.apply(layers).isfinite().all()
     assert psnr(reconstruct(layers), hazy) > 60
 
 
@@ -148,7 +150,7 @@ def test_the_input_can_be_rebuilt(pan, real):
 
 def test_layers_are_saved_and_loaded(pan, tmp_path):
     layers = load_layers(save_layers(pan.layers, tmp_path / "haze.safetensors"))
-    assert torch.equal(dehaze.apply(layers, denoise=0.0), dehaze.apply(pan.layers, denoise=0.0))
+    assert torch.equal(haze_model.apply(layers, denoise=0.0), haze_model.apply(pan.layers, denoise=0.0))
 
 
 def test_the_same_seed_gives_the_same_layers(pan):
@@ -166,7 +168,7 @@ def test_random_numbers_of_others_are_left_alone(pan):
 
 def test_nothing_given_is_changed(pan):
     kept, vectors = pan.hazy.clone(), pan.flow.forward.clone()
-    dehaze.apply(quick(pan))
+    haze_model.apply(quick(pan))
     assert torch.equal(pan.hazy, kept)
     assert torch.equal(pan.flow.forward, vectors)
 
@@ -213,9 +215,9 @@ def test_an_interruption_comes_through(pan):
 
 
 def test_applying_tells_its_steps(pan, monkeypatch):
-    monkeypatch.setattr(dehaze, "PIXELS_AT_ONCE", 3 * 96 * 160)
+    monkeypatch.setattr(haze_model, "PIXELS_AT_ONCE", 3 * 96 * 160)
     told = []
-    clear = dehaze.apply(pan.layers, on_step=lambda done, total, preview: told.append((done, total, preview())))
+    clear = haze_model.apply(pan.layers, on_step=lambda done, total, preview: told.append((done, total, preview())))
     assert [entry[:2] for entry in told] == [(3, 8), (6, 8), (8, 8)]
     assert torch.equal(told[-1][2], clear[-1])
 
@@ -234,32 +236,32 @@ def by_hand() -> Layers:
 @pytest.mark.parametrize(("strength", "factor"), [(1.0, 2.0), (0.5, 2.0**0.5), (0.0, 1.0), (-1.0, 0.5)])
 def test_strength_takes_haze_off_or_puts_it_on(by_hand, strength, factor):
     wanted = (0.8 + (by_hand.frames - 0.8) * factor).clamp(0.0, 1.0)
-    assert_close(dehaze.apply(by_hand, strength=strength), wanted, atol=1e-5, rtol=0)
+    assert_close(haze_model.apply(by_hand, strength=strength), wanted, atol=1e-5, rtol=0)
 
 
 def test_strength_0_without_noise_removal_is_the_input(pan):
-    assert_close(dehaze.apply(pan.layers, strength=0.0, denoise=0.0), pan.hazy, atol=1e-6, rtol=0)
+    assert_close(haze_model.apply(pan.layers, strength=0.0, denoise=0.0), pan.hazy, atol=1e-6, rtol=0)
 
 
 def test_no_less_than_the_least_transmission_is_undone(by_hand):
     wanted = (0.8 + (by_hand.frames - 0.8) / 0.8).clamp(0.0, 1.0)
-    assert_close(dehaze.apply(by_hand, min_transmission=0.8), wanted, atol=1e-5, rtol=0)
+    assert_close(haze_model.apply(by_hand, min_transmission=0.8), wanted, atol=1e-5, rtol=0)
 
 
 def test_a_warmer_airlight_leaves_a_cooler_scene(by_hand):
     air = 0.8 * torch.tensor([0.1, 0.0, -0.1]).exp()
-    warm = dehaze.apply(by_hand, tint=1.0)
+    warm = haze_model.apply(by_hand, tint=1.0)
     assert_close(warm, (air + (by_hand.frames - air) / 0.5).clamp(0.0, 1.0), atol=1e-5, rtol=0)
-    plain = dehaze.apply(by_hand)
+    plain = haze_model.apply(by_hand)
     assert float(warm[..., 0].mean()) < float(plain[..., 0].mean()) - 0.05
     assert float(warm[..., 2].mean()) > float(plain[..., 2].mean()) + 0.05
 
 
 @pytest.mark.parametrize("at_once", [1, 3 * 96 * 160])
 def test_the_number_of_frames_at_once_changes_nothing(pan, monkeypatch, at_once):
-    plain = dehaze.apply(pan.layers)
-    monkeypatch.setattr(dehaze, "PIXELS_AT_ONCE", at_once)
-    assert_close(dehaze.apply(pan.layers), plain, atol=1e-6, rtol=0)
+    plain = haze_model.apply(pan.layers)
+    monkeypatch.setattr(haze_model, "PIXELS_AT_ONCE", at_once)
+    assert_close(haze_model.apply(pan.layers), plain, atol=1e-6, rtol=0)
 
 
 # refusals
@@ -298,12 +300,12 @@ def test_what_cannot_work_is_refused_before_the_first_step(pan, settings, error,
 )
 def test_settings_out_of_range_are_refused(by_hand, settings, words):
     with pytest.raises(InputError, match=words):
-        dehaze.apply(by_hand, **settings)
+        haze_model.apply(by_hand, **settings)
 
 
 def test_layers_of_another_model_are_refused(by_hand):
     with pytest.raises(InputError, match="of the model 'relight', Dehaze needs 'dehaze'"):
-        dehaze.apply(replace(by_hand, model="relight"))
+        haze_model.apply(replace(by_hand, model="relight"))
     assert task("dehaze") is dehaze
 
 
@@ -311,7 +313,7 @@ def test_layers_that_lack_something_are_refused(by_hand):
     for name in by_hand.fields:
         left = {key: value for key, value in by_hand.fields.items() if key != name}
         with pytest.raises(LayersFileError, match=f"no (usable )?'{name}'"):
-            dehaze.check(replace(by_hand, fields=left))
+            haze_model.check(replace(by_hand, fields=left))
 
 
 def test_the_paper_preset_is_given_an_airlight(pan, tmp_path, monkeypatch):
@@ -320,7 +322,7 @@ def test_the_paper_preset_is_given_an_airlight(pan, tmp_path, monkeypatch):
     layers = dehaze.decompose(
         pan.hazy, pan.flow, preset="paper", steps=2, on_step=lambda *state: told.append(state[:2])
     )
-    dehaze.check(layers)
+    haze_model.check(layers)
     assert told[-1] == (2, 2)
     assert {done for done, _ in told} == {0, 1, 2}
     assert_close(layers.fields["airlight"].mean(dim=0).flatten(), torch.tensor(AIR), atol=0.02, rtol=0)

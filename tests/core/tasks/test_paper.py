@@ -8,8 +8,9 @@ from torchvision.models import vgg16
 
 from comfyui_vdp.vdp_core.degrade import darken
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError, WeightsError
-from comfyui_vdp.vdp_core.layers import reconstruct
 from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.models import light
+from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.tasks import paper, relight
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
@@ -46,9 +47,9 @@ def test_a_few_steps(dark):
     assert field.min() >= 0.0
     assert field.max() <= -math.log(paper.DARKEST) + 1e-4
     assert not layers.fields["colour"].any()
-    relight.check(layers)
+    light.check(layers)
     assert psnr(reconstruct(layers), dark[0]) > 60
-    assert relight.apply(layers).isfinite().all()
+    assert light.apply(layers).isfinite().all()
 
 
 def test_it_learns(dark):

@@ -10,12 +10,13 @@ from torch.testing import assert_close
 from comfyui_vdp.nodes.decompose import VDPOptimize
 from comfyui_vdp.vdp_core.degrade import darken
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
-from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.layers import reconstruct
+from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
+from comfyui_vdp.vdp_core.models import light
+from comfyui_vdp.vdp_core.models.rebuild import reconstruct
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import relight, task
 from comfyui_vdp.vdp_core.types import Flow, Layers
-from comfyui_vdp.vdp_core.video import read_clip
 
 COUNT = 8
 
@@ -59,7 +60,7 @@ def quick(case: Case, **settings: object) -> Layers:
 
 
 def test_a_dark_clip_is_relit(pan, synthetic):
-    lit, gamma = relight.apply(pan.layers), synthetic.mid_grey(pan.dark)
+    lit, gamma = light.apply(pan.layers), synthetic.mid_grey(pan.dark)
     assert psnr(lit, pan.clean) > psnr(gamma, pan.clean) + 8
     assert psnr(lit, pan.clean) > 27
     assert ssim(lit, pan.clean) > 0.95
@@ -69,7 +70,7 @@ def test_a_dark_clip_is_relit(pan, synthetic):
 @pytest.mark.parametrize(("name", "gain"), [("bikes", 5.0), ("carphone_pristine", 7.0)])
 def test_real_clips_are_relit(real, synthetic, name, gain):
     case = real[name]
-    lit, gamma = relight.apply(case.layers), synthetic.mid_grey(case.dark)
+    lit, gamma = light.apply(case.layers), synthetic.mid_grey(case.dark)
     ours, theirs = (psnr(synthetic.exposed_like(frames, case.clean), case.clean) for frames in (lit, gamma))
     assert ours > theirs + gain
     assert ssim(lit, case.clean) > ssim(gamma, case.clean) + 0.13
@@ -81,7 +82,7 @@ def test_real_clips_follow_a_graded_still(real, name):
     case = real[name]
     layers = relight.decompose(case.dark, case.flow, preset="fast", reference=case.clean[8:9])
     assert layers.info["reference_frame"] == "8"
-    assert psnr(relight.apply(layers), case.clean) > 30
+    assert psnr(light.apply(layers), case.clean) > 30
 
 
 def test_the_still_may_have_another_size_and_colour(pan, synthetic):
@@ -89,14 +90,14 @@ def test_the_still_may_have_another_size_and_colour(pan, synthetic):
     wanted = pan.clean * tint * 0.8
     still = torch.nn.functional.interpolate(wanted[5:6].movedim(-1, 1), scale_factor=0.5, mode="area").movedim(1, -1)
     layers = relight.decompose(pan.dark, pan.flow, preset="fast", reference=still, reference_frame=5)
-    assert psnr(relight.apply(layers), wanted) > 28
+    assert psnr(light.apply(layers), wanted) > 28
     red, green, blue = layers.fields["colour"][0].flatten().tolist()
     assert red > green > blue
 
 
 def test_a_lamp_that_dims_is_made_up_for(pan):
     lamp = torch.linspace(1.0, 0.4, COUNT).view(-1, 1, 1, 1)
-    lit = relight.apply(relight.decompose(pan.clean.pow(1.6) * 0.4 * lamp, pan.flow, preset="fast"))
+    lit = light.apply(relight.decompose(pan.clean.pow(1.6) * 0.4 * lamp, pan.flow, preset="fast"))
     brightness = lit.mean(dim=(1, 2, 3))
     assert brightness.std() / brightness.mean() < 0.15 * lamp.std() / lamp.mean()
 
@@ -106,7 +107,7 @@ def test_a_cut_is_no_change_of_light(synthetic):
     dark, _ = darken(clean, seed=2)
     flow = estimate_flow(dark, model="dis")
     assert flow.backward_occlusion[4].eq(1).all()
-    lit = relight.apply(relight.decompose(dark, flow, preset="fast"))
+    lit = light.apply(relight.decompose(dark, flow, preset="fast"))
     gamma = synthetic.mid_grey(dark)
     for part in (slice(0, 5), slice(5, 10)):
         ours, theirs = (psnr(synthetic.exposed_like(x[part], clean[part]), clean[part]) for x in (lit, gamma))
@@ -116,20 +117,20 @@ def test_a_cut_is_no_change_of_light(synthetic):
 @pytest.mark.parametrize(("name", "alike"), [("bikes", 33.0), ("carphone_pristine", 36.0)])
 def test_a_bright_clean_clip_is_left_alone(real, name, alike):
     case = real[name]
-    lit = relight.apply(relight.decompose(case.clean, case.motion, preset="fast"))
+    lit = light.apply(relight.decompose(case.clean, case.motion, preset="fast"))
     assert psnr(lit, case.clean) > alike
     assert lit.mean() == pytest.approx(float(case.clean.mean()), rel=0.05)
     assert warping_error(lit, case.motion) < 1.1 * warping_error(case.clean, case.motion)
 
 
 def test_exposure_is_natural(pan):
-    assert 0.35 < relight.apply(pan.layers).mean() < 0.45
+    assert 0.35 < light.apply(pan.layers).mean() < 0.45
 
 
 def test_black_stays_black(synthetic):
     flow = synthetic.pan(3, 32, 48)[1]
     layers = relight.decompose(torch.zeros(3, 32, 48, 3), flow, preset="fast", steps=3)
-    assert relight.apply(layers).max() == 0.0
+    assert light.apply(layers).max() == 0.0
 
 
 # what is in the layers
@@ -146,14 +147,14 @@ def test_the_layers_say_how_they_were_made(pan):
     assert 0 < int(layers.info["steps"]) <= relight.PRESETS["fast"].steps
     assert layers.info["stopped"] in ("plateau", "steps")
     assert float(layers.info["loss_same_scene"]) < 0.2
-    relight.check(layers)
+    light.check(layers)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (16, 120), (90, 31)])
 def test_any_size_and_two_frames(synthetic, size):
     frames, flow = synthetic.pan(2, *size)
     layers = relight.decompose(frames * 0.2, flow, preset="fast", steps=3)
-    lit = relight.apply(layers)
+    lit = light.apply(layers)
     assert lit.shape == frames.shape
     assert lit.isfinite().all()
     assert psnr(reconstruct(layers), frames * 0.2) > 60
@@ -182,7 +183,7 @@ def test_random_numbers_of_others_are_left_alone(pan):
 def test_nothing_given_is_changed(pan):
     dark, still = pan.dark.clone(), pan.clean[2:3].clone()
     vectors = pan.flow.forward.clone()
-    relight.apply(quick(pan, reference=still))
+    light.apply(quick(pan, reference=still))
     assert torch.equal(pan.dark, dark)
     assert torch.equal(still, pan.clean[2:3])
     assert torch.equal(pan.flow.forward, vectors)
@@ -220,14 +221,14 @@ def test_an_interruption_comes_through(pan):
         quick(pan, on_step=stop)
     layers = quick(pan)
     with pytest.raises(Stop):
-        relight.apply(layers, on_step=lambda *_: stop(2))
-    assert torch.equal(relight.apply(layers), relight.apply(quick(pan)))
+        light.apply(layers, on_step=lambda *_: stop(2))
+    assert torch.equal(light.apply(layers), light.apply(quick(pan)))
 
 
 def test_applying_tells_its_steps(pan, monkeypatch):
-    monkeypatch.setattr(relight, "PIXELS_AT_ONCE", 3 * 96 * 160)
+    monkeypatch.setattr(light, "PIXELS_AT_ONCE", 3 * 96 * 160)
     told = []
-    lit = relight.apply(pan.layers, on_step=lambda done, total, preview: told.append((done, total, preview())))
+    lit = light.apply(pan.layers, on_step=lambda done, total, preview: told.append((done, total, preview())))
     assert [entry[:2] for entry in told] == [(3, 8), (6, 8), (8, 8)]
     assert torch.equal(told[-1][2], lit[-1])
 
@@ -238,25 +239,25 @@ def test_applying_tells_its_steps(pan, monkeypatch):
 @pytest.mark.parametrize("at_once", [1, 3 * 96 * 160, 10**9])
 @pytest.mark.parametrize("denoise", [0.0, 0.7])
 def test_the_number_of_frames_at_once_changes_nothing(pan, monkeypatch, at_once, denoise):
-    plain = relight.apply(pan.layers, denoise=denoise)
-    monkeypatch.setattr(relight, "PIXELS_AT_ONCE", at_once)
-    assert_close(relight.apply(pan.layers, denoise=denoise), plain, atol=1e-6, rtol=0)
+    plain = light.apply(pan.layers, denoise=denoise)
+    monkeypatch.setattr(light, "PIXELS_AT_ONCE", at_once)
+    assert_close(light.apply(pan.layers, denoise=denoise), plain, atol=1e-6, rtol=0)
 
 
 def test_strength_0_without_noise_removal_is_the_input(pan):
-    assert torch.equal(relight.apply(pan.layers, strength=0.0, denoise=0.0), pan.dark)
+    assert torch.equal(light.apply(pan.layers, strength=0.0, denoise=0.0), pan.dark)
 
 
 def test_strength_goes_in_even_steps_of_the_logarithm(pan):
     # (x)^(1/2 (1 + gamma)) A^(1/2) is the geometric mean of the ends
-    one, half = (relight.apply(pan.layers, strength=value, denoise=0.0) for value in (1.0, 0.5))
+    one, half = (light.apply(pan.layers, strength=value, denoise=0.0) for value in (1.0, 0.5))
     seen = one < 1.0
     assert_close(half[seen], (one * pan.dark).sqrt()[seen], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("stops", [-2.0, 1.0])
 def test_exposure_is_in_stops_of_scene_light(pan, stops):
-    plain, exposed = (relight.apply(pan.layers, exposure=value, denoise=0.0) for value in (0.0, stops))
+    plain, exposed = (light.apply(pan.layers, exposure=value, denoise=0.0) for value in (0.0, stops))
     inside = (plain < 1.0) & (exposed < 1.0)
     assert inside.float().mean() > 0.5
     assert_close(exposed[inside], plain[inside] * 2 ** (stops / 2.2), atol=1e-6, rtol=1e-4)
@@ -264,21 +265,21 @@ def test_exposure_is_in_stops_of_scene_light(pan, stops):
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_gamma_lifts_or_lowers_the_middle(pan, gamma):
-    plain, changed = (relight.apply(pan.layers, gamma=value, denoise=0.0) for value in (1.0, gamma))
+    plain, changed = (light.apply(pan.layers, gamma=value, denoise=0.0) for value in (1.0, gamma))
     inside = plain < 1.0
     assert_close(changed[inside], plain[inside] ** (1 / gamma), atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("warmth", [-1.0, 0.5])
 def test_warmth_trades_red_for_blue(pan, warmth):
-    plain, changed = (relight.apply(pan.layers, warmth=value, denoise=0.0) for value in (0.0, warmth))
+    plain, changed = (light.apply(pan.layers, warmth=value, denoise=0.0) for value in (0.0, warmth))
     inside = ((plain < 1.0) & (changed < 1.0)).all(dim=-1)
     ratio = torch.tensor([0.2 * warmth, 0.0, -0.2 * warmth]).exp()
     assert_close(changed[inside], plain[inside] * ratio, atol=1e-6, rtol=1e-4)
 
 
 def test_noise_removal_goes_from_none_to_all(pan):
-    none, half, full = (relight.apply(pan.layers, strength=0.0, denoise=value) for value in (0.0, 0.5, 1.0))
+    none, half, full = (light.apply(pan.layers, strength=0.0, denoise=value) for value in (0.0, 0.5, 1.0))
     assert_close(half, (none + full) / 2, atol=1e-6, rtol=0)
     # strength 0 shows the dark frames, whose truth is the darkening without its noise
     truth, _ = darken(pan.clean, seed=0, noise=0.0)
@@ -325,12 +326,12 @@ def test_what_cannot_work_is_refused_before_the_first_step(pan, settings, error,
 )
 def test_settings_out_of_range_are_refused(pan, settings, words):
     with pytest.raises(InputError, match=words):
-        relight.apply(pan.layers, **settings)
+        light.apply(pan.layers, **settings)
 
 
 def test_layers_of_another_model_are_refused(pan):
     with pytest.raises(InputError, match="of the model 'fog', Relight needs 'relight'"):
-        relight.apply(replace(pan.layers, model="fog"))
+        light.apply(replace(pan.layers, model="fog"))
     with pytest.raises(InputError, match="no 'fog'; known: relight"):
         task("fog")
     assert isinstance(task("relight"), ModuleType)
@@ -340,7 +341,7 @@ def test_layers_that_lack_something_are_refused(pan):
     for name in pan.layers.fields:
         left = {key: value for key, value in pan.layers.fields.items() if key != name}
         with pytest.raises(LayersFileError, match=f"no (usable )?'{name}'"):
-            relight.check(replace(pan.layers, fields=left))
+            light.check(replace(pan.layers, fields=left))
 
 
 def test_presets_are_the_nodes_choices():

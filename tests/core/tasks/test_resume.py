@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 import torch
 
-from comfyui_vdp.vdp_core import fit as fit_module
-from comfyui_vdp.vdp_core.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.optim import fit as fit_module
+from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
 from comfyui_vdp.vdp_core.tasks import decompose
 from comfyui_vdp.vdp_core.types import Layers
 

@@ -7,10 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from comfyui_vdp.vdp_core.edit.composite import composite
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
-from comfyui_vdp.vdp_core.flow import estimate_flow
-from comfyui_vdp.vdp_core.layers import load_layers, reconstruct, save_layers
 from comfyui_vdp.vdp_core.metrics import iou, psnr
+from comfyui_vdp.vdp_core.models import masks
+from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
+from comfyui_vdp.vdp_core.models.rebuild import reconstruct
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import segment, task
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
@@ -248,7 +251,7 @@ def test_the_layers_say_how_they_were_made(two):
     assert 0 < int(layers.info["steps"]) <= segment.PRESETS["fast"].steps
     assert "objects cover" in layers.info["said"]
     assert "warning" not in layers.info
-    segment.check(layers)
+    masks.check(layers)
 
 
 def test_masks_sum_to_one_and_the_background_is_first(two, single):
@@ -273,17 +276,17 @@ def test_the_background_behind_an_object_that_moves_is_seen_elsewhere(two):
 def test_the_input_can_be_rebuilt(two, single, little):
     for case in (two, single, little):
         assert psnr(reconstruct(case.layers), case.frames) > 35
-        assert psnr(segment.apply(case.layers), case.frames) > 35
-        composed = segment.compose(case.layers, 1, 3, case.frames[1:3])
+        assert psnr(composite(case.layers)[0], case.frames) > 35
+        composed = masks.compose(case.layers, 1, 3, case.frames[1:3])
         assert composed.shape == case.frames[1:3].shape
-        assert psnr(segment.rebuild(case.layers, 1, 3, composed), case.frames[1:3]) > 35
+        assert psnr(masks.rebuild(case.layers, 1, 3, composed), case.frames[1:3]) > 35
 
 
 def test_layers_are_saved_and_loaded(little, tmp_path):
     layers = load_layers(save_layers(little.layers, tmp_path / "objects.safetensors"))
     for name in FIELDS:
         assert_close(layers.fields[name], little.layers.fields[name], atol=1e-2, rtol=1e-2)
-    assert psnr(segment.apply(layers), segment.apply(little.layers)) > 40
+    assert psnr(composite(layers)[0], composite(little.layers)[0]) > 40
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (16, 90), (90, 17)])
@@ -321,7 +324,7 @@ def test_the_largest_seed_will_do(little):
 def test_nothing_given_is_changed(little):
     mask = true(little.masks, 1)
     kept = little.frames.clone(), little.flow.forward.clone(), mask.clone()
-    segment.apply(quick(little, mask=mask))
+    composite(quick(little, mask=mask))
     assert torch.equal(little.frames, kept[0])
     assert torch.equal(little.flow.forward, kept[1])
     assert torch.equal(mask, kept[2])
@@ -426,4 +429,4 @@ def test_layers_without_masks_are_refused(little):
     assert task("segment") is segment
     left = {key: value for key, value in little.layers.fields.items() if key != "masks"}
     with pytest.raises(LayersFileError, match="masks"):
-        segment.check(replace(little.layers, fields=left))
+        masks.check(replace(little.layers, fields=left))

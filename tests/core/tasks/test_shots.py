@@ -11,15 +11,20 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.checkpoint import Checkpoint
 from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
+from comfyui_vdp.vdp_core.edit.composite import composite
 from comfyui_vdp.vdp_core.errors import InputError
-from comfyui_vdp.vdp_core.flow import estimate_flow
+from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.models import haze as haze_model
+from comfyui_vdp.vdp_core.models import light
+from comfyui_vdp.vdp_core.models import masks as masks_model
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
 from comfyui_vdp.vdp_core.tasks import decompose, dehaze, relight, segment, task
 from comfyui_vdp.vdp_core.types import Flow
-from comfyui_vdp.vdp_core.video import read_clip
 
+APPLIED = {"relight": light.apply, "dehaze": haze_model.apply, "segment": lambda layers: composite(layers)[0]}
 CUT = 8
 AIR = (0.78, 0.82, 0.88)
 
@@ -40,10 +45,10 @@ SHOTS = (slice(0, CUT), slice(CUT, 2 * CUT))
 def test_shots_of_a_clip_come_out_as_if_they_were_alone(two_shots, name):
     _, dark, flow = two_shots
     settings = {"preset": "fast", "steps": 20}
-    whole = task(name).apply(decompose(name, dark, flow, **settings))
+    whole = APPLIED[name](decompose(name, dark, flow, **settings))
     for shot in SHOTS:
         alone = task(name).decompose(dark[shot], flow.part(shot.start, shot.stop), **settings)
-        assert torch.equal(task(name).apply(alone), whole[shot])
+        assert torch.equal(APPLIED[name](alone), whole[shot])
 
 
 def test_a_clip_of_one_shot_is_handed_to_its_task(two_shots):
@@ -68,7 +73,7 @@ def test_a_still_of_one_shot_grades_the_others_too(two_shots):
         assert_close(found.fields[name], found.fields[name][:1].expand(2 * CUT, -1, -1, -1))
     red, _, blue = found.fields["colour"][0].flatten().tolist()
     assert red > blue
-    made = relight.apply(found)
+    made = light.apply(found)
     assert psnr(made[SHOTS[1]], clean[SHOTS[1]] * torch.tensor([1.1, 1.0, 0.8])) > 24
     with pytest.raises(InputError, match="it does not look like frame"):
         decompose("relight", dark, flow, reference=torch.rand_like(still))
@@ -88,7 +93,7 @@ def test_a_mask_of_one_shot_leaves_the_others_empty(synthetic):
     assert float(masks[SHOTS[0], 1].max()) == 0.0
     assert float(masks[SHOTS[1], 1].mean()) > 0.5 * float(clip.masks[:, 1].mean())
     assert found.info["warning"].startswith("shot 1: no mask shows anything here")
-    segment.check(found)
+    masks_model.check(found)
 
 
 def test_what_a_task_takes_none_of_is_still_refused(two_shots):
@@ -118,7 +123,7 @@ def steps_of(made: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 
 
 def borders(count: int, window: int) -> list[int]:
-    from comfyui_vdp.vdp_core.windows import OVERLAP, windows
+    from comfyui_vdp.vdp_core.optim.windows import OVERLAP, windows
 
     spans = windows(count, window, OVERLAP)
     assert len(spans) > 1
@@ -164,8 +169,8 @@ def test_work_that_was_cut_off_goes_on(long_pan, monkeypatch, tmp_path: Path, na
     frames, flow = long_pan
     module = {"relight": relight, "dehaze": dehaze}[name]
     monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW))
-    monkeypatch.setattr("comfyui_vdp.vdp_core.fit.SAVE_EVERY", 0.0)
-    monkeypatch.setattr("comfyui_vdp.vdp_core.fit.SAVE_SHARE", 1e9)
+    monkeypatch.setattr("comfyui_vdp.vdp_core.optim.fit.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("comfyui_vdp.vdp_core.optim.fit.SAVE_SHARE", 1e9)
     settings = {"preset": "fast", "steps": 10}
     wanted = module.decompose(frames, flow, **settings)
     steps: list[int] = []

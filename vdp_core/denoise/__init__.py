@@ -1,0 +1,1 @@
+"""Noise: how strong it is, and a clip without it."""

@@ -1,0 +1,138 @@
+"""How strong the noise of a clip is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import LayersFileError
+from ..types import Layers
+from .blocks import BLOCK, brightness_of, dct_basis, split, to_opponent
+
+__all__ = ["Noise", "check_noise", "estimate_noise", "loudness_of"]
+
+COLOUR_SHARE = 0.7
+"""Least deviation of the noise in colour, as a share of that in brightness: files that store colour at half size keep
+noise only in its low frequencies, where it cannot be told from picture. Grey clips have no colour to lose."""
+NEGLIGIBLE = 0.4 / 255  # below this deviation, noise cannot be seen
+ROUNDING = 1.0 / (255 * math.sqrt(12.0))
+"""The deviation that rounding to 8 bits has; where haze leaves blocks flat, rounding hides itself from estimates."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise whose variance grows with brightness: ``variance = offset + slope * brightness``.
+
+    One pair of numbers for each opponent channel, in the units of frames in 0..1; sensor noise has a slope.
+    """
+
+    offset: tuple[float, float, float]
+    slope: tuple[float, float, float]
+    loudness: float = 1.0
+    """Mean high-frequency energy of the clip, against which single frames are louder or less loud."""
+
+    @classmethod
+    def of(cls, layers: Layers, frame: int) -> Noise:
+        """The noise of a frame of the source, as it was estimated when the layers were found."""
+        a, b, c, d, e, f, loudness = layers.fields["noise"][frame].flatten().tolist()
+        return cls((a, b, c), (d, e, f), loudness)
+
+    def field(self, count: int) -> Tensor:
+        """What layers keep of it, the same for ``count`` frames: ``(count, 7, 1, 1)``."""
+        return torch.tensor((*self.offset, *self.slope, self.loudness)).view(1, -1, 1, 1).repeat(count, 1, 1, 1)
+
+    def negligible(self, gain: float = 1.0) -> bool:
+        """Whether there is nothing to remove, at any brightness, from frames whose contrast is to grow by ``gain``."""
+        return all(gain * math.sqrt(a + b) < NEGLIGIBLE for a, b in zip(self.offset, self.slope, strict=True))
+
+    def scaled(self, factor: float) -> Noise:
+        """Return noise of ``factor`` times the variance."""
+        offset, slope = ([factor * value for value in values] for values in (self.offset, self.slope))
+        return replace(self, offset=(offset[0], offset[1], offset[2]), slope=(slope[0], slope[1], slope[2]))
+
+    def variance(self, brightness: Tensor) -> Tensor:
+        """Return the variances ``(N, 3, ...)`` at a brightness ``(N, 1, ...)``."""
+        shape = (1, 3, *[1] * (brightness.ndim - 2))
+        offset, slope = brightness.new_tensor(self.offset), brightness.new_tensor(self.slope)
+        return offset.view(shape) + slope.view(shape) * brightness.clamp_min(0.0)
+
+
+def check_noise(layers: Layers) -> None:
+    """Refuse layers, read from a file, that do not say how noisy their source is.
+
+    Raises:
+        LayersFileError: there is no such field, or it is impossible.
+    """
+    field = layers.fields.get("noise")
+    if field is None or tuple(field.shape[1:]) != (7, 1, 1) or bool((field < 0.0).any()):
+        raise LayersFileError("the layers hold no usable 'noise' (T, 7, 1, 1); save them again")
+
+
+def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
+    """Estimate the noise of a clip from the highest frequencies of its flattest blocks.
+
+    At each brightness the quietest twentieth of the 8x8 blocks holds hardly anything but noise there, also in clips
+    that are textured all over. Follows the idea of Ponomarenko et al., "An automatic approach to lossy compression of
+    AVIRIS images", 2007. Rounding to 8 bits is the least that is found.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1.
+        samples: number of frames looked at, evenly spread.
+    """
+    if min(frames.shape[1:3]) < BLOCK:
+        return Noise((ROUNDING**2,) * 3, (0.0,) * 3)
+    some = torch.linspace(0, len(frames) - 1, min(samples, len(frames))).round().long().tolist()
+    levels, deviations = zip(*(_hiss(to_opponent(frames[index : index + 1].float())) for index in some), strict=True)
+    level, deviation = torch.cat(levels), torch.cat(deviations, dim=1)
+    order = level.argsort()
+    bins = [part for part in order.tensor_split(8) if len(part) > 0]
+    brightness = torch.stack([level[part].mean() for part in bins])
+    # the root mean square of n normal values lies below 1 - 1.645 / sqrt(2 n) one time in twenty
+    lowest = 1.0 - 1.645 / math.sqrt(2 * int(_high().sum()))
+    variance = torch.stack([(deviation[:, part].quantile(0.05, dim=1) / lowest).square() for part in bins])
+    variance = torch.maximum(variance, variance[:, :1] * COLOUR_SHARE**2).clamp_min(ROUNDING**2)
+    pairs = [_line(brightness, variance[:, channel]) for channel in range(3)]
+    loudness = max(sum(_quiet_energy(of_frame[0]) for of_frame in deviations) / len(some), 1e-12)
+    return Noise((pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]), loudness)
+
+
+def _high() -> Tensor:
+    """Which of the 64 DCT coefficients of a block count as high frequencies."""
+    frequency = torch.arange(BLOCK)
+    return (frequency[:, None] + frequency[None, :] > BLOCK).flatten()
+
+
+def _hiss(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the 8x8 blocks of opponent pictures ``(1, C, H, W)``: brightness ``(n,)``, deviation of the high frequencies
+    ``(C, n)``."""
+    height, width = (side // BLOCK * BLOCK for side in pictures.shape[-2:])
+    blocks = split(pictures[..., :height, :width]) @ dct_basis(pictures.device).T
+    return brightness_of(blocks)[0].flatten(), blocks[0, ..., _high()].square().mean(-1).sqrt().flatten(1)
+
+
+def loudness_of(noisy: Tensor) -> float:
+    """Mean high-frequency energy of an opponent picture ``(1, 3, H, W)``, in brightness; 1 where it has no blocks."""
+    if min(noisy.shape[-2:]) < BLOCK:
+        return 1.0
+    return _quiet_energy(_hiss(noisy[:, :1])[1][0])
+
+
+def _quiet_energy(deviation: Tensor) -> float:
+    """Mean energy of the quieter half of the blocks ``(n,)``."""
+    energy = deviation.square().sort().values
+    return float(energy[: (len(energy) + 1) // 2].mean())
+
+
+def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Least-squares offset and slope, neither of them below zero."""
+    spread = (x - x.mean()).square().sum()
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread) if spread > 0 else 0.0
+    offset = float(y.mean()) - slope * float(x.mean())
+    if slope < 0.0:
+        return float(y.mean()), 0.0
+    if offset < 0.0:
+        return 0.0, float((x * y).sum() / x.square().sum())
+    return offset, slope

@@ -1,0 +1,1 @@
+"""Layers changed by a person, and put together again."""

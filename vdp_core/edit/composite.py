@@ -1,0 +1,64 @@
+"""Layers as pictures: the background filled where objects cover it, layers taken out, put back, and painted over.
+
+The masks of the model segment share out each pixel, ``x = sum_i m_i c_i`` with ``sum_i m_i = 1``. To paint layer over
+layer, from the background up, layer i has the opacity ``a_i = m_i / sum_{j <= i} m_j`` (Porter and Duff, "Compositing
+Digital Images", SIGGRAPH 1984): what lies in front of it no longer matters, so that layers can move and vanish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..models.paint import paint
+from ..models.plate import need_segment
+from ..store.lazy import computed_with_mask
+from ..types import Layers, OnStep
+
+__all__ = ["apply", "composite"]
+
+
+def composite(
+    layers: Layers,
+    *,
+    linear_light: bool = False,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Put layers together, with their edits and replaced pictures.
+
+    Args:
+        layers: of the model segment.
+        linear_light: mix in light instead of display values: soft borders and motion blur then look as filmed, and
+            gain is that of scene light, exactly.
+        device: where to compute.
+        on_step: told after every frame; stops the work by raising.
+
+    Returns:
+        Frames ``(T, H, W, 3)`` in 0..1, and ``(T, H, W)`` how far objects cover each pixel as shown, on the CPU; of a
+        long clip, they are computed when they are looked at.
+
+    Raises:
+        InputError: layers of another model.
+    """
+    need_segment(layers, "Composite")
+
+    @torch.no_grad()
+    def painted(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in range(start, len(layers)):
+            yield paint(layers, index, linear_light, torch.device(device))
+
+    return computed_with_mask(painted, layers.frames.shape, on_step=on_step)
+
+
+def apply(
+    layers: Layers,
+    *,
+    linear_light: bool = False,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The layers put together with their edits, ``(T, H, W, 3)``: see ``composite.composite``."""
+    return composite(layers, linear_light=linear_light, device=device, on_step=on_step)[0]

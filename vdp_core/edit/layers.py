@@ -1,0 +1,236 @@
+"""Layers changed: edited, replaced, taken out, and made of a given mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..checks import check_frames, check_mask
+from ..errors import InputError, ShapeError
+from ..image.matting import Matte, object_colours, shrink, smooth_colours
+from ..models.haze import split_haze
+from ..models.plate import background_of, matte_of, need_segment, picture_of
+from ..store.lazy import computed_with_mask
+from ..types import Edit, Layers, OnStep
+
+__all__ = ["add_background", "cut_out", "edit", "layer_numbers", "replace_layer", "split_layer"]
+
+MASK_SIDE = 512
+"""Long side of the small masks that are made of a given one."""
+BLACK = 1.0 / 255.0
+
+
+def layer_numbers(layers: Layers, name: str) -> tuple[int, ...]:
+    """The numbers of the layers that a person named: ``objects`` (all of them), ``background``, or one object's.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    count = layers.fields["masks"].shape[1]
+    if name == "objects":
+        return tuple(range(1, count))
+    if name == "background":
+        return (0,)
+    if not name.isdecimal() or not 0 <= int(name) < count:
+        last = "only object 1" if count == 2 else f"objects 1 to {count - 1}"
+        raise InputError(f"layer: there is no layer '{name}'; these layers have a background (0) and {last}")
+    return (int(name),)
+
+
+def edit(layers: Layers, name: str, change: Edit) -> Layers:
+    """Return layers with one more edit to those named (see ``layer_numbers``), on top of what was done before.
+
+    Raises:
+        InputError: layers of another model, no such layer, or a value out of range.
+    """
+    need_segment(layers, "Composite")
+    if not 0.0 <= change.visibility <= 1.0:
+        raise InputError(f"visibility: 0 to 1 needed, got {change.visibility}")
+    if not 0.0 <= change.saturation < math.inf:
+        raise InputError(f"saturation: 0 or more needed, got {change.saturation}")
+    for setting, value in (("gain", change.gain), ("offset", change.offset[0]), ("offset", change.offset[1])):
+        if not math.isfinite(value):
+            raise InputError(f"{setting}: a number needed, got {value}")
+    edits = dict(layers.edits)
+    for number in layer_numbers(layers, name):
+        edits[number] = edits.get(number, Edit()).then(change)
+        if edits[number] == Edit():
+            del edits[number]
+    return replace(layers, edits=edits)
+
+
+def add_background(layers: Layers, background: Tensor) -> Layers:
+    """Return layers with another background behind the objects.
+
+    Args:
+        layers: of the model segment.
+        background: ``(1, H', W', 3)``, a still, or as many frames as the clip, of any size: scaled to cover the frame,
+            what stands out on two sides is cut off.
+
+    Raises:
+        InputError, ShapeError: it cannot be used.
+    """
+    need_segment(layers, "Composite")
+    background = check_frames(background, "background")
+    if len(background) not in (1, len(layers)):
+        raise ShapeError(
+            f"background: got {len(background)} frames for a clip of {len(layers)}; give one still, or as many frames "
+            "as the clip has (LoadFrames' count)"
+        )
+    return replace(
+        layers,
+        pictures={**layers.pictures, "colour_0": _cover(background, (layers.frames.shape[1], layers.frames.shape[2]))},
+    )
+
+
+def _cover(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut out the middle of ``(N, H', W', 3)`` in the shape of (H, W), and scale it to that."""
+    height, width = size
+    if pictures.shape[1:3] == (height, width):
+        return pictures
+    scale = max(height / pictures.shape[1], width / pictures.shape[2])
+    rows, columns = (max(1, round(side / scale)) for side in size)
+    top, left = (pictures.shape[1] - rows) // 2, (pictures.shape[2] - columns) // 2
+    out = pictures.new_empty(len(pictures), height, width, 3)
+    for index, picture in enumerate(pictures[:, top : top + rows, left : left + columns]):
+        scaled = F.interpolate(
+            picture.movedim(-1, 0)[None], size=size, mode="bicubic", align_corners=False, antialias=True
+        )
+        out[index] = scaled[0].movedim(0, -1).clamp(0.0, 1.0)
+    return out
+
+
+def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Layers:
+    """Make layers of frames and a given mask of what is in front.
+
+    Args:
+        frames: ``(T, H, W, 3)``.
+        mask: ``(T, H, W)`` or one for all, 1 = in front; used as it is.
+        premultiplied: the colours are already multiplied with the mask, over black.
+
+    Returns:
+        Layers of the model segment with one object. Colours of whole pictures are freed from their background in the
+        soft borders; where the frames hold nothing but black outside the mask, colours are taken as they are.
+
+    Raises:
+        InputError, ShapeError: frames or mask cannot be used.
+    """
+    frames = check_frames(frames)
+    count, height, width, _ = frames.shape
+    mask = check_mask(mask, "mask", count=count, size=(height, width))
+    scale = min(1.0, MASK_SIDE / max(height, width))
+    small = (max(1, round(height * scale)), max(1, round(width * scale)))
+    object_mask = shrink(mask[:, None], small).clamp(0.0, 1.0).expand(count, -1, -1, -1)
+    fields = {"masks": torch.cat((1.0 - object_mask, object_mask), dim=1)}
+    pictures = {"matte": mask}
+    if premultiplied:
+        pictures["colour_1"] = (frames / mask[..., None].clamp_min(1e-3)).clamp_(0.0, 1.0)
+    elif _is_black_outside(frames, mask):
+        pictures["colour_1"] = frames
+    if "colour_1" in pictures:
+        pictures["colour_0"] = torch.zeros(1, height, width, 3)
+    return Layers("segment", fields, frames, None, 0, {"preset": "mask"}, pictures=pictures)
+
+
+def _is_black_outside(frames: Tensor, mask: Tensor) -> bool:
+    """Whether there is an outside, and nothing but black in it."""
+    outside = False
+    for index, frame in enumerate(frames):
+        chosen = mask[index if len(mask) > 1 else 0] <= 0.0
+        outside = outside or bool(chosen.any())
+        if float((frame.amax(dim=-1) * chosen).amax()) > BLACK:
+            return False
+    return outside
+
+
+def replace_layer(layers: Layers, number: int, frames: Tensor, mask: Tensor | None = None) -> Layers:
+    """Return layers with other colours, and if given another mask, for one layer.
+
+    Args:
+        layers: of the model segment.
+        number: of the layer, 0 for the background.
+        frames: ``(T or 1, H, W, 3)``, straight colours (not multiplied with the mask), of the clip's size; for the
+            background any size, see ``add_background``.
+        mask: ``(T or 1, H, W)``; not for the background, which is wherever no object is.
+
+    Raises:
+        InputError, ShapeError: another model, no such layer, or pictures that cannot be used.
+    """
+    need_segment(layers, "ReplaceLayer")
+    (number,) = layer_numbers(layers, str(number))
+    if number == 0:
+        if mask is not None:
+            raise InputError("mask: the background (layer 0) takes none, it is wherever no object is; unlink it")
+        return add_background(layers, frames)
+    count, height, width, _ = layers.frames.shape
+    frames = check_frames(frames)
+    if len(frames) not in (1, count) or tuple(frames.shape[1:3]) != (height, width):
+        raise ShapeError(
+            f"frames: got {len(frames)} of {frames.shape[2]}x{frames.shape[1]} pixels, the layer has {count} of "
+            f"{width}x{height}; give as many of that size, or one still"
+        )
+    pictures = {**layers.pictures, f"colour_{number}": frames}
+    if mask is not None:
+        pictures[f"mask_{number}"] = check_mask(mask, "mask", count=count, size=(height, width))
+    return replace(layers, pictures=pictures)
+
+
+def split_layer(
+    layers: Layers, number: int, *, device: torch.device | str = "cpu", on_step: OnStep | None = None
+) -> tuple[Tensor, Tensor]:
+    """One layer as pictures: straight colours ``(T, H, W, 3)`` and mask ``(T, H, W)``, on the CPU.
+
+    Of a long clip, they are computed when they are looked at. As it was found or replaced; edits, which are for
+    ``composite``, are not in it. Of segment layers, 0 is the whole background, filled where objects cover it, with the
+    mask of where it is seen; objects' colours go on smoothly beyond their borders, so that scaling or blurring brings
+    in nothing else. Of dehaze layers, 0 is the clear picture with the transmission as its mask, and 1 the airlight with
+    the rest.
+
+    Raises:
+        InputError: layers of another model, or no such layer.
+    """
+    if layers.model == "dehaze":
+        return split_haze(layers, number, device, on_step)
+    if layers.model != "segment":
+        raise InputError(f"layers: of the model '{layers.model}', which has no layers to split; segment and dehaze do")
+    (number,) = layer_numbers(layers, str(number))
+
+    @torch.no_grad()
+    def split(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in range(start, len(layers)):
+            yield _layer(layers, number, index, device)
+
+    return computed_with_mask(split, layers.frames.shape, on_step=on_step)
+
+
+def _layer(layers: Layers, number: int, index: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """A layer's colours ``(H, W, 3)`` and mask ``(H, W)`` in one frame."""
+    frame = layers.frames[index].to(device).contiguous()
+    matte = matte_of(layers, index, frame)
+    given = [picture_of(layers, f"mask_{other}", index, frame.device) for other in range(1, len(matte.masks))]
+    shares = [own if one is None else one for own, one in zip(matte.masks[1:], given, strict=True)]
+    mask = shares[number - 1] if number > 0 else (1.0 - torch.stack(shares).sum(dim=0)).clamp(0.0, 1.0)
+    colour = picture_of(layers, f"colour_{number}", index, frame.device)
+    if colour is None and number == 0:
+        colour = background_of(layers, index, frame, matte, whole=True)
+    elif colour is None:
+        colour = _extended(layers, index, frame, matte, number)
+    return colour, mask
+
+
+def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: int) -> Tensor:
+    """An object's colours in one frame, smooth where it is not."""
+    smooth = F.interpolate(
+        smooth_colours(matte, slice(number, number + 1)), size=frame.shape[:2], mode="bilinear", align_corners=False
+    )[0].movedim(0, -1)
+    colour = torch.where(matte.masks[number, ..., None] > 0.5, frame, smooth)
+    behind = background_of(layers, index, frame, matte, whole=False).view(-1, 3)[matte.mixed].T
+    share = matte.masks[number].view(-1)[matte.mixed]
+    found = object_colours(frame.view(-1, 3)[matte.mixed].T, matte, behind)[number - 1]
+    colour.view(-1, 3)[matte.mixed] = torch.where(share > 0.0, found, colour.view(-1, 3)[matte.mixed].T).T
+    return colour

@@ -1,0 +1,298 @@
+"""Small masks to native size with the picture's own edges, and what colour a layer has where a pixel shows several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..types import Layers, OnStep
+from .inpaint import spread
+
+__all__ = ["Matte", "native_masks", "object_colours", "refine", "settle"]
+
+RADIUS = 3
+"""Of the guided filter's windows, in samples of the small masks."""
+EPS = 5e-5
+"""Least colour variance, in the direction of the mask's change, that an edge is followed at; up: softer, steadier."""
+LEFT = 1e-2
+"""Variance of a mask that colour leaves unexplained at which a window counts a quarter; up: softer edges in texture."""
+BORDER = 0.3
+"""Weight of pixels beside a border in the fits; down: masks move further to where the picture has its edges."""
+ALIKE = (0.4, 0.8)
+"""Share of a mask's variance that colour explains: up to the first the mask is kept, from the second colour decides."""
+ROUNDS = 4
+"""In which ``settle`` moves masks to edges, each by up to a sample; masks that are off by one need four or more."""
+SETTLING = 0.05
+"""``BORDER`` while settling."""
+CERTAIN = 0.1
+"""From 0 or 1: how far a mask may be from certain and still count as certain; takes off the filter's softness."""
+MIXED = 0.01
+"""Least share of a second layer from which on a pixel counts as mixed."""
+ALONE = 8
+"""Power of a mask that says how far a pixel shows that layer alone."""
+TRUST = 0.2
+"""Squared share of a layer in a pixel at which half of what the smooth colours leave over goes into its colour; down:
+finer colours in the borders, up: fewer fringes where the mask or what is behind is wrong."""
+
+
+@dataclass(frozen=True)
+class Matte:
+    """The masks of one frame at native size."""
+
+    masks: Tensor
+    """``(L, H, W)``, sum 1."""
+    coarse: Tensor
+    """``(3, h, w)``: the frame at the size of the small masks."""
+    mixed: Tensor
+    """``(N,)``: the pixels, counted along rows, that may show more than one layer; all others show exactly one."""
+
+
+def native_masks(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
+    """Masks of some frames at native size, ``(n, L, H, W)``, sum over L is 1.
+
+    Exactly 0 or 1 away from borders; along them as fine as the picture's own edges.
+
+    Args:
+        layers: of the model segment.
+        start, stop: which frames.
+        device: where to compute.
+    """
+    mattes = [
+        refine(layers.fields["masks"][index].to(device), layers.frames[index].to(device))
+        for index in range(start, stop)
+    ]
+    return torch.stack([matte.masks for matte in mattes])
+
+
+@torch.no_grad()
+def settle(masks: Tensor, frames: Tensor, *, rounds: int = ROUNDS, on_step: OnStep | None = None) -> Tensor:
+    """Move the borders of small masks to where the pictures have their edges; once, when masks have been found.
+
+    ``refine`` at the masks' own size, several times over, each time with little weight on what is beside a border.
+    Where colours do not tell the layers apart the masks stay.
+
+    Args:
+        masks: ``(T, L, h, w)``, sum over L is 1.
+        frames: ``(T, H, W, 3)`` in 0..1, of any size.
+        rounds: how often.
+        on_step: told after every frame; stops the work by raising.
+
+    Returns:
+        ``(T, L, h, w)``, sum over L is 1.
+    """
+    out = torch.empty_like(masks)
+    for index, frame in enumerate(frames):
+        moved = masks[index]
+        coarse = shrink(frame.to(masks.device).movedim(-1, 0)[None], (masks.shape[2], masks.shape[3]))
+        for _ in range(rounds):
+            moved = refine(moved, coarse[0].movedim(0, -1), border=SETTLING).masks
+        out[index] = moved
+        if on_step is not None:
+            on_step(index + 1, len(frames), None)
+    return out
+
+
+def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
+    """Bring the masks of a frame to its size.
+
+    Guided filter with a colour guide (He, Sun and Tang, "Guided Image Filtering", TPAMI 2013, eqs. 19 and 20): in every
+    small window a mask is a linear function of colour, ``a . colour + b``. As in the fast guided filter (He and Sun,
+    2015) a and b are found at the small size and applied to the colours of the native one; here only where a window
+    holds a border, as they give 0 or 1 everywhere else. Windows are averaged by how well they fit, not evenly, which
+    keeps borders sharp in texture.
+
+    Args:
+        masks: ``(L, h, w)``, sum 1.
+        frame: ``(H, W, 3)`` in 0..1.
+        border: weight of pixels beside a border.
+    """
+    count, small_height, small_width = masks.shape
+    height, width, _ = frame.shape
+    coarse = shrink(frame.movedim(-1, 0)[None], (small_height, small_width))
+    # a mask that is hardly off 0 or 1 is 0 or 1
+    sharp = ((masks - CERTAIN) / (1.0 - 2.0 * CERTAIN)).clamp(0.0, 1.0)
+    sharp = sharp / sharp.sum(dim=0, keepdim=True).clamp_min(1e-6)
+    largest = masks.max(dim=0).indices
+    # a window's fit reaches its radius, and the mean over windows as far again
+    beside = widen((sharp.amax(dim=0) < 1.0 - 1e-6).float()[None, None], 1)
+    beside = torch.maximum(beside, _changes(largest))
+    alone = torch.stack([largest == layer for layer in range(count)]).to(frame.dtype)
+    out = F.interpolate(alone[None], size=(height, width), mode="nearest")[0]
+    mixed = pixels_of(widen(beside, 2 * RADIUS)[0, 0], (height, width))
+    if len(mixed) == 0:
+        return Matte(out, coarse[0], mixed)
+    # of the objects alone: the background is what they leave, since all sums are linear
+    fields = torch.cat((sharp.new_zeros(4 * (count - 1), small_height, small_width), sharp[1:], sharp[:1]))
+    part = box(beside[0, 0], 4 * RADIUS)
+    counts = 1.0 - (1.0 - border) * beside[..., part[0], part[1]]
+    lines, alike = _guided_lines(coarse[..., part[0], part[1]], sharp[None, 1:, part[0], part[1]], counts)
+    fields[:-count, part[0], part[1]], fields[-1, part[0], part[1]] = lines[0].flatten(0, 1), alike[0, 0]
+    read = sample(fields, places(mixed, width), (height, width))
+    line, own, alike = read[: 4 * (count - 1)].unflatten(0, (count - 1, 4)), read[4 * (count - 1) : -1], read[-1]
+    colour = frame.reshape(-1, 3).index_select(0, mixed).T
+    followed = (line[:, :3] * colour).sum(dim=1) + line[:, 3]
+    # where colour does not tell the layers apart, the small mask itself is the better guess
+    objects = own.lerp(followed, ((alike - ALIKE[0]) / (ALIKE[1] - ALIKE[0])).clamp(0.0, 1.0))
+    values = torch.cat((1.0 - objects.sum(dim=0, keepdim=True), objects))
+    values = ((values - CERTAIN) / (1.0 - 2.0 * CERTAIN)).clamp_(0.0, 1.0)
+    values /= values.sum(dim=0, keepdim=True).clamp_min_(1e-6)
+    out.view(count, -1)[:, mixed] = values
+    # what came out as one layer's alone is not mixed
+    return Matte(out, coarse[0], mixed[values.amax(dim=0) < 1.0 - MIXED])
+
+
+def _guided_lines(guide: Tensor, masks: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Fit masks ``(N, L, h, w)`` to the colours of ``guide`` ``(N, 3, h, w)`` in windows; ``counts`` weighs pixels.
+
+    Returns:
+        Coefficients ``(N, L, 4, h, w)`` of red, green, blue and one, averaged over the windows that hold a pixel, and
+        ``(N, 1, h, w)`` how much of the masks colour explains there, 0..1.
+    """
+
+    pixels, weights = _sum_of_window(torch.ones_like(counts)), _sum_of_window(counts)
+
+    def even(values: Tensor) -> Tensor:
+        return _sum_of_window(values) / pixels
+
+    def mean(values: Tensor) -> Tensor:
+        return _sum_of_window(values * counts) / weights
+
+    count = masks.shape[1]
+    colour = mean(guide)
+    pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
+    products = mean(torch.stack([guide[:, a] * guide[:, b] for a, b in pairs], dim=1))
+    rr, rg, rb, gg, gb, bb = (
+        products[:, i] - colour[:, a] * colour[:, b] + (EPS if a == b else 0.0) for i, (a, b) in enumerate(pairs)
+    )
+    share = mean(masks)
+    with_mask = mean((guide[:, None] * masks[:, :, None]).flatten(1, 2)).unflatten(1, (count, 3))
+    covariance = with_mask - share[:, :, None] * colour[:, None]  # (N, L, 3, h, w)
+    # the inverse of a symmetric 3x3 matrix by its cofactors
+    c_rr, c_rg, c_rb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
+    c_gg, c_gb, c_bb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
+    determinant = (rr * c_rr + rg * c_rg + rb * c_rb).clamp_min(1e-20)
+    inverse = torch.stack((c_rr, c_rg, c_rb, c_rg, c_gg, c_gb, c_rb, c_gb, c_bb), dim=1) / determinant[:, None]
+    slope = torch.einsum("nijhw,nljhw->nlihw", inverse.unflatten(1, (3, 3)), covariance)
+    offset = share - (slope * colour[:, None]).sum(dim=2)
+    # windows count by how much of the masks' variance their colours explain
+    variance = (mean(masks.square()) - share.square()).sum(dim=1, keepdim=True)
+    left = (variance - (slope * covariance).sum(dim=(1, 2))[:, None]).clamp_min(0.0)
+    weight = (left + LEFT).square().reciprocal()
+    averaged = even(weight * torch.cat((slope, offset[:, :, None]), dim=2).flatten(1, 2)) / even(weight)
+    alike = 1.0 - even(weight * left) / even(weight * variance).clamp_min(1e-6)
+    return averaged.unflatten(1, (count, 4)), alike.clamp(0.0, 1.0)
+
+
+def box(marks: Tensor, margin: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around what is not 0 in ``(h, w)``, with a margin."""
+    sides = [side.nonzero()[:, 0].tolist() for side in (marks.amax(dim=1), marks.amax(dim=0))]
+    rows, columns = (slice(max(0, side[0] - margin), side[-1] + margin + 1) for side in sides)
+    return rows, columns
+
+
+def _sum_of_window(values: Tensor) -> Tensor:
+    """Sums over windows of ``RADIUS`` in ``(N, C, h, w)``; nothing counts beyond the picture."""
+    sums = F.pad(values, (RADIUS, RADIUS, RADIUS, RADIUS))
+    for dim in (-1, -2):
+        # (a convolution, channel by channel, takes two to five times as long)
+        length = sums.shape[dim] - 2 * RADIUS
+        first, *others = (sums.narrow(dim, start, length) for start in range(2 * RADIUS + 1))
+        sums = first.clone()
+        for part in others:
+            sums += part
+    return sums
+
+
+def object_colours(picture: Tensor, matte: Matte, behind: Tensor) -> Tensor:
+    """Colours of the objects in mixed pixels, such that masks times colours come close to the frame.
+
+    As in blur fusion (Forte and Pitie, "Approximate Fast Foreground Colour Estimation", ICIP 2021, eqs. 5 to 7): smooth
+    colours, spread from where a layer is alone, first; then what they leave over goes to the objects by their shares.
+    The background takes part with the colour it has.
+
+    Args:
+        picture: ``(3, N)``, the frame in the mixed pixels.
+        matte: of that frame.
+        behind: ``(3, N)``, the background in the mixed pixels.
+
+    Returns:
+        ``(L - 1, 3, N)``, in 0..1.
+    """
+    size, pixels = (matte.masks.shape[1], matte.masks.shape[2]), matte.mixed
+    shares = matte.masks.flatten(1)[:, pixels]
+    smooth = smooth_colours(matte, slice(1, None))
+    objects = sample(smooth.flatten(0, 1), places(pixels, size[1]), size).unflatten(0, (len(shares) - 1, 3))
+    left = picture - shares[0] * behind - (shares[1:, None] * objects).sum(dim=0)
+    # the last term is 0 where objects have the pixel to themselves: there they take all of it
+    known = shares[1:].square().sum(dim=0) + TRUST * shares[0]
+    return (objects + shares[1:, None] * (left / known.clamp_min(1e-6))).clamp_(0.0, 1.0)
+
+
+def smooth_colours(matte: Matte, layers: slice) -> Tensor:
+    """Some layers' colours where they are alone, spread over the whole frame; ``(n, 3, h, w)`` at the small size."""
+    alone = shrink(matte.masks[layers, None], (matte.coarse.shape[1], matte.coarse.shape[2])).pow(ALONE)
+    return spread(matte.coarse.expand(len(alone), -1, -1, -1), alone)
+
+
+def places(pixels: Tensor, width: int) -> Tensor:
+    """Where pixels ``(N,)``, counted along rows, are in a picture of that width: (x, y), ``(N, 2)``."""
+    row = torch.div(pixels, width, rounding_mode="floor")
+    return torch.stack((pixels - row * width, row), dim=-1).float()
+
+
+def sample_of(place: Tensor, size: tuple[int, int], small: tuple[int, int]) -> Tensor:
+    """In which sample of a small picture (h, w), counted along rows, places ``(N, 2)`` of one of ``size`` lie."""
+    column, row = ((place + 0.5) * place.new_tensor([small[1] / size[1], small[0] / size[0]])).long().unbind(dim=1)
+    return row * small[1] + column
+
+
+def pixels_of(marks: Tensor, size: tuple[int, int]) -> Tensor:
+    """The pixels ``(N,)``, counted along rows, of a picture of ``size`` that lie in samples of ``(h, w)`` that are not
+    0."""
+    if not bool(marks.any()):
+        return torch.zeros(0, dtype=torch.long, device=marks.device)
+    lies, first = [], []
+    for side, small, part in zip(size, marks.shape, box(marks), strict=True):
+        index = ((torch.arange(side, device=marks.device) + 0.5) * (small / side)).long()
+        lies.append(index[(index >= part.start) & (index < part.stop)])
+        first.append(int((index < part.start).sum()))
+    row, column = marks.index_select(0, lies[0]).index_select(1, lies[1]).nonzero().unbind(dim=1)
+    return (row + first[0]) * size[1] + (column + first[1])
+
+
+def sample(fields: Tensor, place: Tensor, size: tuple[float, float]) -> Tensor:
+    """Read small fields ``(C, h, w)`` bilinearly at places ``(N, 2)`` of a picture of ``size`` = (H, W); ``(C, N)``.
+
+    As ``F.interpolate`` with ``align_corners=False`` does for all of them.
+    """
+    where = (place + 0.5) * place.new_tensor([2.0 / size[1], 2.0 / size[0]]) - 1.0
+    return F.grid_sample(fields[None], where[None, None], padding_mode="border", align_corners=False)[0, :, 0]
+
+
+def shrink(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize ``(N, C, H, W)`` to a smaller size, averaging over what a sample covers."""
+    return F.interpolate(pictures, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def widen(marks: Tensor, by: int) -> Tensor:
+    """Widen what is largest in ``(N, 1, h, w)``, 0 or more, by ``by`` pixels each way."""
+    marks = F.pad(marks, (by, by, by, by))
+    for dim in (-1, -2):
+        # the largest of twice as many neighbours each time: thirty times as fast as pooling a single channel
+        reached, side = 1, 2 * by + 1
+        while reached < side:
+            step = min(reached, side - reached)
+            length = marks.shape[dim] - step
+            marks = torch.maximum(marks.narrow(dim, 0, length), marks.narrow(dim, step, length))
+            reached += step
+    return marks
+
+
+def _changes(labels: Tensor) -> Tensor:
+    """1 where a label ``(h, w)`` differs from one of its neighbours, ``(1, 1, h, w)``."""
+    numbers = labels.float()[None, None]
+    top = numbers.amax()
+    return (widen(numbers, 1) + widen(top - numbers, 1) != top).float()

@@ -1,0 +1,1 @@
+"""Reading and writing of video, pictures and sound."""

@@ -1,0 +1,68 @@
+"""Containers and their streams, opened so that what is wrong with them is said in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import MediaError
+from .info import stamp
+
+__all__ = ["MOST_CHANNELS", "audio_stream", "opened", "packets", "tag", "video_stream"]
+
+_MOST_SAMPLES = 768_000  # a second; no recorder takes more
+MOST_CHANNELS = 8  # more cannot be saved
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A container open for reading, with failure to open it in our words."""
+    import av
+
+    if stamp(path)[0] == 0:  # also what the system makes up when it is read, and may never end
+        raise MediaError(f"{path}: the file is empty")
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise MediaError(f"{path}: cannot be read (permission denied)") from error
+        reason = getattr(error, "strerror", None) or error
+        with path.open("rb") as file:
+            if file.read(8)[4:] == b"ftyp":
+                reason = "its index is missing or damaged, as where a recording or a copy broke off"
+        raise MediaError(f"{path}: is not a video that can be read, or is damaged ({reason})") from error
+    with container:
+        yield container
+
+
+def video_stream(container: Any, path: Path) -> Any:
+    """The first video stream that is not a cover picture."""
+    from av.stream import Disposition
+
+    for stream in container.streams.video:
+        if Disposition.attached_pic not in stream.disposition:
+            if stream.codec_context is None:
+                raise MediaError(f"{path}: its video is damaged or of a kind without a decoder; convert it to H.264")
+            return stream
+    raise MediaError(f"{path}: holds no video stream")
+
+
+def audio_stream(container: Any) -> Any:
+    """The first audio stream that can be decoded, or None (phones add spatial tracks that cannot)."""
+    sounds = (s for s in container.streams.audio if s.codec_context is not None)
+    return next((s for s in sounds if 0 < s.sample_rate <= _MOST_SAMPLES and s.channels <= MOST_CHANNELS), None)
+
+
+def tag(metadata: Mapping[str, str], key: str) -> str:
+    """A tag whatever its case: Matroska writes them in capitals."""
+    return next((value for name, value in metadata.items() if name.lower() == key), "")
+
+
+def packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream as far as they can be read."""
+    import av
+
+    with suppress(av.error.FFmpegError):  # that a file ends early, its pictures tell
+        yield from container.demux(stream)

@@ -1,0 +1,248 @@
+"""Layers kept in a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checks import check_frames
+from ..errors import LayersFileError, MediaError, ShapeError, VDPError
+from ..store.files import beside
+from ..store.lazy import computed, large_empty
+from ..types import Edit, Flow, Layers
+from . import MODELS
+
+__all__ = ["load_layers", "own_version", "save_layers"]
+
+FORMAT = "2"
+_AT_ONCE = 2**22  # values converted at a time
+
+
+def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -> Path:
+    """Write layers to one ``.safetensors`` file, whole or not at all.
+
+    Frames are stored in 8 bits where that is exact, else in 16; the flow in half precision.
+
+    Args:
+        layers: what to write.
+        path: where to; an existing file is replaced.
+        with_frames: leave the source frames out, and the file is small but needs them again to load.
+
+    Raises:
+        MediaError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    tensors = {f"field.{name}": field.contiguous() for name, field in layers.fields.items()}
+    tensors |= {f"picture.{name}": _to_integers(picture) for name, picture in layers.pictures.items()}
+    if with_frames:
+        tensors["frames"] = _to_integers(layers.frames)
+    # but not how long it took: equal layers make equal files
+    info = {name: text for name, text in layers.info.items() if name != "seconds"}
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "model": layers.model,
+        "seed": layers.seed,
+        "info": {**info, "torch": torch.__version__, "vdp": own_version()},
+        "frames": list(layers.frames.shape),
+    }
+    if layers.edits:
+        header["edits"] = {str(number): asdict(edit) for number, edit in layers.edits.items()}
+    if layers.flow is not None:
+        flow = layers.flow
+        header["flow"] = {"source_size": list(flow.source_size), "method": flow.method, "cuts": list(flow.cuts)}
+        for name in ("forward", "backward"):
+            tensors[f"flow.{name}"] = _each(getattr(flow, name), torch.float16, Tensor.half)
+        for name in ("forward_occlusion", "backward_occlusion"):
+            tensors[f"flow.{name}"] = _each(getattr(flow, name), torch.uint8, _to_bytes)
+    try:
+        with beside(path) as partial:
+            partial.touch()
+            mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
+            # one entry, as the order of several would be left to chance
+            save_file(tensors, partial, metadata={"vdp_layers": json.dumps(header)})
+            partial.chmod(mode)
+    except (OSError, RuntimeError, SafetensorError) as error:  # safetensors hides a full disk in its own
+        raise MediaError(
+            f"{path}: the layers cannot be written ({error}); free space or choose another folder"
+        ) from error
+    return path
+
+
+def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
+    """Read layers that ``save_layers`` wrote.
+
+    Args:
+        path: the file.
+        frames: the source frames; needed where the file holds none, used in place of the file's where it does.
+
+    Raises:
+        MediaError: the file is missing or cannot be read.
+        LayersFileError: it is damaged or no layers file.
+        ShapeError: the frames are not those the layers were found on.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not os.path.isfile(path):  # noqa: PTH113 (which never raises)
+        raise MediaError(f"{path}: no such layers file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("vdp_layers", "null"))
+            if not isinstance(header, dict) or header.get("format") != FORMAT:
+                raise LayersFileError(
+                    f"{path}: not a layers file of this version; give a file that SaveLayers wrote, not model weights"
+                )
+            # These are views of the file, of which nothing is read yet.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            return _assemble(header, tensors, frames)
+        except LayersFileError as error:
+            raise LayersFileError(f"{path}: {error}") from None
+    except SafetensorError as error:
+        raise LayersFileError(f"{path}: not a whole .safetensors file ({error}); save the layers again") from error
+    except OSError as error:
+        if isinstance(error, VDPError):
+            raise
+        raise MediaError(f"{path}: cannot be read ({error})") from error
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, VDPError):
+            raise
+        raise LayersFileError(f"{path}: a damaged layers file ({str(error)[:200]}); save the layers again") from error
+
+
+def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor | None) -> Layers:
+    model, shape = header["model"], tuple(header["frames"])
+    if model not in MODELS:
+        raise LayersFileError(
+            f"the layers are of the model '{str(model)[:50]}'; known: {', '.join(MODELS)}; update the pack"
+        )
+    if frames is not None:
+        frames = check_frames(frames)
+        if tuple(frames.shape) != shape:
+            raise ShapeError(
+                f"frames: the layers were found on {shape[0]} frames of {shape[2]}x{shape[1]} pixels, "
+                f"these are {frames.shape[0]} of {frames.shape[2]}x{frames.shape[1]}"
+            )
+    elif "frames" in tensors:
+        frames = _to_floats(tensors["frames"])
+        if tuple(frames.shape) != shape or frames.numel() == 0:
+            raise ValueError(f"frames are {tuple(frames.shape)}, the header says {shape}")
+    else:
+        raise LayersFileError("the layers were saved without their frames; link the source frames too")
+    # a copy, as the file may be written over while the layers are in use
+    fields = {
+        name.removeprefix("field."): field.clone() for name, field in tensors.items() if name.startswith("field.")
+    }
+    for name, field in fields.items():
+        if field.ndim != 4 or len(field) != len(frames) or field.numel() == 0 or not field.is_floating_point():
+            raise ValueError(f"field {name} is {tuple(field.shape)} for {len(frames)} frames")
+        if not _is_finite(field):
+            raise ValueError(f"field {name} holds NaN or infinite values")
+    flow = None
+    if "flow" in header:
+        height, width = header["flow"]["source_size"]
+        flow = Flow(
+            forward=_each(tensors["flow.forward"], torch.float32, Tensor.float),
+            backward=_each(tensors["flow.backward"], torch.float32, Tensor.float),
+            forward_occlusion=_each(tensors["flow.forward_occlusion"], torch.float32, _from_bytes),
+            backward_occlusion=_each(tensors["flow.backward_occlusion"], torch.float32, _from_bytes),
+            source_size=(int(height), int(width)),
+            method=str(header["flow"]["method"]),
+            cuts=tuple(int(cut) for cut in header["flow"]["cuts"]),
+        )
+        if len(flow) != len(frames) - 1:
+            raise ValueError(f"flow of {len(flow)} pairs for {len(frames)} frames")
+        if not (_is_finite(flow.forward) and _is_finite(flow.backward)):
+            raise ValueError("the flow holds NaN or infinite values")
+    info = {str(name): str(value) for name, value in header["info"].items()}
+    pictures = {
+        name.removeprefix("picture."): _to_floats(picture, name)
+        for name, picture in tensors.items()
+        if name.startswith("picture.")
+    }
+    edits = {int(number): _to_edit(**edit) for number, edit in header.get("edits", {}).items()}
+    layers = Layers(model, fields, frames, flow, int(header["seed"]), info, edits, pictures)
+    MODELS[model].check(layers)
+    return layers
+
+
+def _runs(clip: Tensor) -> Iterator[Tensor]:
+    """A clip in turn, as many frames at a time as are handled easily."""
+    at_once = max(1, _AT_ONCE // max(1, clip[:1].numel()))
+    return (clip[first : first + at_once] for first in range(0, len(clip), at_once))
+
+
+def _each(clip: Tensor, dtype: torch.dtype, convert: Callable[[Tensor], Tensor]) -> Tensor:
+    """A clip in another type, in a temporary file where it is too large for memory."""
+    made = large_empty(*clip.shape, dtype=dtype)
+    done = 0
+    for run in _runs(clip):
+        made[done : done + len(run)] = convert(run)
+        done += len(run)
+    return made
+
+
+def _is_finite(clip: Tensor) -> bool:
+    return all(bool(run.isfinite().all()) for run in _runs(clip))
+
+
+def _to_bytes(run: Tensor) -> Tensor:
+    return (run * 255.0).round().byte()
+
+
+def _from_bytes(run: Tensor) -> Tensor:
+    return run.float() / 255.0
+
+
+def _to_words(run: Tensor) -> Tensor:
+    return (run * 65535.0).round().to(torch.uint16)
+
+
+def _from_words(run: Tensor) -> Tensor:
+    return run.float() / 65535.0
+
+
+def _to_integers(frames: Tensor) -> Tensor:
+    """8 bits where every value is a whole number of 255ths (to rounding), else 16."""
+    exact = all(bool((run * 255.0 - (run * 255.0).round()).abs().max() < 1e-3) for run in _runs(frames))
+    return _each(frames, torch.uint8, _to_bytes) if exact else _each(frames, torch.uint16, _to_words)
+
+
+def _to_floats(frames: Tensor, name: str = "frames") -> Tensor:
+    """Frames or masks of a file as floats, made when they are needed where they are too large for memory."""
+    masks = name == "picture.matte" or name.startswith("picture.mask_")
+    whole = frames.ndim == 3 if masks else frames.ndim == 4 and frames.shape[-1] == 3
+    if frames.dtype not in (torch.uint8, torch.uint16) or not whole or frames.numel() == 0:
+        raise ValueError(f"{name} is {tuple(frames.shape)} {frames.dtype}")
+    convert = _from_bytes if frames.dtype == torch.uint8 else _from_words
+    if masks:
+        return _each(frames, torch.float32, convert)
+    return computed(lambda first: map(convert, _runs(frames[first:])), tuple(frames.shape))
+
+
+def _to_edit(visibility: float, gain: float, saturation: float, offset: list[float]) -> Edit:
+    dx, dy = (float(value) for value in offset)
+    values = float(visibility), float(gain), float(saturation), dx, dy
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"an edit holds {values}")
+    return Edit(values[0], values[1], values[2], (dx, dy))
+
+
+def own_version() -> str:
+    """The version of the pack."""
+    try:
+        return version("vdp-nodes")
+    except PackageNotFoundError:  # loaded by path, as ComfyUI does
+        return "from source"

@@ -1,0 +1,167 @@
+"""Haze: ``x = t J + (1 - t) L``, with a transmission t that varies over the frame and an airlight L that may drift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..denoise.noise import check_noise
+from ..denoise.temporal import clean_frames, is_noisy, less_noisy
+from ..errors import InputError, LayersFileError
+from ..image.upsample import lift
+from ..store.lazy import computed, computed_with_mask
+from ..types import Layers, OnStep
+
+__all__ = ["apply", "check", "compose", "rebuild", "split_haze", "transmission"]
+
+
+def split_haze(
+    layers: Layers, number: int, device: torch.device | str, on_step: OnStep | None
+) -> tuple[Tensor, Tensor]:
+    if number not in (0, 1):
+        raise InputError(f"layer: there is no layer {number}; dehaze layers have 0, the clear picture, and 1, the haze")
+
+    @torch.no_grad()
+    def split(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in range(start, len(layers)):
+            frame = layers.frames[index : index + 1].to(device)
+            through = transmission(layers, index, index + 1, frame)[0, ..., 0]
+            if number == 0:
+                yield compose(layers, index, index + 1, frame)[0].clamp(0.0, 1.0), through
+            else:
+                airlight = layers.fields["airlight"][index, :, 0, 0].to(device)
+                yield airlight.expand(frame.shape[1:]), 1.0 - through
+
+    return computed_with_mask(split, layers.frames.shape, on_step=on_step)
+
+
+PIXELS_AT_ONCE = 2**20
+MIN_TRANSMISSION = 0.1
+"""What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
+LIFT_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
+
+
+def compose(
+    layers: Layers,
+    start: int,
+    stop: int,
+    frames: Tensor,
+    *,
+    strength: float = 1.0,
+    min_transmission: float = MIN_TRANSMISSION,
+    tint: float = 0.0,
+) -> Tensor:
+    """``J = L + (x - L) / t`` for frames ``start`` to ``stop`` of the layers, not clamped.
+
+    Args:
+        layers: of the model dehaze.
+        start, stop: which frames' haze.
+        frames: ``(stop - start, H, W, 3)``, the source or a denoised copy.
+        strength, min_transmission, tint: see ``apply``.
+
+    Returns:
+        ``(stop - start, H, W, 3)``.
+    """
+    through, air = _model(layers, start, stop, frames, min_transmission, tint)
+    return (frames - air).mul_(through.pow_(-strength)).add_(air)
+
+
+def rebuild(layers: Layers, start: int, stop: int, clear: Tensor) -> Tensor:
+    """The inverse of ``compose`` as found: ``x = t J + (1 - t) L``, the source from the clear frames."""
+    guide = layers.frames[start:stop].to(clear.device)
+    through, air = _model(layers, start, stop, guide, MIN_TRANSMISSION)
+    return (clear - air).mul_(through).add_(air)
+
+
+def _model(
+    layers: Layers, start: int, stop: int, guide: Tensor, least: float, tint: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """t ``(n, H, W, 1)`` at native size, ``least`` or more, and L ``(n, 1, 1, 3)``."""
+    through = transmission(layers, start, stop, guide).clamp_(max(least, 1e-3), 1.0)
+    air = layers.fields["airlight"][start:stop].to(guide.device).movedim(1, -1)
+    return through, (air * torch.exp(air.new_tensor([0.1, 0.0, -0.1]) * tint)).clamp(max=1.0)
+
+
+def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
+    """t of frames ``start`` to ``stop`` at native size, ``(n, H, W, 1)`` in 0..1, along the edges of the frames."""
+    field = layers.fields["transmission"][start:stop].to(frames.device)
+    return lift(field, frames, radius=LIFT_RADIUS).movedim(1, -1).clamp_(0.0, 1.0)
+
+
+def check(layers: Layers) -> None:
+    """Refuse layers, read from a file, that lack something the model needs.
+
+    Raises:
+        LayersFileError: which field or number is missing or impossible.
+    """
+    through, air = layers.fields.get("transmission"), layers.fields.get("airlight")
+    if through is None or through.shape[1] != 1:
+        raise LayersFileError("the layers hold no 'transmission' (T, 1, h, w); save them again")
+    if air is None or tuple(air.shape[1:]) != (3, 1, 1):
+        raise LayersFileError("the layers hold no 'airlight' (T, 3, 1, 1); save them again")
+    check_noise(layers)
+
+
+def apply(
+    layers: Layers,
+    *,
+    strength: float = 1.0,
+    min_transmission: float = MIN_TRANSMISSION,
+    tint: float = 0.0,
+    denoise: float = 1.0,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Take the haze off the clip of the layers, or add to it, at native size, a few frames at a time.
+
+    Args:
+        layers: what ``decompose`` found.
+        strength: 1 takes off what was found, 0 leaves the frames alone, -1 puts as much on again: t becomes
+            ``t ** (1 - strength)``, as if the haze were thinner or thicker.
+        min_transmission: t is taken for no less than this; up: far haze stays, with less noise.
+        tint: above 0 the airlight is taken for warmer than was found, below 0 for cooler; 1 is about a tenth.
+        denoise: 0 keeps the noise, 1 takes it out. The first use takes a while, then it is kept with the layers.
+        device: where to compute.
+        on_step: told after every few frames; stops the work by raising.
+
+    Returns:
+        ``(T, H, W, 3)`` float32 in 0..1, on the CPU; of a long clip, frames are computed when they are looked at.
+
+    Raises:
+        InputError: layers of another model, or a setting out of range.
+    """
+    if layers.model != "dehaze":
+        raise InputError(f"layers: they are of the model '{layers.model}', Dehaze needs 'dehaze'")
+    for name, value, low in (("strength", strength, -1.0), ("min_transmission", min_transmission, 0.0)):
+        if not low <= value <= 1.0:
+            raise InputError(f"{name}: {low:g} to 1 needed, got {value}")
+    if not -1.0 <= tint <= 1.0:
+        raise InputError(f"tint: -1 to 1 needed, got {tint}")
+    if not 0.0 <= denoise <= 1.0:
+        raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
+
+    def clear(start: int) -> Iterator[Tensor]:
+        return _clear_frames(
+            layers, start, denoise, device, strength=strength, min_transmission=min_transmission, tint=tint
+        )
+
+    return computed(clear, tuple(layers.frames.shape), on_step=on_step)
+
+
+@torch.no_grad()
+def _clear_frames(
+    layers: Layers, start: int, denoise: float, device: torch.device | str, **settings: float
+) -> Iterator[Tensor]:
+    """The frames from ``start`` on, a few at a time, on the CPU."""
+    count, height, width, _ = layers.frames.shape
+    contrast = 1.0 / layers.fields["transmission"].mean(dim=(1, 2, 3)).clamp_min(MIN_TRANSMISSION)
+    noisy = denoise > 0.0 and is_noisy(layers, contrast)
+    clean = clean_frames(layers, start=start, contrast=contrast, device=device) if noisy else None
+    chunk = max(1, PIXELS_AT_ONCE // (height * width))
+    for first in range(start, count, chunk):
+        stop = min(first + chunk, count)
+        # (no name for the frames: it would keep them while the next are made)
+        composed = compose(layers, first, stop, less_noisy(layers, first, stop, clean, denoise, device), **settings)
+        yield composed.clamp_(0.0, 1.0).cpu()

@@ -1,0 +1,116 @@
+"""Layers painted over each other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..image.colour import as_is, regrade, to_display, to_linear
+from ..image.matting import box, object_colours
+from ..types import Edit, Layers
+from .plate import background_of, matte_of, picture_of
+
+__all__ = ["paint", "untouched"]
+
+
+def untouched(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
+    """The source as the layers give it back, without edits or replaced pictures: ``(stop - start, H, W, 3)``."""
+    layers = replace(layers, edits={}, pictures={})
+    return torch.stack([paint(layers, index, False, torch.device(device))[0] for index in range(start, stop)])
+
+
+def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """One frame with everything done to it, ``(H, W, 3)``, and what of it is objects, ``(H, W)``."""
+    frame = layers.frames[index].to(device).contiguous()
+    matte = matte_of(layers, index, frame)
+    count = len(matte.masks)
+    edits = [layers.edits.get(layer, Edit()) for layer in range(count)]
+    hidden = [
+        layer
+        for layer in range(1, count)
+        if edits[layer].visibility < 1.0 or edits[layer].offset != (0.0, 0.0) or f"mask_{layer}" in layers.pictures
+    ]
+    seen_through = bool(hidden) or edits[0].offset != (0.0, 0.0)
+    own = background_of(layers, index, frame, matte, whole=seen_through and "colour_0" not in layers.pictures)
+    behind = own.view(-1, 3)[matte.mixed].T
+    out = picture_of(layers, "colour_0", index, device)
+    out = own if out is None else out.clone()
+    light, display = (to_linear, to_display) if linear_light else (as_is, as_is)
+    # of objects that are taken out nothing more is needed
+    if any(edits[layer].visibility > 0.0 for layer in range(1, count)):
+        picture = frame.view(-1, 3)[matte.mixed].T
+        colours = display(object_colours(light(picture), replace(matte, coarse=light(matte.coarse)), light(behind)))
+    out = regrade(out, edits[0], linear_light)
+    if edits[0].offset != (0.0, 0.0):
+        out = _slide(out, edits[0].offset)
+    shown = torch.zeros_like(matte.masks[0])
+    for layer in range(1, count):
+        change = edits[layer]
+        opacity = picture_of(layers, f"mask_{layer}", index, device)
+        if opacity is None:
+            opacity = matte.masks[layer]
+        if change.visibility <= 0.0 or not bool(opacity.any()):
+            continue
+        part = box(opacity)
+        opacity = opacity[part]
+        if layer < count - 1:  # what the layers in front of it leave
+            opacity = opacity / (1.0 - matte.masks[layer + 1 :, part[0], part[1]].sum(dim=0)).clamp_min(1e-6)
+        opacity = opacity.clamp(0.0, 1.0) * change.visibility
+        colour = picture_of(layers, f"colour_{layer}", index, device)
+        colour = _own_colours(frame, matte.mixed, colours[layer - 1], part) if colour is None else colour[part]
+        colour = regrade(colour, replace(change, visibility=1.0), linear_light)
+        colour = light(colour) * opacity[..., None]
+        # what is premultiplied moves without colours from beyond its border coming in
+        place, crop = _places(part, change.offset, (len(out), out.shape[1]))
+        colour, opacity = (_finely(values, change.offset)[crop] for values in (colour, opacity[..., None]))
+        out[place] = display(torch.addcmul(colour, light(out[place]), 1.0 - opacity))
+        shown[place] += opacity[..., 0] * (1.0 - shown[place])
+    return out.clamp_(0.0, 1.0), shown
+
+
+def _own_colours(frame: Tensor, mixed: Tensor, colours: Tensor, part: tuple[slice, slice]) -> Tensor:
+    """A part of the frame with a layer's own colours ``(3, N)`` in the mixed pixels."""
+    rows, columns = part
+    out = frame[part].clone()
+    row, column = torch.div(mixed, frame.shape[1], rounding_mode="floor"), mixed % frame.shape[1]
+    inside = (row >= rows.start) & (row < rows.stop) & (column >= columns.start) & (column < columns.stop)
+    place = (row[inside] - rows.start) * out.shape[1] + (column[inside] - columns.start)
+    out.view(-1, 3).index_copy_(0, place, colours[:, inside].T)
+    return out
+
+
+def _slide(picture: Tensor, offset: tuple[float, float]) -> Tensor:
+    """Move ``(H, W, C)`` by (dx, dy) pixels, bilinearly; the borders are repeated."""
+    for axis, by in ((1, offset[0]), (0, offset[1])):
+        source = torch.arange(picture.shape[axis], device=picture.device) - math.floor(by)
+        whole, next_one = (
+            picture.index_select(axis, (source - more).clamp_(0, picture.shape[axis] - 1)) for more in (0, 1)
+        )
+        picture = whole.lerp_(next_one, by % 1.0)
+    return picture
+
+
+def _finely(picture: Tensor, offset: tuple[float, float]) -> Tensor:
+    """Move ``(h, w, C)`` by what (dx, dy) has beyond whole pixels, bilinearly: it grows by a row and a column."""
+    for pad, by in (((0, 0, 0, 1), offset[0]), ((0, 0, 0, 0, 0, 1), offset[1])):
+        if by % 1.0 > 0.0:
+            before = (*pad[:-2], *pad[:-3:-1])
+            picture = F.pad(picture, pad).lerp_(F.pad(picture, before), by % 1.0)
+    return picture
+
+
+def _places(
+    part: tuple[slice, slice], offset: tuple[float, float], size: tuple[int, int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where a part of a picture of some size comes to lie when it is moved ``_finely``, and what of it is inside."""
+    places, crops = [], []
+    for side, by, limit in zip(part, (offset[1], offset[0]), size, strict=True):
+        start, stop = side.start + math.floor(by), side.stop + math.ceil(by)
+        first, last = min(max(start, 0), limit), max(min(stop, limit), 0)
+        places.append(slice(first, max(first, last)))
+        crops.append(slice(first - start, max(first, last) - start))
+    return tuple(places), tuple(crops)

@@ -1,0 +1,50 @@
+"""The camera's motion, and what moves against it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..types import Flow, OnStep
+from .warp import pixel_grid
+
+__all__ = ["own_motion"]
+
+
+def own_motion(flow: Flow, on_step: OnStep | None = None) -> Tensor:
+    """Motion against the scene, ``(T, 2, h, w)`` in pixels a frame: what the camera does, a homography, is taken off.
+
+    The homography of each pair is found robustly (MAGSAC++, Barath et al. 2020) on the pixels that both frames see. The
+    middle frames average what leads to them and away from them. ``on_step`` is told after every pair.
+    """
+    count = len(flow) + 1
+    own = torch.zeros(count, 2, *flow.size)
+    for index in range(len(flow)):
+        away = _without_camera(flow.forward[index], flow.forward_occlusion[index])
+        back = _without_camera(flow.backward[index], flow.backward_occlusion[index])
+        own[index] += away if index == 0 else 0.5 * away
+        own[index + 1] -= back if index + 2 == count else 0.5 * back
+        if on_step is not None:
+            on_step(index + 1, len(flow), None)
+    return own
+
+
+def _without_camera(vectors: Tensor, hidden: Tensor) -> Tensor:
+    import cv2
+
+    height, width = vectors.shape[1:]
+    places = pixel_grid(height, width)
+    every = max(1, min(height, width) // 24)
+    some = (slice(every // 2, None, every), slice(every // 2, None, every))
+    seen = hidden[some] < 0.5
+    start = places[:, some[0], some[1]][:, seen].T.numpy()
+    end = (places + vectors.cpu())[:, some[0], some[1]][:, seen].T.numpy()
+    if len(start) < 12:
+        return torch.zeros(2, height, width)
+    cv2.setRNGSeed(0)
+    camera, _ = cv2.findHomography(start, end, cv2.USAC_MAGSAC, 0.5, maxIters=2000)
+    if camera is None:
+        return torch.zeros(2, height, width)
+    moved = cv2.perspectiveTransform(places.flatten(1).T[None].numpy(), camera.astype(np.float32))[0]
+    return vectors.cpu() - (torch.from_numpy(moved.T).view(2, height, width) - places)

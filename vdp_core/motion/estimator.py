@@ -1,0 +1,47 @@
+"""What an estimator of motion is asked and gives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .warp import occlusion
+
+__all__ = ["no_motion", "with_occlusion"]
+
+
+class Motion(NamedTuple):
+    """Motion of n pairs of frames and what is hidden: the four tensors of a ``Flow``."""
+
+    forward: Tensor
+    backward: Tensor
+    forward_occlusion: Tensor
+    backward_occlusion: Tensor
+
+
+class Estimator(Protocol):
+    """Motion between each frame and the one before; it remembers the last frame it was shown."""
+
+    wants_colour: bool
+    """Whether it reads RGB, ``(n, 3, h, w)``, or copies of the luminance, ``(n, C, h, w)``, the best one first."""
+
+    def pairs_at_once(self, height: int, width: int) -> int:
+        """Number of frames to show in one call."""
+
+    def show(self, frames: Tensor) -> Motion:
+        """Take the next frames ``(n, C, h, w)``; return the motion between each and its predecessor.
+
+        The first frame of a clip has no predecessor: the first call returns one pair less than it got frames.
+        """
+
+
+def with_occlusion(forward: Tensor, backward: Tensor) -> Motion:
+    hidden = occlusion(torch.cat((forward, backward)), torch.cat((backward, forward)))
+    return Motion(forward, backward, *hidden.chunk(2))
+
+
+def no_motion(frames: Tensor) -> Motion:
+    vectors = frames.new_zeros(0, 2, *frames.shape[-2:])
+    return Motion(vectors, vectors, vectors[:, 0], vectors[:, 0])

@@ -1,0 +1,198 @@
+"""Motion between neighbouring frames: RAFT or DIS, on a lifted copy of dark frames, and motion as colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checks import check_frames
+from ..errors import InputError
+from ..nets.weights import fetch_weights, find_weights
+from ..store.lazy import large_empty
+from ..types import Flow, OnStep
+from .colours import flow_preview
+from .dis import Dis
+from .equalise import lifted
+from .estimator import Estimator, Motion
+from .raft import RAFT_FILES, Raft, load_raft, raft_url
+from .shots import differ, is_cut, join_shots, small_copy
+
+__all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "find_cuts"]
+
+MODELS = ("auto", "raft_large", "raft_small", "dis")
+SMALLEST_SIDE = 16
+"""Fewest pixels of height and width that motion is estimated on."""
+CUTS_SIDE = 160  # of the copy that only cuts are looked for on
+
+
+def estimate_flow(
+    frames: Tensor,
+    *,
+    model: str = "auto",
+    updates: int = 12,
+    max_side: int = 512,
+    lift_dark: bool = True,
+    shots: bool = True,
+    device: torch.device | str | None = None,
+    half: bool = False,
+    weights_folders: Sequence[str | Path] = (),
+    on_step: OnStep | None = None,
+) -> Flow:
+    """Estimate the motion between neighbouring frames, both ways, and what is hidden in the other frame.
+
+    Cuts and dissolves between shots are found on the way. A pair of frames that show different scenes has no motion:
+    its vectors are zero and all its pixels count as occluded.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1, two frames or more of 16x16 pixels or more.
+        model: ``raft_large`` or ``raft_small`` (Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical
+            Flow", ECCV 2020; weights are downloaded where none are found), ``dis`` (Kroeger et al., "Fast Optical Flow
+            using Dense Inverse Search", ECCV 2016; needs no weights), or ``auto``: the first of the three that runs
+            without a download.
+        updates: refinements RAFT makes; more is slower and, up to about 20, finer.
+        max_side: the long side motion is estimated at, in pixels; 0 for that of the frames. Smaller frames stay.
+        lift_dark: equalise and denoise the copy that motion is estimated on.
+        shots: look for cuts; without, the clip is taken for one shot and every pair of frames for neighbours.
+        device: where RAFT runs; DIS runs on the CPU.
+        half: run RAFT's networks in half precision, on a CUDA device.
+        weights_folders: where RAFT weights are looked for before torch's hub cache.
+        on_step: called as ``on_step(pairs done, pairs, preview)``; stops the work by raising.
+
+    Returns:
+        A ``Flow`` on the CPU, at the working size; ``method`` says which estimator ran, ``cuts`` where shots begin.
+
+    Raises:
+        InputError, ShapeError: the frames or a setting cannot be used.
+        WeightsError: RAFT was asked for by name and its weights can be neither found, fetched nor read.
+    """
+    frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
+    if model not in MODELS:
+        raise InputError(f"model: there is no '{model}'; known: {', '.join(MODELS)}")
+    if updates < 1:
+        raise InputError(f"updates: at least 1 needed, got {updates}")
+    if max_side != 0 and max_side < SMALLEST_SIDE:
+        raise InputError(f"max_side: at least {SMALLEST_SIDE}, or 0 for the size of the frames, got {max_side}")
+
+    estimator, method = _estimator(model, updates, torch.device(device or "cpu"), half, weights_folders)
+    lift = lift_dark and _is_dark(frames)
+
+    pairs = len(frames) - 1
+    height, width = working_size(frames.shape[1], frames.shape[2], max_side)
+    vectors, masks = large_empty(2, pairs, 2, height, width), large_empty(2, pairs, height, width)
+    whole = Motion(*vectors, *masks)
+
+    done = 0
+    last: Tensor | None = None
+    copies: Tensor | None = None  # in one piece: many small ones, in between others, hold on to memory around them
+    seen = 0
+    jumps: list[int] = []
+    with torch.no_grad():
+        for batch, plain in _prepared(frames, (height, width), estimator, lift):
+            motion = estimator.show(batch)
+            run = batch if last is None else torch.cat((last, batch))
+            last = batch[-1:]
+            if shots:
+                small = small_copy(plain)
+                copies = small.new_empty(len(frames), *small.shape[1:]) if copies is None else copies
+                copies[seen : seen + len(small)] = small
+                seen += len(small)
+                cut = is_cut(run[:-1, :1], run[1:, :1], motion)
+                jumps += [done + 1 + index for index in cut.nonzero().flatten().tolist()]
+                _part(motion, cut)
+            count = len(motion.forward)
+            for field, found in zip(whole, motion, strict=True):
+                field[done : done + count] = found
+            done += count
+            if on_step is not None and count > 0:
+                on_step(done, pairs, partial(flow_preview, motion.forward[-1:]))
+        cuts = () if copies is None else join_shots(copies, jumps, differ)
+        _part(whole, torch.tensor([cut - 1 for cut in cuts], dtype=torch.long))
+    return Flow(**whole._asdict(), source_size=(frames.shape[1], frames.shape[2]), method=method, cuts=cuts)
+
+
+def _part(motion: Motion, pairs: Tensor) -> None:
+    """Take the motion out of pairs of frames, by number or by mark: they are of different shots."""
+    motion.forward[pairs], motion.backward[pairs] = 0.0, 0.0
+    motion.forward_occlusion[pairs], motion.backward_occlusion[pairs] = 1.0, 1.0
+
+
+def find_cuts(frames: Tensor, *, on_step: OnStep | None = None) -> tuple[int, ...]:
+    """Find the first frame of every shot but the first, from the motion of a small copy.
+
+    Args:
+        frames: ``(T, H, W, 3)`` in 0..1, two frames or more of 16x16 pixels or more.
+        on_step: called as ``on_step(pairs done, pairs, None)``; stops the work by raising.
+
+    Raises:
+        InputError, ShapeError: the frames cannot be used.
+    """
+
+    def told(done: int, total: int, _: Callable[[], Tensor] | None) -> None:
+        if on_step is not None:
+            on_step(done, total, None)
+
+    return estimate_flow(frames, model="dis", max_side=CUTS_SIDE, on_step=told).cuts
+
+
+def working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
+    """Return (h, w) with the long side at most ``max_side`` (0: unchanged) and no side below ``SMALLEST_SIDE``."""
+    longest = max(height, width)
+    if max_side == 0 or longest <= max_side:
+        return height, width
+    scale = max_side / longest
+    return max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale))
+
+
+def _estimator(
+    model: str, updates: int, device: torch.device, half: bool, folders: Sequence[str | Path]
+) -> tuple[Estimator, str]:
+    """Return the estimator and its name; ``auto`` takes what runs without a download."""
+    for name in ("raft_large", "raft_small") if model == "auto" else (model,):
+        if name == "dis":
+            break
+        path = find_weights(RAFT_FILES[name], folders)
+        if path is None and model != "auto":
+            path = fetch_weights(raft_url(name), otherwise="choose the model 'dis', which needs none")
+        if path is not None:
+            return Raft(load_raft(name, path), updates=updates, device=device, half=half), name
+    return Dis(), "dis"
+
+
+def _is_dark(frames: Tensor) -> bool:
+    """Whether the median luminance of the clip, read at every 8th pixel of some 16 frames, is below a quarter."""
+    some = frames[:: max(1, len(frames) // 16), ::8, ::8]
+    return float(some.mean(dim=-1).median()) < 0.25
+
+
+def _prepared(
+    frames: Tensor, size: tuple[int, int], estimator: Estimator, lift: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the frames as the estimator reads them, ``(n, C, h, w)`` in 0..1, in runs of the length it asks for.
+
+    Beside them their luminance, ``(n, 1, h, w)``.
+    """
+    import cv2
+    import numpy as np
+
+    height, width = size
+    step = estimator.pairs_at_once(height, width)
+    for start in range(0, len(frames), step):
+        run, plain = [], []
+        for frame in frames[start : start + step]:
+            picture = np.ascontiguousarray(frame.cpu().numpy())
+            if picture.shape[:2] != size:
+                picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+            grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
+            plain.append(torch.from_numpy(grey).movedim(-1, 0))
+            if not estimator.wants_colour:
+                picture = grey
+                if lift:
+                    picture = np.concatenate((lifted(picture), lifted(picture, keep=0.4)), axis=-1)
+            elif lift:
+                picture = lifted(picture)
+            run.append(torch.from_numpy(picture).movedim(-1, 0))
+        yield torch.stack(run), torch.stack(plain)

@@ -1,0 +1,132 @@
+"""Motion by RAFT: the network, its weights and their names."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import einops
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import WeightsError
+from ..nets.weights import read_weights, to_torchvision_raft
+from .estimator import Motion, no_motion, with_occlusion
+from .warp import pixel_grid
+
+if TYPE_CHECKING:
+    from torchvision.models.optical_flow import RAFT
+
+__all__ = ["raft_url"]
+
+RAFT_FILES = {
+    "raft_large": ("raft_large_C_T_SKHT_V2*", "raft_large*", "raft-sintel*", "raft-things*"),
+    "raft_small": ("raft_small*", "raft-small*"),
+}
+"""File names of weights without suffix, the best first: torchvision's, then the original authors'."""
+
+
+class Raft:
+    """torchvision's RAFT, run so that each frame passes through the encoders once, not once a pair and direction."""
+
+    wants_colour = True
+    smallest_side = 128
+    """The four levels of the correlation pyramid need 16x16 features."""
+    correlation_bytes = 512 * 2**20
+
+    def __init__(self, net: RAFT, *, updates: int, device: torch.device, half: bool) -> None:
+        self._net = net.eval().to(device)
+        self._updates = updates
+        self._device = device
+        self._half = half and device.type == "cuda"
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def _padded(self, height: int, width: int) -> tuple[int, int]:
+        return max(self.smallest_side, -(-height // 8) * 8), max(self.smallest_side, -(-width // 8) * 8)
+
+    def pairs_at_once(self, height: int, width: int) -> int:
+        """As many as their all-pairs correlations leave memory for; one on the CPU, where batches gain nothing."""
+        if self._device.type == "cpu":
+            return 1
+        height, width = self._padded(height, width)
+        features = (height // 8) * (width // 8)
+        # 4 bytes, two directions, and a third more for the coarser levels of the pyramid
+        return max(1, int(self.correlation_bytes // (features**2 * 4 * 2 * 4 / 3)))
+
+    def show(self, frames: Tensor) -> Motion:
+        """See ``Estimator.show``."""
+        height, width = frames.shape[-2:]
+        full_height, full_width = self._padded(height, width)
+        beside = (0, full_width - width, 0, full_height - height)
+        pictures = F.pad(frames.to(self._device) * 2.0 - 1.0, beside, mode="replicate")
+        with self._precision():
+            features, context = self._net.feature_encoder(pictures), self._net.context_encoder(pictures)
+        features, context = features.float(), context.float()
+        if self._last is not None:
+            features = torch.cat((self._last[0], features))
+            context = torch.cat((self._last[1], context))
+        self._last = features[-1:], context[-1:]
+        if len(features) < 2:
+            return no_motion(frames)
+        flow = self._refine(
+            torch.cat((features[:-1], features[1:])),
+            torch.cat((features[1:], features[:-1])),
+            torch.cat((context[:-1], context[1:])),
+        )
+        return with_occlusion(*flow[..., :height, :width].cpu().chunk(2))
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast("cuda", dtype=torch.float16) if self._half else nullcontext()
+
+    def _refine(self, features: Tensor, others: Tensor, context: Tensor) -> Tensor:
+        """The iterative updates of the paper, section 3.3; correlations and positions stay in full precision."""
+        net = self._net
+        net.corr_block.build_pyramid(features, others)
+        hidden_size = net.update_block.hidden_state_size
+        state, context = context.split([hidden_size, context.shape[1] - hidden_size], dim=1)
+        state, context = state.tanh(), context.relu()
+        count, _, height, width = features.shape
+        start = pixel_grid(height, width, device=self._device).expand(count, -1, -1, -1)
+        flow = torch.zeros_like(start)
+        for _ in range(self._updates):
+            correlation = net.corr_block.index_pyramid(centroids_coords=start + flow)
+            with self._precision():
+                state, delta = net.update_block(state, context, correlation, flow)
+            flow = flow + delta.float()
+        if net.mask_predictor is None:
+            return 8.0 * F.interpolate(flow, scale_factor=8, mode="bilinear", align_corners=True)
+        with self._precision():
+            mask = net.mask_predictor(state)
+        return _convex_upsample(flow, mask.float())
+
+
+def _convex_upsample(flow: Tensor, mask: Tensor) -> Tensor:
+    """Eight times larger, each vector a weighted mean of its 3x3 coarse neighbours (RAFT, section 3.3)."""
+    count, _, height, width = flow.shape
+    weights = mask.view(count, 1, 9, 8, 8, height, width).softmax(dim=2)
+    neighbours = F.unfold(8.0 * flow, kernel_size=3, padding=1).view(count, 2, 9, 1, 1, height, width)
+    return einops.rearrange((weights * neighbours).sum(dim=2), "n c y x h w -> n c (h y) (w x)")
+
+
+def load_raft(name: str, path: Path) -> RAFT:
+    """Build ``raft_large`` or ``raft_small`` with the weights of a file, torchvision's or the original authors'.
+
+    Raises:
+        WeightsError: the file is damaged or holds another model's weights.
+    """
+    from torchvision.models import optical_flow
+
+    net = getattr(optical_flow, name)(weights=None)
+    try:
+        net.load_state_dict(to_torchvision_raft(read_weights(path)))
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: not the weights of {name}; give another file or choose another model") from error
+    return net
+
+
+def raft_url(name: str) -> str:
+    from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
+
+    return {"raft_large": Raft_Large_Weights.C_T_SKHT_V2, "raft_small": Raft_Small_Weights.C_T_V2}[name].url

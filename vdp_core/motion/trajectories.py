@@ -1,0 +1,71 @@
+"""Points followed along the flow over several frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..types import Flow
+from .warp import pixel_grid, warp
+
+__all__ = ["average_along", "follow"]
+
+
+def follow(forward: Tensor, hidden: Tensor, spans: Sequence[int]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Follow every pixel of every frame over several distances in time.
+
+    Args:
+        forward: ``(T-1, 2, h, w)``, the flow from each frame to the next, in pixels.
+        hidden: ``(T-1, h, w)``, 1 where a pixel is not seen in the next frame.
+        spans: distances in frames, rising.
+
+    Yields:
+        The first frame of a run, a span, where the pixels of that frame and those after it have moved by then
+        ``(n, 2, h, w)``, in pixels, and how visible they were all the way ``(n, h, w)``, 0 outside the picture.
+    """
+    count, _, height, width = forward.shape
+    grid = pixel_grid(height, width, device=forward.device)
+    corner = forward.new_tensor([width - 1, height - 1]).view(1, 2, 1, 1)
+    chunk = 64
+    for start in range(0, count, chunk):
+        stop = min(start + chunk, count)
+        path = torch.zeros(stop - start, 2, height, width, device=forward.device)
+        seen = torch.ones(stop - start, 1, height, width, device=forward.device)
+        for hop in range(max(spans, default=0)):
+            alive = max(0, min(stop, count - hop) - start)
+            if alive == 0:
+                break
+            path, seen = path[:alive], seen[:alive]
+            at = slice(start + hop, start + hop + alive)
+            # both read where the path has led to so far
+            onward = warp(torch.cat((forward[at], hidden[at, None]), dim=1), path)
+            path = path + onward[:, :2]
+            seen = seen * (1.0 - onward[:, 2:])
+            if hop + 1 in spans:
+                place = grid + path
+                yield start, hop + 1, path, seen[:, 0] * ((place >= 0.0) & (place <= corner)).all(dim=1)
+
+
+def average_along(fields: Tensor, flow: Flow, span: int) -> Tensor:
+    """Mean of ``(T, C, h, w)`` along the path of each pixel, up to ``span`` frames either way while it is seen."""
+    total, weight = fields.clone(), torch.ones_like(fields[:, :1])
+    count = len(fields)
+    for vectors, hidden, sign in (
+        (flow.forward, flow.forward_occlusion, 1),
+        (flow.backward, flow.backward_occlusion, -1),
+    ):
+        path = torch.zeros(count, 2, *flow.size)
+        seen = torch.ones(count, 1, *flow.size)
+        for hop in range(1, min(span, count - 1) + 1):
+            # frames from which the hop stays in the clip; the flow of pair i starts at frame i, or leads back to it
+            ours = slice(0, count - hop) if sign > 0 else slice(hop, count)
+            pair = slice(hop - 1, count - 1) if sign > 0 else slice(0, count - hop)
+            theirs = slice(hop, count) if sign > 0 else slice(0, count - hop)
+            onward = warp(torch.cat((vectors[pair], hidden[pair, None]), dim=1), path[ours])
+            path[ours] += onward[:, :2]
+            seen[ours] *= 1.0 - onward[:, 2:]
+            total[ours] += seen[ours] * warp(fields[theirs], path[ours])
+            weight[ours] += seen[ours]
+    return total / weight

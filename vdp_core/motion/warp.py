@@ -1,0 +1,141 @@
+"""Motion applied to pictures: reading frames along a flow, resizing a flow, finding what is hidden."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError, ShapeError
+from ..types import Flow
+
+__all__ = ["occlusion", "pixel_grid", "resize_flow", "warp"]
+
+FlowLike = TypeVar("FlowLike", Flow, Tensor)
+
+
+def pixel_grid(
+    height: int, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return ``(2, height, width)``: the position (x, y) of every pixel centre, counted from 0."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=dtype), torch.arange(width, device=device, dtype=dtype), indexing="ij"
+    )
+    return torch.stack((x, y))
+
+
+def warp(frames: Tensor, flow: Tensor, *, top: int | None = None) -> Tensor:
+    """Read ``frames`` at ``p + flow(p)``, bilinearly; positions outside read the nearest border pixel.
+
+    The border is repeated, not black, so that a slightly wrong vector at the edge costs little; ``occlusion`` marks the
+    pixels that left the picture. Gradients flow into both arguments.
+
+    Args:
+        frames: ``(N, C, H, W)``.
+        flow: ``(N, 2, H, W)``, (dx, dy) in pixels.
+        top: the flow is that of some rows ``(N, 2, h, W)`` of the frames, from this one on.
+
+    Returns:
+        ``(N, C, H, W)``; of some rows ``(N, C, h, W)``.
+
+    Raises:
+        ShapeError: the two differ in number or size, or the frames have no such rows.
+    """
+    if frames.ndim != 4 or flow.ndim != 4 or flow.shape[1] != 2:
+        raise ShapeError(
+            f"warp: expected frames (N, C, H, W) and flow (N, 2, H, W), "
+            f"got {tuple(frames.shape)} and {tuple(flow.shape)}"
+        )
+    height, width = frames.shape[-2:]
+    if flow.shape[-2:] != (height, width) and (top is None or flow.shape[3] != width):
+        raise ShapeError(
+            f"flow is {flow.shape[3]}x{flow.shape[2]}, frames are {frames.shape[3]}x{frames.shape[2]}; "
+            "use resize_flow(), which also scales the vectors"
+        )
+    if frames.shape[0] != flow.shape[0]:
+        raise ShapeError(
+            f"warp: got {frames.shape[0]} frames and {flow.shape[0]} flow fields; give one field per frame"
+        )
+    rows = range(top or 0, (top or 0) + flow.shape[2])
+    if rows.start < 0 or rows.stop > height:
+        raise ShapeError(f"warp: of {height} rows there are no {len(rows)} from row {top} on")
+    # align_corners=True: -1 and 1 are the centres of the first and the last pixel.
+    x, y = (
+        torch.arange(places.start, places.stop, device=flow.device, dtype=flow.dtype) * (2.0 / max(side - 1, 1)) - 1.0
+        for places, side in ((range(width), width), (rows, height))
+    )
+    across = torch.add(x, flow[:, 0], alpha=2.0 / max(width - 1, 1))
+    down = torch.add(y[:, None], flow[:, 1], alpha=2.0 / max(height - 1, 1))
+    where = torch.stack((across, down), dim=-1).to(frames.dtype)
+    return F.grid_sample(frames, where, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def resize_flow(flow: FlowLike, size: tuple[int, int]) -> FlowLike:
+    """Resize a flow to ``size`` = (h, w), vectors scaled with it.
+
+    Args:
+        flow: a ``Flow``, whose occlusion masks are resized too, or vectors ``(N, 2, H, W)``.
+        size: the wanted (h, w).
+
+    Raises:
+        InputError: a size below one pixel.
+        ShapeError: a tensor of another shape.
+    """
+    height, width = int(size[0]), int(size[1])
+    if height < 1 or width < 1:
+        raise InputError(f"resize_flow: the size must be at least 1x1, got {width}x{height}")
+    if isinstance(flow, Flow):
+        if flow.size == (height, width):
+            return flow
+        return replace(
+            flow,
+            forward=resize_flow(flow.forward, size),
+            backward=resize_flow(flow.backward, size),
+            forward_occlusion=_resize(flow.forward_occlusion[:, None], height, width)[:, 0],
+            backward_occlusion=_resize(flow.backward_occlusion[:, None], height, width)[:, 0],
+        )
+    if flow.ndim != 4 or flow.shape[1] != 2:
+        raise ShapeError(f"resize_flow: expected (N, 2, H, W), got {tuple(flow.shape)}")
+    scale = flow.new_tensor([width / flow.shape[3], height / flow.shape[2]]).view(1, 2, 1, 1)
+    return _resize(flow, height, width) * scale
+
+
+def _resize(fields: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear, and averaging over the covered area when it shrinks."""
+    if fields.shape[-2:] == (height, width):
+        return fields
+    shrinks = height < fields.shape[-2] or width < fields.shape[-1]
+    return F.interpolate(fields, size=(height, width), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def occlusion(forward: Tensor, backward: Tensor) -> Tensor:
+    """Return 1 where following ``forward`` and then ``backward`` does not lead home, or leaves the picture.
+
+    A pixel is occluded where ``|f + b'|^2 > 0.01 (|f|^2 + |b'|^2) + 0.5`` with ``b'(p) = b(p + f(p))``: Sundaram, Brox
+    and Keutzer, "Dense point trajectories by GPU-accelerated large displacement optical flow", ECCV 2010, eq. 5.
+
+    Args:
+        forward: ``(N, 2, H, W)`` from frame a to frame b, in pixels.
+        backward: ``(N, 2, H, W)`` from frame b to frame a.
+
+    Returns:
+        ``(N, H, W)`` of zeros and ones on the grid of frame a.
+
+    Raises:
+        ShapeError: the two differ in shape.
+    """
+    if forward.shape != backward.shape:
+        raise ShapeError(
+            f"occlusion: forward {tuple(forward.shape)} and backward {tuple(backward.shape)} must be of one shape"
+        )
+    home = warp(backward, forward)
+    gap = (forward + home).square().sum(dim=1)
+    allowed = 0.01 * (forward.square().sum(dim=1) + home.square().sum(dim=1)) + 0.5
+    height, width = forward.shape[-2:]
+    x, y = (pixel_grid(height, width, device=forward.device, dtype=forward.dtype) + forward).unbind(dim=1)
+    # Half a pixel past the border centre is still inside the picture.
+    outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+    return ((gap > allowed) | outside).to(forward.dtype)

@@ -1,0 +1,1 @@
+"""The fit loop, what it fits and what it minimises."""

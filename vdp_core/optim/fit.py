@@ -1,0 +1,194 @@
+"""The one optimisation loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from ..errors import FitError, InputError
+from ..store.checkpoint import Checkpoint
+from ..types import OnStep
+
+__all__ = ["Fitted", "fit"]
+
+Terms = Mapping[str, Tensor]
+_log = logging.getLogger(__name__)
+WINDOW = 40  # steps whose mean loss is compared with that of the steps before them
+SAVE_EVERY = 20.0  # seconds between two checkpoints
+SAVE_SHARE = 0.01  # of the time that checkpoints may take
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How an optimisation went."""
+
+    steps: int
+    seconds: float
+    terms: Mapping[str, float]
+    """The weighted loss terms of the last step."""
+    stopped: str
+    """``plateau``, or ``steps`` when they were used up."""
+
+    def info(self, *, preset: str, flow: str, seconds: float) -> dict[str, str]:
+        """What layers say about how they were found: with which preset and method of flow, in how long in all."""
+        return {
+            "preset": preset,
+            "steps": str(self.steps),
+            "stopped": self.stopped,
+            "seconds": f"{seconds:.1f}",
+            "flow": flow,
+            **{f"loss_{name}": f"{value:.5g}" for name, value in self.terms.items()},
+        }
+
+
+def fit(
+    step: Callable[[int], Terms],
+    parameters: Iterable[Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    schedule: Callable[[float], float] | None = None,
+    plateau: float = 1e-3,
+    preview: Callable[[], Tensor] | None = None,
+    on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
+    generators: Sequence[Generator] = (),
+    buffers: Iterable[Tensor] = (),
+) -> Fitted:
+    """Minimise the sum of the terms with Adam (Kingma and Ba, 2015).
+
+    Stops early once the loss is on a plateau: over the last 40 steps its mean fell by less than ``plateau`` of that of
+    the 40 before. Nothing but the loss is looked at, so no ground truth is needed.
+
+    With a checkpoint, work that was cut off goes on from what was last kept, and ends (on a CPU, to the bit) as if it
+    had not been. The end itself is not kept here: the caller keeps what it makes of it.
+
+    Args:
+        step: gives the weighted terms, each a scalar, of step ``i``.
+        parameters: what is optimised; leaf tensors that require gradients.
+        steps: the most steps.
+        learning_rate: Adam's, before the schedule.
+        schedule: factor on the rate at a progress from 0 to 1; None lets it fall evenly to a fiftieth.
+        plateau: relative fall of the loss below which to stop; 0 never stops early.
+        preview: gives a picture of the present state.
+        on_step: told after every step; stops the work by raising.
+        checkpoint: of this fit alone; written about every 20 seconds, under the name ``fit``.
+        generators: which ``step`` draws from.
+        buffers: what else ``step`` changes in place, such as running statistics.
+
+    Raises:
+        InputError: fewer than one step.
+        FitError: the loss is no longer finite.
+    """
+    if steps < 1:
+        raise InputError(f"steps: at least 1 needed, got {steps}")
+    schedule = schedule or _evenly_down
+    parameters = list(parameters)
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    values: dict[str, float] = {}
+    stopped = "steps"
+    started = time.perf_counter()
+    losses: list[float] = []
+    before = 0.0
+    keeper = None
+    if checkpoint is not None:
+        keeper = _Keeper(checkpoint, steps, parameters, optimiser, generators, list(buffers))
+        losses, before = keeper.restored()
+    for index in range(len(losses), steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate * schedule(index / steps)
+        terms = step(index)
+        total = torch.stack(tuple(terms.values())).sum()
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        optimiser.step()
+        losses.append(float(total.detach()))
+        if losses[-1] != losses[-1] or abs(losses[-1]) == float("inf"):
+            raise FitError(f"the optimisation diverged at step {index + 1}; try another seed or preset")
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if on_step is not None:
+            on_step(index + 1, steps, preview)
+        if plateau > 0.0 and _on_plateau(losses, plateau):
+            stopped = "plateau"
+            break
+        if keeper is not None and index + 1 < steps:
+            keeper.keep(losses, before + time.perf_counter() - started)
+    return Fitted(len(losses), before + time.perf_counter() - started, values, stopped)
+
+
+def _evenly_down(progress: float) -> float:
+    return 1.0 - 0.98 * progress
+
+
+def _on_plateau(losses: list[float], least_fall: float) -> bool:
+    if len(losses) < 2 * WINDOW:
+        return False
+    before = sum(losses[-2 * WINDOW : -WINDOW]) / WINDOW
+    now = sum(losses[-WINDOW:]) / WINDOW
+    return before - now < least_fall * abs(before)
+
+
+class _Keeper:
+    """Keeps the state of a fit in a checkpoint, and brings it back."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        steps: int,
+        parameters: Sequence[Tensor],
+        optimiser: torch.optim.Adam,
+        generators: Sequence[Generator],
+        buffers: Sequence[Tensor],
+    ) -> None:
+        self._checkpoint, self._optimiser, self._generators = checkpoint, optimiser, generators
+        self._parameters = parameters
+        self._places = {f"parameter.{index}": parameter for index, parameter in enumerate(parameters)}
+        self._places |= {f"buffer.{index}": buffer for index, buffer in enumerate(buffers)}
+        shapes = {name: [str(place.dtype), *place.shape] for name, place in self._places.items()}
+        self._kind = json.dumps([steps, shapes, len(generators)])
+        self._due = time.monotonic() + SAVE_EVERY
+
+    def keep(self, losses: list[float], seconds: float) -> None:
+        """Write the state after the steps of these losses, if the last time is long enough ago."""
+        began = time.monotonic()
+        if began < self._due:
+            return
+        tensors = {**self._places, "losses": torch.tensor(losses, dtype=torch.float64)}
+        for index, generator in enumerate(self._generators):
+            tensors[f"generator.{index}"] = generator.get_state()
+        for index, parameter in enumerate(self._parameters):
+            state = self._optimiser.state.get(parameter, {})
+            tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        self._checkpoint.save("fit", tensors, {"kind": self._kind, "seconds": json.dumps(seconds)})
+        ended = time.monotonic()
+        self._due = ended + max(SAVE_EVERY, (ended - began) / SAVE_SHARE)
+
+    @torch.no_grad()
+    def restored(self) -> tuple[list[float], float]:
+        """Bring back what was kept: the losses up to there, and the seconds it had taken."""
+        kept = self._checkpoint.load("fit")
+        if kept is None:
+            return [], 0.0
+        tensors, notes = kept
+        if notes.get("kind") != self._kind:
+            _log.warning("the checkpoint in %s is of another fit and left aside", self._checkpoint.folder)
+            return [], 0.0
+        for name, place in self._places.items():
+            place.copy_(tensors[name])
+        for index, generator in enumerate(self._generators):
+            generator.set_state(tensors[f"generator.{index}"])
+        for name, value in tensors.items():
+            family, _, rest = name.partition(".")
+            if family == "adam":
+                number, _, what = rest.partition(".")
+                parameter = self._parameters[int(number)]
+                # Adam counts its steps on the CPU; its averages lie in memory as the parameter does, for equal bits
+                own = value if what == "step" else torch.empty_like(parameter).copy_(value)
+                self._optimiser.state[parameter][what] = own
+        return tensors["losses"].tolist(), float(notes["seconds"])

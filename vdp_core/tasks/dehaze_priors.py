@@ -1,0 +1,155 @@
+"""What identifies haze in a clip: ``x = t J + (1 - t) L``, x the hazy colour, J the clear one, L the airlight.
+
+The same point of the scene, seen through more and through less haze, moves on a straight line towards the airlight:
+``x2 - L = (t2 / t1) (x1 - L)``. Nearly every part of a picture holds something that is almost black in one channel (He,
+Sun and Tang, "Single image haze removal using dark channel prior", CVPR 2009), which bounds the transmission from above
+and below at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..motion.trajectories import follow
+from ..motion.warp import pixel_grid, resize_flow, warp
+from ..types import Flow
+
+__all__ = ["Extremes", "FollowedColours", "brightest_haze", "extremes", "followed_colours", "least_transmission"]
+
+LARGEST_CHANGE = 0.25  # of a colour, beyond which the flow is rather wrong
+LEAST_VISIBLE = 0.9
+THINNEST = 0.02  # transmissions below this are taken for this: 8 bits hold nothing there
+
+
+@dataclass(frozen=True)
+class FollowedColours:
+    """Points of the scene seen in two frames. Places are (x, y, t) in -1..1, first to last pixel centre and frame."""
+
+    first: Tensor
+    """``(N, 3)``, where and when the first view was."""
+    second: Tensor
+    before: Tensor
+    """``(N, 3)``, the colour in the first view."""
+    after: Tensor
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+@torch.no_grad()
+def followed_colours(
+    frames: Tensor,
+    flow: Flow,
+    *,
+    spans: tuple[int, ...] = (2, 4, 8, 16),
+    blur: int = 5,
+    limit: int = 400_000,
+    seed: int = 0,
+) -> FollowedColours:
+    """Follow points along the flow, forward and backward in equal number.
+
+    What is read between pixels loses contrast, as haze makes it lose: the frames are blurred first, and following both
+    ways lets what is left of the effect cancel.
+
+    Args:
+        frames: the working copy ``(T, 3, h, w)``.
+        flow: of the same clip, any size.
+        spans: distances in frames, rising.
+        blur: width of the box filter, odd, in pixels.
+        limit: the most points; a random choice is made above it.
+        seed: of that choice.
+    """
+    count, _, height, width = frames.shape
+    smooth = F.avg_pool2d(F.pad(frames, (blur // 2,) * 4, mode="replicate"), blur, 1)
+    flow = resize_flow(flow, (height, width))
+    spans = tuple(span for span in spans if span < count) or (1,)
+    share = limit / (2 * len(spans) * count * height * width)
+    grid = pixel_grid(height, width, device=frames.device)
+    steps = frames.new_tensor([2.0 / (width - 1), 2.0 / (height - 1), 2.0 / (count - 1)])
+    generator = torch.Generator().manual_seed(seed)
+    found: list[tuple[Tensor, ...]] = []
+    for backward in (False, True):
+        # backward in time is forward in the reversed clip
+        clip = smooth.flip(0) if backward else smooth
+        vectors = flow.backward.flip(0) if backward else flow.forward
+        hidden = flow.backward_occlusion.flip(0) if backward else flow.forward_occlusion
+        direction = frames.new_tensor([1.0, 1.0, -1.0 if backward else 1.0])
+        for start, span, path, seen in follow(vectors.to(frames.device), hidden.to(frames.device), spans):
+            before = clip[start : start + len(path)]
+            after = warp(clip[start + span : start + span + len(path)], path)
+            chosen = (seen > LEAST_VISIBLE) & ((before - after).abs().amax(dim=1) < LARGEST_CHANGE)
+            chosen &= (torch.rand(chosen.shape, generator=generator) < share).to(chosen.device)
+            index, y, x = chosen.nonzero(as_tuple=True)
+            first = torch.stack((x, y, index + start), dim=-1) * steps - 1.0
+            moved = (grid + path)[index, :, y, x]
+            second = torch.cat((moved, (index + start + span)[:, None]), dim=-1) * steps - 1.0
+            found.append((first * direction, second * direction, before[index, :, y, x], after[index, :, y, x]))
+    return FollowedColours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The darkest and brightest values of blocks of the clip, each channel by itself."""
+
+    low: Tensor
+    """``(N, 3)``."""
+    high: Tensor
+    """``(N, 3)``."""
+    places: Tensor
+    """``(N, 3)``, centres of the blocks: (x, y, t) in -1..1."""
+
+
+def extremes(frames: Tensor, *, block: int = 10, length: int = 2, share: float = 0.01) -> Extremes:
+    """Return a low and a high quantile of every block of a clip.
+
+    Args:
+        frames: the working copy ``(T, 3, h, w)``.
+        block: side of a block, in pixels.
+        length: of a block, in frames.
+        share: of a block's values that lie below the low and above the high one.
+    """
+    count, _, height, width = frames.shape
+    block = min(block, height, width)
+    rows, columns = height // block, width // block
+    top, left = (height - rows * block) // 2, (width - columns * block) // 2
+    middle = (block - 1) / 2
+    y = (torch.arange(rows, device=frames.device) * block + middle + top) * (2.0 / max(height - 1, 1)) - 1.0
+    x = (torch.arange(columns, device=frames.device) * block + middle + left) * (2.0 / max(width - 1, 1)) - 1.0
+    low, high, places = [], [], []
+    for start in range(0, count, length):
+        part = frames[start : start + length, :, top : top + rows * block, left : left + columns * block]
+        values = part.unflatten(3, (columns, block)).unflatten(2, (rows, block))  # (n, 3, rows, block, columns, block)
+        values = values.permute(2, 4, 1, 0, 3, 5).reshape(rows * columns, 3, -1)
+        rank = max(1, round(share * values.shape[-1]))
+        low.append(values.kthvalue(rank, dim=-1).values)
+        high.append(values.kthvalue(values.shape[-1] + 1 - rank, dim=-1).values)
+        when = (start + (len(part) - 1) / 2) * (2.0 / max(count - 1, 1)) - 1.0
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        places.append(torch.stack((grid_x, grid_y, torch.full_like(grid_x, when)), dim=-1).reshape(-1, 3))
+    return Extremes(torch.cat(low), torch.cat(high), torch.cat(places))
+
+
+def brightest_haze(blocks: Extremes) -> Tensor:
+    """Return a first guess of the airlight, ``(3,)``: the median colour of the hundredth of blocks with least dark."""
+    dark = blocks.low.amin(dim=1)
+    some = dark.topk(max(1, len(dark) // 100)).indices
+    return blocks.low[some].median(dim=0).values
+
+
+def least_transmission(blocks: Extremes, airlight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the darkest and the brightest values of the blocks say of log t, ``(N,)`` each.
+
+    ``J = L + (x - L) / t`` lies in 0..1, so ``t >= 1 - x / L`` of the darkest channel, which is about t itself where
+    something almost black lies in the block, and ``t >= (x - L) / (1 - L)`` of the brightest.
+
+    Args:
+        blocks: of the hazy clip.
+        airlight: L at each block, ``(N, 3)``.
+    """
+    dark = 1.0 - (blocks.low / airlight.clamp_min(THINNEST)).amin(dim=1)
+    bright = ((blocks.high - airlight) / (1.0 - airlight).clamp_min(THINNEST)).amax(dim=1)
+    return dark.clamp_min(THINNEST).log(), bright.clamp(THINNEST, 1.0).log()

@@ -1,0 +1,145 @@
+"""What makes an answer identifiable when reconstruction alone does not: things about light and pictures that hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..motion.trajectories import follow
+from ..motion.warp import pixel_grid, resize_flow, warp
+from ..types import Flow
+
+__all__ = ["Correspondences", "corresponding_light", "likeness", "natural_tone"]
+
+NATURAL_MEAN = 0.40
+NATURAL_CONTRAST = 0.52
+"""Mean of well-exposed display-referred pictures, and their deviation over their mean: about the middle of what
+photographs and film show. How bright to go is the person's choice; this is where it starts."""
+DIMMEST = 0.012
+"""Brightness at which noise and rounding to 8 bits make half of what a ratio of two pixels says."""
+
+
+@dataclass(frozen=True)
+class Correspondences:
+    """Points of the scene seen in two frames: where, and how much brighter the second saw them.
+
+    Places are (x, y, t) in -1..1, from the first to the last pixel centre and frame: ``(N, 3)``.
+    """
+
+    first: Tensor
+    second: Tensor
+    log_ratio: Tensor
+    """``(N,)``: log of the second brightness over the first."""
+    weight: Tensor
+    """``(N,)`` in 0..1."""
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+
+@torch.no_grad()
+def corresponding_light(
+    frames: Tensor, flow: Flow, *, spans: tuple[int, ...] = (1, 2, 4, 8, 16), limit: int = 1_500_000, seed: int = 0
+) -> Correspondences:
+    """Follow the flow over several distances in time and compare what the same points of the scene looked like.
+
+    What reflects the light keeps its colour, so a difference in brightness is a difference in light. Long spans keep
+    errors from adding up over the clip. Points count less where they are dim, and not at all where they were hidden on
+    the way or changed colour.
+
+    Args:
+        frames: the working copy ``(T, 3, h, w)``.
+        flow: of the same clip, any size.
+        spans: distances in frames, rising.
+        limit: the most points; a random choice is made above it.
+        seed: of that choice.
+    """
+    count, _, height, width = frames.shape
+    flow = resize_flow(flow, (height, width))
+    hidden = flow.forward_occlusion.to(frames.device)
+    generator = torch.Generator().manual_seed(seed)
+    spans = tuple(span for span in spans if span < count)
+    share = limit / (len(spans) * count * height * width)
+    grid = pixel_grid(height, width, device=frames.device)
+    steps = torch.tensor([2.0 / (width - 1), 2.0 / (height - 1), 2.0 / max(count - 1, 1)], device=frames.device)
+    found: list[tuple[Tensor, ...]] = []
+    for start, span, path, seen in follow(flow.forward.to(frames.device), hidden, spans):
+        before = frames[start : start + len(path)]
+        after = warp(frames[start + span : start + span + len(path)], path)
+        weight, log_ratio = _compare(before, after)
+        weight = weight * seen
+        chosen = weight > 0.02
+        if share < 1.0:
+            chosen &= (torch.rand(chosen.shape, generator=generator) < share).to(chosen.device)
+        index, y, x = chosen.nonzero(as_tuple=True)
+        first = torch.stack((x, y, index + start), dim=-1) * steps - 1.0
+        moved = (grid + path)[index, :, y, x]
+        second = torch.cat((moved, (index + start + span)[:, None]), dim=-1) * steps - 1.0
+        found.append((first, second, log_ratio[chosen], weight[chosen]))
+    empty = (frames.new_zeros(0, 3), frames.new_zeros(0, 3), frames.new_zeros(0), frames.new_zeros(0))
+    return (
+        Correspondences(*(torch.cat(parts) for parts in zip(*found, strict=True))) if found else Correspondences(*empty)
+    )
+
+
+def _compare(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """How much two pictures of the same points can be trusted to show one colour, and the log ratio of brightness."""
+    bright = torch.stack((before.mean(dim=1), after.mean(dim=1)))
+    dim = bright.amin(dim=0)
+    colour = before / (bright[0, :, None] + DIMMEST) - after / (bright[1, :, None] + DIMMEST)
+    weight = (dim / (dim + DIMMEST)).square() * torch.exp(-colour.square().sum(dim=1) / 0.02)
+    log_ratio = (bright + 1e-4).log().diff(dim=0)[0].clamp(-2.0, 2.0)
+    return weight, log_ratio
+
+
+def natural_tone(values: Tensor) -> tuple[float, float]:
+    """Return gamma and log gain for which ``exp(log_gain) * values ** gamma`` looks well exposed.
+
+    Gamma brings the contrast, and the gain the mean, to those of natural pictures; the gain stops where more than two
+    of a hundred values would burn out. Values that are bright already are left as they are: nothing gets darker.
+
+    Args:
+        values: some brightness values of the clip, any shape, in 0..1.
+    """
+    values = values.flatten().float().clamp_min(0.0)
+    values = values[values > 0.002]  # black borders and clipped shadows say nothing about exposure
+    if len(values) == 0:
+        return 1.0, 0.0
+
+    def contrast(gamma: float) -> float:
+        toned = values.pow(gamma)
+        return float(toned.std(correction=0) / toned.mean())
+
+    low, high = 0.4, 1.1
+    for _ in range(20):  # contrast rises with gamma
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if contrast(middle) < NATURAL_CONTRAST else (low, middle)
+    mean = float(values.mean())
+    dark = min(max((NATURAL_MEAN - mean) / (0.5 * NATURAL_MEAN), 0.0), 1.0)  # 1 below half the natural mean
+    gamma = (0.5 * (low + high)) ** dark
+    toned = values.pow(gamma)
+    bright = toned.sort().values[int(0.98 * (len(toned) - 1))]
+    gain = min(max(NATURAL_MEAN, mean) / float(toned.mean()), max(0.98 / float(bright), 1.0))
+    return gamma, float(torch.tensor(gain).log())
+
+
+def likeness(frames: Tensor, picture: Tensor) -> Tensor:
+    """Return how much each frame shows the same view as ``picture``, ``(T,)``, whatever its exposure and grade.
+
+    It is the correlation of local detail in logs: near 1 for the same frame, near 0 for another scene.
+
+    Args:
+        frames: the working copy ``(T, 3, h, w)``.
+        picture: ``(3, h, w)``, of the same size.
+    """
+
+    def outline(pictures: Tensor) -> Tensor:
+        logs = (pictures.mean(dim=1, keepdim=True) + DIMMEST).log()
+        detail = logs - F.avg_pool2d(logs, 15, 1, 7, count_include_pad=False)
+        return F.normalize(detail.flatten(1), dim=1)
+
+    wanted = outline(picture[None])[0]
+    return torch.stack([outline(frame[None])[0] @ wanted for frame in frames])
