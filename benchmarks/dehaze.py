@@ -30,7 +30,7 @@ from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import dehaze
+from comfyui_vdp.vdp_core.tasks.dehaze import task as dehaze
 
 BETAS = (0.8, 1.4, 2.0)
 AIRLIGHTS = ((0.8, 0.8, 0.8), (0.95, 0.95, 0.95), (0.75, 0.8, 0.9))

@@ -23,7 +23,7 @@ from comfyui_vdp.vdp_core.denoise.noise import estimate_noise
 from comfyui_vdp.vdp_core.denoise.temporal import denoised
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import relight
+from comfyui_vdp.vdp_core.tasks.relight import task as relight
 
 GAMMA = 1.6
 METHODS = (

@@ -28,7 +28,7 @@ from comfyui_vdp.vdp_core.motion.camera import own_motion
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.motion.trajectories import average_along
 from comfyui_vdp.vdp_core.motion.warp import warp
-from comfyui_vdp.vdp_core.tasks import segment
+from comfyui_vdp.vdp_core.tasks.segment import task as segment
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 

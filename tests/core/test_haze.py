@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.tasks.dehaze_priors import brightest_haze, extremes, followed_colours, least_transmission
+from comfyui_vdp.vdp_core.tasks.dehaze.priors import brightest_haze, extremes, followed_colours, least_transmission
 
 AIR = torch.tensor([0.8, 0.7, 0.9])
 

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.image.resize import working_copy
 from comfyui_vdp.vdp_core.media.clip import read_clip
-from comfyui_vdp.vdp_core.tasks.relight_priors import (
+from comfyui_vdp.vdp_core.tasks.relight.priors import (
     NATURAL_CONTRAST,
     NATURAL_MEAN,
     Correspondences,

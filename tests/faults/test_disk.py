@@ -15,7 +15,7 @@ import pytest
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.models.file import save_layers
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import relight
+from comfyui_vdp.vdp_core.tasks.relight import task as relight
 
 Copy = Callable[..., tuple[int, list[str], str]]
 Make = Callable[..., Path]

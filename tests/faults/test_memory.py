@@ -14,7 +14,7 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.motion import flow
-from comfyui_vdp.vdp_core.tasks import relight as task
+from comfyui_vdp.vdp_core.tasks.relight import task
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 

@@ -9,7 +9,8 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.edit import Dehaze, Relight
 from comfyui_vdp.vdp_core.errors import InputError
 from comfyui_vdp.vdp_core.models import haze, light
-from comfyui_vdp.vdp_core.tasks import dehaze, relight
+from comfyui_vdp.vdp_core.tasks.dehaze import task as dehaze
+from comfyui_vdp.vdp_core.tasks.relight import task as relight
 from comfyui_vdp.vdp_core.types import Layers
 
 AS_IT_IS = {"strength": 0.0, "exposure": 0.0, "gamma": 1.0, "warmth": 0.0, "denoise": 0.0}

@@ -267,7 +267,7 @@ def test_out_of_memory_while_optimising_goes_on_with_the_cpu(
     frames: torch.Tensor, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The GPU is the CPU in disguise, and is full at the first step."""
-    from comfyui_vdp.vdp_core.tasks import relight
+    from comfyui_vdp.vdp_core.tasks.relight import task as relight
 
     (flow,) = RAFTFlow().estimate(frames)
     (wanted,) = VDPOptimize().optimize(frames, flow, task="relight", **SETTINGS)

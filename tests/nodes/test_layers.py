@@ -15,7 +15,7 @@ from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.motion import background as behind
 from comfyui_vdp.vdp_core.store import lazy as frames_module
 from comfyui_vdp.vdp_core.store.lazy import LazyFrames
-from comfyui_vdp.vdp_core.tasks import relight
+from comfyui_vdp.vdp_core.tasks.relight import task as relight
 from comfyui_vdp.vdp_core.types import Edit, Layers
 
 

@@ -31,7 +31,7 @@ from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.media import encode as sinks
 from comfyui_vdp.vdp_core.models.file import save_layers
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import relight as task
+from comfyui_vdp.vdp_core.tasks.relight import task
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 WIDTH, HEIGHT = 64, 48

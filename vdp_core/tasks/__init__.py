@@ -15,7 +15,9 @@ from ...vdp_core.errors import InputError
 from ...vdp_core.optim.windows import share_of_steps
 from ...vdp_core.store.checkpoint import Checkpoint
 from ...vdp_core.store.lazy import large_empty
-from ...vdp_core.tasks import dehaze, relight, segment
+from ...vdp_core.tasks.dehaze import task as dehaze
+from ...vdp_core.tasks.relight import task as relight
+from ...vdp_core.tasks.segment import task as segment
 from ...vdp_core.types import Flow, Layers, OnStep
 
 __all__ = ["TASKS", "decompose", "task"]

@@ -8,7 +8,6 @@ works at native size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,37 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError, ShapeError
+from ..errors import ShapeError
 from ..image.resize import working_copy
 from ..motion.colours import flow_to_rgb
 from ..motion.warp import resize_flow
-from ..nets.unet import UNet, alpha_net, rgb_net
+from ..nets.unet import UNet
 from ..nets.weights import find_weights, read_weights
 from ..optim.fit import Fitted, fit
-from ..optim.losses import (
-    flow_similarity,
-    layer_term,
-    mask_binarisation,
-    perceptual,
-    reconstruction,
-    structure,
-    vgg_features,
-    warp_term,
-)
+from ..optim.losses import perceptual, reconstruction, structure, vgg_features, warp_term
 from ..store.checkpoint import Checkpoint
 from ..types import Flow, OnStep
-from .found import Found
 
-__all__ = ["Haze", "Masks", "dehaze", "relight", "segment"]
+__all__ = ["PublishedFit", "Recipe", "Seen"]
 
 SIDE = 256
 EPOCHS = 100
-INVERSE_GAMMA = 0.9  # where it starts
-INVERSE_GAMMA_RANGE = (0.1, 1.0)
 DARKEST = 1e-4  # keeps logarithms and quotients finite
 
 
-class _Recipe(NamedTuple):
+class Recipe(NamedTuple):
     """What differs between the tasks."""
 
     learning_rate: float
@@ -56,33 +43,10 @@ class _Recipe(NamedTuple):
     """Weight of the warp term; reconstruction has 1."""
 
 
-LIGHT = HAZE = _Recipe(learning_rate=2e-3, batch=4, warp=0.02)
-OBJECTS = _Recipe(learning_rate=1e-3, batch=2, warp=0.01)
-FLOW_SIMILARITY, LAYER, BINARISATION = 0.001, 1.0, 0.01
-"""Weights of the terms that only segmentation has."""
+LIGHT = HAZE = Recipe(learning_rate=2e-3, batch=4, warp=0.02)
 
 
-class Haze(NamedTuple):
-    """What ``dehaze`` finds."""
-
-    transmission: Tensor
-    """``(T, 1, h, w)`` above 0 and up to 1, on the CPU."""
-    airlight: Tensor
-    """``(T, 3, 1, 1)``, as it was given."""
-    fitted: Fitted
-    notes: Mapping[str, str]
-
-
-class Masks(NamedTuple):
-    """What ``segment`` finds."""
-
-    masks: Tensor
-    """``(T, L, h, w)``, summing to one over L, the background first, on the CPU."""
-    fitted: Fitted
-    notes: Mapping[str, str]
-
-
-class _Model(NamedTuple):
+class Seen(NamedTuple):
     """How the networks see some neighbouring frames."""
 
     rebuilt: Tensor
@@ -93,162 +57,7 @@ class _Model(NamedTuple):
     """Weighted losses that only this task has."""
 
 
-def relight(
-    frames: Tensor,
-    flow: Flow,
-    *,
-    steps: int,
-    seed: int,
-    device: torch.device | str,
-    weights_folders: Sequence[Path],
-    checkpoint: Checkpoint | None,
-    on_step: OnStep | None,
-) -> Found:
-    """Optimise ``log x_in = (1/gamma) (log(1/A) + log x_out)``: alpha-net gives 1/A, RGB-net x_out, gamma is learnt.
-
-    The loss is ``L1 + perceptual`` between x_in and what it is rebuilt as, and 0.02 times the warp term of x_out. The
-    perceptual term compares VGG16 features where weights are found, else gradients and SSIM; ``notes`` say which.
-
-    Args:
-        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``relight.decompose``.
-
-    Raises:
-        ShapeError: the frames are too long and narrow for the networks' three poolings.
-    """
-    clip = _Clip(frames, flow, device, weights_folders)
-    rgb, alpha = clip.networks(seed, rgb_net, alpha_net)
-    inverse_gamma = torch.tensor(INVERSE_GAMMA, device=device, requires_grad=True)
-
-    def model(run: slice) -> _Model:
-        out = rgb(clip.small[run]).clamp_min(DARKEST)
-        inverse_gain = alpha(clip.colours[run]).clamp_min(DARKEST)
-        rebuilt = (inverse_gamma.clamp(*INVERSE_GAMMA_RANGE) * (inverse_gain.log() + out.log())).exp()
-        return _Model(rebuilt, out, {})
-
-    parameters = [*rgb.parameters(), *alpha.parameters(), inverse_gamma]
-    fitted = clip.optimise(
-        model, parameters, LIGHT, steps, seed, lambda run: rgb(clip.small[run])[0], checkpoint, on_step
-    )
-    gain = clip.seen_by(alpha).clamp_min(DARKEST).log().neg()
-    with torch.no_grad():
-        gamma = 1.0 / float(inverse_gamma.clamp(*INVERSE_GAMMA_RANGE))
-    return Found(gain, gamma, (0.0, 0.0, 0.0), fitted, clip.notes)
-
-
-def dehaze(
-    frames: Tensor,
-    flow: Flow,
-    *,
-    airlight: Tensor,
-    steps: int,
-    seed: int,
-    device: torch.device | str,
-    weights_folders: Sequence[Path],
-    checkpoint: Checkpoint | None,
-    on_step: OnStep | None,
-) -> Haze:
-    """Optimise ``x = t J + (1 - t) L``: alpha-net gives t, RGB-net the clear J; the airlight L is given and stays.
-
-    The loss is ``L1 + perceptual`` between x and what it is rebuilt as, and 0.02 times the warp term of J.
-
-    Args:
-        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``dehaze.decompose``.
-        airlight: ``(T, 3)`` in 0..1. The paper takes that of Bahat and Irani, ICCP 2016; any estimate will do.
-
-    Raises:
-        ShapeError: the airlight is of another clip, or the frames are too long and narrow for the networks.
-    """
-    if tuple(airlight.shape) != (len(frames), 3):
-        raise ShapeError(f"airlight: expected one colour a frame, ({len(frames)}, 3), got {tuple(airlight.shape)}")
-    clip = _Clip(frames, flow, device, weights_folders)
-    rgb, alpha = clip.networks(seed, rgb_net, alpha_net)
-    light = airlight.float()[:, :, None, None]
-    there = light.to(device)
-
-    def model(run: slice) -> _Model:
-        clear, through = rgb(clip.small[run]), alpha(clip.colours[run])
-        return _Model(through * clear + (1.0 - through) * there[run], clear, {})
-
-    parameters = [*rgb.parameters(), *alpha.parameters()]
-    fitted = clip.optimise(
-        model, parameters, HAZE, steps, seed, lambda run: rgb(clip.small[run])[0], checkpoint, on_step
-    )
-    return Haze(clip.seen_by(alpha).clamp_min(DARKEST), light.cpu(), fitted, clip.notes)
-
-
-def segment(
-    frames: Tensor,
-    flow: Flow,
-    *,
-    layers: int,
-    steps: int,
-    seed: int,
-    device: torch.device | str,
-    weights_folders: Sequence[Path],
-    checkpoint: Checkpoint | None,
-    on_step: OnStep | None,
-) -> Masks:
-    """Optimise ``x = sum_i m_i x_i``: an alpha-net gives m for each layer but one, an RGB-net x_i for each layer.
-
-    The loss is ``L1 + perceptual`` between x and what it is rebuilt as, the layer term, 0.001 times the flow
-    similarity, and 0.01 times each of the warp term of the masks and their binarisation. Which layer becomes which is
-    left to chance; the one that holds most of the frames' border is put first, as the background.
-
-    Args:
-        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``segment.decompose``.
-        layers: how many, 2 or more.
-
-    Raises:
-        InputError: fewer than two layers.
-        ShapeError: the frames are too long and narrow for the networks' three poolings.
-    """
-    if layers < 2:
-        raise InputError(f"layers: at least 2 needed, got {layers}")
-    clip = _Clip(frames, flow, device, weights_folders)
-    networks = clip.networks(seed, *[rgb_net] * layers, *[alpha_net] * (layers - 1))
-    colour_nets, mask_nets = networks[:layers], networks[layers:]
-
-    def model(run: slice) -> _Model:
-        x, motion = clip.small[run], clip.colours[run]
-        masks = _sum_to_one(torch.cat([net(motion) for net in mask_nets], dim=1))
-        pictures = torch.stack([net(x) for net in colour_nets], dim=1)
-        pairs = [(masks[:, i : i + 1], masks[:, j : j + 1]) for i, j in combinations(range(layers), 2)]
-        alike = torch.stack([flow_similarity(motion, first, second, clip.features) for first, second in pairs])
-        terms = {
-            "layer": LAYER * layer_term(masks, pictures, x).mean(),
-            "flow_similarity": FLOW_SIMILARITY * alike.mean(),
-            "binarisation": BINARISATION * mask_binarisation(masks).mean(),
-        }
-        return _Model((masks[:, :, None] * pictures).sum(dim=1), masks, terms)
-
-    def preview(run: slice) -> Tensor:
-        masks = _sum_to_one(torch.cat([net(clip.colours[run]) for net in mask_nets], dim=1))
-        return masks[0, 1:].sum(dim=0).expand(3, -1, -1)
-
-    parameters = [parameter for net in networks for parameter in net.parameters()]
-    fitted = clip.optimise(model, parameters, OBJECTS, steps, seed, preview, checkpoint, on_step)
-    masks = _sum_to_one(torch.cat([clip.seen_by(net) for net in mask_nets], dim=1))
-    notes = {**clip.notes, "flow_similarity": "vgg16" if clip.features is not None else "mean colours of the flow"}
-    return Masks(_background_first(masks), fitted, notes)
-
-
-def _sum_to_one(opacities: Tensor) -> Tensor:
-    """Masks ``(n, L, h, w)`` from the alpha-nets' ``(n, L - 1, h, w)``: scaled to sum to one, as published.
-
-    The first layer gets what all others leave; with two layers that is ``(1 - m, m)``.
-    """
-    masks = torch.cat(((1.0 - opacities).prod(dim=1, keepdim=True), opacities), dim=1)
-    return masks / masks.sum(dim=1, keepdim=True).clamp_min(DARKEST)
-
-
-def _background_first(masks: Tensor) -> Tensor:
-    """The layers so that the first covers most of the frames' border, the others in their order."""
-    at_border = masks[:, :, (0, -1)].mean((0, 2, 3)) + masks[..., (0, -1)].mean((0, 2, 3))
-    background = int(at_border.argmax())
-    return masks[:, [background, *(index for index in range(masks.shape[1]) if index != background)]]
-
-
-class _Clip:
+class PublishedFit:
     """What the networks look at, at a small size, and the optimisation that the tasks share."""
 
     def __init__(self, frames: Tensor, flow: Flow, device: torch.device | str, weights_folders: Sequence[Path]) -> None:
@@ -276,9 +85,9 @@ class _Clip:
 
     def optimise(
         self,
-        model: Callable[[slice], _Model],
+        model: Callable[[slice], Seen],
         parameters: Sequence[Tensor],
-        recipe: _Recipe,
+        recipe: Recipe,
         steps: int,
         seed: int,
         preview: Callable[[slice], Tensor],

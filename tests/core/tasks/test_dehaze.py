@@ -14,7 +14,8 @@ from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import dehaze, task
+from comfyui_vdp.vdp_core.tasks import task
+from comfyui_vdp.vdp_core.tasks.dehaze import task as dehaze
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 COUNT = 8

@@ -11,7 +11,11 @@ from comfyui_vdp.vdp_core.errors import InputError, ShapeError, WeightsError
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
-from comfyui_vdp.vdp_core.tasks import paper, relight
+from comfyui_vdp.vdp_core.tasks import paper
+from comfyui_vdp.vdp_core.tasks.dehaze import paper as haze_paper
+from comfyui_vdp.vdp_core.tasks.relight import paper as light_paper
+from comfyui_vdp.vdp_core.tasks.relight import task as relight
+from comfyui_vdp.vdp_core.tasks.segment import paper as masks_paper
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 STEPS = 6
@@ -59,7 +63,7 @@ def test_it_learns(dark):
 
 def test_it_starts_from_the_published_gamma(dark):
     # one step of Adam at a hundredth of the rate hardly moves it
-    assert float(decompose(dark, 1).fields["gamma"][0]) == pytest.approx(1 / paper.INVERSE_GAMMA, rel=1e-3)
+    assert float(decompose(dark, 1).fields["gamma"][0]) == pytest.approx(1 / light_paper.INVERSE_GAMMA, rel=1e-3)
 
 
 def test_a_hundred_epochs_of_batches_by_default(dark):
@@ -149,7 +153,7 @@ def test_haze(plain):
     frames, flow = plain
     airlight = torch.linspace(0.7, 0.9, 15).view(5, 3)
     told = []
-    found = paper.dehaze(
+    found = haze_paper.dehaze(
         frames, flow, airlight=airlight, steps=2, **{**CALL, "on_step": lambda *step: told.append(step[:2])}
     )
     assert told == [(1, 2), (2, 2)]
@@ -159,33 +163,33 @@ def test_haze(plain):
     assert torch.equal(found.airlight[..., 0, 0], airlight)
     assert set(found.fitted.terms) == {"reconstruction", "perceptual", "warp"}
     assert found.notes == {"perceptual": "gradients and SSIM"}
-    again = paper.dehaze(frames, flow, airlight=airlight, steps=2, **CALL)
+    again = haze_paper.dehaze(frames, flow, airlight=airlight, steps=2, **CALL)
     assert torch.equal(found.transmission, again.transmission)
 
 
 def test_an_airlight_of_another_clip_is_refused(plain):
     frames, flow = plain
     with pytest.raises(ShapeError, match=r"airlight: expected one colour a frame, \(5, 3\), got \(4, 3\)"):
-        paper.dehaze(frames, flow, airlight=torch.ones(4, 3), steps=1, **CALL)
+        haze_paper.dehaze(frames, flow, airlight=torch.ones(4, 3), steps=1, **CALL)
 
 
 @pytest.mark.parametrize("layers", [2, 3])
 def test_masks(plain, layers):
     frames, flow = plain
-    found = paper.segment(frames, flow, layers=layers, steps=2, **CALL)
+    found = masks_paper.segment(frames, flow, layers=layers, steps=2, **CALL)
     assert found.masks.shape == (5, layers, 16, 24)
     assert found.masks.min() >= 0.0
     assert (found.masks.sum(dim=1) - 1.0).abs().max() < 1e-5
     terms = {"reconstruction", "perceptual", "warp", "layer", "flow_similarity", "binarisation"}
     assert set(found.fitted.terms) == terms
     assert found.notes == {"perceptual": "gradients and SSIM", "flow_similarity": "mean colours of the flow"}
-    again = paper.segment(frames, flow, layers=layers, steps=2, **CALL)
+    again = masks_paper.segment(frames, flow, layers=layers, steps=2, **CALL)
     assert torch.equal(found.masks, again.masks)
 
 
 def test_looking_on_changes_nothing(plain):
     seen, unseen = (
-        paper.segment(*plain, layers=2, steps=4, **{**CALL, "on_step": on_step}).masks
+        masks_paper.segment(*plain, layers=2, steps=4, **{**CALL, "on_step": on_step}).masks
         for on_step in (lambda done, total, preview: preview(), None)
     )
     assert torch.equal(seen, unseen)
@@ -194,20 +198,20 @@ def test_looking_on_changes_nothing(plain):
 def test_segmentation_learns(plain):
     frames, flow = plain
     first, last = (
-        sum(paper.segment(frames, flow, layers=2, steps=steps, **CALL).fitted.terms.values()) for steps in (1, 12)
+        sum(masks_paper.segment(frames, flow, layers=2, steps=steps, **CALL).fitted.terms.values()) for steps in (1, 12)
     )
     assert last < 0.8 * first
 
 
 def test_one_layer_is_none(plain):
     with pytest.raises(InputError, match="layers: at least 2 needed, got 1"):
-        paper.segment(*plain, layers=1, steps=1, **CALL)
+        masks_paper.segment(*plain, layers=1, steps=1, **CALL)
 
 
 def test_masks_of_two_layers_are_the_published_ones():
     alpha = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(paper._sum_to_one(alpha), torch.cat((1 - alpha, alpha), dim=1))
-    three = paper._sum_to_one(torch.tensor([0.5, 1.0]).view(1, 2, 1, 1))
+    assert torch.equal(masks_paper._sum_to_one(alpha), torch.cat((1 - alpha, alpha), dim=1))
+    three = masks_paper._sum_to_one(torch.tensor([0.5, 1.0]).view(1, 2, 1, 1))
     assert three.flatten().tolist() == pytest.approx([0.0, 1 / 3, 2 / 3])
 
 
@@ -215,7 +219,7 @@ def test_the_layer_along_the_border_comes_first():
     masks = torch.zeros(2, 3, 8, 8)
     masks[:, 1] = 1.0
     masks[:, 1, 2:6, 2:6], masks[:, 0, 2:6, 2:4], masks[:, 2, 2:6, 4:6] = 0.0, 1.0, 1.0
-    assert torch.equal(paper._background_first(masks), masks[:, [1, 0, 2]])
+    assert torch.equal(masks_paper._background_first(masks), masks[:, [1, 0, 2]])
 
 
 def test_batches_of_two_for_objects(plain):
@@ -229,5 +233,5 @@ def test_batches_of_two_for_objects(plain):
         raise Stop
 
     with pytest.raises(Stop):
-        paper.segment(*plain, layers=2, steps=0, **{**CALL, "on_step": stop})
+        masks_paper.segment(*plain, layers=2, steps=0, **{**CALL, "on_step": stop})
     assert totals == [(300, (16, 24, 3))]

@@ -15,7 +15,8 @@ from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
 from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import relight, task
+from comfyui_vdp.vdp_core.tasks import task
+from comfyui_vdp.vdp_core.tasks.relight import task as relight
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 COUNT = 8

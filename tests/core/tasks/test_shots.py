@@ -21,7 +21,11 @@ from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.models import masks as masks_model
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
-from comfyui_vdp.vdp_core.tasks import decompose, dehaze, relight, segment, task
+from comfyui_vdp.vdp_core.tasks import decompose, task
+from comfyui_vdp.vdp_core.tasks.dehaze import task as dehaze
+from comfyui_vdp.vdp_core.tasks.relight import task as relight
+from comfyui_vdp.vdp_core.tasks.segment import task as segment
+from comfyui_vdp.vdp_core.tasks.segment import windows as segment_windows
 from comfyui_vdp.vdp_core.types import Flow
 
 APPLIED = {"relight": light.apply, "dehaze": haze_model.apply, "segment": lambda layers: composite(layers)[0]}
@@ -229,16 +233,16 @@ THREE = [range(6), range(4, 10), range(8, 14)]
 
 def test_windows_are_visited_from_masks_outwards():
     mask = torch.ones(8, 8)
-    assert segment._order(THREE, None) == [0, 1, 2]
-    assert segment._order(THREE, {13: mask}) == [2, 1, 0]
-    assert segment._order(THREE, {0: mask, 12: mask}) == [0, 2, 1]
+    assert segment_windows._order(THREE, None) == [0, 1, 2]
+    assert segment_windows._order(THREE, {13: mask}) == [2, 1, 0]
+    assert segment_windows._order(THREE, {0: mask, 12: mask}) == [0, 2, 1]
 
 
 def test_a_window_gives_way_to_those_that_are_there():
     masks = torch.zeros(14, 2, 1, 1)
-    segment._lay(masks, THREE, 0, torch.zeros(6, 2, 1, 1), {})
-    segment._lay(masks, THREE, 2, torch.zeros(6, 2, 1, 1), {0})
-    segment._lay(masks, THREE, 1, torch.ones(6, 2, 1, 1), {0, 2})
+    segment_windows._lay(masks, THREE, 0, torch.zeros(6, 2, 1, 1), {})
+    segment_windows._lay(masks, THREE, 2, torch.zeros(6, 2, 1, 1), {0})
+    segment_windows._lay(masks, THREE, 1, torch.ones(6, 2, 1, 1), {0, 2})
     third = 1.0 / 3.0
     wanted = [0.0] * 4 + [third, 2 * third, 1.0, 1.0, 2 * third, third] + [0.0] * 4
     assert_close(masks[:, 1, 0, 0], torch.tensor(wanted))
@@ -255,16 +259,16 @@ def test_masks_that_vanish_at_the_working_size_are_left_out(synthetic, short_win
 
 def test_the_frame_that_shows_most_of_an_object_hands_it_on():
     masks = torch.zeros(10, 2, 8, 8)
-    assert segment._handed_over(masks, range(4, 10), range(7)) == {}
+    assert segment_windows._handed_over(masks, range(4, 10), range(7)) == {}
     masks[:4, 1] = masks[5, 1, 2:6, 2:6] = masks[6, 1, :2, :2] = 1.0
-    ((index, mask),) = segment._handed_over(masks, range(4, 10), range(7)).items()
+    ((index, mask),) = segment_windows._handed_over(masks, range(4, 10), range(7)).items()
     assert index == 1
     assert torch.equal(mask, masks[5, 1])
 
 
 def test_windows_without_the_object_of_the_mask_stay_empty(synthetic, short_windows, monkeypatch):
     clip = synthetic.layered(LONG, 64, 96, objects=1, seed=3)
-    monkeypatch.setattr(segment, "_handed_over", lambda *_: {})
+    monkeypatch.setattr(segment_windows, "_handed_over", lambda *_: {})
     layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=20, mask=clip.masks[4:5, 1], mask_frame=4)
     assert bool(layers.fields["masks"][:WINDOW, 1].any())
     assert not bool(layers.fields["masks"][WINDOW:, 1].any())
@@ -276,7 +280,7 @@ def test_objects_that_were_found_in_another_order_are_put_into_that_of_the_windo
     for layer, columns in enumerate((slice(6, 8), slice(0, 2), slice(2, 4), slice(4, 6))):
         masks[:, layer, :, columns] = 1.0
     other = masks[4:, [0, 3, 1, 2]]
-    assert torch.equal(segment._in_order_of(masks, range(4, 10), range(7), other), masks[4:])
+    assert torch.equal(segment_windows._in_order_of(masks, range(4, 10), range(7), other), masks[4:])
 
 
 def test_segmenting_that_was_cut_off_goes_on(synthetic, short_windows, tmp_path):

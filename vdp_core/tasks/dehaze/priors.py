@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..motion.trajectories import follow
-from ..motion.warp import pixel_grid, resize_flow, warp
-from ..types import Flow
+from ...motion.trajectories import follow
+from ...motion.warp import pixel_grid, resize_flow, warp
+from ...types import Flow
 
 __all__ = ["Extremes", "FollowedColours", "brightest_haze", "extremes", "followed_colours", "least_transmission"]
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..motion.trajectories import follow
-from ..motion.warp import pixel_grid, resize_flow, warp
-from ..types import Flow
+from ...motion.trajectories import follow
+from ...motion.warp import pixel_grid, resize_flow, warp
+from ...types import Flow
 
 __all__ = ["Correspondences", "corresponding_light", "likeness", "natural_tone"]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..optim.fit import Fitted
+from ...optim.fit import Fitted
 
 __all__ = ["Found"]
 

@@ -1,0 +1,223 @@
+"""What a hazy clip shows, and the haze that is fitted to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...image.upsample import upsample
+from ...models.haze import MIN_TRANSMISSION
+from ...optim.fit import Fitted, fit
+from ...optim.grids import Pyramid, read_grid, resized, smaller
+from ...optim.losses import charbonnier, waviness
+from ...store.checkpoint import Checkpoint
+from ...types import Flow, OnStep
+from .config import DehazeConfig
+from .priors import brightest_haze, extremes, followed_colours, least_transmission
+
+__all__ = ["HazyClip"]
+
+LEAST_CHANGE = 0.004  # of colours, about a level of 8 bits: less than it says nothing
+SAMPLES = 50  # of log t along the long side, at least: fine enough to be lifted along the edges of the picture
+SHOWN = 0.5  # one over the number of cells of a block that hold its darkest values
+EDGE = 0.05  # difference of neighbouring colours that speaks for an edge in depth
+FRAMES_AN_AIRLIGHT = 24  # of the airlight in time
+
+
+class HazyClip:
+    """What the clip shows, and the haze that is fitted to it."""
+
+    def __init__(
+        self,
+        small: Tensor,
+        flow: Flow,
+        config: DehazeConfig,
+        seed: int,
+        *,
+        expected: Tensor | None = None,
+    ) -> None:
+        """Take the working copy ``(T, 3, h, w)``; of a part of a shot, also the airlight that all of it expects."""
+        self._small, self._config = small, config
+        self._generator = torch.Generator().manual_seed(seed)
+        height, width = small.shape[2:]
+        cell = max(1, max(height, width) // SAMPLES)
+        self._size = (len(small), max(2, height // cell), max(2, width // cell))
+        self.points = followed_colours(small, flow, seed=seed)
+        self._blocks, self._cells = extremes(small), extremes(small, block=cell)
+        self._smooth = _LogTransmission(small, config.grid)
+        self._objects = Pyramid([self._size, *(smaller(self._size, by) for by in (2, 5))], small.device)
+        self._expected = (brightest_haze(self._blocks) if expected is None else expected).clamp(0.02, 0.98)
+        self.air = _Airlight(self._expected, len(small))
+        # how far neighbours may be expected to lie at one depth: less, the more their colours differ
+        colours = F.interpolate(small, size=self._size[1:], mode="area")
+        self._alike = [torch.exp(-colours.diff(dim=dim).square().sum(dim=1) / EDGE**2) for dim in (2, 3)]
+
+    def smooth(self) -> Tensor:
+        """The smooth part of log t, ``(T, h, w)``."""
+        return resized(self._smooth(), self._size)
+
+    def log_t(self) -> Tensor:
+        """Log t with the objects, ``(T, h, w)``."""
+        return self.smooth() + self._objects()
+
+    @torch.no_grad()
+    def airlight(self) -> Tensor:
+        """L of every frame, ``(T, 3, 1, 1)``."""
+        return self.air(torch.linspace(-1.0, 1.0, len(self._small), device=self._small.device))[:, :, None, None]
+
+    def fit_smooth(self, steps: int, on_step: OnStep, checkpoint: Checkpoint | None = None) -> Fitted:
+        """Fit the smooth part and the airlight."""
+        config, blocks = self._config, self._blocks
+
+        def step(_: int) -> dict[str, Tensor]:
+            grid, air = self._smooth(), self.air.values()
+            log_t = read_grid(grid, blocks.places)
+            # The airlight is left to the followed points: blocks would make it brighter, and all of the clip clearer.
+            dark, bright = least_transmission(blocks, self.air(blocks.places[:, 2]).detach())
+            above = log_t - dark
+            frontier = torch.where(above > 0.0, config.tolerance * above, (config.tolerance - 1.0) * above)
+            return {
+                **self._common(grid, log_t, bright),
+                "black": config.black * frontier.mean(),
+                "drift": config.drift * air.diff(dim=0).square().sum(),
+                "expected": config.expected * (air - self._expected).square().mean(),
+                "same_scene": config.same_scene * self._changed(grid, self._some()).mean(),
+            }
+
+        place = None if checkpoint is None else checkpoint.part("smooth")
+        return self._fit(step, [*self._smooth.parts, self.air.parameter], steps, on_step, place)
+
+    def fit_objects(self, steps: int, on_step: OnStep, checkpoint: Checkpoint | None = None) -> Fitted:
+        """Fit the smooth part again, and objects that have less haze in front of them or more, with sharp outlines."""
+        config, blocks, cells = self._config, self._blocks, self._cells
+        dark, bright = least_transmission(blocks, self.air(blocks.places[:, 2]).detach())
+        dark_cell, _ = least_transmission(cells, self.air(cells.places[:, 2]).detach())
+        shown = SHOWN / len(dark)
+
+        def step(_: int) -> dict[str, Tensor]:
+            grid, objects = self._smooth(), self._objects()
+            total = resized(grid, self._size) + objects
+            log_t, log_t_cell = read_grid(total, blocks.places), read_grid(total, cells.places)
+            deeper = F.relu(dark_cell - log_t_cell).sum() * shown
+            frontier = config.tolerance * F.relu(log_t - dark).mean() + (1.0 - config.tolerance) * deeper
+            steps_down, steps_right = (
+                alike * charbonnier(objects.diff(dim=dim), 0.02) for alike, dim in zip(self._alike, (1, 2), strict=True)
+            )
+            return {
+                **self._common(grid, log_t, bright),
+                "black": config.black * frontier,
+                "objects": config.objects * charbonnier(objects, 0.05).mean(),
+                "outline": config.outline * (steps_down.mean() + steps_right.mean()),
+                "same_scene": config.same_scene * self._changed(total, self._some()).mean(),
+            }
+
+        place = None if checkpoint is None else checkpoint.part("objects")
+        return self._fit(step, [*self._smooth.parts, *self._objects.parts], steps, on_step, place)
+
+    def explained(self) -> float:
+        """The share of the change of followed colours that is gone when the smooth haze and the airlight are known."""
+        if len(self.points) == 0:
+            return 0.0
+        chosen = torch.arange(0, len(self.points), max(1, len(self.points) // 100_000), device=self._small.device)
+        with torch.no_grad():
+            change = self.points.after[chosen] - self.points.before[chosen]
+            all_of_it = charbonnier(change, self._config.mistaken).mean()
+            left = self._changed(self._smooth().clamp(max=0.0), chosen).mean()
+            return float((all_of_it - left) / (all_of_it + LEAST_CHANGE))
+
+    def _common(self, grid: Tensor, log_t: Tensor, bright: Tensor) -> dict[str, Tensor]:
+        """The terms of both fits."""
+        config = self._config
+        beyond = F.relu(bright - log_t) + F.relu(log_t)
+        return {
+            "smooth": config.smooth * torch.stack([waviness(grid, dim).mean() for dim in range(3)]).sum(),
+            "range": (1.0 - config.tolerance) * beyond.mean(),
+        }
+
+    def _some(self) -> Tensor:
+        """Some of the followed points."""
+        count = len(self.points)
+        chosen = torch.randint(max(count, 1), (min(self._config.points, count),), generator=self._generator)
+        return chosen.to(self._small.device)
+
+    def _changed(self, log_t: Tensor, chosen: Tensor) -> Tensor:
+        """By how much points came out otherwise than haze and airlight say, ``(N, 3)``; a zero where there are none."""
+        if len(chosen) == 0:
+            return log_t.new_zeros(1, 3)
+        first, second = self.points.first[chosen], self.points.second[chosen]
+        thinner = torch.exp(read_grid(log_t, second) - read_grid(log_t, first))[:, None]
+        wanted = self.air(second[:, 2]) + thinner * (self.points.before[chosen] - self.air(first[:, 2]))
+        return charbonnier(self.points.after[chosen] - wanted, self._config.mistaken)
+
+    def _fit(
+        self,
+        step: Callable[[int], Mapping[str, Tensor]],
+        parameters: list[Tensor],
+        steps: int,
+        on_step: OnStep,
+        checkpoint: Checkpoint | None,
+    ) -> Fitted:
+        for parameter in (*self._smooth.parts, *self._objects.parts, self.air.parameter):
+            parameter.requires_grad_(any(parameter is one for one in parameters))
+        rate = self._config.learning_rate
+        return fit(
+            step,
+            parameters,
+            steps=steps,
+            learning_rate=rate,
+            preview=self._preview,
+            on_step=on_step,
+            checkpoint=checkpoint,
+            generators=[self._generator],
+        )
+
+    @torch.no_grad()
+    def _preview(self) -> Tensor:
+        """The middle frame without haze, ``(h, w, 3)``."""
+        count, _, height, width = self._small.shape
+        middle = slice(count // 2, count // 2 + 1)
+        through = upsample(self.log_t()[middle, None], (height, width)).exp().clamp_min(MIN_TRANSMISSION)
+        when = self._small.new_tensor([2.0 * (count // 2) / (count - 1) - 1.0])
+        light = self.air(when)[:, :, None, None]
+        return ((self._small[middle] - light) / through + light)[0].movedim(0, -1).clamp(0.0, 1.0)
+
+
+class _LogTransmission(Pyramid):
+    """The smooth part of log t."""
+
+    def __init__(self, small: Tensor, samples: int) -> None:
+        """Take ``samples`` along the long side of the frames ``(T, 3, h, w)``."""
+        count, _, height, width = small.shape
+        short = max(3, round(samples * min(height, width) / max(height, width)))
+        few = max(2, count // 4)
+        grid, wide, broad = ((short, samples), (5, 8), (3, 4))
+        if width < height:
+            grid, wide, broad = grid[::-1], wide[::-1], broad[::-1]
+        still = [(1, *grid), (1, *wide), (1, 1, 1)]
+        super().__init__([(count, *grid), (few, *wide), (few, *broad), (count, 2, 2), *still], small.device)
+        self.parts[-1].fill_(math.log(0.5))
+
+
+class _Airlight:
+    """A colour every few frames, kept within 0..1."""
+
+    def __init__(self, start: Tensor, count: int) -> None:
+        knots = 1 + count // FRAMES_AN_AIRLIGHT
+        self.parameter = torch.logit(start).expand(knots, 3).clone()
+
+    def values(self) -> Tensor:
+        return torch.sigmoid(self.parameter)
+
+    def __call__(self, when: Tensor) -> Tensor:
+        """The colour ``(N, 3)`` at times ``(N,)`` in -1..1."""
+        values = self.values()
+        place = (when + 1.0) * (0.5 * (len(values) - 1))
+        before = place.long().clamp(0, max(len(values) - 2, 0))
+        after = (before + 1).clamp(max=len(values) - 1)
+        # index_select, as the gradient of plain indexing is added up in any order
+        earlier, later = (values.index_select(0, knot) for knot in (before, after))
+        return torch.lerp(earlier, later, (place - before)[:, None])

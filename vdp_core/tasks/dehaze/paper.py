@@ -1,0 +1,71 @@
+"""Dehaze as published: networks for transmission and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...errors import ShapeError
+from ...nets.unet import alpha_net, rgb_net
+from ...optim.fit import Fitted
+from ...store.checkpoint import Checkpoint
+from ...types import Flow, OnStep
+from ..paper import DARKEST, HAZE, PublishedFit, Seen
+
+__all__ = ["Haze", "dehaze"]
+
+
+class Haze(NamedTuple):
+    """What ``dehaze`` finds."""
+
+    transmission: Tensor
+    """``(T, 1, h, w)`` above 0 and up to 1, on the CPU."""
+    airlight: Tensor
+    """``(T, 3, 1, 1)``, as it was given."""
+    fitted: Fitted
+    notes: Mapping[str, str]
+
+
+def dehaze(
+    frames: Tensor,
+    flow: Flow,
+    *,
+    airlight: Tensor,
+    steps: int,
+    seed: int,
+    device: torch.device | str,
+    weights_folders: Sequence[Path],
+    checkpoint: Checkpoint | None,
+    on_step: OnStep | None,
+) -> Haze:
+    """Optimise ``x = t J + (1 - t) L``: alpha-net gives t, RGB-net the clear J; the airlight L is given and stays.
+
+    The loss is ``L1 + perceptual`` between x and what it is rebuilt as, and 0.02 times the warp term of J.
+
+    Args:
+        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``dehaze.decompose``.
+        airlight: ``(T, 3)`` in 0..1. The paper takes that of Bahat and Irani, ICCP 2016; any estimate will do.
+
+    Raises:
+        ShapeError: the airlight is of another clip, or the frames are too long and narrow for the networks.
+    """
+    if tuple(airlight.shape) != (len(frames), 3):
+        raise ShapeError(f"airlight: expected one colour a frame, ({len(frames)}, 3), got {tuple(airlight.shape)}")
+    clip = PublishedFit(frames, flow, device, weights_folders)
+    rgb, alpha = clip.networks(seed, rgb_net, alpha_net)
+    light = airlight.float()[:, :, None, None]
+    there = light.to(device)
+
+    def model(run: slice) -> Seen:
+        clear, through = rgb(clip.small[run]), alpha(clip.colours[run])
+        return Seen(through * clear + (1.0 - through) * there[run], clear, {})
+
+    parameters = [*rgb.parameters(), *alpha.parameters()]
+    fitted = clip.optimise(
+        model, parameters, HAZE, steps, seed, lambda run: rgb(clip.small[run])[0], checkpoint, on_step
+    )
+    return Haze(clip.seen_by(alpha).clamp_min(DARKEST), light.cpu(), fitted, clip.notes)

@@ -1,0 +1,120 @@
+"""Light fitted to followed points, window by window."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...image.resize import working_copy
+from ...optim.fit import fit
+from ...optim.grids import LightGrid, read_grid
+from ...optim.losses import charbonnier, waviness
+from ...optim.windows import OVERLAP, Window, blended, fit_windows, joined, windows
+from ...store.checkpoint import Checkpoint
+from ...types import Flow, OnStep
+from .config import RelightConfig
+from .found import Found
+from .priors import corresponding_light
+from .reference import Still
+from .tone import tone_of, tone_of_clip, without_light
+
+__all__ = ["fit_light"]
+
+
+def fit_light(
+    frames: Tensor,
+    flow: Flow,
+    config: RelightConfig,
+    seed: int,
+    reference: Tensor | None,
+    reference_frame: int,
+    device: torch.device,
+    checkpoint: Checkpoint | None,
+    on_step: OnStep | None,
+) -> Found:
+    """Fit the grids of log light, window by window; with a reference, in the window that has its frame, also the tone.
+
+    The light of a window is known but for a factor, which is that of the window with the reference, or the first.
+    """
+    spans = windows(len(frames), config.window, OVERLAP)
+    graded = None
+    if reference is not None:
+        graded = next(number for number, span in enumerate(spans) if reference_frame in span)
+
+    def work(number: int, place: Checkpoint | None, told: OnStep) -> Window:
+        span = spans[number]
+        small = working_copy(frames[span.start : span.stop], config.side).to(device)
+        still = None
+        if reference is not None and number == graded:
+            still = Still(small, reference, reference_frame - span.start, config.side)
+        part = flow.part(span.start, span.stop)
+        return _fit_window(small, part, config, seed + number, still, place, told)
+
+    found = fit_windows(spans, work, steps=config.steps, checkpoint=checkpoint, on_step=on_step)
+    grid = blended(spans, [window.fields["light"] for window in found], level_of=graded or 0)
+    if graded is None:
+        gamma, colour = tone_of_clip(frames, grid, config.side)
+    else:
+        gamma, *(red, green, blue) = (found[graded].numbers[name] for name in ("gamma", "red", "green", "blue"))
+        colour = (red, green, blue)
+    # x_out = exp(colour) (x / light)^gamma, so log A is the colour less gamma times log light
+    notes = {} if reference is None else {"reference_frame": str(reference_frame)}
+    return Found((-gamma * grid)[:, None], gamma, colour, joined(found), notes)
+
+
+def _fit_window(
+    small: Tensor,
+    flow: Flow,
+    config: RelightConfig,
+    seed: int,
+    still: Still | None,
+    checkpoint: Checkpoint | None,
+    on_step: OnStep,
+) -> Window:
+    """Fit the light of one window, of which the working copy ``(T, 3, h, w)`` is given."""
+    device = small.device
+    points = corresponding_light(small, flow, seed=seed)
+    light = LightGrid(small, config.grid)
+    generator = torch.Generator().manual_seed(seed)
+
+    def step(_: int) -> dict[str, Tensor]:
+        grid = light()
+        terms = {
+            "smooth": config.smooth * (waviness(grid, 1).mean() + waviness(grid, 2).mean()),
+            # of the shape of the light only: a lamp may flicker, and a cut may change it at once
+            "steady": config.steady * waviness(grid - grid.mean(dim=(1, 2), keepdim=True), 0).mean(),
+            "modest": config.modest * grid.square().mean(),
+        }
+        if len(points) > 0:
+            chosen = torch.randint(len(points), (min(config.points, len(points)),), generator=generator).to(device)
+            change = read_grid(grid, points.second[chosen]) - read_grid(grid, points.first[chosen])
+            wrong = charbonnier(change - points.log_ratio[chosen], config.mistaken)
+            weight = points.weight[chosen]
+            terms["same_scene"] = config.same_scene * (weight * wrong).sum() / weight.sum()
+        if still is not None:
+            terms["graded"] = config.graded * still.difference(grid).mean()
+        return terms
+
+    @torch.no_grad()
+    def preview() -> Tensor:
+        grid = light()
+        gamma, colour = tone_of(small[::8], grid[::8]) if still is None else still.tone()
+        index = slice(len(small) // 2, len(small) // 2 + 1) if still is None else still.index
+        lit = without_light(small[index], grid[index])[0].pow(gamma).movedim(0, -1)
+        return (lit * lit.new_tensor(colour).exp()).clamp(0.0, 1.0)
+
+    fitted = fit(
+        step,
+        light.parts if still is None else [*light.parts, still.log_gamma, still.colour],
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        preview=preview,
+        on_step=on_step,
+        checkpoint=checkpoint,
+        generators=[generator],
+    )
+    numbers: dict[str, float] = {}
+    if still is not None:
+        gamma, colour = still.tone()
+        numbers = {"gamma": gamma, **dict(zip(("red", "green", "blue"), colour, strict=True))}
+    return Window({"light": light().detach().cpu()}, numbers, fitted)

@@ -1,0 +1,85 @@
+"""The graded still that a clip follows."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...checks import check_frames
+from ...errors import InputError, ShapeError
+from ...image.resize import working_copy
+from ...optim.losses import charbonnier
+from .config import PRESETS
+from .priors import likeness
+from .tone import without_light
+
+__all__ = ["Still"]
+
+LEAST_LIKENESS = 0.12  # the graded frame itself has up to 0.9, its neighbours 0.25 or more, other clips below 0.05
+
+
+def check_reference(reference: Tensor, index: int, frames: Tensor) -> tuple[Tensor, int]:
+    """Return a graded still ``(1, H', W', 3)`` and the frame it shows, or say what is wrong with it.
+
+    Args:
+        reference: the still.
+        index: of the frame, one of the clip's; -1 looks for it.
+        frames: the clip, ``(T, H, W, 3)``.
+
+    Raises:
+        ShapeError: not one still of the frames' proportions.
+        InputError: the still does not look like that frame, or like any.
+    """
+    reference = check_frames(reference, "reference")
+    if len(reference) != 1:
+        raise ShapeError(f"reference: one graded still is needed, got {len(reference)} frames; set count to 1")
+    wanted, found = frames.shape[2] / frames.shape[1], reference.shape[2] / reference.shape[1]
+    if abs(found / wanted - 1.0) > 0.02:
+        raise ShapeError(
+            f"reference: the still is {reference.shape[2]}x{reference.shape[1]} pixels, the frames are "
+            f"{frames.shape[2]}x{frames.shape[1]}; it must show the whole frame, in any size of the same proportions"
+        )
+    return reference, _frame_shown(reference, index, frames)
+
+
+def _frame_shown(reference: Tensor, index: int, frames: Tensor) -> int:
+    side = PRESETS["balanced"].side
+    picture = working_copy(reference, side)
+    candidates = range(len(frames)) if index < 0 else range(index, index + 1)
+    best, found = -1.0, 0
+    for start in range(candidates.start, candidates.stop, 64):
+        small = working_copy(frames[start : min(start + 64, candidates.stop)], side)
+        alike = likeness(small, F.interpolate(picture, size=small.shape[-2:], mode="area")[0])
+        if float(alike.max()) > best:
+            best, found = float(alike.max()), start + int(alike.argmax())
+    if best < LEAST_LIKENESS:
+        raise InputError(
+            f"reference: it does not look like frame {found} of the clip (likeness {best:.2f} of 1); "
+            "give a graded frame of this clip, or another reference_frame"
+        )
+    return found
+
+
+class Still:
+    """The graded still: gamma and the colour are learnt so that its frame comes out like it."""
+
+    def __init__(self, small: Tensor, reference: Tensor, index: int, side: int) -> None:
+        picture = working_copy(reference, side).to(small.device)
+        self.picture = F.interpolate(picture, size=small.shape[-2:], mode="area")
+        self.index = slice(index, index + 1)
+        self.dark = small[self.index]
+        # within the range that natural_tone gives to dark clips
+        self.log_gamma = torch.tensor(-0.5, device=small.device, requires_grad=True)
+        self.colour = torch.ones(3, device=small.device, requires_grad=True)
+
+    def difference(self, grid: Tensor) -> Tensor:
+        """How far the frame is from the still, ``(1, 3, h, w)``; burnt-out and other local changes count little."""
+        unlit = without_light(self.dark, grid[self.index]).clamp_min(1e-4)  # the power's slope at 0 is infinite
+        lit = self.colour.exp().view(1, 3, 1, 1) * unlit.pow(self.log_gamma.exp())
+        return charbonnier(lit - self.picture, 0.02)
+
+    def tone(self) -> tuple[float, tuple[float, float, float]]:
+        """Gamma, and the log gain of red, green and blue."""
+        red, green, blue = self.colour.tolist()
+        return float(self.log_gamma.detach().exp()), (red, green, blue)

@@ -1,0 +1,121 @@
+"""What layers look like: features of pixels, and a small network that learns them on the clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...optim.fit import Fitted, fit
+from ...types import OnStep
+from .config import SegmentConfig
+from .motion import MovingThings
+
+__all__ = ["PixelFeatures", "learn"]
+
+CERTAIN = 6.0
+"""Pixels from the border of a first mask at which its labels are taken as certain."""
+LOUDEST = 4.0
+"""Most that the classifier may say, as a log of odds."""
+
+
+class PixelFeatures:
+    """What the classifier sees of a pixel: its colour, those around it, their contrast, and how it moves."""
+
+    def __init__(self, small: Tensor, motion: MovingThings) -> None:
+        self._small, self._speed = small, motion.speed
+        # copies: a view of a seventh would keep the whole
+        every = max(1, len(small) // 16)
+        some = torch.cat([self._colours(index)[::7].clone() for index in range(0, len(small), every)])
+        self._mean, self._deviation = some.mean(dim=0), some.std(dim=0).clamp_min(1e-4)
+
+    def of(self, index: int, explained: Tensor) -> Tensor:
+        """All pixels of a frame, ``(h * w, features)``, with what ``LayerFlows.explained`` says of it."""
+        size = (self._small.shape[2], self._small.shape[3])
+        speed = F.interpolate(self._speed[index : index + 1], size=size, mode="bilinear", align_corners=False)
+        colours = (self._colours(index) - self._mean) / self._deviation
+        return torch.cat((colours, speed[0].flatten(1).T, explained.float().flatten(1).T), dim=1)
+
+    def _colours(self, index: int) -> Tensor:
+        import cv2
+
+        lab = cv2.cvtColor(self._small[index].movedim(0, -1).contiguous().numpy(), cv2.COLOR_RGB2LAB)
+        seen = [lab]
+        for side in (5, 15):
+            around = cv2.blur(lab, (side, side))
+            contrast = np.maximum(cv2.blur(lab[..., 0] ** 2, (side, side)) - around[..., 0] ** 2, 0.0)
+            seen += [around, np.sqrt(contrast)[..., None]]
+        return torch.from_numpy(np.concatenate(seen, axis=-1)).flatten(0, 1)
+
+
+def learn(
+    sight: PixelFeatures,
+    explained: Tensor,
+    labels: Tensor,
+    taught: list[int],
+    fixed: Mapping[int, Tensor],
+    config: SegmentConfig,
+    seed: int,
+    device: torch.device,
+    on_step: OnStep,
+) -> tuple[Callable[[Tensor], Tensor], Fitted]:
+    """Teach a classifier the labels of some frames; it gives log odds ``(L, h, w)`` from what ``sight`` shows."""
+    _, kinds, height, width = labels.shape
+    generator = torch.Generator().manual_seed(seed)
+    seen, wanted, weights = [], [], []
+    for index in taught:
+        kind = labels[index].argmax(dim=0)
+        # what a person gave counts as it is, and as much as everything that was found
+        trust = torch.ones(height, width) if index in fixed else _certainty(kind)
+        share = torch.bincount(kind.flatten(), minlength=kinds).clamp_min(1) / kind.numel()
+        rarity = share[kind] ** (-0.5)
+        # pixels drawn in proportion to trust and rarity
+        summed = (trust * rarity).flatten().double().cumsum(dim=0)
+        drawn = torch.rand(min(config.samples, kind.numel()), dtype=torch.float64, generator=generator) * summed[-1]
+        chosen = torch.searchsorted(summed, drawn).clamp_max(kind.numel() - 1)
+        seen.append(sight.of(index, explained[index])[chosen])
+        wanted.append(kind.flatten()[chosen])
+        balance = share[kind.flatten()[chosen]] ** (-0.5 if index in fixed else 0.5)
+        weights.append(balance / balance.mean() * (len(taught) / len(fixed) if index in fixed else 1.0))
+    x, y, w = torch.cat(seen).to(device), torch.cat(wanted).to(device), torch.cat(weights).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs as well
+        hidden = 32
+        net = nn.Sequential(
+            nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, kinds)
+        )
+    net = net.to(device)
+
+    def step(_: int) -> dict[str, Tensor]:
+        chosen = torch.randint(len(x), (4096,), generator=generator).to(device)
+        wrong = F.cross_entropy(net(x[chosen]), y[chosen], reduction="none")
+        return {"labels": (w[chosen] * wrong).mean()}
+
+    fitted = fit(
+        step, net.parameters(), steps=config.steps, learning_rate=config.learning_rate, plateau=0.0, on_step=on_step
+    )
+
+    @torch.no_grad()
+    def classify(pixels: Tensor) -> Tensor:
+        odds = net(pixels.to(device)).cpu()
+        odds = (odds - odds.amax(dim=1, keepdim=True)).clamp_min(-LOUDEST)
+        return odds.T.reshape(kinds, height, width)
+
+    return classify, fitted
+
+
+def _certainty(kind: Tensor) -> Tensor:
+    """How far labels ``(h, w)`` can be trusted, 0.1..1: least at the borders between them."""
+    import cv2
+
+    same = np.ones(kind.shape, np.uint8)
+    for axis in (0, 1):
+        differs = kind.diff(dim=axis).ne(0).numpy()
+        part = same[:-1] if axis == 0 else same[:, :-1]
+        part[differs] = 0
+    if same.all():
+        return torch.ones(kind.shape)
+    return torch.from_numpy(cv2.distanceTransform(same, cv2.DIST_L2, 3) / CERTAIN).clamp(0.1, 1.0)

@@ -1,0 +1,172 @@
+"""Masks of one window: motion, then rounds of learning and propagation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import InputError
+from ...image.matting import settle
+from ...image.resize import working_copy
+from ...optim.fit import Fitted
+from ...store.checkpoint import Checkpoint
+from ...types import Flow, OnStep
+from .classifier import PixelFeatures, learn
+from .config import SegmentConfig
+from .layer_flow import LayerFlows
+from .motion import TRACKS, MovingThings
+from .propagation import propagate
+
+__all__ = ["Found", "all_background", "coverage", "find_in_window", "shown_masks", "too_few"]
+
+
+class Found(NamedTuple):
+    masks: Tensor
+    """``(T, L, h, w)``, sum over L is 1."""
+    fitted: Fitted
+    notes: Mapping[str, str]
+
+
+NOTHING = Fitted(0, 0.0, {}, "steps")
+"""Of a classifier where there was nothing to learn."""
+
+
+def all_background(frames: Tensor, config: SegmentConfig, layers: int) -> Tensor:
+    """Masks without any object."""
+    masks = torch.zeros(len(frames), layers, *working_copy(frames[:1], config.side).shape[2:])
+    masks[:, 0] = 1.0
+    return masks
+
+
+def coverage(masks: Tensor) -> dict[str, str]:
+    share = 100.0 * (1.0 - sum(float(mask.mean()) for mask in masks[:, 0]) / len(masks))
+    return {"said": f"objects cover {share:.1f} % of the clip"}
+
+
+def find_in_window(
+    frames: Tensor,
+    flow: Flow,
+    config: SegmentConfig,
+    layers: int,
+    seed: int,
+    given: Mapping[int, Tensor] | None,
+    device: torch.device,
+    checkpoint: Checkpoint | None,
+    on_step: OnStep | None,
+) -> Found:
+    small = working_copy(frames, config.side)
+    count, _, height, width = small.shape
+    size = (height, width)
+    shown = {} if given is None else shown_masks(given, size)
+    steps_done, steps_total = 0, config.rounds * (config.steps + 3 * count) + 3 * count
+
+    def told(_: int, __: int, preview: Callable[[], Tensor] | None) -> None:
+        nonlocal steps_done
+        steps_done += 1
+        if on_step is not None:
+            on_step(min(steps_done, steps_total), steps_total, preview)
+
+    motion = MovingThings(flow, layers - 1 if given is None else TRACKS, told)
+    if given is None and motion.objects.shape[1] == 0:
+        return Found(all_background(frames, config, layers), NOTHING, {"warning": too_few(0)})
+    fixed: dict[int, Tensor] = {}
+    if given is None:
+        labels = motion.labels(size)
+    else:
+        motion.gather({index: _fit_to(one, motion.flow.size) for index, one in given.items()})
+        labels = motion.labels(size)
+        for index, mask in shown.items():
+            others = labels[index, 2:] * (1.0 - mask)
+            fixed[index] = labels[index] = torch.cat((_two(mask)[:1] - others.sum(dim=0), mask[None], others))
+    sight = PixelFeatures(small, motion)
+    for number in range(config.rounds):
+        kept = None if checkpoint is None else checkpoint.load(f"round_{number}")
+        if kept is not None:
+            labels, fitted = kept[0]["labels"], Fitted(**json.loads(kept[1]["fitted"]))
+            continue
+        labels, fitted = _round(small, motion.flow, sight, labels, fixed, number, config, seed, device, told)
+        if checkpoint is not None:
+            checkpoint.save(f"round_{number}", {"labels": labels}, {"fitted": json.dumps(asdict(fitted))})
+    del small, motion, sight
+    if given is not None:  # what else moves belongs to the background
+        labels = _two(labels[:, 1])
+    labels = settle(labels, frames, on_step=told)
+    labels = _without_faint(labels)
+    number = labels.shape[1] - 1
+    notes = {"warning": too_few(number, guided=given is not None)} if number < layers - 1 else {}
+    if number < layers - 1:
+        labels = torch.cat((labels, labels.new_zeros(count, layers - 1 - number, height, width)), dim=1)
+    return Found(labels, fitted, {**coverage(labels), **notes})
+
+
+def _round(
+    small: Tensor,
+    flow: Flow,
+    sight: PixelFeatures,
+    labels: Tensor,
+    fixed: Mapping[int, Tensor],
+    number: int,
+    config: SegmentConfig,
+    seed: int,
+    device: torch.device,
+    on_step: OnStep,
+) -> tuple[Tensor, Fitted]:
+    """Better masks ``(T, L, h, w)`` from the motion and the looks that the ones so far give the layers."""
+    ways = LayerFlows(labels, flow)
+    count, kinds, height, width = labels.shape
+    # half precision holds logs of odds to a thousandth, in half the memory
+    explained = torch.empty(count, kinds - 1, height, width, dtype=torch.half)
+    for index in range(count):
+        explained[index] = ways.explained(small, index)[0]
+        on_step(0, 0, None)
+    taught = sorted(fixed) if fixed and number == 0 else list(range(count))
+    start = (seed + number) % 2**64
+    classifier, fitted = learn(sight, explained, labels, taught, fixed, config, start, device, on_step)
+    evidence = torch.empty(labels.shape, dtype=torch.half)
+    for index in range(count):
+        evidence[index] = classifier(sight.of(index, explained[index]))
+    return propagate(small, ways, evidence, explained, fixed, config, on_step), fitted
+
+
+def shown_masks(given: Mapping[int, Tensor], size: tuple[int, int]) -> dict[int, Tensor]:
+    """Given masks at the working size ``(h, w)``, of the frames in which something is left of them."""
+    masks = {index: _fit_to(one, size) for index, one in given.items()}
+    masks = {index: mask for index, mask in masks.items() if bool((mask > 0.5).any())}
+    if not masks:
+        raise InputError(
+            f"mask: what it shows is smaller than a pixel at the working size, {size[1]}x{size[0]}; paint the whole "
+            "object white, or crop the clip around it"
+        )
+    return masks
+
+
+def _without_faint(labels: Tensor) -> Tensor:
+    """Masks ``(T, L, h, w)`` less the objects that nowhere have half of a pixel; the background takes their share."""
+    clear = labels[:, 1:].amax(dim=(0, 2, 3)) > 0.5
+    if bool(clear.all()):
+        return labels
+    objects = labels[:, 1:][:, clear]
+    return torch.cat((1.0 - objects.sum(dim=1, keepdim=True), objects), dim=1)
+
+
+def too_few(number: int, guided: bool = False) -> str:
+    """What a person is told where fewer objects were found than there are layers for them."""
+    if guided:
+        return "nothing of the mask's object could be held on to: the foreground is empty; give masks of more frames"
+    if number == 0:
+        return "nothing moves by itself against the camera's motion: the foreground is empty; give a mask"
+    return f"only {number} moving object{'s' if number > 1 else ''} found: the layers after it are empty"
+
+
+def _fit_to(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
+
+
+def _two(mask: Tensor) -> Tensor:
+    return torch.stack((1.0 - mask, mask), dim=-3)

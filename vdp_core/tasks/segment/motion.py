@@ -1,0 +1,62 @@
+"""What moves by itself, on the small grid of the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...motion.camera import own_motion
+from ...motion.objects import moving_objects
+from ...motion.trajectories import average_along
+from ...motion.warp import resize_flow
+from ...types import Flow, OnStep
+
+__all__ = ["MovingThings"]
+
+MOTION_SIDE = 256
+"""Long side of the flow that motion is looked at on."""
+SPAN = 8
+"""Frames either way over which a pixel's motion is averaged: water's evens out, an object's lasts."""
+TRACKS = 8
+"""Most moving things that are told apart where a mask says which of them is meant."""
+
+
+class MovingThings:
+    """What moves by itself, on the small grid of the flow."""
+
+    def __init__(self, flow: Flow, wanted: int, on_step: OnStep) -> None:
+        scale = MOTION_SIDE / max(flow.size)
+        size = (max(2, round(flow.size[0] * scale)), max(2, round(flow.size[1] * scale))) if scale < 1.0 else flow.size
+        self.flow = flow = resize_flow(flow, size)
+        own = average_along(own_motion(flow, on_step), flow, SPAN)
+        self.objects = moving_objects(own, flow, wanted, on_step)
+        """``(T, K, h, w)``."""
+        speed = own.norm(dim=1, keepdim=True)
+        self.speed = (speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)).clamp_max(2.0)
+        """Against the scene, as a share of the frame's fastest, ``(T, 1, h, w)``. Which object a pixel seems to be is
+        kept from the classifier: it would repeat it instead of learning what the objects look like."""
+
+    def gather(self, given: Mapping[int, Tensor]) -> None:
+        """Put together what belongs to the object that masks show in some frames; what does not becomes a second one.
+
+        Things that move are seen too large, as flow is smooth: a fifth inside the mask is enough. What is not seen in
+        those frames may be the object, hidden there: what it looks like will decide.
+        """
+        belongs, other = (torch.zeros_like(self.flow.forward[:1, :1]).repeat(len(self.speed), 1, 1, 1) for _ in "ab")
+        for track in self.objects.unbind(dim=1):
+            seen = sum(float(track[index].sum()) for index in given)
+            inside = sum(float((track[index] * mask).sum()) for index, mask in given.items())
+            chosen = belongs if inside >= 0.2 * seen else other
+            torch.maximum(chosen, track[:, None], out=chosen)
+        self.objects = torch.cat((belongs, other), dim=1) if bool(other.any()) else belongs
+
+    def labels(self, size: tuple[int, int]) -> Tensor:
+        """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""
+        lasting = average_along(self.objects, self.flow, SPAN)
+        objects = F.interpolate(lasting, size=size, mode="bilinear", align_corners=False)
+        best, number = objects.max(dim=1)
+        number = torch.where(best > 0.5, number + 1, torch.zeros_like(number))
+        return torch.stack([number == layer for layer in range(objects.shape[1] + 1)], dim=1).float()
