@@ -112,13 +112,13 @@ class Edit:
 class Layers:
     """What a decomposition found: small fields that, with the source frames, rebuild the video.
 
-    See ``vdp_core.layers`` for the composition models, and for saving and loading.
+    See ``vdp_core.models`` for the composition models, and ``models.file`` for saving and loading.
     """
 
     model: str
-    """The composition model: ``relight``, ``dehaze`` or ``segment``."""
+    """The name of the composition model."""
     fields: Mapping[str, Tensor]
-    """Small quantities per frame, each ``(T, C, h, w)`` float32; which ones, the model says. Those of a whole shot,
+    """Small quantities per frame, each ``(T, ...)`` floating point; which ones, the model says. Those of a whole shot,
     such as gamma, are the same in all of its frames."""
     frames: Tensor
     """The source, ``(T, H, W, 3)`` float32 in 0..1, by reference."""
@@ -128,11 +128,14 @@ class Layers:
     info: Mapping[str, str] = field(default_factory=dict)
     """How it was made: preset, steps, seconds, versions, which loss terms ran."""
     edits: Mapping[int, Edit] = field(default_factory=dict)
-    """What was done to a layer, by its number; of the model segment."""
+    """What was done to a layer, by its number."""
+    assets: Mapping[str, Tensor] = field(default_factory=dict)
+    """Quantities that no frame owns, of any shape and type, such as a texture or a network's weights; which ones, the
+    model says."""
     pictures: Mapping[str, Tensor] = field(default_factory=dict)
     """What takes the place of a layer, at native size: ``colour_0``, ``colour_1``, ... ``(T or 1, H, W, 3)`` in 0..1,
     and ``mask_1``, ... ``(T or 1, H, W)``; ``matte`` ``(T or 1, H, W)`` is a finished mask of the only object,
-    in place of what would be made of the small masks. Of the model segment."""
+    in place of what would be made of the small masks."""
 
     def __len__(self) -> int:
         """Number of frames."""

@@ -13,7 +13,7 @@ from comfyui_vdp.vdp_core.edit.layers import add_background, cut_out, edit, laye
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.image.colour import to_display, to_linear
 from comfyui_vdp.vdp_core.metrics import psnr
-from comfyui_vdp.vdp_core.models.masks import check_segment
+from comfyui_vdp.vdp_core.models.masks import MODEL as MASKS
 from comfyui_vdp.vdp_core.models.paint import untouched
 from comfyui_vdp.vdp_core.models.plate import plate
 from comfyui_vdp.vdp_core.motion import background as behind
@@ -369,7 +369,7 @@ def test_whole_straight_and_premultiplied_pictures_come_out_alike():
         cut_out(colour, mask),
     ):
         assert float((over_green(layers) - truth).abs().max()) < 0.04
-        check_segment(layers)
+        MASKS.check(layers)
     naive = whole * mask[..., None] + GREEN * (1 - mask[..., None])
     assert float((naive - truth).abs().max()) > 0.1
 
@@ -441,7 +441,7 @@ def test_layers_of_another_model_are_refused(layers):
 
 
 def test_sound_layers_pass(layers):
-    check_segment(edit(add_background(layers, layers.frames[:1]), "objects", Edit(gain=1.0)))
+    MASKS.check(edit(add_background(layers, layers.frames[:1]), "objects", Edit(gain=1.0)))
 
 
 @pytest.mark.parametrize(
@@ -469,7 +469,7 @@ def test_sound_layers_pass(layers):
 def test_damaged_layers_are_refused(layers, fields, others, words):
     found = {name: field for name, field in {**layers.fields, **fields}.items() if field is not None}
     with pytest.raises(LayersFileError, match=words):
-        check_segment(replace(layers, fields=found, **others))
+        MASKS.check(replace(layers, fields=found, **others))
 
 
 def test_linear_light_is_srgbs():

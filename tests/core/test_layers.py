@@ -200,20 +200,22 @@ def test_the_helper_damages_nothing_by_itself(saved):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"metadata": {"vdp_layers": "1"}}, "not a layers file of this version"),
-        ({"header_format": "1"}, "not a layers file of this version"),
-        ({"header_format": None}, "not a layers file of this version"),
+        ({"metadata": {"vdp_layers": "1"}}, "not a layers file; give one"),
+        ({"header_format": "1"}, "a damaged layers file"),
+        ({"header_format": "4"}, "saved by a newer version .format 4, this one reads 1 to 3.; update the pack"),
+        ({"header_format": 3}, "not a layers file"),
+        ({"header_format": None}, "not a layers file; give one"),
         ({"metadata": {"vdp_layers": "{"}}, "a damaged layers file"),
-        ({"metadata": {"vdp_layers": "[]"}}, "not a layers file of this version"),
-        ({"metadata": {"vdp_layers": '"relight"'}}, "not a layers file of this version"),
+        ({"metadata": {"vdp_layers": "[]"}}, "not a layers file; give one"),
+        ({"metadata": {"vdp_layers": '"relight"'}}, "not a layers file; give one"),
         ({"header_model": None}, "a damaged layers file"),
         ({"header_model": "fog"}, "of the model 'fog'; known: relight.*; update the pack"),
         ({"field_gamma": torch.full((COUNT, 1, 1, 1), float("nan"))}, "field gamma holds NaN"),
-        ({"field_gamma": torch.zeros(COUNT, 1, 1, 1)}, "a gamma of 0.0, above 0 needed"),
+        ({"field_gamma": torch.zeros(COUNT, 1, 1, 1)}, "a 'gamma' of 0, above 0 needed"),
         ({"field_gamma": torch.ones(COUNT, 1, 2, 2)}, "no 'gamma'"),
         ({"field_colour": None}, "no 'colour'"),
-        ({"field_noise": torch.zeros(COUNT, 6, 1, 1)}, "no usable 'noise'"),
-        ({"field_noise": -torch.ones(COUNT, 7, 1, 1)}, "no usable 'noise'"),
+        ({"field_noise": torch.zeros(COUNT, 6, 1, 1)}, r"no 'noise' \(T, 7, 1, 1\), but one of \(4, 6, 1, 1\)"),
+        ({"field_noise": -torch.ones(COUNT, 7, 1, 1)}, "a 'noise' of -1, 0 or more needed"),
         ({"header_info": []}, "a damaged layers file"),
         ({"header_seed": "first"}, "a damaged layers file"),
         ({"header_seed": float("inf")}, "a damaged layers file"),
@@ -223,7 +225,7 @@ def test_the_helper_damages_nothing_by_itself(saved):
         ({"field_log_gain": None}, "no 'log_gain'"),
         ({"field_log_gain": torch.zeros(COUNT, 2, 5, 8)}, "no 'log_gain'"),
         ({"field_log_gain": torch.zeros(COUNT - 1, 1, 5, 8)}, r"field log_gain is \(3, 1, 5, 8\) for 4 frames"),
-        ({"field_log_gain": torch.zeros(COUNT, 5, 8)}, "a damaged layers file"),
+        ({"field_log_gain": torch.zeros(COUNT, 5, 8)}, "no 'log_gain'"),
         ({"field_log_gain": torch.zeros(COUNT, 1, 0, 8)}, "a damaged layers file"),
         ({"field_log_gain": torch.zeros(COUNT, 1, 5, 8).int()}, "a damaged layers file"),
         ({"field_log_gain": torch.full((COUNT, 1, 5, 8), float("nan"))}, "field log_gain holds NaN"),
@@ -260,7 +262,7 @@ def test_garbage_is_refused(tmp_path):
 def test_weights_of_a_model_are_refused(tmp_path, metadata):
     path = tmp_path / "model.safetensors"
     save_file({"conv.weight": torch.zeros(3, 3)}, path, metadata=metadata)
-    with pytest.raises(LayersFileError, match="not a layers file of this version; give a file that SaveLayers wrote"):
+    with pytest.raises(LayersFileError, match="not a layers file; give one that SaveLayers wrote"):
         load_layers(path)
 
 

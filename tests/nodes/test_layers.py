@@ -199,16 +199,18 @@ def test_what_does_not_go_together_is_told(objects):
         compose(**{**NEUTRAL, "layer": "2"}, layers=objects)
     with pytest.raises(InputError, match="got 3 frames for a clip of 4"):
         compose(**NEUTRAL, layers=objects, background=frames[:3])
-    with pytest.raises(InputError, match="there is no layer '3'"):
+    with pytest.raises(
+        InputError, match="there is no layer 3; these layers have 0 the background, 1 object 1, 2 "
+    ):
         SplitLayers().split(objects, 3)
 
 
 def test_other_layers_have_no_pictures(layers):
-    with pytest.raises(InputError, match="of the model 'relight', Composite needs those of VDPOptimize's task segment"):
+    with pytest.raises(InputError, match="of the model 'relight', Composite needs 'segment'"):
         Composite().composite(**NEUTRAL, layers=layers)
     with pytest.raises(InputError, match="which has no layers to split"):
         SplitLayers().split(layers, 0)
-    with pytest.raises(InputError, match="ReplaceLayer needs those of"):
+    with pytest.raises(InputError, match="ReplaceLayer needs 'segment'"):
         ReplaceLayer().replace(layers, 1, layers.frames)
 
 
@@ -222,5 +224,5 @@ def test_dehaze_layers_split_into_the_clear_picture_and_the_haze(synthetic):
     haze, share = SplitLayers().split(layers, 1)
     assert_close(through[..., None] * clear + share[..., None] * haze, hazy, atol=1e-3, rtol=0)
     assert_close(clear, clip.frames, atol=1e-2, rtol=0)
-    with pytest.raises(InputError, match="there is no layer 2; dehaze layers have 0, the clear picture, and 1"):
+    with pytest.raises(InputError, match="there is no layer 2; these layers have 0 the clear picture, 1 the haze"):
         SplitLayers().split(layers, 2)

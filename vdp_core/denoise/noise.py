@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..errors import LayersFileError
 from ..types import Layers
 from .blocks import BLOCK, brightness_of, dct_basis, split, to_opponent
 
-__all__ = ["Noise", "check_noise", "estimate_noise", "loudness_of"]
+__all__ = ["Noise", "estimate_noise", "loudness_of"]
 
 COLOUR_SHARE = 0.7
 """Least deviation of the noise in colour, as a share of that in brightness: files that store colour at half size keep
@@ -58,17 +57,6 @@ class Noise:
         shape = (1, 3, *[1] * (brightness.ndim - 2))
         offset, slope = brightness.new_tensor(self.offset), brightness.new_tensor(self.slope)
         return offset.view(shape) + slope.view(shape) * brightness.clamp_min(0.0)
-
-
-def check_noise(layers: Layers) -> None:
-    """Refuse layers, read from a file, that do not say how noisy their source is.
-
-    Raises:
-        LayersFileError: there is no such field, or it is impossible.
-    """
-    field = layers.fields.get("noise")
-    if field is None or tuple(field.shape[1:]) != (7, 1, 1) or bool((field < 0.0).any()):
-        raise LayersFileError("the layers hold no usable 'noise' (T, 7, 1, 1); save them again")
 
 
 def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:

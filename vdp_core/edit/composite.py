@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..models.masks import MODEL as MASKS
 from ..models.paint import paint
-from ..models.plate import need_segment
 from ..store.lazy import computed_with_mask
 from ..types import Layers, OnStep
 
-__all__ = ["apply", "composite"]
+__all__ = ["composite"]
 
 
 def composite(
@@ -43,7 +43,7 @@ def composite(
     Raises:
         InputError: layers of another model.
     """
-    need_segment(layers, "Composite")
+    MASKS.require(layers, "Composite")
 
     @torch.no_grad()
     def painted(start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -51,14 +51,3 @@ def composite(
             yield paint(layers, index, linear_light, torch.device(device))
 
     return computed_with_mask(painted, layers.frames.shape, on_step=on_step)
-
-
-def apply(
-    layers: Layers,
-    *,
-    linear_light: bool = False,
-    device: torch.device | str = "cpu",
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """The layers put together with their edits, ``(T, H, W, 3)``: see ``composite.composite``."""
-    return composite(layers, linear_light=linear_light, device=device, on_step=on_step)[0]

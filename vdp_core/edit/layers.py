@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..checks import check_frames, check_mask
 from ..errors import InputError, ShapeError
-from ..image.matting import Matte, object_colours, shrink, smooth_colours
-from ..models.haze import split_haze
-from ..models.plate import background_of, matte_of, need_segment, picture_of
+from ..image.matting import shrink
+from ..models import model_of
+from ..models.masks import MODEL as MASKS
 from ..store.lazy import computed_with_mask
 from ..types import Edit, Layers, OnStep
 
@@ -48,7 +48,7 @@ def edit(layers: Layers, name: str, change: Edit) -> Layers:
     Raises:
         InputError: layers of another model, no such layer, or a value out of range.
     """
-    need_segment(layers, "Composite")
+    MASKS.require(layers, "Composite")
     if not 0.0 <= change.visibility <= 1.0:
         raise InputError(f"visibility: 0 to 1 needed, got {change.visibility}")
     if not 0.0 <= change.saturation < math.inf:
@@ -75,7 +75,7 @@ def add_background(layers: Layers, background: Tensor) -> Layers:
     Raises:
         InputError, ShapeError: it cannot be used.
     """
-    need_segment(layers, "Composite")
+    MASKS.require(layers, "Composite")
     background = check_frames(background, "background")
     if len(background) not in (1, len(layers)):
         raise ShapeError(
@@ -134,7 +134,7 @@ def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Lay
         pictures["colour_1"] = frames
     if "colour_1" in pictures:
         pictures["colour_0"] = torch.zeros(1, height, width, 3)
-    return Layers("segment", fields, frames, None, 0, {"preset": "mask"}, pictures=pictures)
+    return Layers(MASKS.name, fields, frames, None, 0, {"preset": "mask"}, pictures=pictures)
 
 
 def _is_black_outside(frames: Tensor, mask: Tensor) -> bool:
@@ -161,7 +161,7 @@ def replace_layer(layers: Layers, number: int, frames: Tensor, mask: Tensor | No
     Raises:
         InputError, ShapeError: another model, no such layer, or pictures that cannot be used.
     """
-    need_segment(layers, "ReplaceLayer")
+    MASKS.require(layers, "ReplaceLayer")
     (number,) = layer_numbers(layers, str(number))
     if number == 0:
         if mask is not None:
@@ -185,52 +185,19 @@ def split_layer(
 ) -> tuple[Tensor, Tensor]:
     """One layer as pictures: straight colours ``(T, H, W, 3)`` and mask ``(T, H, W)``, on the CPU.
 
-    Of a long clip, they are computed when they are looked at. As it was found or replaced; edits, which are for
-    ``composite``, are not in it. Of segment layers, 0 is the whole background, filled where objects cover it, with the
-    mask of where it is seen; objects' colours go on smoothly beyond their borders, so that scaling or blurring brings
-    in nothing else. Of dehaze layers, 0 is the clear picture with the transmission as its mask, and 1 the airlight with
-    the rest.
+    Of a long clip, they are computed when they are looked at. Which layers there are, the model says.
 
     Raises:
-        InputError: layers of another model, or no such layer.
+        InputError: layers of a model without any, or no such layer.
     """
-    if layers.model == "dehaze":
-        return split_haze(layers, number, device, on_step)
-    if layers.model != "segment":
-        raise InputError(f"layers: of the model '{layers.model}', which has no layers to split; segment and dehaze do")
-    (number,) = layer_numbers(layers, str(number))
+    model = model_of(layers)
+    split = model.split
+    model.check_layer(layers, number)
+    assert split is not None
 
     @torch.no_grad()
-    def split(start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def taken(start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for index in range(start, len(layers)):
-            yield _layer(layers, number, index, device)
+            yield split(layers, number, index, layers.frames[index].to(device).contiguous())
 
-    return computed_with_mask(split, layers.frames.shape, on_step=on_step)
-
-
-def _layer(layers: Layers, number: int, index: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """A layer's colours ``(H, W, 3)`` and mask ``(H, W)`` in one frame."""
-    frame = layers.frames[index].to(device).contiguous()
-    matte = matte_of(layers, index, frame)
-    given = [picture_of(layers, f"mask_{other}", index, frame.device) for other in range(1, len(matte.masks))]
-    shares = [own if one is None else one for own, one in zip(matte.masks[1:], given, strict=True)]
-    mask = shares[number - 1] if number > 0 else (1.0 - torch.stack(shares).sum(dim=0)).clamp(0.0, 1.0)
-    colour = picture_of(layers, f"colour_{number}", index, frame.device)
-    if colour is None and number == 0:
-        colour = background_of(layers, index, frame, matte, whole=True)
-    elif colour is None:
-        colour = _extended(layers, index, frame, matte, number)
-    return colour, mask
-
-
-def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: int) -> Tensor:
-    """An object's colours in one frame, smooth where it is not."""
-    smooth = F.interpolate(
-        smooth_colours(matte, slice(number, number + 1)), size=frame.shape[:2], mode="bilinear", align_corners=False
-    )[0].movedim(0, -1)
-    colour = torch.where(matte.masks[number, ..., None] > 0.5, frame, smooth)
-    behind = background_of(layers, index, frame, matte, whole=False).view(-1, 3)[matte.mixed].T
-    share = matte.masks[number].view(-1)[matte.mixed]
-    found = object_colours(frame.view(-1, 3)[matte.mixed].T, matte, behind)[number - 1]
-    colour.view(-1, 3)[matte.mixed] = torch.where(share > 0.0, found, colour.view(-1, 3)[matte.mixed].T).T
-    return colour
+    return computed_with_mask(taken, layers.frames.shape, on_step=on_step)

@@ -1,26 +1,23 @@
-"""The composition models: each puts a clip together from small fields and its source frames, and takes it apart again.
-
-A model is found by a task of the same name (``tasks``), and kept in a file (``models.file``).
-"""
+"""The composition models: each puts a clip together from small fields and its source frames, and takes it apart."""
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from ..errors import InputError
+from ..types import Layers
 from . import haze, light, masks
+from .base import Field, Model
 
-__all__ = ["MODELS", "model"]
+__all__ = ["MODELS", "Field", "Model", "model_of"]
 
-MODELS: dict[str, ModuleType] = {"relight": light, "dehaze": haze, "segment": masks}
+MODELS: dict[str, Model] = {model.name: model for model in (light.MODEL, haze.MODEL, masks.MODEL)}
 
 
-def model(name: str) -> ModuleType:
-    """Return a model.
+def model_of(layers: Layers) -> Model:
+    """Return the model of layers.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is none of that name.
     """
-    if name not in MODELS:
-        raise InputError(f"layers: there is no model '{name}'; known: {', '.join(MODELS)}")
-    return MODELS[name]
+    if layers.model not in MODELS:
+        raise InputError(f"layers: there is no model '{layers.model}'; known: {', '.join(MODELS)}")
+    return MODELS[layers.model]

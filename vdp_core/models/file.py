@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_frames
+from ..denoise.noise import estimate_noise
 from ..errors import LayersFileError, MediaError, ShapeError, VDPError
 from ..store.files import beside
 from ..store.lazy import computed, large_empty
@@ -23,7 +24,8 @@ from . import MODELS
 
 __all__ = ["load_layers", "own_version", "save_layers"]
 
-FORMAT = "2"
+FORMAT = 3
+"""Of files that are written. Older ones are read: 1 kept what holds for a whole clip as numbers, 2 had no assets."""
 _AT_ONCE = 2**22  # values converted at a time
 
 
@@ -45,13 +47,14 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
 
     path = Path(path)
     tensors = {f"field.{name}": field.contiguous() for name, field in layers.fields.items()}
+    tensors |= {f"asset.{name}": asset.contiguous() for name, asset in layers.assets.items()}
     tensors |= {f"picture.{name}": _to_integers(picture) for name, picture in layers.pictures.items()}
     if with_frames:
         tensors["frames"] = _to_integers(layers.frames)
     # but not how long it took: equal layers make equal files
     info = {name: text for name, text in layers.info.items() if name != "seconds"}
     header: dict[str, Any] = {
-        "format": FORMAT,
+        "format": str(FORMAT),
         "model": layers.model,
         "seed": layers.seed,
         "info": {**info, "torch": torch.__version__, "vdp": own_version()},
@@ -99,11 +102,7 @@ def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
         raise MediaError(f"{path}: no such layers file")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("vdp_layers", "null"))
-            if not isinstance(header, dict) or header.get("format") != FORMAT:
-                raise LayersFileError(
-                    f"{path}: not a layers file of this version; give a file that SaveLayers wrote, not model weights"
-                )
+            header = _header(file.metadata() or {}, path)
             # These are views of the file, of which nothing is read yet.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         try:
@@ -120,6 +119,25 @@ def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
         if isinstance(error, VDPError):
             raise
         raise LayersFileError(f"{path}: a damaged layers file ({str(error)[:200]}); save the layers again") from error
+
+
+def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """What a file says about the layers in it.
+
+    Raises:
+        LayersFileError: it is no layers file, or a newer one than can be read.
+    """
+    header = json.loads(metadata.get("vdp_layers", "null"))
+    if header == 1:
+        header = {**json.loads(metadata["layers"]), "format": "1"}
+    number = header.get("format") if isinstance(header, dict) else None
+    if not isinstance(number, str) or not number.isdecimal():
+        raise LayersFileError(f"{path}: not a layers file; give one that SaveLayers wrote, not model weights")
+    if int(number) > FORMAT:
+        raise LayersFileError(
+            f"{path}: saved by a newer version (format {number}, this one reads 1 to {FORMAT}); update the pack"
+        )
+    return header
 
 
 def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor | None) -> Layers:
@@ -141,15 +159,11 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
             raise ValueError(f"frames are {tuple(frames.shape)}, the header says {shape}")
     else:
         raise LayersFileError("the layers were saved without their frames; link the source frames too")
-    # a copy, as the file may be written over while the layers are in use
-    fields = {
-        name.removeprefix("field."): field.clone() for name, field in tensors.items() if name.startswith("field.")
-    }
-    for name, field in fields.items():
-        if field.ndim != 4 or len(field) != len(frames) or field.numel() == 0 or not field.is_floating_point():
-            raise ValueError(f"field {name} is {tuple(field.shape)} for {len(frames)} frames")
-        if not _is_finite(field):
-            raise ValueError(f"field {name} holds NaN or infinite values")
+    # copies of everything, as the file may be written over while the layers are in use
+    fields = {name: _field(name, field, len(frames)) for name, field in _named("field.", tensors)}
+    if header["format"] == "1":
+        fields |= _fields_of_numbers(header["scalars"], frames)
+    assets = {name: _asset(name, asset) for name, asset in _named("asset.", tensors)}
     flow = None
     if "flow" in header:
         height, width = header["flow"]["source_size"]
@@ -160,22 +174,50 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
             backward_occlusion=_each(tensors["flow.backward_occlusion"], torch.float32, _from_bytes),
             source_size=(int(height), int(width)),
             method=str(header["flow"]["method"]),
-            cuts=tuple(int(cut) for cut in header["flow"]["cuts"]),
+            cuts=tuple(int(cut) for cut in header["flow"].get("cuts", ())),
         )
         if len(flow) != len(frames) - 1:
             raise ValueError(f"flow of {len(flow)} pairs for {len(frames)} frames")
         if not (_is_finite(flow.forward) and _is_finite(flow.backward)):
             raise ValueError("the flow holds NaN or infinite values")
     info = {str(name): str(value) for name, value in header["info"].items()}
-    pictures = {
-        name.removeprefix("picture."): _to_floats(picture, name)
-        for name, picture in tensors.items()
-        if name.startswith("picture.")
-    }
+    pictures = {name: _to_floats(picture, f"picture.{name}") for name, picture in _named("picture.", tensors)}
     edits = {int(number): _to_edit(**edit) for number, edit in header.get("edits", {}).items()}
-    layers = Layers(model, fields, frames, flow, int(header["seed"]), info, edits, pictures)
+    layers = Layers(model, fields, frames, flow, int(header["seed"]), info, edits, assets, pictures)
     MODELS[model].check(layers)
     return layers
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors whose names begin with a prefix, by what follows it."""
+    return ((name.removeprefix(prefix), tensor) for name, tensor in tensors.items() if name.startswith(prefix))
+
+
+def _field(name: str, field: Tensor, count: int) -> Tensor:
+    if field.ndim < 2 or len(field) != count or field.numel() == 0 or not field.is_floating_point():
+        raise ValueError(f"field {name} is {tuple(field.shape)} for {count} frames")
+    if not _is_finite(field):
+        raise ValueError(f"field {name} holds NaN or infinite values")
+    return _each(field, torch.float32, Tensor.float)
+
+
+def _asset(name: str, asset: Tensor) -> Tensor:
+    if asset.is_floating_point() and not _is_finite(asset):
+        raise ValueError(f"asset {name} holds NaN or infinite values")
+    return asset.clone()
+
+
+def _fields_of_numbers(numbers: Mapping[str, float], frames: Tensor) -> dict[str, Tensor]:
+    """What a file of format 1 keeps as numbers for the whole clip, as fields: the same in every frame.
+
+    It has no loudness of the noise, so the noise is estimated again.
+    """
+    fields = {"noise": estimate_noise(frames).field(len(frames))} if "noise_offset_0" in numbers else {}
+    if "gamma" in numbers:
+        gains = [float(numbers[f"log_gain_{name}"]) for name in ("red", "green", "blue")]
+        fields["colour"] = torch.tensor(gains).view(1, 3, 1, 1).repeat(len(frames), 1, 1, 1)
+        fields["gamma"] = torch.full((len(frames), 1, 1, 1), float(numbers["gamma"]))
+    return {name: _field(name, field, len(frames)) for name, field in fields.items()}
 
 
 def _runs(clip: Tensor) -> Iterator[Tensor]:
@@ -194,8 +236,8 @@ def _each(clip: Tensor, dtype: torch.dtype, convert: Callable[[Tensor], Tensor])
     return made
 
 
-def _is_finite(clip: Tensor) -> bool:
-    return all(bool(run.isfinite().all()) for run in _runs(clip))
+def _is_finite(values: Tensor) -> bool:
+    return all(bool(run.isfinite().all()) for run in _runs(values)) if values.ndim else bool(values.isfinite())
 
 
 def _to_bytes(run: Tensor) -> Tensor:

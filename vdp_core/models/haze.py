@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..denoise.noise import check_noise
-from ..denoise.temporal import clean_frames, is_noisy, less_noisy
-from ..errors import InputError, LayersFileError
+from ..errors import InputError
 from ..image.upsample import lift
-from ..store.lazy import computed, computed_with_mask
 from ..types import Layers, OnStep
+from .base import Field, Model
+from .render import NOISE, applied
 
-__all__ = ["apply", "check", "compose", "rebuild", "split_haze", "transmission"]
-
-
-def split_haze(
-    layers: Layers, number: int, device: torch.device | str, on_step: OnStep | None
-) -> tuple[Tensor, Tensor]:
-    if number not in (0, 1):
-        raise InputError(f"layer: there is no layer {number}; dehaze layers have 0, the clear picture, and 1, the haze")
-
-    @torch.no_grad()
-    def split(start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for index in range(start, len(layers)):
-            frame = layers.frames[index : index + 1].to(device)
-            through = transmission(layers, index, index + 1, frame)[0, ..., 0]
-            if number == 0:
-                yield compose(layers, index, index + 1, frame)[0].clamp(0.0, 1.0), through
-            else:
-                airlight = layers.fields["airlight"][index, :, 0, 0].to(device)
-                yield airlight.expand(frame.shape[1:]), 1.0 - through
-
-    return computed_with_mask(split, layers.frames.shape, on_step=on_step)
+__all__ = ["MIN_TRANSMISSION", "MODEL", "apply", "compose", "rebuild", "split", "transmission"]
 
 
-PIXELS_AT_ONCE = 2**20
 MIN_TRANSMISSION = 0.1
 """What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
 LIFT_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
@@ -90,20 +68,6 @@ def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tenso
     return lift(field, frames, radius=LIFT_RADIUS).movedim(1, -1).clamp_(0.0, 1.0)
 
 
-def check(layers: Layers) -> None:
-    """Refuse layers, read from a file, that lack something the model needs.
-
-    Raises:
-        LayersFileError: which field or number is missing or impossible.
-    """
-    through, air = layers.fields.get("transmission"), layers.fields.get("airlight")
-    if through is None or through.shape[1] != 1:
-        raise LayersFileError("the layers hold no 'transmission' (T, 1, h, w); save them again")
-    if air is None or tuple(air.shape[1:]) != (3, 1, 1):
-        raise LayersFileError("the layers hold no 'airlight' (T, 3, 1, 1); save them again")
-    check_noise(layers)
-
-
 def apply(
     layers: Layers,
     *,
@@ -132,36 +96,35 @@ def apply(
     Raises:
         InputError: layers of another model, or a setting out of range.
     """
-    if layers.model != "dehaze":
-        raise InputError(f"layers: they are of the model '{layers.model}', Dehaze needs 'dehaze'")
+    MODEL.require(layers, "Dehaze")
     for name, value, low in (("strength", strength, -1.0), ("min_transmission", min_transmission, 0.0)):
         if not low <= value <= 1.0:
             raise InputError(f"{name}: {low:g} to 1 needed, got {value}")
     if not -1.0 <= tint <= 1.0:
         raise InputError(f"tint: -1 to 1 needed, got {tint}")
-    if not 0.0 <= denoise <= 1.0:
-        raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
-
-    def clear(start: int) -> Iterator[Tensor]:
-        return _clear_frames(
-            layers, start, denoise, device, strength=strength, min_transmission=min_transmission, tint=tint
-        )
-
-    return computed(clear, tuple(layers.frames.shape), on_step=on_step)
-
-
-@torch.no_grad()
-def _clear_frames(
-    layers: Layers, start: int, denoise: float, device: torch.device | str, **settings: float
-) -> Iterator[Tensor]:
-    """The frames from ``start`` on, a few at a time, on the CPU."""
-    count, height, width, _ = layers.frames.shape
     contrast = 1.0 / layers.fields["transmission"].mean(dim=(1, 2, 3)).clamp_min(MIN_TRANSMISSION)
-    noisy = denoise > 0.0 and is_noisy(layers, contrast)
-    clean = clean_frames(layers, start=start, contrast=contrast, device=device) if noisy else None
-    chunk = max(1, PIXELS_AT_ONCE // (height * width))
-    for first in range(start, count, chunk):
-        stop = min(first + chunk, count)
-        # (no name for the frames: it would keep them while the next are made)
-        composed = compose(layers, first, stop, less_noisy(layers, first, stop, clean, denoise, device), **settings)
-        yield composed.clamp_(0.0, 1.0).cpu()
+    edit = partial(compose, strength=strength, min_transmission=min_transmission, tint=tint)
+    return applied(layers, edit, denoise=denoise, contrast=contrast, device=device, on_step=on_step)
+
+
+def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Layer 0 is the clear picture with t as its mask, layer 1 the airlight with the rest; see ``base.Split``."""
+    through = transmission(layers, index, index + 1, frame[None])[0, ..., 0]
+    if number == 0:
+        return compose(layers, index, index + 1, frame[None])[0].clamp(0.0, 1.0), through
+    airlight = layers.fields["airlight"][index, :, 0, 0].to(frame.device)
+    return airlight.expand(frame.shape), 1.0 - through
+
+
+MODEL = Model(
+    name="dehaze",
+    fields=(
+        Field("transmission", (1, "h", "w"), low=0.0, high=1.0),
+        Field("airlight", (3, 1, 1), low=0.0, high=1.0),
+        NOISE,
+    ),
+    compose=compose,
+    rebuild=rebuild,
+    split=split,
+    layer_names=lambda _: ("the clear picture", "the haze"),
+)

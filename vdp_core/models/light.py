@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..denoise.noise import check_noise
-from ..denoise.temporal import clean_frames, is_noisy, less_noisy
-from ..errors import InputError, LayersFileError
+from ..errors import InputError
 from ..image.colour import DISPLAY_GAMMA
 from ..image.upsample import lift
-from ..store.lazy import computed
 from ..types import Layers, OnStep
+from .base import Field, Model
+from .render import NOISE, applied
 
-__all__ = ["apply", "check", "compose", "rebuild"]
-
-PIXELS_AT_ONCE = 2**20
+__all__ = ["MODEL", "apply", "compose", "rebuild"]
 
 
 def compose(
@@ -66,24 +63,6 @@ def _model(layers: Layers, start: int, stop: int, guide: Tensor, strength: float
     return log_gain.mul_(strength), (1.0 + strength * (gamma - 1.0)).clamp_min(0.05)
 
 
-def check(layers: Layers) -> None:
-    """Refuse layers, read from a file, that lack something the model needs.
-
-    Raises:
-        LayersFileError: which field is missing or impossible.
-    """
-    for name, channels in (("log_gain", 1), ("colour", 3), ("gamma", 1)):
-        field = layers.fields.get(name)
-        whole = name == "log_gain" or (field is not None and tuple(field.shape[2:]) == (1, 1))
-        if field is None or field.shape[1] != channels or not whole:
-            size = "h, w" if name == "log_gain" else "1, 1"
-            raise LayersFileError(f"the layers hold no '{name}' (T, {channels}, {size}); save them again")
-    least = float(layers.fields["gamma"].min())
-    if not least > 0.0:
-        raise LayersFileError(f"the layers hold a gamma of {least}, above 0 needed; save them again")
-    check_noise(layers)
-
-
 def apply(
     layers: Layers,
     *,
@@ -113,31 +92,21 @@ def apply(
     Raises:
         InputError: layers of another model, or a setting out of range.
     """
-    if layers.model != "relight":
-        raise InputError(f"layers: they are of the model '{layers.model}', Relight needs 'relight'")
+    MODEL.require(layers, "Relight")
     if not gamma > 0.0:
         raise InputError(f"gamma: above 0 needed, got {gamma}")
-    if not 0.0 <= denoise <= 1.0:
-        raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
-
-    def relit(start: int) -> Iterator[Tensor]:
-        return _relit_frames(
-            layers, start, denoise, device, strength=strength, exposure=exposure, gamma=gamma, warmth=warmth
-        )
-
-    return computed(relit, tuple(layers.frames.shape), on_step=on_step)
+    edit = partial(compose, strength=strength, exposure=exposure, gamma=gamma, warmth=warmth)
+    return applied(layers, edit, denoise=denoise, device=device, on_step=on_step)
 
 
-@torch.no_grad()
-def _relit_frames(
-    layers: Layers, start: int, denoise: float, device: torch.device | str, **settings: float
-) -> Iterator[Tensor]:
-    """The frames from ``start`` on, a few at a time, on the CPU."""
-    count, height, width, _ = layers.frames.shape
-    clean = clean_frames(layers, start=start, device=device) if denoise > 0.0 and is_noisy(layers) else None
-    chunk = max(1, PIXELS_AT_ONCE // (height * width))
-    for first in range(start, count, chunk):
-        stop = min(first + chunk, count)
-        # (no name for the frames: it would keep them while the next are made)
-        composed = compose(layers, first, stop, less_noisy(layers, first, stop, clean, denoise, device), **settings)
-        yield composed.clamp_(0.0, 1.0).cpu()
+MODEL = Model(
+    name="relight",
+    fields=(
+        Field("log_gain", (1, "h", "w")),
+        Field("colour", (3, 1, 1)),
+        Field("gamma", (1, 1, 1), low=0.0, above=True),
+        NOISE,
+    ),
+    compose=compose,
+    rebuild=rebuild,
+)

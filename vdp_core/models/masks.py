@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import LayersFileError
+from ..image.matting import Matte, object_colours, smooth_colours
 from ..types import Layers
+from .base import Field, Model
 from .paint import untouched
+from .plate import background_of, matte_of, picture_of
 
-__all__ = ["check", "check_segment", "compose", "rebuild"]
+__all__ = ["MODEL", "compose", "layer_names", "rebuild", "split"]
 
 
-def check_segment(layers: Layers) -> None:
-    """Refuse segment layers, read from a file, that lack something the model needs.
+def _invariant(layers: Layers) -> None:
+    """Refuse masks that do not add up, paths that lead nowhere, and pictures and edits of layers that are not there.
 
     Raises:
         LayersFileError: what is missing or impossible.
     """
-    masks = layers.fields.get("masks")
-    if masks is None or masks.shape[1] < 2:
-        raise LayersFileError("the layers hold no masks (T, L, h, w) of a background and an object; save them again")
-    if float((masks.sum(dim=1) - 1.0).abs().max()) > 1e-2 or float(masks.min()) < -1e-3:
+    masks = layers.fields["masks"]
+    if masks.shape[1] < 2:
+        raise LayersFileError("the layers hold no masks of a background and an object; save them again")
+    if any(float((shares.sum(dim=0) - 1.0).abs().max()) > 1e-2 for shares in masks):
         raise LayersFileError("the masks of the layers do not add up to 1; save them again")
     for name in ("before", "after"):
         field = layers.fields.get(name)
         if field is None:
             continue
-        if field.shape[1] != 3 or field.shape[2:] != masks.shape[2:]:
-            raise LayersFileError(f"the layers' '{name}' is {tuple(field.shape)}, (T, 3, h, w) needed; save them again")
         number = torch.arange(len(field)).view(-1, 1, 1)
         room = number if name == "before" else len(field) - 1 - number
         away = field[:, 2]
@@ -56,10 +58,52 @@ def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
     return composed
 
 
-def check(layers: Layers) -> None:
-    """Refuse layers, read from a file, that lack something the model needs.
+def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Layer 0 is the whole background, with the mask of where it is seen, the others are objects; see ``base.Split``.
 
-    Raises:
-        LayersFileError: which field is missing or impossible.
+    As they were found or replaced; edits are for painting, and not in it. Objects' colours go on smoothly beyond their
+    borders, so that scaling or blurring brings in nothing else.
     """
-    check_segment(layers)
+    matte = matte_of(layers, index, frame)
+    given = [picture_of(layers, f"mask_{other}", index, frame.device) for other in range(1, len(matte.masks))]
+    shares = [own if one is None else one for own, one in zip(matte.masks[1:], given, strict=True)]
+    mask = shares[number - 1] if number > 0 else (1.0 - torch.stack(shares).sum(dim=0)).clamp(0.0, 1.0)
+    colour = picture_of(layers, f"colour_{number}", index, frame.device)
+    if colour is None and number == 0:
+        colour = background_of(layers, index, frame, matte, whole=True)
+    elif colour is None:
+        colour = _extended(layers, index, frame, matte, number)
+    return colour, mask
+
+
+def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: int) -> Tensor:
+    """An object's colours in one frame, smooth where it is not."""
+    smooth = F.interpolate(
+        smooth_colours(matte, slice(number, number + 1)), size=frame.shape[:2], mode="bilinear", align_corners=False
+    )[0].movedim(0, -1)
+    colour = torch.where(matte.masks[number, ..., None] > 0.5, frame, smooth)
+    behind = background_of(layers, index, frame, matte, whole=False).view(-1, 3)[matte.mixed].T
+    share = matte.masks[number].view(-1)[matte.mixed]
+    found = object_colours(frame.view(-1, 3)[matte.mixed].T, matte, behind)[number - 1]
+    colour.view(-1, 3)[matte.mixed] = torch.where(share > 0.0, found, colour.view(-1, 3)[matte.mixed].T).T
+    return colour
+
+
+def layer_names(layers: Layers) -> tuple[str, ...]:
+    """The background, and the objects by their number."""
+    return ("the background", *(f"object {number}" for number in range(1, layers.fields["masks"].shape[1])))
+
+
+MODEL = Model(
+    name="segment",
+    fields=(
+        Field("masks", ("L", "h", "w"), low=-1e-3),
+        Field("before", (3, "h", "w"), optional=True),
+        Field("after", (3, "h", "w"), optional=True),
+    ),
+    compose=compose,
+    rebuild=rebuild,
+    split=split,
+    layer_names=layer_names,
+    invariant=_invariant,
+)

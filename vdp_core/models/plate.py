@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
 from ..image.inpaint import spread
 from ..image.matting import (
     MIXED,
@@ -24,7 +23,7 @@ from ..image.matting import (
 from ..motion.background import BORDER, COVERED
 from ..types import Layers
 
-__all__ = ["background_of", "matte_of", "need_segment", "picture_of", "plate"]
+__all__ = ["background_of", "matte_of", "picture_of", "plate"]
 
 
 @torch.no_grad()
@@ -34,7 +33,6 @@ def plate(layers: Layers, start: int, stop: int, device: torch.device | str = "c
     The source where it shows the background; else what ``before`` and ``after`` say earlier and later frames saw there,
     blended by how far away they are; and where no frame saw it, colours spread from around.
     """
-    need_segment(layers, "plate")
     chunk = []
     for index in range(start, stop):
         frame = layers.frames[index].to(device).contiguous()
@@ -152,10 +150,3 @@ def picture_of(layers: Layers, name: str, index: int, device: torch.device) -> T
     """A replaced picture's frame, if there is one; a still stands for every frame."""
     pictures = layers.pictures.get(name)
     return None if pictures is None else pictures[index if len(pictures) > 1 else 0].to(device)
-
-
-def need_segment(layers: Layers, what: str) -> None:
-    if layers.model != "segment":
-        raise InputError(
-            f"layers: they are of the model '{layers.model}', {what} needs those of VDPOptimize's task segment"
-        )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..types import Layers
-from . import model as model_of
+from . import model_of
 
 __all__ = ["reconstruct"]
 
@@ -18,7 +18,7 @@ def reconstruct(layers: Layers) -> Tensor:
     Raises:
         InputError: layers of an unknown model.
     """
-    model = model_of(layers.model)
+    model = model_of(layers)
     out = torch.empty_like(layers.frames)
     for index in range(len(layers)):
         frame = layers.frames[index : index + 1]

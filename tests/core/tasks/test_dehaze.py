@@ -11,6 +11,7 @@ from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model
+from comfyui_vdp.vdp_core.models import render
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
@@ -132,7 +133,7 @@ def test_the_layers_say_how_they_were_made(pan):
     assert 0 < int(layers.info["steps"]) <= dehaze.PRESETS["fast"].steps
     assert "airlight (0." in layers.info["said"]
     assert "warning" not in layers.info
-    haze_model.check(layers)
+    haze_model.MODEL.check(layers)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (16, 120), (90, 31), (16, 640), (1000, 17)])
@@ -216,7 +217,7 @@ def test_an_interruption_comes_through(pan):
 
 
 def test_applying_tells_its_steps(pan, monkeypatch):
-    monkeypatch.setattr(haze_model, "PIXELS_AT_ONCE", 3 * 96 * 160)
+    monkeypatch.setattr(render, "PIXELS_AT_ONCE", 3 * 96 * 160)
     told = []
     clear = haze_model.apply(pan.layers, on_step=lambda done, total, preview: told.append((done, total, preview())))
     assert [entry[:2] for entry in told] == [(3, 8), (6, 8), (8, 8)]
@@ -261,7 +262,7 @@ def test_a_warmer_airlight_leaves_a_cooler_scene(by_hand):
 @pytest.mark.parametrize("at_once", [1, 3 * 96 * 160])
 def test_the_number_of_frames_at_once_changes_nothing(pan, monkeypatch, at_once):
     plain = haze_model.apply(pan.layers)
-    monkeypatch.setattr(haze_model, "PIXELS_AT_ONCE", at_once)
+    monkeypatch.setattr(render, "PIXELS_AT_ONCE", at_once)
     assert_close(haze_model.apply(pan.layers), plain, atol=1e-6, rtol=0)
 
 
@@ -314,7 +315,7 @@ def test_layers_that_lack_something_are_refused(by_hand):
     for name in by_hand.fields:
         left = {key: value for key, value in by_hand.fields.items() if key != name}
         with pytest.raises(LayersFileError, match=f"no (usable )?'{name}'"):
-            haze_model.check(replace(by_hand, fields=left))
+            haze_model.MODEL.check(replace(by_hand, fields=left))
 
 
 def test_the_paper_preset_is_given_an_airlight(pan, tmp_path, monkeypatch):
@@ -323,7 +324,7 @@ def test_the_paper_preset_is_given_an_airlight(pan, tmp_path, monkeypatch):
     layers = dehaze.decompose(
         pan.hazy, pan.flow, preset="paper", steps=2, on_step=lambda *state: told.append(state[:2])
     )
-    haze_model.check(layers)
+    haze_model.MODEL.check(layers)
     assert told[-1] == (2, 2)
     assert {done for done, _ in told} == {0, 1, 2}
     assert_close(layers.fields["airlight"].mean(dim=0).flatten(), torch.tensor(AIR), atol=0.02, rtol=0)

@@ -51,7 +51,7 @@ def test_a_few_steps(dark):
     assert field.min() >= 0.0
     assert field.max() <= -math.log(paper.DARKEST) + 1e-4
     assert not layers.fields["colour"].any()
-    light.check(layers)
+    light.MODEL.check(layers)
     assert psnr(reconstruct(layers), dark[0]) > 60
     assert light.apply(layers).isfinite().all()
 

@@ -12,7 +12,7 @@ from comfyui_vdp.vdp_core.degrade import darken
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
-from comfyui_vdp.vdp_core.models import light
+from comfyui_vdp.vdp_core.models import light, render
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import task
@@ -148,7 +148,7 @@ def test_the_layers_say_how_they_were_made(pan):
     assert 0 < int(layers.info["steps"]) <= relight.PRESETS["fast"].steps
     assert layers.info["stopped"] in ("plateau", "steps")
     assert float(layers.info["loss_same_scene"]) < 0.2
-    light.check(layers)
+    light.MODEL.check(layers)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (16, 120), (90, 31)])
@@ -227,7 +227,7 @@ def test_an_interruption_comes_through(pan):
 
 
 def test_applying_tells_its_steps(pan, monkeypatch):
-    monkeypatch.setattr(light, "PIXELS_AT_ONCE", 3 * 96 * 160)
+    monkeypatch.setattr(render, "PIXELS_AT_ONCE", 3 * 96 * 160)
     told = []
     lit = light.apply(pan.layers, on_step=lambda done, total, preview: told.append((done, total, preview())))
     assert [entry[:2] for entry in told] == [(3, 8), (6, 8), (8, 8)]
@@ -241,7 +241,7 @@ def test_applying_tells_its_steps(pan, monkeypatch):
 @pytest.mark.parametrize("denoise", [0.0, 0.7])
 def test_the_number_of_frames_at_once_changes_nothing(pan, monkeypatch, at_once, denoise):
     plain = light.apply(pan.layers, denoise=denoise)
-    monkeypatch.setattr(light, "PIXELS_AT_ONCE", at_once)
+    monkeypatch.setattr(render, "PIXELS_AT_ONCE", at_once)
     assert_close(light.apply(pan.layers, denoise=denoise), plain, atol=1e-6, rtol=0)
 
 
@@ -342,7 +342,7 @@ def test_layers_that_lack_something_are_refused(pan):
     for name in pan.layers.fields:
         left = {key: value for key, value in pan.layers.fields.items() if key != name}
         with pytest.raises(LayersFileError, match=f"no (usable )?'{name}'"):
-            light.check(replace(pan.layers, fields=left))
+            light.MODEL.check(replace(pan.layers, fields=left))
 
 
 def test_presets_are_the_nodes_choices():

@@ -253,7 +253,7 @@ def test_the_layers_say_how_they_were_made(two):
     assert 0 < int(layers.info["steps"]) <= segment.PRESETS["fast"].steps
     assert "objects cover" in layers.info["said"]
     assert "warning" not in layers.info
-    masks.check(layers)
+    masks.MODEL.check(layers)
 
 
 def test_masks_sum_to_one_and_the_background_is_first(two, single):
@@ -431,4 +431,4 @@ def test_layers_without_masks_are_refused(little):
     assert task("segment") is segment
     left = {key: value for key, value in little.layers.fields.items() if key != "masks"}
     with pytest.raises(LayersFileError, match="masks"):
-        masks.check(replace(little.layers, fields=left))
+        masks.MODEL.check(replace(little.layers, fields=left))

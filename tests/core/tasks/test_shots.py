@@ -97,7 +97,7 @@ def test_a_mask_of_one_shot_leaves_the_others_empty(synthetic):
     assert float(masks[SHOTS[0], 1].max()) == 0.0
     assert float(masks[SHOTS[1], 1].mean()) > 0.5 * float(clip.masks[:, 1].mean())
     assert found.info["warning"].startswith("shot 1: no mask shows anything here")
-    masks_model.check(found)
+    masks_model.MODEL.check(found)
 
 
 def test_what_a_task_takes_none_of_is_still_refused(two_shots):

@@ -1,0 +1,63 @@
+"""Whole clips through a model, at native size and with as much of their noise taken out as is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..denoise.temporal import clean_frames, is_noisy, less_noisy
+from ..errors import InputError
+from ..store.lazy import computed
+from ..types import Layers, OnStep
+from .base import Compose, Field
+
+__all__ = ["NOISE", "PIXELS_AT_ONCE", "applied"]
+
+NOISE = Field("noise", (7, 1, 1), low=0.0)
+"""What layers keep of ``denoise.noise.Noise``, so that ``applied`` can take it out."""
+PIXELS_AT_ONCE = 2**20
+
+
+def applied(
+    layers: Layers,
+    compose: Compose,
+    *,
+    denoise: float,
+    contrast: Tensor | None = None,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """The clip of the layers as ``compose`` makes it, a few frames at a time.
+
+    Args:
+        layers: with a field ``noise``.
+        compose: of their model, with a person's settings.
+        denoise: 0 keeps the noise of the source, 1 takes it out.
+        contrast: ``(T,)``, by how much ``compose`` raises the contrast of each frame, and so its noise; None is 1.
+        device: where to compute.
+        on_step: told after every few frames; stops the work by raising.
+
+    Returns:
+        ``(T, H, W, 3)`` float32 in 0..1, on the CPU; of a long clip, frames are computed when they are looked at.
+
+    Raises:
+        InputError: ``denoise`` is out of range.
+    """
+    if not 0.0 <= denoise <= 1.0:
+        raise InputError(f"denoise: 0 to 1 needed, got {denoise}")
+    count, height, width, _ = layers.frames.shape
+    chunk = max(1, PIXELS_AT_ONCE // (height * width))
+
+    @torch.no_grad()
+    def made(start: int) -> Iterator[Tensor]:
+        noisy = denoise > 0.0 and is_noisy(layers, contrast)
+        clean = clean_frames(layers, start=start, contrast=contrast, device=device) if noisy else None
+        for first in range(start, count, chunk):
+            stop = min(first + chunk, count)
+            # (no name for the frames: it would keep them while the next are made)
+            composed = compose(layers, first, stop, less_noisy(layers, first, stop, clean, denoise, device))
+            yield composed.clamp_(0.0, 1.0).cpu()
+
+    return computed(made, tuple(layers.frames.shape), on_step=on_step)
