@@ -176,7 +176,7 @@ class VDPOptimize:
                 mask_frame=mask_frame,
                 device=device,
                 weights_folders=tuple(host.weights_folders()),
-                checkpoint=host.checkpoint(),
+                journal=host.journal(),
                 on_step=on_step,
             ),
             memory=BYTES + BYTES_A_FRAME * len(frames),

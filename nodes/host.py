@@ -26,14 +26,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 if TYPE_CHECKING:
     import torch
 
-    from ..vdp_core.store.checkpoint import Checkpoint
+    from ..vdp_core.store.journal import Journal
 
 __all__ = [
     "Computed",
     "Headless",
     "OnStep",
     "changed",
-    "checkpoint",
     "compute",
     "described",
     "device",
@@ -46,6 +45,7 @@ __all__ = [
     "input_path",
     "is_interruption",
     "is_there",
+    "journal",
     "keeping",
     "native_memory",
     "on_cpu",
@@ -81,8 +81,10 @@ def _quiet(total: int, label: str) -> AbstractContextManager[OnStep]:
     return nullcontext(_ignore_step)
 
 
-def _nowhere() -> Checkpoint | None:
-    return None
+def _nowhere() -> Journal:
+    from ..vdp_core.store.journal import NO_JOURNAL
+
+    return NO_JOURNAL
 
 
 def _to_stderr(text: str) -> None:
@@ -101,7 +103,7 @@ class Headless:
     temp_folder: Path = Path(tempfile.gettempdir()) / "vdp"
     progress: Callable[[int, str], AbstractContextManager[OnStep]] = _quiet
     say: Callable[[str], None] = _to_stderr
-    checkpoint: Callable[[], Checkpoint | None] = _nowhere
+    journal: Callable[[], Journal] = _nowhere
 
 
 headless = Headless()
@@ -136,22 +138,22 @@ def device() -> torch.device:
     return torch.device(headless.device)
 
 
-def checkpoint() -> Checkpoint | None:
+def journal() -> Journal:
     """Where the node that runs may keep what it has found so far, to go on from when it runs again after a kill.
 
-    None where nobody wants that: in ComfyUI, and headless unless the runner was told to resume.
+    It keeps nothing where nobody wants that: in ComfyUI, and headless unless the runner was told to resume.
     """
-    return None if _comfy("folder_paths") else headless.checkpoint()
+    return _nowhere() if _comfy("folder_paths") else headless.journal()
 
 
 @contextmanager
-def keeping(place: Callable[[], Checkpoint | None]) -> Iterator[None]:
-    """Let ``checkpoint`` answer with ``place`` inside the block, which runs one node headless."""
-    before, headless.checkpoint = headless.checkpoint, place
+def keeping(place: Callable[[], Journal]) -> Iterator[None]:
+    """Let ``journal`` answer with ``place`` inside the block, which runs one node headless."""
+    before, headless.journal = headless.journal, place
     try:
         yield
     finally:
-        headless.checkpoint = before
+        headless.journal = before
 
 
 def use_half(device: torch.device) -> bool:

@@ -162,7 +162,7 @@ def _run_nodes(
             arguments = {name: _value(spec.inputs[name], value, results) for name, value in node.inputs.items()}
             arguments.update({name: _hidden(str(kind), node, graph, prompt) for name, kind in spec.hidden.items()})
             making = kept.making(key) if spec.is_output else nullcontext()
-            with host.keeping(partial(kept.checkpoint, key)), making:
+            with host.keeping(partial(kept.journal, key)), making:
                 result, shown[key] = _run_node(node, spec, arguments)
             del arguments
             if spec.is_output:

@@ -16,7 +16,7 @@ from .graph import cast, constant
 from .types import Graph, Link, Node, NodeSpec, Specs
 
 if TYPE_CHECKING:
-    from ..vdp_core.store.checkpoint import Checkpoint
+    from ..vdp_core.store.journal import Journal
 
 __all__ = ["RESUME_FOLDER", "Kept", "identities"]
 
@@ -89,16 +89,15 @@ class Kept:
         """Take what ``identities`` gave as ``names``; nothing is kept without a folder."""
         self._folder, self._names, self._output_folder = folder, names, output_folder.resolve()
         self._run = "run-" + _digest(sorted(names.items()))
-        self._open: dict[str, Checkpoint | None] = {}
+        self._open: dict[str, Journal] = {}
         self._locks = ExitStack()
         # one file for all outputs, so that their end is kept, and forgotten, all at once
         self._made: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Kept:
-        place = self._place(self._run)
-        kept = None if place is None else place.load(OUTPUTS)
+        kept = self._place(self._run).load(OUTPUTS)
         if kept is not None:
-            self._made = json.loads(kept[1]["made"])
+            self._made = kept[1]["made"]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,20 +106,19 @@ class Kept:
             with suppress(OSError):  # it is not there, or holds what another run keeps
                 self._folder.rmdir()
 
-    def checkpoint(self, key: str) -> Checkpoint | None:
-        """Where this node may keep what it finds; None where it cannot."""
-        name = self._names.get(key)
-        return None if name is None else self._place(name)
+    def journal(self, key: str) -> Journal:
+        """Where this node may keep what it finds; it keeps nothing where it cannot."""
+        return self._place(self._names.get(key))
 
-    def _place(self, name: str) -> Checkpoint | None:
-        from ..vdp_core.store.checkpoint import Checkpoint
+    def _place(self, name: str | None) -> Journal:
+        from ..vdp_core.store.journal import NO_JOURNAL, Journal
 
-        if self._folder is None:
-            return None
+        if self._folder is None or name is None:
+            return NO_JOURNAL
         if name not in self._open:
             place = self._folder / name
-            self._open[name] = Checkpoint(place) if self._claim(place) else None
-            if self._open[name] is None:
+            self._open[name] = Journal(place) if self._claim(place) else NO_JOURNAL
+            if self._open[name] is NO_JOURNAL:
                 _log.warning("%s cannot be used, or another run does; this one keeps nothing there", place)
         return self._open[name]
 
@@ -151,7 +149,7 @@ class Kept:
         """
         from ..vdp_core.store.files import remove, watching
 
-        if self._names.get(key) is None or self._place(self._run) is None:
+        if self._names.get(key) is None or self._place(self._run).folder is None:
             yield
             return
         for name, stamp in self._made.pop(key, {}).get("named", []):
@@ -175,9 +173,7 @@ class Kept:
 
     def _keep(self, key: str, made: dict[str, Any]) -> None:
         self._made[key] = made
-        place = self._place(self._run)
-        if place is not None:
-            place.save(OUTPUTS, {}, {"made": json.dumps(self._made)})
+        self._place(self._run).save(OUTPUTS, {}, {"made": self._made})
 
     def _state(self, ui: Mapping[str, Any]) -> list[list[Any]]:
         """Tells apart the states of the files that an output node named."""
@@ -190,20 +186,18 @@ class Kept:
 
     def clear(self) -> None:
         """Remove what is kept of this run, and what nobody came back for in a week."""
-        from ..vdp_core.store.checkpoint import Checkpoint
         from ..vdp_core.store.files import held
+        from ..vdp_core.store.journal import Journal
 
         if self._folder is None or not self._folder.is_dir():
             return
         # the run's own last: until then a kill leaves all outputs known as done
         for name in sorted(self._open, key=lambda name: name == self._run):
-            checkpoint = self._open[name]
-            if checkpoint is not None:
-                checkpoint.clear()
+            self._open[name].clear()
         for name in {path.stem for path in self._folder.iterdir()} - set(self._open):
             with held(self._folder / f"{name}.lock", wait=0.0) as is_nobodys:
                 if is_nobodys and _age(self._folder / name) > KEPT_FOR:
-                    Checkpoint(self._folder / name).clear()
+                    Journal(self._folder / name).clear()
 
 
 def _digest(value: object) -> str:

@@ -8,7 +8,7 @@ import torch
 from comfyui_vdp.vdp_core.errors import FitError, InputError
 from comfyui_vdp.vdp_core.optim import fit as fit_module
 from comfyui_vdp.vdp_core.optim.fit import WINDOW, Fitted, fit
-from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL, Journal
 
 
 def parabola(start: float = 3.0) -> tuple[torch.Tensor, object]:
@@ -162,7 +162,7 @@ class Work:
             terms["scale"] = (self.scale - 0.3).square()
         return terms
 
-    def fit(self, checkpoint: Checkpoint | None, killed_at: int = -1, **settings: object) -> Fitted:
+    def fit(self, journal: Journal, killed_at: int = -1, **settings: object) -> Fitted:
         def on_step(done: int, *_: object) -> None:
             if done == killed_at:
                 raise Killed
@@ -172,7 +172,7 @@ class Work:
             [*self.net.parameters(), self.across, self.scale, self.unused],
             learning_rate=0.01,
             on_step=on_step,
-            checkpoint=checkpoint,
+            journal=journal,
             generators=[self.generator],
             buffers=self.net.buffers(),
             **{"steps": 150, "plateau": 0.0, **settings},
@@ -192,12 +192,12 @@ def always(monkeypatch):
 @pytest.mark.parametrize("kills", [[1], [2], [3], [40], [97, 98], [149], [150], [5, 60, 61, 130]])
 def test_what_was_cut_off_ends_as_if_it_had_not_been(tmp_path, always, kills):
     whole = Work()
-    expected = whole.fit(None)
+    expected = whole.fit(NO_JOURNAL)
     for kill in kills:
         with pytest.raises(Killed):
-            Work().fit(Checkpoint(tmp_path), kill)
+            Work().fit(Journal(tmp_path), kill)
     work = Work()
-    fitted = work.fit(Checkpoint(tmp_path))
+    fitted = work.fit(Journal(tmp_path))
     assert work.asked == list(range(kills[-1] - 1, 150))
     assert all(map(torch.equal, work.state(), whole.state()))
     assert (fitted.steps, fitted.terms, fitted.stopped) == (expected.steps, expected.terms, expected.stopped)
@@ -206,13 +206,13 @@ def test_what_was_cut_off_ends_as_if_it_had_not_been(tmp_path, always, kills):
 @pytest.mark.parametrize("kill", [79, 80, 81, 110])
 def test_a_plateau_is_found_at_the_same_step(tmp_path, always, kill):
     whole = Work()
-    expected = whole.fit(None, plateau=0.5, steps=1000)
+    expected = whole.fit(NO_JOURNAL, plateau=0.5, steps=1000)
     assert expected.stopped == "plateau"
     assert expected.steps > 110
     with pytest.raises(Killed):
-        Work().fit(Checkpoint(tmp_path), kill, plateau=0.5, steps=1000)
+        Work().fit(Journal(tmp_path), kill, plateau=0.5, steps=1000)
     work = Work()
-    fitted = work.fit(Checkpoint(tmp_path), plateau=0.5, steps=1000)
+    fitted = work.fit(Journal(tmp_path), plateau=0.5, steps=1000)
     assert work.asked[0] == kill - 1
     assert (fitted.steps, fitted.terms, fitted.stopped) == (expected.steps, expected.terms, expected.stopped)
     assert all(map(torch.equal, work.state(), whole.state()))
@@ -229,30 +229,30 @@ def test_seconds_go_on(tmp_path, always):
 
     x = torch.tensor(1.0, requires_grad=True)
     with pytest.raises(Killed):
-        fit(slow, [x], steps=10, learning_rate=0.1, on_step=stop, checkpoint=Checkpoint(tmp_path))
-    assert fit(slow, [x], steps=10, learning_rate=0.1, checkpoint=Checkpoint(tmp_path)).seconds >= 0.5
+        fit(slow, [x], steps=10, learning_rate=0.1, on_step=stop, journal=Journal(tmp_path))
+    assert fit(slow, [x], steps=10, learning_rate=0.1, journal=Journal(tmp_path)).seconds >= 0.5
 
 
-def test_the_checkpoint_of_another_fit_is_left_aside(tmp_path, always, caplog):
+def test_the_journal_of_another_fit_is_left_aside(tmp_path, always, caplog):
     with pytest.raises(Killed):
-        Work().fit(Checkpoint(tmp_path), 50)
+        Work().fit(Journal(tmp_path), 50)
     for settings in ({"steps": 40}, {"steps": 151}):
         caplog.clear()
         work, whole = Work(), Work()
-        work.fit(Checkpoint(tmp_path), **settings)
-        whole.fit(None, **settings)
+        work.fit(Journal(tmp_path), **settings)
+        whole.fit(NO_JOURNAL, **settings)
         assert "is of another fit and left aside" in caplog.text
         assert all(map(torch.equal, work.state(), whole.state()))
     x, step = parabola()
-    fit(step, [x], steps=150, learning_rate=0.1, checkpoint=Checkpoint(tmp_path))
+    fit(step, [x], steps=150, learning_rate=0.1, journal=Journal(tmp_path))
     assert caplog.text.count("is of another fit") == 2
 
 
-def test_checkpoints_are_rare(tmp_path, monkeypatch):
+def test_entries_in_the_journal_are_rare(tmp_path, monkeypatch):
     now = 0.0
     saved = []
 
-    class Slow(Checkpoint):
+    class Slow(Journal):
         def save(self, *_: object) -> None:
             nonlocal now
             saved.append(now)
@@ -267,14 +267,14 @@ def test_checkpoints_are_rare(tmp_path, monkeypatch):
 
     x = torch.tensor(1.0, requires_grad=True)
     cost = 0.0
-    fit(step, [x], steps=70, learning_rate=0.1, plateau=0.0, checkpoint=Slow(tmp_path))
+    fit(step, [x], steps=70, learning_rate=0.1, plateau=0.0, journal=Slow(tmp_path))
     assert saved == [20.0, 40.0, 60.0]
     now, cost = 0.0, 0.5  # a hundredth of the time, so one in 50 seconds
     saved.clear()
-    fit(step, [x], steps=130, learning_rate=0.1, plateau=0.0, checkpoint=Slow(tmp_path))
+    fit(step, [x], steps=130, learning_rate=0.1, plateau=0.0, journal=Slow(tmp_path))
     assert saved == [20.0, 70.5, 121.0]
 
 
 def test_a_fit_that_is_done_keeps_nothing(tmp_path):
-    Work().fit(Checkpoint(tmp_path / "run"))
+    Work().fit(Journal(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

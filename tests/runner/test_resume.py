@@ -25,8 +25,8 @@ from comfyui_vdp.runner.resume import Kept, identities
 from comfyui_vdp.runner.specs import local_specs
 from comfyui_vdp.runner.types import RunResult, Specs
 from comfyui_vdp.vdp_core.media import clip as video
-from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
 from comfyui_vdp.vdp_core.store.files import beside, remove
+from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL, Journal
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 
@@ -47,14 +47,13 @@ class Long:
         return {"required": {"number": ("NUMBER",), "steps": ("INT", {"default": 5})}}
 
     def count(self, number: float, steps: int) -> tuple[float]:
-        kept = host.checkpoint()
-        found = None if kept is None else kept.load("count")
+        kept = host.journal()
+        found = kept.load("count")
         done = 0 if found is None else int(found[0]["done"])
         while done < steps:
             done += 1
             self.counted.append(done)
-            if kept is not None:
-                kept.save("count", {"done": torch.tensor(done)})
+            kept.save("count", {"done": torch.tensor(done)})
             if done == self.killed_at:
                 raise Killed
         return (number + done,)
@@ -161,7 +160,7 @@ def test_without_a_folder_nothing_is_kept(long_graph, long_specs, output_folder,
     with pytest.raises(Killed):
         run(read(long_graph, long_specs), long_specs)
     assert names(output_folder) == ["early_00001.txt"]
-    assert host.checkpoint() is None
+    assert host.journal() is NO_JOURNAL
 
 
 def test_a_run_that_is_done_is_done_anew(long_graph, long_specs, output_folder):
@@ -245,17 +244,17 @@ def test_what_is_not_its_own_is_never_taken_away(saving, long_specs, output_fold
 
 
 def test_a_kill_at_the_very_end_leaves_all_known_as_done(saving, long_specs, output_folder, monkeypatch):
-    clear = Checkpoint.clear
+    clear = Journal.clear
 
-    def cut_off(checkpoint: Checkpoint) -> None:
-        if checkpoint.folder.name.startswith("run-"):
+    def cut_off(journal: Journal) -> None:
+        if journal.folder.name.startswith("run-"):
             raise Killed
-        clear(checkpoint)
+        clear(journal)
 
-    monkeypatch.setattr(Checkpoint, "clear", cut_off)
+    monkeypatch.setattr(Journal, "clear", cut_off)
     with pytest.raises(Killed):
         resumed(saving, long_specs, output_folder)
-    monkeypatch.setattr(Checkpoint, "clear", clear)
+    monkeypatch.setattr(Journal, "clear", clear)
     assert [Path(path).name for path in resumed(saving, long_specs, output_folder).outputs] == ["saved_00001"]
     assert names(output_folder) == ["saved_00001"]
 
@@ -272,11 +271,11 @@ def test_two_at_once_do_not_share(long_graph, long_specs, output_folder, monkeyp
     graph = read(long_graph, long_specs)
     keys = identities(graph, long_specs, needed_nodes(graph, long_specs), "cpu")
     with Kept(output_folder / RESUME_FOLDER, keys, output_folder) as first:
-        assert first.checkpoint("3").load("count") is not None
+        assert first.journal("3").load("count") is not None
         Long.counted.clear()
         resumed(long_graph, long_specs, output_folder)
         assert Long.counted == [1, 2, 3, 4, 5]
-        assert first.checkpoint("3").load("count") is not None
+        assert first.journal("3").load("count") is not None
 
 
 def test_equal_nodes_keep_apart(long_graph, long_specs, output_folder, monkeypatch):
@@ -288,7 +287,7 @@ def test_equal_nodes_keep_apart(long_graph, long_specs, output_folder, monkeypat
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100])
-def test_damaged_checkpoints_are_left_aside(long_graph, long_specs, output_folder, monkeypatch, content):
+def test_damaged_journals_are_left_aside(long_graph, long_specs, output_folder, monkeypatch, content):
     killed(long_graph, long_specs, output_folder, monkeypatch)
     for path in (output_folder / RESUME_FOLDER).rglob("*.safetensors"):
         path.write_bytes(content)
@@ -354,7 +353,7 @@ def test_a_path_that_is_computed_is_not_known_beforehand(reading, long_specs, ap
     found = names_of(reading, long_specs)
     assert (found["2"], found["3"]) == (None, None)
     assert found["1"] is not None
-    assert Kept(output_folder / RESUME_FOLDER, found, output_folder).checkpoint("2") is None
+    assert Kept(output_folder / RESUME_FOLDER, found, output_folder).journal("2") is NO_JOURNAL
 
 
 # processes that are killed
@@ -389,8 +388,8 @@ class Learn:
                 noise = torch.rand(wanted.shape, generator=generator)
                 return {"wrong": (noise * (made - wanted)).square().mean()}
 
-            kept = host.checkpoint()
-            fitting.fit(step, [made], steps=60, learning_rate=0.02, plateau=0.0, on_step=on_step, checkpoint=kept,
+            kept = host.journal()
+            fitting.fit(step, [made], steps=60, learning_rate=0.02, plateau=0.0, on_step=on_step, journal=kept,
                         generators=[generator])
             return (made.detach().movedim(1, -1).clamp(0.0, 1.0),)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..errors import FitError, InputError
-from ..store.checkpoint import Checkpoint
+from ..store.journal import NO_JOURNAL, Journal
 from ..types import OnStep
 
 __all__ = ["Fitted", "fit"]
@@ -20,8 +19,8 @@ __all__ = ["Fitted", "fit"]
 Terms = Mapping[str, Tensor]
 _log = logging.getLogger(__name__)
 WINDOW = 40  # steps whose mean loss is compared with that of the steps before them
-SAVE_EVERY = 20.0  # seconds between two checkpoints
-SAVE_SHARE = 0.01  # of the time that checkpoints may take
+SAVE_EVERY = 20.0  # seconds between two entries in the journal
+SAVE_SHARE = 0.01  # of the time that these may take
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def fit(
     plateau: float = 1e-3,
     preview: Callable[[], Tensor] | None = None,
     on_step: OnStep | None = None,
-    checkpoint: Checkpoint | None = None,
+    journal: Journal = NO_JOURNAL,
     generators: Sequence[Generator] = (),
     buffers: Iterable[Tensor] = (),
 ) -> Fitted:
@@ -66,7 +65,7 @@ def fit(
     Stops early once the loss is on a plateau: over the last 40 steps its mean fell by less than ``plateau`` of that of
     the 40 before. Nothing but the loss is looked at, so no ground truth is needed.
 
-    With a checkpoint, work that was cut off goes on from what was last kept, and ends (on a CPU, to the bit) as if it
+    With a journal, work that was cut off goes on from what was last kept, and ends (on a CPU, to the bit) as if it
     had not been. The end itself is not kept here: the caller keeps what it makes of it.
 
     Args:
@@ -78,7 +77,7 @@ def fit(
         plateau: relative fall of the loss below which to stop; 0 never stops early.
         preview: gives a picture of the present state.
         on_step: told after every step; stops the work by raising.
-        checkpoint: of this fit alone; written about every 20 seconds, under the name ``fit``.
+        journal: of this fit alone; written about every 20 seconds, under the name ``fit``.
         generators: which ``step`` draws from.
         buffers: what else ``step`` changes in place, such as running statistics.
 
@@ -94,12 +93,8 @@ def fit(
     values: dict[str, float] = {}
     stopped = "steps"
     started = time.perf_counter()
-    losses: list[float] = []
-    before = 0.0
-    keeper = None
-    if checkpoint is not None:
-        keeper = _Keeper(checkpoint, steps, parameters, optimiser, generators, list(buffers))
-        losses, before = keeper.restored()
+    keeper = _Keeper(journal, steps, parameters, optimiser, generators, list(buffers))
+    losses, before = keeper.restored()
     for index in range(len(losses), steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate * schedule(index / steps)
@@ -117,7 +112,7 @@ def fit(
         if plateau > 0.0 and _on_plateau(losses, plateau):
             stopped = "plateau"
             break
-        if keeper is not None and index + 1 < steps:
+        if index + 1 < steps:
             keeper.keep(losses, before + time.perf_counter() - started)
     return Fitted(len(losses), before + time.perf_counter() - started, values, stopped)
 
@@ -135,29 +130,29 @@ def _on_plateau(losses: list[float], least_fall: float) -> bool:
 
 
 class _Keeper:
-    """Keeps the state of a fit in a checkpoint, and brings it back."""
+    """Keeps the state of a fit in a journal, and brings it back."""
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        journal: Journal,
         steps: int,
         parameters: Sequence[Tensor],
         optimiser: torch.optim.Adam,
         generators: Sequence[Generator],
         buffers: Sequence[Tensor],
     ) -> None:
-        self._checkpoint, self._optimiser, self._generators = checkpoint, optimiser, generators
+        self._journal, self._optimiser, self._generators = journal, optimiser, generators
         self._parameters = parameters
         self._places = {f"parameter.{index}": parameter for index, parameter in enumerate(parameters)}
         self._places |= {f"buffer.{index}": buffer for index, buffer in enumerate(buffers)}
         shapes = {name: [str(place.dtype), *place.shape] for name, place in self._places.items()}
-        self._kind = json.dumps([steps, shapes, len(generators)])
+        self._kind = [steps, shapes, len(generators)]
         self._due = time.monotonic() + SAVE_EVERY
 
     def keep(self, losses: list[float], seconds: float) -> None:
         """Write the state after the steps of these losses, if the last time is long enough ago."""
         began = time.monotonic()
-        if began < self._due:
+        if began < self._due or self._journal.folder is None:
             return
         tensors = {**self._places, "losses": torch.tensor(losses, dtype=torch.float64)}
         for index, generator in enumerate(self._generators):
@@ -165,19 +160,19 @@ class _Keeper:
         for index, parameter in enumerate(self._parameters):
             state = self._optimiser.state.get(parameter, {})
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-        self._checkpoint.save("fit", tensors, {"kind": self._kind, "seconds": json.dumps(seconds)})
+        self._journal.save("fit", tensors, {"kind": self._kind, "seconds": seconds})
         ended = time.monotonic()
         self._due = ended + max(SAVE_EVERY, (ended - began) / SAVE_SHARE)
 
     @torch.no_grad()
     def restored(self) -> tuple[list[float], float]:
         """Bring back what was kept: the losses up to there, and the seconds it had taken."""
-        kept = self._checkpoint.load("fit")
+        kept = self._journal.load("fit")
         if kept is None:
             return [], 0.0
         tensors, notes = kept
         if notes.get("kind") != self._kind:
-            _log.warning("the checkpoint in %s is of another fit and left aside", self._checkpoint.folder)
+            _log.warning("what %s keeps is of another fit and left aside", self._journal.folder)
             return [], 0.0
         for name, place in self._places.items():
             place.copy_(tensors[name])
@@ -191,4 +186,4 @@ class _Keeper:
                 # Adam counts its steps on the CPU; its averages lie in memory as the parameter does, for equal bits
                 own = value if what == "step" else torch.empty_like(parameter).copy_(value)
                 self._optimiser.state[parameter][what] = own
-        return tensors["losses"].tolist(), float(notes["seconds"])
+        return tensors["losses"].tolist(), notes["seconds"]

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..store.checkpoint import Checkpoint
-from ..types import OnStep
+from ..store.journal import Journal, Kept
 from .fit import Fitted
+from .progress import Progress
 
-__all__ = [
-    "OVERLAP",
-    "Window",
-    "Work",
-    "blended",
-    "fit_windows",
-    "joined",
-    "load_window",
-    "save_window",
-    "share_of_steps",
-    "windows",
-]
+__all__ = ["OVERLAP", "Window", "Work", "blended", "fit_windows", "joined", "windows"]
 
 OVERLAP = 24
 """Frames that neighbouring windows share: a second of film, over which one gives way to the other."""
@@ -42,8 +31,8 @@ class Window(NamedTuple):
     fitted: Fitted
 
 
-Work = Callable[[int, Checkpoint | None, OnStep], Window]
-"""Fits a window: its number, where the fit keeps its state, whom to tell."""
+Work = Callable[[int, Mapping[int, Window], Journal, Progress], Window]
+"""Fits a window: its number, what was found already, where the fit keeps its state, whom to tell."""
 
 
 def windows(count: int, length: int, overlap: int) -> list[range]:
@@ -96,34 +85,42 @@ def fit_windows(
     spans: Sequence[range],
     work: Work,
     *,
-    steps: int,
-    checkpoint: Checkpoint | None = None,
-    on_step: OnStep | None = None,
+    order: Iterable[int] | None = None,
+    hold: Callable[[int, Window], Window] | None = None,
+    journal: Journal,
+    progress: Progress,
 ) -> list[Window]:
-    """Fit windows one after the other, each by itself.
+    """Fit windows one after the other.
 
-    Windows that are held to the one before them drift: errors at the end of one are handed on to the next and grow
-    (rendered clip of five windows: steps from frame to frame twice as large as with one window; fitted by themselves
-    and faded over, as small).
+    A window may take up what was found in others, such as the state of a recurrent network. Fields that are held to
+    those of the window before drift: errors at the end of one are handed on to the next and grow (rendered clip of five
+    windows: steps from frame to frame twice as large as with one window; fitted by themselves and faded over, as
+    small).
 
     Args:
         spans: the windows.
         work: what fits one.
-        steps: that a window takes at most, for ``on_step``.
-        checkpoint: where finished windows are kept.
-        on_step: told after every step.
+        order: the windows' numbers as they are to be visited, each once; None goes from the first to the last.
+        hold: given each window that was found, or that the journal has, in that order; what it gives is held in memory
+            in its place. None holds all.
+        journal: where finished windows are kept.
+        progress: told after every step.
+
+    Returns:
+        What is held of the windows, the first window first.
     """
-    found = []
-    for number in range(len(spans)):
-        kept = None if checkpoint is None else load_window(checkpoint, number)
-        if kept is None:
-            place = None if checkpoint is None else checkpoint.part(f"window_{number}")
-            kept = work(number, place, share_of_steps(on_step, number, len(spans), steps))
-            if checkpoint is not None and place is not None:
-                save_window(checkpoint, number, kept)
-                place.clear()
-        found.append(kept)
-    return found
+    held: dict[int, Window] = {}
+    order = range(len(spans)) if order is None else order
+    for number, phase in zip(order, progress.phases(*[1] * len(spans)), strict=True):
+        fields, notes = journal.step(f"window_{number}", partial(_fit, work, number, held, phase))
+        window = Window(fields, notes["numbers"], Fitted(**notes["fitted"]))
+        held[number] = window if hold is None else hold(number, window)
+    return [held[number] for number in range(len(spans))]
+
+
+def _fit(work: Work, number: int, held: Mapping[int, Window], progress: Progress, journal: Journal) -> Kept:
+    fields, numbers, fitted = work(number, held, journal, progress)
+    return fields, {"numbers": dict(numbers), "fitted": asdict(fitted)}
 
 
 def joined(windows: Sequence[Window]) -> Fitted:
@@ -134,36 +131,3 @@ def joined(windows: Sequence[Window]) -> Fitted:
     terms = {name: sum(values) / len(values) for name, values in known.items()}
     stopped = "plateau" if all(fitted.stopped == "plateau" for fitted in fits) else "steps"
     return Fitted(sum(fitted.steps for fitted in fits), sum(fitted.seconds for fitted in fits), terms, stopped)
-
-
-def share_of_steps(on_step: OnStep | None, number: int, count: int, steps: int = 0) -> OnStep:
-    """Tell the steps of one of several parts as a share of all.
-
-    Args:
-        on_step: whom to tell.
-        number: of the part, from 0 on.
-        count: of the parts.
-        steps: that each takes at most; 0 goes by what the part itself says.
-    """
-
-    def told(done: int, total: int, preview: Callable[[], Tensor] | None) -> None:
-        if on_step is not None:
-            each = steps or total
-            on_step(number * each + done, count * each, preview)
-
-    return told
-
-
-def save_window(checkpoint: Checkpoint, number: int, window: Window) -> None:
-    """Keep what was found in a window."""
-    notes = {"numbers": json.dumps(dict(window.numbers)), "fitted": json.dumps(asdict(window.fitted))}
-    checkpoint.save(f"window_{number}", window.fields, notes)
-
-
-def load_window(checkpoint: Checkpoint, number: int) -> Window | None:
-    """What was found in a window, if it is kept."""
-    kept = checkpoint.load(f"window_{number}")
-    if kept is None:
-        return None
-    fields, notes = kept
-    return Window(fields, json.loads(notes["numbers"]), Fitted(**json.loads(notes["fitted"])))

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...vdp_core.checks import check_flow, check_frames
 from ...vdp_core.errors import InputError
-from ...vdp_core.optim.windows import share_of_steps
-from ...vdp_core.store.checkpoint import Checkpoint
+from ...vdp_core.optim.progress import Progress
+from ...vdp_core.store.journal import NO_JOURNAL, Journal
 from ...vdp_core.store.lazy import large_empty
 from ...vdp_core.tasks.dehaze import task as dehaze
 from ...vdp_core.tasks.relight import task as relight
@@ -51,7 +51,7 @@ def decompose(
     mask_frame: int = 0,
     device: torch.device | str = "cpu",
     weights_folders: tuple[Path, ...] = (),
-    checkpoint: Checkpoint | None = None,
+    journal: Journal = NO_JOURNAL,
     on_step: OnStep | None = None,
 ) -> Layers:
     """Take a clip apart, each shot by itself, as ``flow.cuts`` has them; the layers are those of the whole clip.
@@ -63,7 +63,7 @@ def decompose(
         name: of the task.
         frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
         flow: of the same clip.
-        preset, steps, seed, layers, reference, reference_frame, mask, mask_frame, device, weights_folders, checkpoint:
+        preset, steps, seed, layers, reference, reference_frame, mask, mask_frame, device, weights_folders, journal:
             see the task's own ``decompose``.
         on_step: told after every step; stops the work by raising.
 
@@ -88,7 +88,7 @@ def decompose(
             reference_frame=reference_frame,
             mask=mask,
             mask_frame=mask_frame,
-            checkpoint=checkpoint,
+            journal=journal,
             on_step=on_step,
             **settings,
         )
@@ -105,6 +105,7 @@ def decompose(
     given = None
     if name == "segment" and mask is not None:
         given = segment.masks_given(mask, mask_frame, frames)
+    phases = Progress(on_step).phases(*[1] * len(shots))
     found: list[Layers] = []
     for number, shot in enumerate(shots):
         own: dict[str, object] = {"reference": reference, "mask": mask}  # refused by tasks that take none
@@ -121,8 +122,8 @@ def decompose(
             model.decompose(
                 part,
                 motion,
-                checkpoint=None if checkpoint is None else checkpoint.part(f"shot_{number}"),
-                on_step=share_of_steps(on_step, number, len(shots)),
+                journal=journal.part(f"shot_{number}"),
+                on_step=phases[number],
                 **settings,
                 **own,
             )

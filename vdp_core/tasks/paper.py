@@ -23,7 +23,7 @@ from ..nets.unet import UNet
 from ..nets.weights import find_weights, read_weights
 from ..optim.fit import Fitted, fit
 from ..optim.losses import perceptual, reconstruction, structure, vgg_features, warp_term
-from ..store.checkpoint import Checkpoint
+from ..store.journal import Journal
 from ..types import Flow, OnStep
 
 __all__ = ["PublishedFit", "Recipe", "Seen"]
@@ -91,7 +91,7 @@ class PublishedFit:
         steps: int,
         seed: int,
         preview: Callable[[slice], Tensor],
-        checkpoint: Checkpoint | None,
+        journal: Journal,
         on_step: OnStep | None,
     ) -> Fitted:
         """Fit the model to runs of neighbouring frames; 0 steps take the published number of epochs.
@@ -135,7 +135,7 @@ class PublishedFit:
             plateau=0.0,  # the published schedule has a fixed length
             preview=picture,
             on_step=on_step,
-            checkpoint=checkpoint,
+            journal=journal,
             generators=[generator],
             buffers=[buffer for net in self._nets for buffer in net.buffers()],
         )

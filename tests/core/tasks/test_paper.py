@@ -11,6 +11,7 @@ from comfyui_vdp.vdp_core.errors import InputError, ShapeError, WeightsError
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
+from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL
 from comfyui_vdp.vdp_core.tasks import paper
 from comfyui_vdp.vdp_core.tasks.dehaze import paper as haze_paper
 from comfyui_vdp.vdp_core.tasks.relight import paper as light_paper
@@ -141,7 +142,7 @@ def test_frames_too_narrow_for_the_nets_are_refused(synthetic):
 
 # haze and objects
 
-CALL = {"seed": 0, "device": "cpu", "weights_folders": (), "checkpoint": None, "on_step": None}
+CALL = {"seed": 0, "device": "cpu", "weights_folders": (), "journal": NO_JOURNAL, "on_step": None}
 
 
 @pytest.fixture(scope="module")

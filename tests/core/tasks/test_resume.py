@@ -1,4 +1,4 @@
-"""Every task goes on from a checkpoint, and ends to the bit as if it had never been cut off."""
+"""Every task goes on from its journal, and ends to the bit as if it had never been cut off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from comfyui_vdp.vdp_core.optim import fit as fit_module
-from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.store.journal import Journal
 from comfyui_vdp.vdp_core.tasks import decompose
 from comfyui_vdp.vdp_core.types import Layers
 
@@ -51,8 +51,8 @@ def alike(one, other) -> bool:
     )
 
 
-def check_it_goes_on(checkpoint: Checkpoint, steps_run: list[int], work: Callable[..., Layers]) -> None:
-    """Kill ``work(checkpoint=..., on_step=...)`` twice, and let it end."""
+def check_it_goes_on(journal: Journal, steps_run: list[int], work: Callable[..., Layers]) -> None:
+    """Kill ``work(journal=..., on_step=...)`` twice, and let it end."""
     whole = work()
     all_steps = len(steps_run)
     for share in (0.3, 0.4):
@@ -63,12 +63,12 @@ def check_it_goes_on(checkpoint: Checkpoint, steps_run: list[int], work: Callabl
                 raise Killed
 
         with pytest.raises(Killed):
-            work(checkpoint=checkpoint, on_step=kill)
+            work(journal=journal, on_step=kill)
     steps_run.clear()
-    resumed = work(checkpoint=checkpoint)
+    resumed = work(journal=journal)
     assert alike(resumed, whole)
     assert len(steps_run) <= 0.3 * all_steps + 5  # a step is kept when it is over; each part of the work may lose one
-    assert alike(work(checkpoint=checkpoint), whole)
+    assert alike(work(journal=journal), whole)
 
 
 @pytest.mark.parametrize("cuts", [(), (4,)], ids=["one shot", "two shots"])
@@ -77,7 +77,7 @@ def test_what_was_cut_off_goes_on(tmp_path, synthetic, always, steps_run, task, 
     frames, flow = synthetic.pan(8, 48, 64)
     flow = replace(flow, cuts=cuts)
     work = partial(decompose, task, frames, flow, preset="balanced", steps=30, seed=1)
-    check_it_goes_on(Checkpoint(tmp_path), steps_run, work)
+    check_it_goes_on(Journal(tmp_path), steps_run, work)
 
 
 @pytest.mark.slow
@@ -85,4 +85,4 @@ def test_what_was_cut_off_goes_on(tmp_path, synthetic, always, steps_run, task, 
 def test_the_published_networks_go_on(tmp_path, synthetic, always, steps_run, task):
     frames, flow = synthetic.pan(4, 48, 64)
     work = partial(decompose, task, frames, flow, preset="paper", steps=6, seed=1)
-    check_it_goes_on(Checkpoint(tmp_path), steps_run, work)
+    check_it_goes_on(Journal(tmp_path), steps_run, work)

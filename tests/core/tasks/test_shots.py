@@ -20,7 +20,7 @@ from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.models import masks as masks_model
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.store.journal import Journal
 from comfyui_vdp.vdp_core.tasks import decompose, task
 from comfyui_vdp.vdp_core.tasks.dehaze import task as dehaze
 from comfyui_vdp.vdp_core.tasks.relight import task as relight
@@ -143,7 +143,7 @@ def test_no_seam_is_seen_where_windows_meet(long_pan, monkeypatch, tmp_path, nam
         bad, _ = darken(clean, seed=0)
     else:
         bad, _ = haze(clean, hazy_depth(*clean.shape[:3], seed=0), airlight=AIR)
-    settings = {"preset": "fast", "steps": {"relight": 100, "dehaze": 0}[name], "checkpoint": Checkpoint(tmp_path)}
+    settings = {"preset": "fast", "steps": {"relight": 100, "dehaze": 0}[name], "journal": Journal(tmp_path)}
     monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW))
     made = module.apply(module.decompose(bad, flow, **settings), denoise=0.0)
     assert psnr(made, clean) > psnr(bad, clean) + 6
@@ -184,11 +184,11 @@ def test_work_that_was_cut_off_goes_on(long_pan, monkeypatch, tmp_path: Path, na
         if done == at:
             raise Stop
 
-    place = Checkpoint(tmp_path / "kept")
+    place = Journal(tmp_path / "kept")
     with pytest.raises(Stop):
-        module.decompose(frames, flow, checkpoint=place, on_step=stop, **settings)
+        module.decompose(frames, flow, journal=place, on_step=stop, **settings)
     steps.clear()
-    found = module.decompose(frames, flow, checkpoint=place, on_step=lambda done, *_: steps.append(done), **settings)
+    found = module.decompose(frames, flow, journal=place, on_step=lambda done, *_: steps.append(done), **settings)
     assert min(steps) >= at - 4
     assert all(torch.equal(field, found.fields[key]) for key, field in wanted.fields.items())
     assert found.info["steps"] == wanted.info["steps"]
@@ -209,13 +209,13 @@ def short_windows(monkeypatch) -> None:
 @pytest.mark.slow
 def test_objects_keep_their_layers_over_windows(synthetic, short_windows, tmp_path, monkeypatch):
     clip = synthetic.layered(LONG, 64, 96, seed=3)
-    place = Checkpoint(tmp_path)
-    masks = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3, checkpoint=place).fields["masks"]
+    place = Journal(tmp_path)
+    masks = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3, journal=place).fields["masks"]
     assert_close(masks.sum(dim=1), torch.ones(LONG, 64, 96))
     found = shares(masks, clip.masks)
     assert max(float(found.trace()), float(found.flip(0).trace())) / 2 > 0.8
     monkeypatch.setattr(segment, "_find_in_window", None)  # windows that are there are not found again
-    again = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3, checkpoint=Checkpoint(tmp_path))
+    again = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3, journal=Journal(tmp_path))
     assert torch.equal(again.fields["masks"], masks)
 
 
@@ -298,9 +298,9 @@ def test_segmenting_that_was_cut_off_goes_on(synthetic, short_windows, tmp_path)
 
     told.clear()
     with pytest.raises(Stop):
-        work(checkpoint=Checkpoint(tmp_path), on_step=stop)
+        work(journal=Journal(tmp_path), on_step=stop)
     told.clear()
-    found = work(checkpoint=Checkpoint(tmp_path), on_step=lambda *_: told.append(0))
+    found = work(journal=Journal(tmp_path), on_step=lambda *_: told.append(0))
     assert len(told) < 0.75 * steps
     assert all(torch.equal(field, found.fields[key]) for key, field in wanted.fields.items())
 

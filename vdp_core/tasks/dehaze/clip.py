@@ -14,7 +14,7 @@ from ...models.haze import MIN_TRANSMISSION
 from ...optim.fit import Fitted, fit
 from ...optim.grids import Pyramid, read_grid, resized, smaller
 from ...optim.losses import charbonnier, waviness
-from ...store.checkpoint import Checkpoint
+from ...store.journal import NO_JOURNAL, Journal
 from ...types import Flow, OnStep
 from .config import DehazeConfig
 from .priors import brightest_haze, extremes, followed_colours, least_transmission
@@ -69,7 +69,7 @@ class HazyClip:
         """L of every frame, ``(T, 3, 1, 1)``."""
         return self.air(torch.linspace(-1.0, 1.0, len(self._small), device=self._small.device))[:, :, None, None]
 
-    def fit_smooth(self, steps: int, on_step: OnStep, checkpoint: Checkpoint | None = None) -> Fitted:
+    def fit_smooth(self, steps: int, on_step: OnStep | None = None, journal: Journal = NO_JOURNAL) -> Fitted:
         """Fit the smooth part and the airlight."""
         config, blocks = self._config, self._blocks
 
@@ -88,10 +88,9 @@ class HazyClip:
                 "same_scene": config.same_scene * self._changed(grid, self._some()).mean(),
             }
 
-        place = None if checkpoint is None else checkpoint.part("smooth")
-        return self._fit(step, [*self._smooth.parts, self.air.parameter], steps, on_step, place)
+        return self._fit(step, [*self._smooth.parts, self.air.parameter], steps, on_step, journal.part("smooth"))
 
-    def fit_objects(self, steps: int, on_step: OnStep, checkpoint: Checkpoint | None = None) -> Fitted:
+    def fit_objects(self, steps: int, on_step: OnStep | None = None, journal: Journal = NO_JOURNAL) -> Fitted:
         """Fit the smooth part again, and objects that have less haze in front of them or more, with sharp outlines."""
         config, blocks, cells = self._config, self._blocks, self._cells
         dark, bright = least_transmission(blocks, self.air(blocks.places[:, 2]).detach())
@@ -115,8 +114,8 @@ class HazyClip:
                 "same_scene": config.same_scene * self._changed(total, self._some()).mean(),
             }
 
-        place = None if checkpoint is None else checkpoint.part("objects")
-        return self._fit(step, [*self._smooth.parts, *self._objects.parts], steps, on_step, place)
+        parameters = [*self._smooth.parts, *self._objects.parts]
+        return self._fit(step, parameters, steps, on_step, journal.part("objects"))
 
     def explained(self) -> float:
         """The share of the change of followed colours that is gone when the smooth haze and the airlight are known."""
@@ -158,8 +157,8 @@ class HazyClip:
         step: Callable[[int], Mapping[str, Tensor]],
         parameters: list[Tensor],
         steps: int,
-        on_step: OnStep,
-        checkpoint: Checkpoint | None,
+        on_step: OnStep | None,
+        journal: Journal,
     ) -> Fitted:
         for parameter in (*self._smooth.parts, *self._objects.parts, self.air.parameter):
             parameter.requires_grad_(any(parameter is one for one in parameters))
@@ -171,7 +170,7 @@ class HazyClip:
             learning_rate=rate,
             preview=self._preview,
             on_step=on_step,
-            checkpoint=checkpoint,
+            journal=journal,
             generators=[self._generator],
         )
 

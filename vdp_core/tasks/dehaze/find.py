@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ...image.resize import working_copy
 from ...optim.fit import Fitted
+from ...optim.progress import Progress
 from ...optim.windows import OVERLAP, Window, blended, fit_windows, joined, windows
-from ...store.checkpoint import Checkpoint
-from ...types import Flow, OnStep
+from ...store.journal import Journal
+from ...types import Flow
 from .clip import HazyClip
 from .config import DehazeConfig
 from .priors import brightest_haze, extremes
@@ -45,8 +46,8 @@ def fit_haze(
     config: DehazeConfig,
     seed: int,
     device: torch.device,
-    checkpoint: Checkpoint | None,
-    on_step: OnStep | None,
+    journal: Journal,
+    progress: Progress,
 ) -> Found:
     """Find the haze window by window; how far to believe in it, and how dense it may be, is one for the whole shot."""
     spans = windows(len(frames), config.window, OVERLAP)
@@ -55,13 +56,13 @@ def fit_haze(
         some = working_copy(frames[:: max(1, len(frames) // 64)], config.side)
         expected = brightest_haze(extremes(some)).to(device)
 
-    def work(number: int, place: Checkpoint | None, told: OnStep) -> Window:
+    def work(number: int, _: Mapping[int, Window], journal: Journal, progress: Progress) -> Window:
         span = spans[number]
         small = working_copy(frames[span.start : span.stop], config.side).to(device)
         clip = HazyClip(small, flow.part(span.start, span.stop), config, seed + number, expected=expected)
-        return _fit_window(clip, config, place, told)
+        return _fit_window(clip, config, journal, progress)
 
-    found = fit_windows(spans, work, steps=config.steps, checkpoint=checkpoint, on_step=on_step)
+    found = fit_windows(spans, work, journal=journal, progress=progress)
     mean = {
         name: sum(window.numbers[name] * len(span) for window, span in zip(found, spans, strict=True))
         / sum(map(len, spans))
@@ -81,10 +82,11 @@ def fit_haze(
     return Found(through, airlight[:, :, None, None], joined(found), notes)
 
 
-def _fit_window(clip: HazyClip, config: DehazeConfig, checkpoint: Checkpoint | None, on_step: OnStep) -> Window:
+def _fit_window(clip: HazyClip, config: DehazeConfig, journal: Journal, progress: Progress) -> Window:
     """Find the airlight with a smooth log t, then log t with objects in front of the haze, the airlight known."""
     steps = max(1, config.steps // 2)
-    fitted = clip.fit_smooth(steps, on_step, checkpoint)
+    first, second = progress.phases(steps, max(0, config.steps - steps))
+    fitted = clip.fit_smooth(steps, first, journal)
     with torch.no_grad():
         numbers = {
             "explained": clip.explained(),
@@ -93,13 +95,8 @@ def _fit_window(clip: HazyClip, config: DehazeConfig, checkpoint: Checkpoint | N
             "points": float(len(clip.points)),
         }
     if config.steps > steps:
-        first = fitted
-
-        def told(done: int, total: int, preview: Callable[[], Tensor] | None) -> None:
-            on_step(first.steps + done, total, preview)
-
-        again = clip.fit_objects(config.steps - steps, told, checkpoint)
-        fitted = replace(again, steps=first.steps + again.steps, seconds=first.seconds + again.seconds)
+        again = clip.fit_objects(config.steps - steps, second, journal)
+        fitted = replace(again, steps=fitted.steps + again.steps, seconds=fitted.seconds + again.seconds)
     with torch.no_grad():
         fields = {"log_t": clip.log_t(), "airlight": clip.airlight()[:, :, 0, 0]}
         return Window({name: field.cpu() for name, field in fields.items()}, numbers, fitted)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...errors import ShapeError
 from ...nets.unet import alpha_net, rgb_net
 from ...optim.fit import Fitted
-from ...store.checkpoint import Checkpoint
+from ...store.journal import Journal
 from ...types import Flow, OnStep
 from ..paper import DARKEST, HAZE, PublishedFit, Seen
 
@@ -39,7 +39,7 @@ def dehaze(
     seed: int,
     device: torch.device | str,
     weights_folders: Sequence[Path],
-    checkpoint: Checkpoint | None,
+    journal: Journal,
     on_step: OnStep | None,
 ) -> Haze:
     """Optimise ``x = t J + (1 - t) L``: alpha-net gives t, RGB-net the clear J; the airlight L is given and stays.
@@ -47,7 +47,7 @@ def dehaze(
     The loss is ``L1 + perceptual`` between x and what it is rebuilt as, and 0.02 times the warp term of J.
 
     Args:
-        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``dehaze.decompose``.
+        frames, flow, steps, seed, device, weights_folders, journal, on_step: see ``dehaze.decompose``.
         airlight: ``(T, 3)`` in 0..1. The paper takes that of Bahat and Irani, ICCP 2016; any estimate will do.
 
     Raises:
@@ -65,7 +65,5 @@ def dehaze(
         return Seen(through * clear + (1.0 - through) * there[run], clear, {})
 
     parameters = [*rgb.parameters(), *alpha.parameters()]
-    fitted = clip.optimise(
-        model, parameters, HAZE, steps, seed, lambda run: rgb(clip.small[run])[0], checkpoint, on_step
-    )
+    fitted = clip.optimise(model, parameters, HAZE, steps, seed, lambda run: rgb(clip.small[run])[0], journal, on_step)
     return Haze(clip.seen_by(alpha).clamp_min(DARKEST), light.cpu(), fitted, clip.notes)

@@ -21,7 +21,8 @@ from ...checks import check_flow, check_frames
 from ...denoise.noise import estimate_noise
 from ...errors import InputError
 from ...image.resize import working_copy
-from ...store.checkpoint import Checkpoint
+from ...optim.progress import Progress
+from ...store.journal import NO_JOURNAL, Journal
 from ...types import Flow, Layers, OnStep
 from .clip import HazyClip
 from .config import PRESETS
@@ -46,7 +47,7 @@ def decompose(
     mask_frame: int = 0,
     device: torch.device | str = "cpu",
     weights_folders: tuple[Path, ...] = (),
-    checkpoint: Checkpoint | None = None,
+    journal: Journal = NO_JOURNAL,
     on_step: OnStep | None = None,
 ) -> Layers:
     """Find the haze of a shot.
@@ -61,7 +62,7 @@ def decompose(
         reference, reference_frame, mask, mask_frame: none is taken.
         device: where to optimise.
         weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
-        checkpoint: where to keep what is found on the way, to go on from when the work was cut off.
+        journal: where to keep what is found on the way, to go on from when the work was cut off.
         on_step: told after every step; stops the work by raising.
 
     Returns:
@@ -87,14 +88,11 @@ def decompose(
     if preset == "paper":
         from . import paper
 
-        def waiting(*_: object) -> None:
-            if on_step is not None:
-                on_step(0, max(1, steps), None)
-
+        waiting, fitting = Progress(on_step).phases(0, 1)
         # the paper takes its airlight from elsewhere too
         config = PRESETS["fast"]
         clip = HazyClip(working_copy(frames, config.side).to(device), flow, config, seed)
-        clip.fit_smooth(config.steps // 2, waiting, checkpoint)
+        clip.fit_smooth(config.steps // 2, waiting, journal)
         given = clip.airlight()[:, :, 0, 0].cpu()
         published = paper.dehaze(
             frames,
@@ -104,14 +102,14 @@ def decompose(
             seed=seed,
             device=device,
             weights_folders=weights_folders,
-            checkpoint=checkpoint,
-            on_step=on_step,
+            journal=journal,
+            on_step=fitting,
         )
         found = Found(*published)
     else:
         config = PRESETS[preset]
         config = replace(config, steps=steps or config.steps)
-        found = fit_haze(frames, flow, config, seed, torch.device(device), checkpoint, on_step)
+        found = fit_haze(frames, flow, config, seed, torch.device(device), journal, Progress(on_step))
     colour = ", ".join(f"{value:.2f}" for value in found.airlight.mean(dim=0).flatten().tolist())
     info = {
         "said": f"airlight ({colour}), transmission {float(found.transmission.mean()):.2f} on average",

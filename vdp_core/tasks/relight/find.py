@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,10 @@ from ...image.resize import working_copy
 from ...optim.fit import fit
 from ...optim.grids import LightGrid, read_grid
 from ...optim.losses import charbonnier, waviness
+from ...optim.progress import Progress
 from ...optim.windows import OVERLAP, Window, blended, fit_windows, joined, windows
-from ...store.checkpoint import Checkpoint
-from ...types import Flow, OnStep
+from ...store.journal import Journal
+from ...types import Flow
 from .config import RelightConfig
 from .found import Found
 from .priors import corresponding_light
@@ -29,8 +32,8 @@ def fit_light(
     reference: Tensor | None,
     reference_frame: int,
     device: torch.device,
-    checkpoint: Checkpoint | None,
-    on_step: OnStep | None,
+    journal: Journal,
+    progress: Progress,
 ) -> Found:
     """Fit the grids of log light, window by window; with a reference, in the window that has its frame, also the tone.
 
@@ -41,16 +44,16 @@ def fit_light(
     if reference is not None:
         graded = next(number for number, span in enumerate(spans) if reference_frame in span)
 
-    def work(number: int, place: Checkpoint | None, told: OnStep) -> Window:
+    def work(number: int, _: Mapping[int, Window], journal: Journal, progress: Progress) -> Window:
         span = spans[number]
         small = working_copy(frames[span.start : span.stop], config.side).to(device)
         still = None
         if reference is not None and number == graded:
             still = Still(small, reference, reference_frame - span.start, config.side)
         part = flow.part(span.start, span.stop)
-        return _fit_window(small, part, config, seed + number, still, place, told)
+        return _fit_window(small, part, config, seed + number, still, journal, progress)
 
-    found = fit_windows(spans, work, steps=config.steps, checkpoint=checkpoint, on_step=on_step)
+    found = fit_windows(spans, work, journal=journal, progress=progress)
     grid = blended(spans, [window.fields["light"] for window in found], level_of=graded or 0)
     if graded is None:
         gamma, colour = tone_of_clip(frames, grid, config.side)
@@ -68,8 +71,8 @@ def _fit_window(
     config: RelightConfig,
     seed: int,
     still: Still | None,
-    checkpoint: Checkpoint | None,
-    on_step: OnStep,
+    journal: Journal,
+    progress: Progress,
 ) -> Window:
     """Fit the light of one window, of which the working copy ``(T, 3, h, w)`` is given."""
     device = small.device
@@ -109,8 +112,8 @@ def _fit_window(
         steps=config.steps,
         learning_rate=config.learning_rate,
         preview=preview,
-        on_step=on_step,
-        checkpoint=checkpoint,
+        on_step=progress,
+        journal=journal,
         generators=[generator],
     )
     numbers: dict[str, float] = {}

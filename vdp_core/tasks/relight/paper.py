@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...nets.unet import alpha_net, rgb_net
-from ...store.checkpoint import Checkpoint
+from ...store.journal import Journal
 from ...types import Flow, OnStep
 from ..paper import DARKEST, LIGHT, PublishedFit, Seen
 from .found import Found
@@ -28,7 +28,7 @@ def relight(
     seed: int,
     device: torch.device | str,
     weights_folders: Sequence[Path],
-    checkpoint: Checkpoint | None,
+    journal: Journal,
     on_step: OnStep | None,
 ) -> Found:
     """Optimise ``log x_in = (1/gamma) (log(1/A) + log x_out)``: alpha-net gives 1/A, RGB-net x_out, gamma is learnt.
@@ -37,7 +37,7 @@ def relight(
     perceptual term compares VGG16 features where weights are found, else gradients and SSIM; ``notes`` say which.
 
     Args:
-        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``relight.decompose``.
+        frames, flow, steps, seed, device, weights_folders, journal, on_step: see ``relight.decompose``.
 
     Raises:
         ShapeError: the frames are too long and narrow for the networks' three poolings.
@@ -53,9 +53,7 @@ def relight(
         return Seen(rebuilt, out, {})
 
     parameters = [*rgb.parameters(), *alpha.parameters(), inverse_gamma]
-    fitted = clip.optimise(
-        model, parameters, LIGHT, steps, seed, lambda run: rgb(clip.small[run])[0], checkpoint, on_step
-    )
+    fitted = clip.optimise(model, parameters, LIGHT, steps, seed, lambda run: rgb(clip.small[run])[0], journal, on_step)
     gain = clip.seen_by(alpha).clamp_min(DARKEST).log().neg()
     with torch.no_grad():
         gamma = 1.0 / float(inverse_gamma.clamp(*INVERSE_GAMMA_RANGE))

@@ -19,7 +19,8 @@ from torch import Tensor
 from ...checks import check_flow, check_frames
 from ...denoise.noise import estimate_noise
 from ...errors import InputError
-from ...store.checkpoint import Checkpoint
+from ...optim.progress import Progress
+from ...store.journal import NO_JOURNAL, Journal
 from ...types import Flow, Layers, OnStep
 from .config import PRESETS
 from .find import fit_light
@@ -44,7 +45,7 @@ def decompose(
     mask_frame: int = 0,
     device: torch.device | str = "cpu",
     weights_folders: tuple[Path, ...] = (),
-    checkpoint: Checkpoint | None = None,
+    journal: Journal = NO_JOURNAL,
     on_step: OnStep | None = None,
 ) -> Layers:
     """Find the light of a shot.
@@ -61,7 +62,7 @@ def decompose(
         mask, mask_frame: none is taken.
         device: where to optimise.
         weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
-        checkpoint: where to keep what is found on the way, to go on from when the work was cut off.
+        journal: where to keep what is found on the way, to go on from when the work was cut off.
         on_step: told after every step; stops the work by raising.
 
     Returns:
@@ -101,14 +102,14 @@ def decompose(
             seed=seed,
             device=device,
             weights_folders=weights_folders,
-            checkpoint=checkpoint,
+            journal=journal,
             on_step=on_step,
         )
     else:
         config = PRESETS[preset]
         config = replace(config, steps=steps or config.steps)
         found = fit_light(
-            frames, flow, config, seed, reference, reference_frame, torch.device(device), checkpoint, on_step
+            frames, flow, config, seed, reference, reference_frame, torch.device(device), journal, Progress(on_step)
         )
     count = len(frames)
     fields = {

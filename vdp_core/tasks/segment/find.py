@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,8 +15,9 @@ from ...errors import InputError
 from ...image.matting import settle
 from ...image.resize import working_copy
 from ...optim.fit import Fitted
-from ...store.checkpoint import Checkpoint
-from ...types import Flow, OnStep
+from ...optim.progress import Progress
+from ...store.journal import Journal, Kept
+from ...types import Flow
 from .classifier import PixelFeatures, learn
 from .config import SegmentConfig
 from .layer_flow import LayerFlows
@@ -33,6 +34,8 @@ class Found(NamedTuple):
     notes: Mapping[str, str]
 
 
+MOVING, ROUND, SETTLING = 1, 5, 2
+"""How long the phases take, as shares."""
 NOTHING = Fitted(0, 0.0, {}, "steps")
 """Of a classifier where there was nothing to learn."""
 
@@ -57,22 +60,15 @@ def find_in_window(
     seed: int,
     given: Mapping[int, Tensor] | None,
     device: torch.device,
-    checkpoint: Checkpoint | None,
-    on_step: OnStep | None,
+    journal: Journal,
+    progress: Progress,
 ) -> Found:
     small = working_copy(frames, config.side)
     count, _, height, width = small.shape
     size = (height, width)
     shown = {} if given is None else shown_masks(given, size)
-    steps_done, steps_total = 0, config.rounds * (config.steps + 3 * count) + 3 * count
-
-    def told(_: int, __: int, preview: Callable[[], Tensor] | None) -> None:
-        nonlocal steps_done
-        steps_done += 1
-        if on_step is not None:
-            on_step(min(steps_done, steps_total), steps_total, preview)
-
-    motion = MovingThings(flow, layers - 1 if given is None else TRACKS, told)
+    moving, *rounds, settling = progress.phases(MOVING, *[ROUND] * config.rounds, SETTLING)
+    motion = MovingThings(flow, layers - 1 if given is None else TRACKS, moving)
     if given is None and motion.objects.shape[1] == 0:
         return Found(all_background(frames, config, layers), NOTHING, {"warning": too_few(0)})
     fixed: dict[int, Tensor] = {}
@@ -85,18 +81,16 @@ def find_in_window(
             others = labels[index, 2:] * (1.0 - mask)
             fixed[index] = labels[index] = torch.cat((_two(mask)[:1] - others.sum(dim=0), mask[None], others))
     sight = PixelFeatures(small, motion)
-    for number in range(config.rounds):
-        kept = None if checkpoint is None else checkpoint.load(f"round_{number}")
-        if kept is not None:
-            labels, fitted = kept[0]["labels"], Fitted(**json.loads(kept[1]["fitted"]))
-            continue
-        labels, fitted = _round(small, motion.flow, sight, labels, fixed, number, config, seed, device, told)
-        if checkpoint is not None:
-            checkpoint.save(f"round_{number}", {"labels": labels}, {"fitted": json.dumps(asdict(fitted))})
+    for number, phase in enumerate(rounds):
+        kept, notes = journal.step(
+            f"round_{number}",
+            partial(_round, small, motion.flow, sight, labels, fixed, number, config, seed, device, phase),
+        )
+        labels, fitted = kept["labels"], Fitted(**notes["fitted"])
     del small, motion, sight
     if given is not None:  # what else moves belongs to the background
         labels = _two(labels[:, 1])
-    labels = settle(labels, frames, on_step=told)
+    labels = settle(labels, frames, on_step=settling)
     labels = _without_faint(labels)
     number = labels.shape[1] - 1
     notes = {"warning": too_few(number, guided=given is not None)} if number < layers - 1 else {}
@@ -115,23 +109,26 @@ def _round(
     config: SegmentConfig,
     seed: int,
     device: torch.device,
-    on_step: OnStep,
-) -> tuple[Tensor, Fitted]:
+    progress: Progress,
+    _: Journal,
+) -> Kept:
     """Better masks ``(T, L, h, w)`` from the motion and the looks that the ones so far give the layers."""
+    explaining, learning, carrying = progress.phases(1, 2, 2)
     ways = LayerFlows(labels, flow)
     count, kinds, height, width = labels.shape
     # half precision holds logs of odds to a thousandth, in half the memory
     explained = torch.empty(count, kinds - 1, height, width, dtype=torch.half)
     for index in range(count):
         explained[index] = ways.explained(small, index)[0]
-        on_step(0, 0, None)
+        explaining(index + 1, count)
     taught = sorted(fixed) if fixed and number == 0 else list(range(count))
     start = (seed + number) % 2**64
-    classifier, fitted = learn(sight, explained, labels, taught, fixed, config, start, device, on_step)
+    classifier, fitted = learn(sight, explained, labels, taught, fixed, config, start, device, learning)
     evidence = torch.empty(labels.shape, dtype=torch.half)
     for index in range(count):
         evidence[index] = classifier(sight.of(index, explained[index]))
-    return propagate(small, ways, evidence, explained, fixed, config, on_step), fitted
+    better = propagate(small, ways, evidence, explained, fixed, config, carrying)
+    return {"labels": better}, {"fitted": asdict(fitted)}
 
 
 def shown_masks(given: Mapping[int, Tensor], size: tuple[int, int]) -> dict[int, Tensor]:

@@ -12,7 +12,8 @@ from ...motion.camera import own_motion
 from ...motion.objects import moving_objects
 from ...motion.trajectories import average_along
 from ...motion.warp import resize_flow
-from ...types import Flow, OnStep
+from ...optim.progress import Progress
+from ...types import Flow
 
 __all__ = ["MovingThings"]
 
@@ -27,12 +28,13 @@ TRACKS = 8
 class MovingThings:
     """What moves by itself, on the small grid of the flow."""
 
-    def __init__(self, flow: Flow, wanted: int, on_step: OnStep) -> None:
+    def __init__(self, flow: Flow, wanted: int, progress: Progress) -> None:
         scale = MOTION_SIDE / max(flow.size)
         size = (max(2, round(flow.size[0] * scale)), max(2, round(flow.size[1] * scale))) if scale < 1.0 else flow.size
         self.flow = flow = resize_flow(flow, size)
-        own = average_along(own_motion(flow, on_step), flow, SPAN)
-        self.objects = moving_objects(own, flow, wanted, on_step)
+        camera, objects = progress.phases(1, 4)
+        own = average_along(own_motion(flow, camera), flow, SPAN)
+        self.objects = moving_objects(own, flow, wanted, objects)
         """``(T, K, h, w)``."""
         speed = own.norm(dim=1, keepdim=True)
         self.speed = (speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)).clamp_max(2.0)

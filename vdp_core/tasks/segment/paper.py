@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...nets.unet import alpha_net, rgb_net
 from ...optim.fit import Fitted
 from ...optim.losses import flow_similarity, layer_term, mask_binarisation
-from ...store.checkpoint import Checkpoint
+from ...store.journal import Journal
 from ...types import Flow, OnStep
 from ..paper import DARKEST, PublishedFit, Recipe, Seen
 
@@ -43,7 +43,7 @@ def segment(
     seed: int,
     device: torch.device | str,
     weights_folders: Sequence[Path],
-    checkpoint: Checkpoint | None,
+    journal: Journal,
     on_step: OnStep | None,
 ) -> Masks:
     """Optimise ``x = sum_i m_i x_i``: an alpha-net gives m for each layer but one, an RGB-net x_i for each layer.
@@ -53,7 +53,7 @@ def segment(
     left to chance; the one that holds most of the frames' border is put first, as the background.
 
     Args:
-        frames, flow, steps, seed, device, weights_folders, checkpoint, on_step: see ``segment.decompose``.
+        frames, flow, steps, seed, device, weights_folders, journal, on_step: see ``segment.decompose``.
         layers: how many, 2 or more.
 
     Raises:
@@ -84,7 +84,7 @@ def segment(
         return masks[0, 1:].sum(dim=0).expand(3, -1, -1)
 
     parameters = [parameter for net in networks for parameter in net.parameters()]
-    fitted = clip.optimise(model, parameters, OBJECTS, steps, seed, preview, checkpoint, on_step)
+    fitted = clip.optimise(model, parameters, OBJECTS, steps, seed, preview, journal, on_step)
     masks = _sum_to_one(torch.cat([clip.seen_by(net) for net in mask_nets], dim=1))
     notes = {**clip.notes, "flow_similarity": "vgg16" if clip.features is not None else "mean colours of the flow"}
     return Masks(_background_first(masks), fitted, notes)

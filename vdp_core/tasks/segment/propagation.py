@@ -44,6 +44,7 @@ def propagate(
     out = torch.zeros(evidence.shape)
     weight = torch.zeros(count, 1, 1, 1)
     size = (small.shape[2], small.shape[3])
+    steps = iter(range(1, 2 * count + 1))
     for order in (range(count), range(count - 1, -1, -1)):
         now: Tensor | None = None
         since = 0
@@ -64,7 +65,7 @@ def propagate(
                 part = 1e6 if index in fixed else 1.0 / since if fixed else 1.0
                 out[index] += part * now
                 weight[index] += part
-            on_step(0, 0, partial(_overlay, small[index], now))
+            on_step(next(steps), 2 * count, partial(_overlay, small[index], now))
     return out.div_(weight)
 
 

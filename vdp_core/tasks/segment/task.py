@@ -12,7 +12,7 @@ frames' own, so colour cannot settle before the masks do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from torch import Tensor
 from ...checks import as_mask, check_flow, check_frames
 from ...errors import InputError, ShapeError
 from ...motion.background import trace
-from ...store.checkpoint import Checkpoint
+from ...optim.progress import Progress
+from ...store.journal import NO_JOURNAL, Journal
 from ...types import Flow, Layers, OnStep
 from .config import PRESETS
 from .find import NOTHING, Found, all_background
@@ -47,7 +48,7 @@ def decompose(
     mask_frame: int = 0,
     device: torch.device | str = "cpu",
     weights_folders: tuple[Path, ...] = (),
-    checkpoint: Checkpoint | None = None,
+    journal: Journal = NO_JOURNAL,
     on_step: OnStep | None = None,
 ) -> Layers:
     """Find the objects of a shot: what moves by itself, or what a mask shows.
@@ -66,7 +67,7 @@ def decompose(
         mask_frame: which frame a single mask belongs to.
         device: where the classifier learns.
         weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
-        checkpoint: where to keep what is found on the way, to go on from when the work was cut off.
+        journal: where to keep what is found on the way, to go on from when the work was cut off.
         on_step: told after every step; stops the work by raising.
 
     Returns:
@@ -93,6 +94,7 @@ def decompose(
     if given is not None and layers > 2:
         raise InputError(f"layers: with a mask there are 2, the object and the background, got {layers}; set it to 2")
     started = time.perf_counter()
+    finding, tracing = Progress(on_step).phases(2, 1)  # about as long as they take
     if preset == "paper":
         from . import paper
 
@@ -107,18 +109,13 @@ def decompose(
                 seed=seed,
                 device=device,
                 weights_folders=weights_folders,
-                checkpoint=checkpoint,
-                on_step=on_step,
+                journal=journal,
+                on_step=finding,
             )
         )
     else:
-        found = find_masks(frames, flow, config, layers, seed, given, torch.device(device), checkpoint, on_step)
-
-    def still_going(_: int, __: int, preview: Callable[[], Tensor] | None) -> None:
-        if on_step is not None:
-            on_step(1, 1, preview)
-
-    before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=still_going)
+        found = find_masks(frames, flow, config, layers, seed, given, torch.device(device), journal, finding)
+    before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=tracing)
     info = found.fitted.info(preset=preset, flow=flow.method, seconds=time.perf_counter() - started)
     info |= found.notes
     fields = {"masks": found.masks, "before": before, "after": after}

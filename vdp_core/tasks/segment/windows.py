@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ...image.resize import working_copy
-from ...optim.windows import OVERLAP, Window, joined, load_window, save_window, share_of_steps, windows
-from ...store.checkpoint import Checkpoint
+from ...optim.progress import Progress
+from ...optim.windows import OVERLAP, Window, fit_windows, joined, windows
+from ...store.journal import Journal
 from ...store.lazy import large_empty
-from ...types import Flow, OnStep
+from ...types import Flow
 from .config import SegmentConfig
 from .find import NOTHING, Found, all_background, coverage, find_in_window, shown_masks, too_few
 
@@ -27,8 +28,8 @@ def find_masks(
     seed: int,
     given: Mapping[int, Tensor] | None,
     device: torch.device,
-    checkpoint: Checkpoint | None,
-    on_step: OnStep | None,
+    journal: Journal,
+    progress: Progress,
 ) -> Found:
     """Find the masks window by window; an object keeps the layer that it has where windows overlap."""
     spans = windows(len(frames), config.window, OVERLAP)
@@ -36,43 +37,38 @@ def find_masks(
         small = working_copy(frames[:1], config.side)
         given = shown_masks(given, (small.shape[2], small.shape[3]))
     if len(spans) == 1:
-        return find_in_window(frames, flow, config, layers, seed, given, device, checkpoint, on_step)
-    masks: Tensor | None = None
-    found: dict[int, Window] = {}
-    for number in _order(spans, given):
+        return find_in_window(frames, flow, config, layers, seed, given, device, journal, progress)
+    masks = large_empty(len(frames), layers, *working_copy(frames[:1], config.side).shape[2:])
+    done: set[int] = set()
+
+    def work(number: int, found: Mapping[int, Window], journal: Journal, progress: Progress) -> Window:
         span = spans[number]
-        neighbours = [spans[other] for other in (number - 1, number + 1) if other in found]
         own = given and {index - span.start: mask for index, mask in given.items() if index in span}
-        if given is not None and masks is not None and not own:
+        if found and given is not None and not own:
+            neighbours = [spans[other] for other in (number - 1, number + 1) if other in found]
             own = {index: mask for other in neighbours for index, mask in _handed_over(masks, span, other).items()}
-        kept = None if checkpoint is None else load_window(checkpoint, number)
-        if kept is None:
-            place = None if checkpoint is None else checkpoint.part(f"window_{number}")
-            part = frames[span.start : span.stop]
-            if given is not None and not own:
-                kept = Window({"masks": all_background(part, config, layers)}, {}, NOTHING)
-            else:
-                motion, told = flow.part(span.start, span.stop), share_of_steps(on_step, len(found), len(spans))
-                one = find_in_window(part, motion, config, layers, seed + number, own, device, place, told)
-                kept = Window({"masks": one.masks}, {}, one.fitted)
-            if checkpoint is not None and place is not None:
-                save_window(checkpoint, number, kept)
-                place.clear()
-        own_masks = kept.fields["masks"]
-        if masks is None:
-            masks = large_empty(len(frames), *own_masks.shape[1:])
-        elif given is None:
-            own_masks = _in_order_of(masks, span, spans[number - 1], own_masks)
-        _lay(masks, spans, number, own_masks, found)
-        found[number] = kept._replace(fields={}, numbers={"shown": float(own_masks[:, 1].max())})
-    assert masks is not None
+        part, motion = frames[span.start : span.stop], flow.part(span.start, span.stop)
+        if given is not None and not own:
+            return Window({"masks": all_background(part, config, layers)}, {}, NOTHING)
+        one = find_in_window(part, motion, config, layers, seed + number, own, device, journal, progress)
+        return Window({"masks": one.masks}, {}, one.fitted)
+
+    def lay(number: int, window: Window) -> Window:
+        own = window.fields["masks"]
+        if done and given is None:
+            own = _in_order_of(masks, spans[number], spans[number - 1], own)
+        _lay(masks, spans, number, own, done)
+        done.add(number)
+        return Window({}, {"shown": float(own[:, 1].max())}, window.fitted)
+
+    found = fit_windows(spans, work, order=_order(spans, given), hold=lay, journal=journal, progress=progress)
     objects = int((masks[:, 1:].amax(dim=(0, 2, 3)) > 0.5).sum())
     notes = {"warning": too_few(objects, guided=given is not None)} if objects < layers - 1 else {}
     lost = [span for number, span in enumerate(spans) if found[number].numbers["shown"] <= 0.5]
     if given is not None and objects > 0 and lost:
         where = ", ".join(f"{span.start} to {span.stop - 1}" for span in lost)
         notes = {"warning": f"the mask's object was lost in frames {where}; where it is there, give a mask of one more"}
-    return Found(masks, joined([found[number] for number in range(len(spans))]), {**coverage(masks), **notes})
+    return Found(masks, joined(found), {**coverage(masks), **notes})
 
 
 def _order(spans: Sequence[range], given: Mapping[int, Tensor] | None) -> list[int]:

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.store import checkpoint as module
-from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
+from comfyui_vdp.vdp_core.store import journal as module
+from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL, Journal
 
 
 def test_what_is_saved_comes_back(tmp_path):
-    kept = Checkpoint(tmp_path / "deep" / "down")
+    kept = Journal(tmp_path / "deep" / "down")
     tensors = {
         "grid": torch.rand(3, 4).T,
         "state": torch.Generator().get_state(),
@@ -30,12 +30,12 @@ def test_what_is_saved_comes_back(tmp_path):
 
 
 def test_what_was_never_saved_is_none(tmp_path):
-    assert Checkpoint(tmp_path / "nothing").load("fit") is None
+    assert Journal(tmp_path / "nothing").load("fit") is None
     assert not (tmp_path / "nothing").exists()
 
 
 def test_a_second_save_takes_the_place_of_the_first(tmp_path):
-    kept = Checkpoint(tmp_path)
+    kept = Journal(tmp_path)
     kept.save("fit", {"x": torch.zeros(2)}, {"steps": "1"})
     first, _ = kept.load("fit")
     kept.save("fit", {"y": torch.ones(3)})
@@ -47,7 +47,7 @@ def test_a_second_save_takes_the_place_of_the_first(tmp_path):
 
 
 def test_parts_do_not_meet(tmp_path):
-    kept = Checkpoint(tmp_path / "run")
+    kept = Journal(tmp_path / "run")
     for number in (3, 30):
         kept.part(f"window_{number}").save("fit", {"x": torch.tensor(number)})
     kept.part("window_3").clear()
@@ -59,7 +59,7 @@ def test_parts_do_not_meet(tmp_path):
 
 
 def test_a_file_cut_short_counts_as_absent(tmp_path, caplog):
-    kept = Checkpoint(tmp_path)
+    kept = Journal(tmp_path)
     kept.save("fit", {"x": torch.rand(1000)})
     file = tmp_path / "fit.safetensors"
     whole = file.read_bytes()
@@ -77,26 +77,27 @@ def test_a_file_cut_short_counts_as_absent(tmp_path, caplog):
     [
         None,
         {"format": "pt"},
-        {"vdp_checkpoint": "0", "notes": "{}"},
-        {"vdp_checkpoint": "1"},
-        {"vdp_checkpoint": "1", "notes": "no JSON"},
-        {"vdp_checkpoint": "1", "notes": "[1, 2]"},
-        {"vdp_checkpoint": "1", "notes": "[" * 100_000},
+        {"vdp_checkpoint": "1", "notes": "{}"},
+        {"vdp_journal": "0", "notes": "{}"},
+        {"vdp_journal": "2"},
+        {"vdp_journal": "2", "notes": "no JSON"},
+        {"vdp_journal": "2", "notes": "[1, 2]"},
+        {"vdp_journal": "2", "notes": "[" * 100_000},
     ],
 )
 def test_a_foreign_file_counts_as_absent(tmp_path, caplog, metadata):
     save_file({"x": torch.rand(3)}, tmp_path / "fit.safetensors", metadata)
-    assert Checkpoint(tmp_path).load("fit") is None
+    assert Journal(tmp_path).load("fit") is None
     assert "fit.safetensors is left aside" in caplog.text
 
 
 def test_a_folder_in_the_place_of_the_file_counts_as_absent(tmp_path):
     (tmp_path / "fit.safetensors").mkdir()
-    assert Checkpoint(tmp_path).load("fit") is None
+    assert Journal(tmp_path).load("fit") is None
 
 
 def test_a_full_disk_leaves_the_earlier_ones(tmp_path, caplog, monkeypatch):
-    kept = Checkpoint(tmp_path)
+    kept = Journal(tmp_path)
     kept.save("fit", {"x": torch.zeros(2)})
 
     def full(*_: object) -> None:
@@ -112,14 +113,48 @@ def test_a_full_disk_leaves_the_earlier_ones(tmp_path, caplog, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path, caplog):
     (tmp_path / "file").touch()
-    Checkpoint(tmp_path / "file" / "run").save("fit", {"x": torch.zeros(2)})
-    assert "no checkpoint could be written" in caplog.text
+    Journal(tmp_path / "file" / "run").save("fit", {"x": torch.zeros(2)})
+    assert "nothing could be kept" in caplog.text
+
+
+def test_a_step_is_done_once(tmp_path):
+    done = []
+
+    def make(part: Journal) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+        done.append(part.load("half"))
+        part.save("half", {"x": torch.zeros(2)})
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        return {"x": torch.ones(2)}, {"steps": 3, "terms": {"a": 0.1}, "none": None}
+
+    with pytest.raises(KeyboardInterrupt):
+        Journal(tmp_path).step("whole", make)
+    first = Journal(tmp_path).step("whole", make)
+    second = Journal(tmp_path).step("whole", make)
+    assert [None if half is None else half[0]["x"].tolist() for half in done] == [None, [0.0, 0.0]]
+    for tensors, notes in (first, second):
+        assert torch.equal(tensors["x"], torch.ones(2))
+        assert notes == {"steps": 3, "terms": {"a": 0.1}, "none": None}
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.safetensors"]
+
+
+def test_no_journal_keeps_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = []
+    for _ in range(2):
+        NO_JOURNAL.step("whole", lambda part: (parts.append(part) or {"x": torch.ones(1)}, {}))
+    NO_JOURNAL.save("x", {"x": torch.ones(1)})
+    NO_JOURNAL.clear()
+    assert len(parts) == 2
+    assert parts[0].load("x") is None
+    assert NO_JOURNAL.load("x") is None
+    assert list(tmp_path.iterdir()) == []
 
 
 WRITER = """
 import sys, torch
-from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
-kept = Checkpoint(sys.argv[1])
+from comfyui_vdp.vdp_core.store.journal import Journal
+kept = Journal(sys.argv[1])
 number = 0
 while True:
     kept.save("fit", {"x": torch.full((250_000,), float(number)), "number": torch.tensor(number)})
@@ -136,7 +171,7 @@ def test_a_killed_writer_leaves_the_last_whole_one(tmp_path, saves):
         for _ in range(saves):
             told = int(writer.stdout.readline())
         writer.kill()
-    kept = Checkpoint(folder)
+    kept = Journal(folder)
     tensors, _ = kept.load("fit")
     number = int(tensors["number"])
     assert number >= told - 1
