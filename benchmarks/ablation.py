@@ -23,7 +23,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +39,9 @@ from comfyui_vdp.vdp_core.metrics import boundary_f, iou, psnr, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import task
+from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.base import Preset
+from comfyui_vdp.vdp_core.tasks.driver import decompose as optimised
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 Score = tuple[float, ...]
@@ -202,13 +203,13 @@ def priors(settings: object) -> dict[str, str]:
     return found
 
 
-def versions(study: Study, module: Any, case: Case, options: argparse.Namespace) -> Iterator[tuple[str, Score, float]]:
+def versions(study: Study, task: str, case: Case, options: argparse.Namespace) -> Iterator[tuple[str, Score, float]]:
     """Name, figures and seconds a step of each version."""
 
     def decompose(preset: str, steps: int = 0, case: Case = case) -> tuple[Layers | None, float]:
         started = time.perf_counter()
         try:
-            layers = module.decompose(case.frames, case.flow, preset=preset, steps=steps)
+            layers = optimised(task, case.frames, case.flow, preset=preset, steps=steps)
         except FitError:
             return None, 0.0
         return layers, (time.perf_counter() - started) / max(1, int(layers.info["steps"]))
@@ -218,11 +219,12 @@ def versions(study: Study, module: Any, case: Case, options: argparse.Namespace)
 
     whole, seconds = decompose(options.preset)
     yield options.preset, judged(whole), seconds
-    settings = module.PRESETS[options.preset]
+    presets = TASKS[task].presets
+    settings = presets[options.preset].config
     for name, meaning in priors(settings).items():
         if name in study.idle:
             continue
-        module.PRESETS["ablated"] = replace(settings, **{name: 0.0})
+        presets["ablated"] = Preset(replace(settings, **{name: 0.0}))
         layers, seconds = decompose("ablated")
         yield f"without `{name}`: {meaning}", judged(layers), seconds
     for name, prepare in study.beforehand.items():
@@ -247,11 +249,11 @@ def main() -> None:
     parser.add_argument("--paper-steps", type=int, default=60, help="0 leaves the preset paper out")
     options = parser.parse_args()
 
-    study, module = STUDIES[options.task], task(options.task)
+    study = STUDIES[options.task]
     scores: dict[str, list[Score]] = {}
     seconds: dict[str, list[float]] = {}
     for case in study.cases(options):
-        for version, score, spent in versions(study, module, case, options):
+        for version, score, spent in versions(study, options.task, case, options):
             scores.setdefault(version, []).append(score)
             seconds.setdefault(version, []).append(spent)
         print(f"{case.name}: done", file=sys.stderr)

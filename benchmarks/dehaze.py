@@ -30,7 +30,7 @@ from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks.dehaze import task as dehaze
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 BETAS = (0.8, 1.4, 2.0)
 AIRLIGHTS = ((0.8, 0.8, 0.8), (0.95, 0.95, 0.95), (0.75, 0.8, 0.9))
@@ -116,7 +116,7 @@ def main() -> None:
         motion = estimate_flow(case.clean, model="dis", lift_dark=False)
         started = time.perf_counter()
         flow = estimate_flow(case.hazy, model="dis")
-        layers = dehaze.decompose(case.hazy, flow, preset=options.preset)
+        layers = decompose("dehaze", case.hazy, flow, preset=options.preset)
         made = {"hazy input": case.hazy, "ours": haze_model.apply(layers)}
         spent.append(time.perf_counter() - started)
         if case.kind != "clear":
@@ -124,7 +124,7 @@ def main() -> None:
             made["oracle"] = true_haze(case.hazy, case.through, case.airlight)
         made["dark channel"] = dark_channel(case.hazy)
         if options.paper:
-            paper = dehaze.decompose(case.hazy, flow, preset="paper", steps=options.paper_steps)
+            paper = decompose("dehaze", case.hazy, flow, preset="paper", steps=options.paper_steps)
             made["paper"] = haze_model.apply(paper)
         floor = warping_error(case.clean, motion)
         for method, frames in made.items():

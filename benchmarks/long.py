@@ -33,6 +33,7 @@ from comfyui_vdp.vdp_core.models import MODELS
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.optim.windows import OVERLAP, windows
 from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 TASK_OF = {"relight": "dark", "dehaze": "hazy"}
 CYCLES = 7
@@ -63,13 +64,12 @@ def seams(data: Path, task: str) -> str:
     truth, shown = (torch.stack(part) for part in zip(*cycle(data, TASK_OF[task], 320, 180), strict=True))
     length = len(truth)
     shown = shown.repeat(CYCLES, 1, 1, 1)
-    model = TASKS[task]
-    layers = model.decompose(shown, estimate_flow(shown, model="dis", shots=False))
+    layers = decompose(task, shown, estimate_flow(shown, model="dis", shots=False))
     made = MODELS[task].apply(layers, denoise=0.0)
     wrong = made.sub_(truth.repeat(CYCLES, 1, 1, 1))
     errors = wrong.abs().mean(dim=(1, 2, 3))
     flicker = torch.stack([(after - before).abs().mean() for before, after in pairwise(wrong)])
-    spans = windows(len(shown), model.PRESETS["balanced"].window, OVERLAP)
+    spans = windows(len(shown), TASKS[task].presets["balanced"].config.window, OVERLAP)
     across = {index for one, other in pairwise(spans) for index in range(other.start - 1, one.stop)}
     ratios = [apart(values, across, length) for values in (errors, flicker)]
     return f"| {task} | {len(spans)} | {errors.mean():.4f} | {ratios[0]:.3f} | {flicker.mean():.5f} | {ratios[1]:.3f} |"

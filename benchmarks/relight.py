@@ -23,7 +23,7 @@ from comfyui_vdp.vdp_core.denoise.noise import estimate_noise
 from comfyui_vdp.vdp_core.denoise.temporal import denoised
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks.relight import task as relight
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 GAMMA = 1.6
 METHODS = (
@@ -45,7 +45,7 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
     start = time.perf_counter()
     flow = estimate_flow(dark, model="dis")
     flowed = time.perf_counter()
-    layers = relight.decompose(dark, flow, preset=preset)
+    layers = decompose("relight", dark, flow, preset=preset)
     found = time.perf_counter()
     ours = light.apply(layers)
     seconds = {"flow": flowed - start, "optimise": found - flowed, "apply": time.perf_counter() - found}
@@ -59,7 +59,7 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
         ours,
         still_map(dark, still[0], middle),
         # the published method takes no still
-        ours if preset == "paper" else light.apply(relight.decompose(dark, flow, preset=preset, reference=still)),
+        ours if preset == "paper" else light.apply(decompose("relight", dark, flow, preset=preset, reference=still)),
         true_light(dark, light, GAMMA),
         true_light(quiet, light, GAMMA),
     )

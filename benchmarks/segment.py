@@ -28,7 +28,7 @@ from comfyui_vdp.vdp_core.motion.camera import own_motion
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.motion.trajectories import average_along
 from comfyui_vdp.vdp_core.motion.warp import warp
-from comfyui_vdp.vdp_core.tasks.segment import task as segment
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 
@@ -90,15 +90,15 @@ def on_real_clip(name: str, frames: Tensor, truth: Tensor, options: argparse.Nam
     row(name, "residual of the homography, Otsu", otsu(speed), truth)
     row(name, "the same, best threshold", best_threshold(speed, truth), truth)
     started = time.perf_counter()
-    found = segment.decompose(frames, flow, preset=options.preset)
+    found = decompose("segment", frames, flow, preset=options.preset)
     row(name, "ours", objects(found), truth, time.perf_counter() - started)
     if options.paper:
         started = time.perf_counter()
-        paper = segment.decompose(frames, flow, preset="paper", steps=options.paper)
+        paper = decompose("segment", frames, flow, preset="paper", steps=options.paper)
         row(name, f"preset paper, {options.paper} steps", objects(paper), truth, time.perf_counter() - started)
     row(name, "first mask along the flow", carried(truth[0], flow), truth)
     started = time.perf_counter()
-    guided = segment.decompose(frames, flow, preset=options.preset, mask=truth[0])
+    guided = decompose("segment", frames, flow, preset=options.preset, mask=truth[0])
     row(name, "ours, first mask given", objects(guided), truth, time.perf_counter() - started)
     if options.pictures:
         options.pictures.mkdir(parents=True, exist_ok=True)
@@ -114,8 +114,8 @@ def on_rendered_clip(seed: int, crossing: bool, options: argparse.Namespace) -> 
     truth = 1.0 - clip.masks[:, 0]
     if not crossing:
         row(name, "residual of the homography, Otsu", otsu(residual(flow)), truth)
-        row(name, "ours, both objects", objects(segment.decompose(clip.frames, flow, preset=options.preset)), truth)
-    layers = segment.decompose(clip.frames, flow, preset=options.preset, layers=3)
+        row(name, "ours, both objects", objects(decompose("segment", clip.frames, flow, preset=options.preset)), truth)
+    layers = decompose("segment", clip.frames, flow, preset=options.preset, layers=3)
     masks = native_masks(layers, 0, len(layers))
     order = max(((1, 2), (2, 1)), key=lambda pair: sum(iou(masks[:, pair[i]], clip.masks[:, i + 1]) for i in range(2)))
     for number, layer in enumerate(order, 1):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..vdp_core.tasks import TASKS
+from ..vdp_core.tasks.inputs import INPUTS
 from . import host
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
+    from ..vdp_core.tasks.base import Input, Task
     from ..vdp_core.types import Flow, Layers
 
-# Of a GPU's memory, on the generous side: the small copy of the clip, fields, gradients, and networks of the paper.
+# Of a GPU's memory, on the generous side: the small copy of the frames, fields, gradients, and networks of the paper.
 BYTES = 2 * 2**30
 BYTES_A_FRAME = 16 * 2**20
 
@@ -21,36 +26,15 @@ class VDPOptimize:
 
     CATEGORY = "VDP/decompose"
     DESCRIPTION = (
-        "Takes a clip apart by optimising on the clip itself, with no training data. relight finds the light that "
-        "falls on the scene, for Relight; dehaze finds the haze and its colour, for Dehaze; segment separates what "
-        "moves from the background, for SplitLayers and Composite. Runs once; the other nodes then play with the "
-        "result in moments."
+        "Takes a clip apart by optimising on the clip itself, with no training data. "
+        f"{' '.join(f'{task.name} finds {task.says}.' for task in TASKS.values())} "
+        "Runs once; the other nodes then play with the result in moments."
     )
     SEARCH_ALIASES = [
         "decompose",
         "video decomposition prior",
         "VDP",
-        "low light",
-        "dark",
-        "brighten",
-        "darken",
-        "relighting",
-        "layers",
-        "haze",
-        "fog",
-        "smoke",
-        "dehaze",
-        "defog",
-        "segment",
-        "unsupervised segmentation",
-        "moving objects",
-        "foreground",
-        "background removal",
-        "remove background",
-        "remove object",
-        "cut out",
-        "matte",
-        "rotoscope",
+        *(word for task in TASKS.values() for word in task.aliases),
     ]
     FUNCTION = "optimize"
     RETURN_TYPES = ("VDP_LAYERS",)
@@ -59,20 +43,15 @@ class VDPOptimize:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        presets = dict.fromkeys(name for task in TASKS.values() for name in ("balanced", *task.presets))
+        moving = _for(lambda task: task.needs_flow)
+        found = " ".join(f"{task.name}: {task.says}." for task in TASKS.values())
         return {
             "required": {
                 "frames": ("IMAGE", {"tooltip": "The clip, two frames or more."}),
-                "flow": ("VDP_FLOW", {"tooltip": "Motion of the same clip, from RAFTFlow."}),
-                "task": (
-                    ["relight", "dehaze", "segment"],
-                    {
-                        "default": "relight",
-                        "tooltip": "What to find. relight: light that drifts or is missing. dehaze: haze, fog or smoke "
-                        "and its colour. segment: layers, the background and what moves in front of it.",
-                    },
-                ),
+                "task": (list(TASKS), {"default": next(iter(TASKS)), "tooltip": f"What to find. {found}"}),
                 "preset": (
-                    ["balanced", "fast", "quality", "paper"],
+                    list(presets),
                     {
                         "default": "balanced",
                         "tooltip": "How much work to put in. paper runs the published networks and losses, for "
@@ -89,15 +68,7 @@ class VDPOptimize:
                         "tooltip": "Most optimisation steps; 0: the preset's.",
                     },
                 ),
-                "layers": (
-                    "INT",
-                    {
-                        "default": 2,
-                        "min": 2,
-                        "max": 4,
-                        "tooltip": "For segment: how many layers, the background included. Other tasks ignore it.",
-                    },
-                ),
+                **{one.name: _declared(one) for one in INPUTS if one.required},
                 "seed": (
                     "INT",
                     {
@@ -110,55 +81,19 @@ class VDPOptimize:
                 ),
             },
             "optional": {
-                "reference": (
-                    "IMAGE",
-                    {
-                        "tooltip": "For relight: one frame of this clip as it should look, graded by you; the whole "
-                        "clip follows it."
-                    },
-                ),
-                "mask": (
-                    "MASK,IMAGE",
-                    {
-                        "tooltip": "For segment: the object, in one frame (say which in mask_frame) or in as many "
-                        "frames as the clip has, of which any may be empty. Black and white pictures will do."
-                    },
-                ),
-                "reference_frame": (
-                    "INT",
-                    {
-                        "default": -1,
-                        "min": -1,
-                        "max": 10_000_000,
-                        "advanced": True,
-                        "tooltip": "Which frame the reference shows, counted from 0; -1 looks for it.",
-                    },
-                ),
-                "mask_frame": (
-                    "INT",
-                    {"default": 0, "min": 0, "max": 10_000_000, "tooltip": "Which frame a single mask belongs to."},
-                ),
+                "flow": ("VDP_FLOW", {"tooltip": f"{moving}Motion of the same clip, from RAFTFlow."}),
+                **{one.name: _declared(one) for one in INPUTS if not one.required},
             },
         }
 
     def optimize(
-        self,
-        frames: Tensor,
-        flow: Flow,
-        task: str,
-        preset: str,
-        steps: int,
-        layers: int,
-        seed: int,
-        reference: Tensor | None = None,
-        mask: Tensor | None = None,
-        reference_frame: int = -1,
-        mask_frame: int = 0,
+        self, frames: Tensor, flow: Flow | None = None, *, task: str, preset: str, steps: int, seed: int, **given: Any
     ) -> tuple[Layers]:
-        from ..vdp_core.tasks import decompose
+        from ..vdp_core.tasks.driver import decompose
 
         frames = host.on_cpu(frames)
-        selected = _selected(mask)
+        masks = [one.name for one in INPUTS if "MASK" in one.socket]
+        given = {name: _selected(name, value) if name in masks else host.on_cpu(value) for name, value in given.items()}
         done = host.compute(
             f"Optimize ({task})",
             steps or 1,
@@ -169,26 +104,42 @@ class VDPOptimize:
                 preset=preset,
                 steps=steps,
                 seed=seed,
-                layers=layers,
-                reference=host.on_cpu(reference),
-                reference_frame=reference_frame,
-                mask=selected,
-                mask_frame=mask_frame,
                 device=device,
                 weights_folders=tuple(host.weights_folders()),
                 journal=host.journal(),
                 on_step=on_step,
+                **given,
             ),
-            memory=BYTES + BYTES_A_FRAME * len(frames),
+            memory=_memory(task, preset, len(frames)),
             gradients=True,
         )
         host.say(_status(task, done))
         return (done.result,)
 
 
-def _selected(mask: Any) -> Tensor | None:
-    """The mask that was linked, as the tasks take it."""
-    from ..vdp_core.checks import as_mask
+def _declared(one: Input) -> tuple[str, dict[str, Any]]:
+    """A task's input as the node has it, with the tasks that take it named first."""
+    tooltip = f"{_for(lambda task: one in task.inputs)}{one.options['tooltip']}"
+    return (one.socket, {**one.options, "tooltip": tooltip})
+
+
+def _for(chosen: Callable[[Task], bool]) -> str:
+    """Which tasks something is for; nothing where it is for all."""
+
+    names = [task.name for task in TASKS.values() if chosen(task)]
+    return "" if len(names) == len(TASKS) else f"For {' and '.join(names)}: "
+
+
+def _memory(task: str, preset: str, frames: int) -> int:
+    """About how many bytes of a GPU's an optimisation takes: only a window of a long clip is on it at a time."""
+    from ..vdp_core.optim.windows import OVERLAP
+
+    window = TASKS[task].presets[preset].config.window if task in TASKS and preset in TASKS[task].presets else 0
+    return BYTES + BYTES_A_FRAME * (frames if window is None else min(frames, window + OVERLAP))
+
+
+def _selected(name: str, mask: Any) -> Tensor | None:
+    """A mask that was linked, as the tasks take it."""
     from ..vdp_core.errors import InputError
 
     if mask is None:
@@ -196,10 +147,10 @@ def _selected(mask: Any) -> Tensor | None:
     given = host.given_mask(mask)
     if given is None:
         raise InputError(
-            "mask: it is the empty one that Load Image gives for a picture without alpha; link the picture's IMAGE "
+            f"{name}: it is the empty one that Load Image gives for a picture without alpha; link the picture's IMAGE "
             "output instead, black and white pictures will do"
         )
-    return as_mask(host.on_cpu(given))
+    return host.on_cpu(given)
 
 
 def _status(task: str, done: host.Computed[Layers]) -> str:

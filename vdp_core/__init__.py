@@ -1,35 +1,36 @@
 """The core: video decomposition without any host."""
 
-from .denoise.noise import estimate_noise
-from .denoise.temporal import denoised
-from .errors import VDPError
-from .media.clip import iter_frames, probe, read_clip, write_clip
-from .metrics import measure
-from .models.file import load_layers, save_layers
-from .models.rebuild import reconstruct
-from .motion.colours import flow_to_rgb
-from .motion.flow import estimate_flow
-from .motion.warp import resize_flow, warp
-from .tasks import TASKS
-from .types import Flow, Layers
+from __future__ import annotations
 
-__all__ = [
-    "TASKS",
-    "Flow",
-    "Layers",
-    "VDPError",
-    "denoised",
-    "estimate_flow",
-    "estimate_noise",
-    "flow_to_rgb",
-    "iter_frames",
-    "load_layers",
-    "measure",
-    "probe",
-    "read_clip",
-    "reconstruct",
-    "resize_flow",
-    "save_layers",
-    "warp",
-    "write_clip",
-]
+from importlib import import_module
+from typing import Any
+
+_PLACES = {
+    "TASKS": ".tasks",
+    "Flow": ".types",
+    "Layers": ".types",
+    "VDPError": ".errors",
+    "decompose": ".tasks.driver",
+    "denoised": ".denoise.temporal",
+    "estimate_flow": ".motion.flow",
+    "estimate_noise": ".denoise.noise",
+    "flow_to_rgb": ".motion.colours",
+    "iter_frames": ".media.clip",
+    "load_layers": ".models.file",
+    "measure": ".metrics",
+    "probe": ".media.clip",
+    "read_clip": ".media.clip",
+    "reconstruct": ".models.rebuild",
+    "resize_flow": ".motion.warp",
+    "save_layers": ".models.file",
+    "warp": ".motion.warp",
+    "write_clip": ".media.clip",
+}
+__all__ = list(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: programs that list tasks need not wait for torch."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name], __name__), name)

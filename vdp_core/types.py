@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .errors import ShapeError
 
-__all__ = ["Edit", "Flow", "Layers", "OnStep"]
+__all__ = ["Edit", "Flow", "Layers", "OnStep", "Shot"]
 
 OnStep = Callable[[int, int, Callable[[], Tensor] | None], None]
 """``on_step(done, total, preview)``; ``preview`` is None or gives an ``(H, W, 3)`` picture in 0..1."""
@@ -83,6 +83,18 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"Flow({len(self)} pairs, {self.size[1]}x{self.size[0]}, {self.method})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Shot:
+    """One shot of a clip."""
+
+    frames: Tensor
+    """``(T, H, W, 3)`` in 0..1."""
+    flow: Flow | None
+    """Its motion, where a task needs any."""
+    span: range
+    """Which frames of the clip it has."""
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def test_the_helper_damages_nothing_by_itself(saved):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"metadata": {"vdp_layers": "1"}}, "not a layers file; give one"),
+        ({"metadata": {"vdp_layers": "1"}}, "a damaged layers file"),
         ({"header_format": "1"}, "a damaged layers file"),
         ({"header_format": "4"}, "saved by a newer version .format 4, this one reads 1 to 3.; update the pack"),
         ({"header_format": 3}, "not a layers file"),

@@ -15,7 +15,7 @@ import pytest
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.models.file import save_layers
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks.relight import task as relight
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 Copy = Callable[..., tuple[int, list[str], str]]
 Make = Callable[..., Path]
@@ -76,7 +76,7 @@ def test_a_full_disk(clip: Make, copy: Copy, disk: Disk, kind: str, free: int) -
 def test_a_full_disk_under_layers_and_figures(clip: Make, vdp: Callable[..., Any], disk: Disk, tmp_path: Path) -> None:
     frames = video.read_clip(clip(4, noise=0.5)).frames
     path = save_layers(
-        relight.decompose(frames, estimate_flow(frames, model="dis"), preset="fast", steps=1),
+        decompose("relight", frames, estimate_flow(frames, model="dis"), preset="fast", steps=1),
         tmp_path / "layers.safetensors",
     )
     disk.fill(but=0)

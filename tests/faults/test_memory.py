@@ -14,7 +14,7 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.motion import flow
-from comfyui_vdp.vdp_core.tasks.relight import task
+from comfyui_vdp.vdp_core.tasks import driver
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
@@ -48,7 +48,7 @@ def test_a_gpu_without_room(relit: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
         return call
 
-    monkeypatch.setattr(task, "decompose", without_room(task.decompose))
+    monkeypatch.setattr(driver, "decompose", without_room(driver.decompose))
     monkeypatch.setattr(light, "apply", without_room(light.apply))
     monkeypatch.setattr(flow, "estimate_flow", without_room(flow.estimate_flow))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
@@ -66,7 +66,7 @@ def test_a_machine_without_room(relit: Any, monkeypatch: pytest.MonkeyPatch, err
     def full(*arguments: Any, **more: Any) -> None:
         raise error
 
-    monkeypatch.setattr(task, "decompose", full)
+    monkeypatch.setattr(driver, "decompose", full)
     code, _, err = relit("out")
     assert code == 3
     last = err.splitlines()[-1]

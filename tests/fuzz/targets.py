@@ -34,6 +34,7 @@ from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.nets.weights import read_weights
 from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
@@ -280,8 +281,8 @@ def small_layers() -> Iterator[Any]:
     frames = [0.5 + 0.25 * torch.sin((across + 2 * at) / 3.0) + 0.25 * torch.sin(down / 4.0) for at in range(4)]
     clip = (0.4 * torch.stack(frames)[..., None] * torch.tensor([1.0, 0.9, 0.8])).contiguous()
     flow = estimate_flow(clip, model="dis")
-    for name, model in TASKS.items():
-        yield model.decompose(clip, flow, preset="fast", steps=1, **({"layers": 2} if name == "segment" else {}))
+    for name in TASKS:
+        yield decompose(name, clip, flow, preset="fast", steps=1)
 
 
 @cache

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +11,10 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.decompose import VDPOptimize
 from comfyui_vdp.nodes.edit import Relight
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError
+from comfyui_vdp.vdp_core.optim.fit import Fitted
 from comfyui_vdp.vdp_core.tasks import TASKS
-from comfyui_vdp.vdp_core.types import Flow, Layers
+from comfyui_vdp.vdp_core.tasks.base import Found, Given, Work
+from comfyui_vdp.vdp_core.types import Flow, Layers, Shot
 
 SETTINGS = {"task": "relight", "preset": "fast", "steps": 3, "layers": 2, "seed": 0}
 
@@ -36,10 +38,9 @@ def clip(synthetic) -> tuple[torch.Tensor, Flow]:
 def test_widgets_keep_their_order():
     # saved workflows hold widget values by position: new widgets go last
     inputs = VDPOptimize.INPUT_TYPES()
-    assert list(inputs["required"]) == ["frames", "flow", "task", "preset", "steps", "layers", "seed"]
-    assert list(inputs["optional"]) == ["reference", "mask", "reference_frame", "mask_frame"]
-    assert inputs["required"]["task"][0] == ["relight", "dehaze", "segment"]
-    assert set(TASKS) <= {"relight", "dehaze", "segment"}
+    assert list(inputs["required"]) == ["frames", "task", "preset", "steps", "layers", "seed"]
+    assert list(inputs["optional"]) == ["flow", "reference", "mask", "reference_frame", "mask_frame"]
+    assert inputs["required"]["task"][0] == list(TASKS)
     assert inputs["required"]["preset"][0] == ["balanced", "fast", "quality", "paper"]
     assert all(spec[1]["tooltip"] for family in ("required", "optional") for spec in inputs[family].values())
     assert len(VDPOptimize.OUTPUT_TOOLTIPS) == len(VDPOptimize.RETURN_TYPES) == 1
@@ -86,21 +87,21 @@ def test_a_still_under_inference_mode(synthetic):
 
 def test_a_tasks_own_words_and_warning_are_shown(clip, said, monkeypatch):
     frames, flow = clip
-    given = {}
+    taken = {}
 
-    def decompose(frames: torch.Tensor, flow: Flow, **settings: object) -> Layers:
-        given.update(settings)
-        told = {"steps": "0", "stopped": "steps", "seconds": "0.1", "flow": "exact"}
-        return Layers("segment", {}, frames, info={**told, "said": "1 object", "warning": "nothing moves"})
+    def find(shot: Shot, given: Given, config: object, work: Work) -> Found:
+        taken.update(given)
+        return Found({}, Fitted(0, 0.1, {}, "steps"), {"said": "1 object", "warning": "nothing moves"})
 
-    monkeypatch.setitem(TASKS, "segment", SimpleNamespace(decompose=decompose))
+    monkeypatch.setitem(TASKS, "segment", replace(TASKS["segment"], find=find, prepare=lambda frames, given, _: given))
     pictures = torch.zeros(1, 32, 48, 3)
     pictures[:, :8] = 1 / 255
     settings = {**SETTINGS, "task": "segment", "layers": 3}
     VDPOptimize().optimize(frames, flow, **settings, mask=pictures, mask_frame=2)
-    assert said == ["warning: nothing moves; segment: all 0 steps, 0.1 s on cpu, flow exact, 1 object"]
-    assert torch.equal(given["mask"], (pictures[..., 0] > 0).float())
-    assert (given["layers"], given["mask_frame"], given["reference"]) == (3, 2, None)
+    assert said == ["warning: nothing moves; segment: all 0 steps, 0.0 s on cpu, flow exact, 1 object"]
+    assert torch.equal(taken["mask"][2], (pictures[0, ..., 0] > 0).float())
+    assert taken.keys() == {"layers", "mask", "mask_frame"}
+    assert (taken["layers"], taken["mask_frame"]) == (3, 2)
 
 
 def test_the_hosts_interruption_comes_through(clip, monkeypatch):
@@ -130,7 +131,7 @@ def test_the_hosts_interruption_comes_through(clip, monkeypatch):
         ({"task": "fog"}, InputError, "task: there is no 'fog'; known: relight"),
         ({"mask": torch.ones(4, 32, 48)}, InputError, "mask: the task relight takes none; unlink it, or choose"),
         ({"mask": torch.rand(4, 32, 48, 3)}, InputError, "mask: the task relight takes none; unlink it, or choose"),
-        ({"mask": torch.full((4, 32, 48, 3), torch.nan)}, InputError, "mask: frame 0 holds NaN"),
+        ({"task": "segment", "mask": torch.full((4, 32, 48, 3), torch.nan)}, InputError, "mask: frame 0 holds NaN"),
         ({"task": "segment", "mask": torch.ones(3, 32, 48)}, ShapeError, "one for each of the 4 frames, got 3"),
         ({"task": "segment", "mask": torch.zeros(1, 32, 48)}, InputError, "mask: it is empty everywhere"),
         ({"task": "segment", "mask": torch.ones(1, 32, 32)}, ShapeError, "mask: it is 32x32 pixels, the frames are"),

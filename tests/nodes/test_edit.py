@@ -9,8 +9,7 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.edit import Dehaze, Relight
 from comfyui_vdp.vdp_core.errors import InputError
 from comfyui_vdp.vdp_core.models import haze, light
-from comfyui_vdp.vdp_core.tasks.dehaze import task as dehaze
-from comfyui_vdp.vdp_core.tasks.relight import task as relight
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Layers
 
 AS_IT_IS = {"strength": 0.0, "exposure": 0.0, "gamma": 1.0, "warmth": 0.0, "denoise": 0.0}
@@ -24,7 +23,7 @@ def on_cpu(monkeypatch):
 @pytest.fixture(scope="module")
 def layers(synthetic) -> Layers:
     frames, flow = synthetic.pan(3, 32, 48)
-    return relight.decompose(frames * 0.2, flow, preset="fast", steps=3)
+    return decompose("relight", frames * 0.2, flow, preset="fast", steps=3)
 
 
 def test_widgets_keep_their_order():
@@ -72,7 +71,7 @@ CLEAR = {"strength": 0.0, "min_transmission": 0.1, "airlight_tint": 0.0, "denois
 @pytest.fixture(scope="module")
 def hazy(synthetic) -> Layers:
     clean, flow = synthetic.pan(3, 32, 48)
-    return dehaze.decompose(0.5 * clean + 0.4, flow, preset="fast", steps=3)
+    return decompose("dehaze", 0.5 * clean + 0.4, flow, preset="fast", steps=3)
 
 
 def test_widgets_of_dehaze_keep_their_order():

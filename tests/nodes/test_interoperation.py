@@ -267,18 +267,18 @@ def test_out_of_memory_while_optimising_goes_on_with_the_cpu(
     frames: torch.Tensor, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The GPU is the CPU in disguise, and is full at the first step."""
-    from comfyui_vdp.vdp_core.tasks.relight import task as relight
+    from comfyui_vdp.vdp_core.tasks import driver
 
     (flow,) = RAFTFlow().estimate(frames)
     (wanted,) = VDPOptimize().optimize(frames, flow, task="relight", **SETTINGS)
-    decompose = relight.decompose
+    decompose = driver.decompose
 
     def full(*given: Any, device: torch.device, **settings: Any) -> Any:
         if device.type == "cuda":
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return decompose(*given, device=device, **settings)
 
-    monkeypatch.setattr(relight, "decompose", full)
+    monkeypatch.setattr(driver, "decompose", full)
     monkeypatch.setattr(host, "device", lambda: torch.device("cuda"))
     (found,) = VDPOptimize().optimize(frames, flow, task="relight", **SETTINGS)
     assert torch.equal(found.fields["log_gain"], wanted.fields["log_gain"])

@@ -15,7 +15,7 @@ from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.motion import background as behind
 from comfyui_vdp.vdp_core.store import lazy as frames_module
 from comfyui_vdp.vdp_core.store.lazy import LazyFrames
-from comfyui_vdp.vdp_core.tasks.relight import task as relight
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Edit, Layers
 
 
@@ -30,7 +30,7 @@ def output(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def layers(synthetic) -> Layers:
     frames, flow = synthetic.pan(3, 32, 48)
-    return relight.decompose((frames * 51).round() / 255, flow, preset="fast", steps=3)
+    return decompose("relight", (frames * 51).round() / 255, flow, preset="fast", steps=3)
 
 
 def test_widgets_keep_their_order():
@@ -199,9 +199,7 @@ def test_what_does_not_go_together_is_told(objects):
         compose(**{**NEUTRAL, "layer": "2"}, layers=objects)
     with pytest.raises(InputError, match="got 3 frames for a clip of 4"):
         compose(**NEUTRAL, layers=objects, background=frames[:3])
-    with pytest.raises(
-        InputError, match="there is no layer 3; these layers have 0 the background, 1 object 1, 2 "
-    ):
+    with pytest.raises(InputError, match="there is no layer 3; these layers have 0 the background, 1 object 1, 2 "):
         SplitLayers().split(objects, 3)
 
 

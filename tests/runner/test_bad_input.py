@@ -31,7 +31,7 @@ from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.media import encode as sinks
 from comfyui_vdp.vdp_core.models.file import save_layers
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks.relight import task
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 WIDTH, HEIGHT = 64, 48
@@ -362,7 +362,7 @@ def test_references_that_do_not_fit(refused: Refused, tmp_path: Path, clip: Path
 def layers_file(tmp_path: Path) -> Callable[..., Path]:
     def make(name: str, **more: bool) -> Path:
         frames = moving()
-        found = task.decompose(frames, estimate_flow(frames, model="dis"), preset="fast", steps=2)
+        found = decompose("relight", frames, estimate_flow(frames, model="dis"), preset="fast", steps=2)
         return save_layers(found, tmp_path / name, **more)
 
     return make

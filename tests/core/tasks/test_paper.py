@@ -14,8 +14,8 @@ from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL
 from comfyui_vdp.vdp_core.tasks import paper
 from comfyui_vdp.vdp_core.tasks.dehaze import paper as haze_paper
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.tasks.relight import paper as light_paper
-from comfyui_vdp.vdp_core.tasks.relight import task as relight
 from comfyui_vdp.vdp_core.tasks.segment import paper as masks_paper
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
@@ -34,13 +34,13 @@ def dark(synthetic) -> tuple[torch.Tensor, Flow]:
     return darken(clean, seed=0)[0], flow
 
 
-def decompose(clip: tuple[torch.Tensor, Flow], steps: int = STEPS, **settings: object) -> Layers:
-    return relight.decompose(*clip, preset="paper", steps=steps, **settings)
+def published(clip: tuple[torch.Tensor, Flow], steps: int = STEPS, **settings: object) -> Layers:
+    return decompose("relight", *clip, preset="paper", steps=steps, **settings)
 
 
 def test_a_few_steps(dark):
     told = []
-    layers = decompose(dark, on_step=lambda done, total, preview: told.append((done, total, preview().shape)))
+    layers = published(dark, on_step=lambda done, total, preview: told.append((done, total, preview().shape)))
     assert told == [(done, STEPS, (32, 48, 3)) for done in range(1, STEPS + 1)]
     assert layers.info["preset"] == "paper"
     assert layers.info["steps"] == str(STEPS)
@@ -58,13 +58,13 @@ def test_a_few_steps(dark):
 
 
 def test_it_learns(dark):
-    first, last = (float(decompose(dark, steps).info["loss_reconstruction"]) for steps in (1, 12))
+    first, last = (float(published(dark, steps).info["loss_reconstruction"]) for steps in (1, 12))
     assert last < 0.8 * first
 
 
 def test_it_starts_from_the_published_gamma(dark):
     # one step of Adam at a hundredth of the rate hardly moves it
-    assert float(decompose(dark, 1).fields["gamma"][0]) == pytest.approx(1 / light_paper.INVERSE_GAMMA, rel=1e-3)
+    assert float(published(dark, 1).fields["gamma"][0]) == pytest.approx(1 / light_paper.INVERSE_GAMMA, rel=1e-3)
 
 
 def test_a_hundred_epochs_of_batches_by_default(dark):
@@ -78,7 +78,7 @@ def test_a_hundred_epochs_of_batches_by_default(dark):
         raise Stop
 
     with pytest.raises(Stop):
-        decompose(dark, 0, on_step=stop)
+        published(dark, 0, on_step=stop)
     assert totals == [200]  # 5 frames are 2 batches of 4
 
 
@@ -100,7 +100,7 @@ def test_the_published_schedule(progress, factor):
 
 
 def test_the_same_seed_gives_the_same_layers(dark):
-    first, again, other = (decompose(dark, 2, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (published(dark, 2, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.fields["log_gain"], again.fields["log_gain"])
     assert torch.equal(first.fields["gamma"], again.fields["gamma"])
     assert not torch.equal(first.fields["log_gain"], other.fields["log_gain"])
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_layers(dark):
 
 def test_random_numbers_of_others_are_left_alone(dark):
     before = torch.random.get_rng_state()
-    decompose(dark, 1)
+    published(dark, 1)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -118,26 +118,26 @@ def test_vgg_is_used_where_its_weights_are(dark, tmp_path):
     torch.manual_seed(0)
     weights = {f"features.{name}": 0.05 * torch.randn(value.shape) for name, value in shapes.items()}
     torch.save(weights, tmp_path / "vgg16-test.pth")
-    assert decompose(dark, 1, weights_folders=(tmp_path,)).info["perceptual"] == "vgg16"
+    assert published(dark, 1, weights_folders=(tmp_path,)).info["perceptual"] == "vgg16"
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "vgg16-test.pth")
     with pytest.raises(WeightsError, match="do not fit torchvision's vgg16"):
-        decompose(dark, 1, weights_folders=(tmp_path,))
+        published(dark, 1, weights_folders=(tmp_path,))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 33)])
 def test_two_frames_of_any_size(synthetic, size):
-    layers = decompose(synthetic.pan(2, *size), 1)
+    layers = published(synthetic.pan(2, *size), 1)
     assert layers.fields["log_gain"].shape == (2, 1, *size)
 
 
 def test_a_reference_is_refused(dark):
     with pytest.raises(InputError, match="the preset 'paper' takes none; choose another preset, or unlink it"):
-        decompose(dark, reference=dark[0][:1])
+        published(dark, reference=dark[0][:1])
 
 
 def test_frames_too_narrow_for_the_nets_are_refused(synthetic):
     with pytest.raises(ShapeError, match=r"1000x16 pixels are too long and narrow .* choose another preset"):
-        decompose(synthetic.pan(2, 16, 1000), 1)
+        published(synthetic.pan(2, 16, 1000), 1)
 
 
 # haze and objects

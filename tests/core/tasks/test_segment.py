@@ -14,9 +14,9 @@ from comfyui_vdp.vdp_core.models import masks
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.tasks import task
+from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.tasks.segment import layer_flow
-from comfyui_vdp.vdp_core.tasks.segment import task as segment
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 COUNT, HEIGHT, WIDTH = 10, 96, 160
@@ -47,7 +47,7 @@ def cut(masks: torch.Tensor, layer: int) -> torch.Tensor:
 def two(synthetic) -> Case:
     """Two objects that keep apart, in a layer each."""
     clip = synthetic.layered(COUNT, HEIGHT, WIDTH)
-    layers = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3)
+    layers = decompose("segment", clip.frames, clip.flow, preset="fast", layers=3)
     return Case(clip.frames, clip.flow, clip.masks, layers)
 
 
@@ -56,7 +56,7 @@ def single(synthetic) -> Case:
     """One object, and its mask in frame 3 given."""
     clip = synthetic.layered(COUNT, HEIGHT, WIDTH, objects=1, seed=2)
     mask = (clip.masks[3:4, 1] > 0.5).float()
-    layers = segment.decompose(clip.frames, clip.flow, preset="fast", mask=mask, mask_frame=3)
+    layers = decompose("segment", clip.frames, clip.flow, preset="fast", mask=mask, mask_frame=3)
     return Case(clip.frames, clip.flow, clip.masks, layers)
 
 
@@ -64,13 +64,13 @@ def single(synthetic) -> Case:
 def little(synthetic) -> Case:
     """For what needs no good result."""
     clip = synthetic.layered(4, 48, 80)
-    layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=3)
+    layers = decompose("segment", clip.frames, clip.flow, preset="fast", steps=3)
     return Case(clip.frames, clip.flow, clip.masks, layers)
 
 
 def quick(case: Case, **settings: object) -> Layers:
     """A few steps: enough where the result need not be good."""
-    return segment.decompose(case.frames, case.flow, preset="fast", steps=3, **settings)
+    return decompose("segment", case.frames, case.flow, preset="fast", steps=3, **settings)
 
 
 # how good it is
@@ -103,7 +103,7 @@ def test_layers_beyond_the_objects_are_empty_and_told_so(two):
 @pytest.mark.slow
 def test_objects_that_cross_keep_their_layers(synthetic):
     clip = synthetic.layered(16, HEIGHT, WIDTH, crossing=True)
-    masks = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3).fields["masks"]
+    masks = decompose("segment", clip.frames, clip.flow, preset="fast", layers=3).fields["masks"]
     whole = [[iou(cut(masks, k), true(clip.masks, j)) for j in (1, 2)] for k in (1, 2)]
     owner = torch.tensor(whole).argmax(dim=1).tolist()
     assert sorted(owner) == [0, 1]
@@ -142,7 +142,7 @@ def test_a_layer_that_grows_is_not_taken_for_hidden():
 
 def test_a_pan_alone_has_an_empty_foreground_and_is_told_so(synthetic):
     frames, flow = synthetic.pan(4, 48, 80)
-    layers = segment.decompose(frames, flow, preset="fast", layers=3)
+    layers = decompose("segment", frames, flow, preset="fast", layers=3)
     masks = layers.fields["masks"]
     assert masks.shape[:2] == (4, 3)
     assert bool((masks[:, 0] == 1.0).all())
@@ -199,7 +199,7 @@ def test_colour_finds_an_object_that_the_flow_has_lost():
         left = 20 + 15 * index
         truth[index, 30:60, left : left + 30] = 1.0
     frames[truth > 0.5] = RED
-    layers = segment.decompose(frames, flow, preset="fast", mask=truth[:1])
+    layers = decompose("segment", frames, flow, preset="fast", mask=truth[:1])
     assert iou(cut(layers.fields["masks"], 1), truth) > 0.8
 
 
@@ -207,14 +207,14 @@ def test_masks_are_carried_from_frame_to_frame_where_nothing_else_tells():
     frames, still, seen = torch.full((4, 48, 80, 3), 0.5), torch.zeros(3, 2, 48, 80), torch.zeros(3, 48, 80)
     mask = torch.zeros(1, 48, 80)
     mask[:, 10:35, 20:50] = 1.0
-    layers = segment.decompose(frames, Flow(still, still, seen, seen, (48, 80)), preset="fast", mask=mask)
+    layers = decompose("segment", frames, Flow(still, still, seen, seen, (48, 80)), preset="fast", mask=mask)
     assert iou((layers.fields["masks"][:, 1] > 0.5).float(), mask.expand(4, -1, -1)) > 0.9
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
 def test_a_flat_clip_has_an_empty_foreground_and_is_told_so(level):
     frames = torch.full((4, 48, 80, 3), level)
-    layers = segment.decompose(frames, estimate_flow(frames, model="dis"), preset="fast")
+    layers = decompose("segment", frames, estimate_flow(frames, model="dis"), preset="fast")
     assert layers.fields["masks"][:, 1].max() == 0.0
     assert "the foreground is empty" in layers.info["warning"]
 
@@ -222,7 +222,7 @@ def test_a_flat_clip_has_an_empty_foreground_and_is_told_so(level):
 def test_noise_has_an_empty_foreground_and_is_told_so():
     noise = 0.02 * torch.randn(10, 96, 160, 3, generator=torch.Generator().manual_seed(0))
     frames = (0.5 + noise).clamp(0, 1)
-    layers = segment.decompose(frames, estimate_flow(frames, model="dis"), preset="fast")
+    layers = decompose("segment", frames, estimate_flow(frames, model="dis"), preset="fast")
     assert layers.fields["masks"][:, 1].max() == 0.0
     assert_close(layers.fields["masks"].sum(dim=1), torch.ones(10, 96, 160))
     assert "the foreground is empty" in layers.info["warning"]
@@ -232,7 +232,7 @@ def test_noise_has_an_empty_foreground_and_is_told_so():
 def test_one_black_frame_is_no_hindrance(synthetic, index):
     frames, _ = synthetic.pan(6, 48, 80)
     frames[index] = 0.0
-    layers = segment.decompose(frames, estimate_flow(frames, model="dis"), preset="fast", steps=2)
+    layers = decompose("segment", frames, estimate_flow(frames, model="dis"), preset="fast", steps=2)
     assert all(bool(field.isfinite().all()) for field in layers.fields.values())
     assert psnr(reconstruct(layers), frames) > 35
 
@@ -250,7 +250,7 @@ def test_the_layers_say_how_they_were_made(two):
     assert layers.fields["before"].shape == layers.fields["after"].shape == (COUNT, 3, height, width)
     assert not any(field.requires_grad for field in layers.fields.values())
     assert layers.info["preset"] == "fast"
-    assert 0 < int(layers.info["steps"]) <= segment.PRESETS["fast"].steps
+    assert 0 < int(layers.info["steps"]) <= TASKS["segment"].presets["fast"].config.steps
     assert "objects cover" in layers.info["said"]
     assert "warning" not in layers.info
     masks.MODEL.check(layers)
@@ -294,7 +294,7 @@ def test_layers_are_saved_and_loaded(little, tmp_path):
 @pytest.mark.parametrize("size", [(16, 16), (17, 33), (16, 90), (90, 17)])
 def test_any_size_and_two_frames(synthetic, size):
     frames, flow = synthetic.pan(2, *size)
-    layers = segment.decompose(frames, flow, preset="fast", steps=2)
+    layers = decompose("segment", frames, flow, preset="fast", steps=2)
     assert all(field.isfinite().all() for field in layers.fields.values())
     assert psnr(reconstruct(layers), frames) > 35
 
@@ -319,7 +319,7 @@ def test_random_numbers_of_others_are_left_alone(little, monkeypatch):
 
 
 def test_the_largest_seed_will_do(little):
-    layers = segment.decompose(little.frames, little.flow, preset="balanced", steps=2, seed=2**64 - 1)
+    layers = decompose("segment", little.frames, little.flow, preset="balanced", steps=2, seed=2**64 - 1)
     assert layers.seed == 2**64 - 1
 
 
@@ -349,7 +349,8 @@ class Stop(BaseException):
 @pytest.mark.parametrize("preset", ["fast", "balanced"])
 def test_progress_never_exceeds_its_total(little, preset):
     told = []
-    segment.decompose(
+    decompose(
+        "segment",
         little.frames,
         little.flow,
         preset=preset,
@@ -423,12 +424,11 @@ def test_what_cannot_work_is_refused_before_the_first_step(little, settings, err
         raise AssertionError("work was started")
 
     with pytest.raises(error, match=words) as refused:
-        segment.decompose(**{"frames": little.frames, "flow": little.flow, "on_step": never, **settings})
+        decompose("segment", **{"frames": little.frames, "flow": little.flow, "on_step": never, **settings})
     assert "\n" not in str(refused.value)
 
 
 def test_layers_without_masks_are_refused(little):
-    assert task("segment") is segment
     left = {key: value for key, value in little.layers.fields.items() if key != "masks"}
     with pytest.raises(LayersFileError, match="masks"):
         masks.MODEL.check(replace(little.layers, fields=left))

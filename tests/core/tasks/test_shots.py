@@ -21,10 +21,10 @@ from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.models import masks as masks_model
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.store.journal import Journal
-from comfyui_vdp.vdp_core.tasks import decompose, task
-from comfyui_vdp.vdp_core.tasks.dehaze import task as dehaze
-from comfyui_vdp.vdp_core.tasks.relight import task as relight
-from comfyui_vdp.vdp_core.tasks.segment import task as segment
+from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.dehaze import find as dehaze_find
+from comfyui_vdp.vdp_core.tasks.driver import decompose
+from comfyui_vdp.vdp_core.tasks.relight import find as relight_find
 from comfyui_vdp.vdp_core.tasks.segment import windows as segment_windows
 from comfyui_vdp.vdp_core.types import Flow
 
@@ -45,21 +45,14 @@ def two_shots(synthetic) -> tuple[torch.Tensor, torch.Tensor, Flow]:
 SHOTS = (slice(0, CUT), slice(CUT, 2 * CUT))
 
 
-@pytest.mark.parametrize("name", ["relight", "dehaze", "segment"])
+@pytest.mark.parametrize("name", TASKS)
 def test_shots_of_a_clip_come_out_as_if_they_were_alone(two_shots, name):
     _, dark, flow = two_shots
     settings = {"preset": "fast", "steps": 20}
     whole = APPLIED[name](decompose(name, dark, flow, **settings))
     for shot in SHOTS:
-        alone = task(name).decompose(dark[shot], flow.part(shot.start, shot.stop), **settings)
+        alone = decompose(name, dark[shot], flow.part(shot.start, shot.stop), **settings)
         assert torch.equal(APPLIED[name](alone), whole[shot])
-
-
-def test_a_clip_of_one_shot_is_handed_to_its_task(two_shots):
-    _, dark, flow = two_shots
-    part = dark[:CUT], flow.part(0, CUT)
-    one, other = (found.fields for found in (decompose("relight", *part, steps=5), relight.decompose(*part, steps=5)))
-    assert all(torch.equal(field, other[name]) for name, field in one.items())
 
 
 def test_progress_goes_on_from_shot_to_shot(two_shots):
@@ -135,25 +128,30 @@ def borders(count: int, window: int) -> list[int]:
 
 
 @pytest.mark.slow
+def shorten_windows(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    presets = TASKS[name].presets
+    shorter = replace(presets["fast"].config, window=WINDOW)
+    monkeypatch.setitem(presets, "fast", replace(presets["fast"], config=shorter))
+
+
 @pytest.mark.parametrize("name", ["relight", "dehaze"])
 def test_no_seam_is_seen_where_windows_meet(long_pan, monkeypatch, tmp_path, name):
     clean, flow = long_pan
-    module = {"relight": relight, "dehaze": dehaze}[name]
     if name == "relight":
         bad, _ = darken(clean, seed=0)
     else:
         bad, _ = haze(clean, hazy_depth(*clean.shape[:3], seed=0), airlight=AIR)
     settings = {"preset": "fast", "steps": {"relight": 100, "dehaze": 0}[name], "journal": Journal(tmp_path)}
-    monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW))
-    made = module.apply(module.decompose(bad, flow, **settings), denoise=0.0)
+    shorten_windows(monkeypatch, name)
+    made = APPLIED[name](decompose(name, bad, flow, **settings), denoise=0.0)
     assert psnr(made, clean) > psnr(bad, clean) + 6
     steps = steps_of(made, clean)
     across = [edge + beside for edge in borders(LONG, WINDOW) for beside in (-2, -1, 0)]
     inside = [index for index in range(len(steps)) if index not in across]
     assert steps[across].max() < 2.0 * steps[inside].quantile(0.9)
     # the same windows side by side do step
-    monkeypatch.setattr(module, "blended", side_by_side)
-    apart = steps_of(module.apply(module.decompose(bad, flow, **settings), denoise=0.0), clean)
+    monkeypatch.setattr({"relight": relight_find, "dehaze": dehaze_find}[name], "blended", side_by_side)
+    apart = steps_of(APPLIED[name](decompose(name, bad, flow, **settings), denoise=0.0), clean)
     assert apart[across].max() > 1.5 * steps[across].max()
 
 
@@ -171,12 +169,11 @@ class Stop(Exception):
 @pytest.mark.parametrize("at", [3, 8, 14])
 def test_work_that_was_cut_off_goes_on(long_pan, monkeypatch, tmp_path: Path, name, at):
     frames, flow = long_pan
-    module = {"relight": relight, "dehaze": dehaze}[name]
-    monkeypatch.setitem(module.PRESETS, "fast", replace(module.PRESETS["fast"], window=WINDOW))
+    shorten_windows(monkeypatch, name)
     monkeypatch.setattr("comfyui_vdp.vdp_core.optim.fit.SAVE_EVERY", 0.0)
     monkeypatch.setattr("comfyui_vdp.vdp_core.optim.fit.SAVE_SHARE", 1e9)
     settings = {"preset": "fast", "steps": 10}
-    wanted = module.decompose(frames, flow, **settings)
+    wanted = decompose(name, frames, flow, **settings)
     steps: list[int] = []
 
     def stop(done: int, *_: object) -> None:
@@ -186,9 +183,9 @@ def test_work_that_was_cut_off_goes_on(long_pan, monkeypatch, tmp_path: Path, na
 
     place = Journal(tmp_path / "kept")
     with pytest.raises(Stop):
-        module.decompose(frames, flow, journal=place, on_step=stop, **settings)
+        decompose(name, frames, flow, journal=place, on_step=stop, **settings)
     steps.clear()
-    found = module.decompose(frames, flow, journal=place, on_step=lambda done, *_: steps.append(done), **settings)
+    found = decompose(name, frames, flow, journal=place, on_step=lambda done, *_: steps.append(done), **settings)
     assert min(steps) >= at - 4
     assert all(torch.equal(field, found.fields[key]) for key, field in wanted.fields.items())
     assert found.info["steps"] == wanted.info["steps"]
@@ -203,19 +200,19 @@ def shares(masks: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture
 def short_windows(monkeypatch) -> None:
-    monkeypatch.setitem(segment.PRESETS, "fast", replace(segment.PRESETS["fast"], window=WINDOW))
+    shorten_windows(monkeypatch, "segment")
 
 
 @pytest.mark.slow
 def test_objects_keep_their_layers_over_windows(synthetic, short_windows, tmp_path, monkeypatch):
     clip = synthetic.layered(LONG, 64, 96, seed=3)
     place = Journal(tmp_path)
-    masks = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3, journal=place).fields["masks"]
+    masks = decompose("segment", clip.frames, clip.flow, preset="fast", layers=3, journal=place).fields["masks"]
     assert_close(masks.sum(dim=1), torch.ones(LONG, 64, 96))
     found = shares(masks, clip.masks)
     assert max(float(found.trace()), float(found.flip(0).trace())) / 2 > 0.8
-    monkeypatch.setattr(segment, "_find_in_window", None)  # windows that are there are not found again
-    again = segment.decompose(clip.frames, clip.flow, preset="fast", layers=3, journal=Journal(tmp_path))
+    monkeypatch.setattr(segment_windows, "find_in_window", None)  # windows that are there are not found again
+    again = decompose("segment", clip.frames, clip.flow, preset="fast", layers=3, journal=Journal(tmp_path))
     assert torch.equal(again.fields["masks"], masks)
 
 
@@ -223,7 +220,7 @@ def test_objects_keep_their_layers_over_windows(synthetic, short_windows, tmp_pa
 def test_a_mask_is_handed_on_from_window_to_window(synthetic, short_windows, seen):
     clip = synthetic.layered(LONG, 64, 96, objects=1, seed=3)
     given = clip.masks[seen : seen + 1, 1]
-    layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=60, mask=given, mask_frame=seen)
+    layers = decompose("segment", clip.frames, clip.flow, preset="fast", steps=60, mask=given, mask_frame=seen)
     assert float(shares(layers.fields["masks"], clip.masks)) > 0.8
     assert "warning" not in layers.info
 
@@ -253,7 +250,7 @@ def test_masks_that_vanish_at_the_working_size_are_left_out(synthetic, short_win
     given = torch.zeros(LONG, 512, 768)
     given[4] = torch.nn.functional.interpolate(clip.masks[None, 4, 1:], size=(512, 768), mode="nearest")[0, 0]
     given[LONG - 3, 0, 0] = 1.0
-    layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=20, mask=given)
+    layers = decompose("segment", clip.frames, clip.flow, preset="fast", steps=20, mask=given)
     assert float(shares(layers.fields["masks"], clip.masks)) > 0.7
 
 
@@ -269,7 +266,9 @@ def test_the_frame_that_shows_most_of_an_object_hands_it_on():
 def test_windows_without_the_object_of_the_mask_stay_empty(synthetic, short_windows, monkeypatch):
     clip = synthetic.layered(LONG, 64, 96, objects=1, seed=3)
     monkeypatch.setattr(segment_windows, "_handed_over", lambda *_: {})
-    layers = segment.decompose(clip.frames, clip.flow, preset="fast", steps=20, mask=clip.masks[4:5, 1], mask_frame=4)
+    layers = decompose(
+        "segment", clip.frames, clip.flow, preset="fast", steps=20, mask=clip.masks[4:5, 1], mask_frame=4
+    )
     assert bool(layers.fields["masks"][:WINDOW, 1].any())
     assert not bool(layers.fields["masks"][WINDOW:, 1].any())
     assert "was lost in frames 33 to 89" in layers.info["warning"]
@@ -285,7 +284,7 @@ def test_objects_that_were_found_in_another_order_are_put_into_that_of_the_windo
 
 def test_segmenting_that_was_cut_off_goes_on(synthetic, short_windows, tmp_path):
     clip = synthetic.layered(LONG, 64, 96, objects=1, seed=3)
-    work = partial(segment.decompose, clip.frames, clip.flow, preset="fast", steps=20)
+    work = partial(decompose, "segment", clip.frames, clip.flow, preset="fast", steps=20)
     told: list[float] = []
     wanted = work(on_step=lambda done, total, _: told.append(done / total))
     assert told == sorted(told)

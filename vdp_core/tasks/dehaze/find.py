@@ -21,7 +21,7 @@ from .clip import HazyClip
 from .config import DehazeConfig
 from .priors import brightest_haze, extremes
 
-__all__ = ["Found", "fit_haze"]
+__all__ = ["Haze", "fit_haze"]
 
 MIDDLE = math.log(0.25)
 """Of t, its median over the clip, at least. A bright scene in haze looks just as a dark one in denser haze does, and
@@ -29,7 +29,7 @@ taking off too much does more harm: without this, bright clips in dense haze cam
 themselves; with it, never more than 0.04 (30 clips)."""
 
 
-class Found(NamedTuple):
+class Haze(NamedTuple):
     """The haze of a clip, as one of the presets found it."""
 
     transmission: Tensor
@@ -48,7 +48,7 @@ def fit_haze(
     device: torch.device,
     journal: Journal,
     progress: Progress,
-) -> Found:
+) -> Haze:
     """Find the haze window by window; how far to believe in it, and how dense it may be, is one for the whole shot."""
     spans = windows(len(frames), config.window, OVERLAP)
     expected = None
@@ -79,7 +79,7 @@ def fit_haze(
     log_t, airlight = (blended(spans, [window.fields[name] for window in found]) for name in ("log_t", "airlight"))
     log_t = log_t + F.relu(MIDDLE - log_t.median())
     through = (credit * log_t.clamp(max=0.0)).exp()[:, None]
-    return Found(through, airlight[:, :, None, None], joined(found), notes)
+    return Haze(through, airlight[:, :, None, None], joined(found), notes)
 
 
 def _fit_window(clip: HazyClip, config: DehazeConfig, journal: Journal, progress: Progress) -> Window:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import ShapeError
 from ...nets.unet import alpha_net, rgb_net
-from ...optim.fit import Fitted
 from ...store.journal import Journal
 from ...types import Flow, OnStep
 from ..paper import DARKEST, HAZE, PublishedFit, Seen
+from .find import Haze
 
-__all__ = ["Haze", "dehaze"]
-
-
-class Haze(NamedTuple):
-    """What ``dehaze`` finds."""
-
-    transmission: Tensor
-    """``(T, 1, h, w)`` above 0 and up to 1, on the CPU."""
-    airlight: Tensor
-    """``(T, 3, 1, 1)``, as it was given."""
-    fitted: Fitted
-    notes: Mapping[str, str]
+__all__ = ["dehaze"]
 
 
 def dehaze(

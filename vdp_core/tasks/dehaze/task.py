@@ -10,111 +10,57 @@ and L, at native size.
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
-from pathlib import Path
-
-import torch
-from torch import Tensor
-
-from ...checks import check_flow, check_frames
 from ...denoise.noise import estimate_noise
-from ...errors import InputError
 from ...image.resize import working_copy
-from ...optim.progress import Progress
-from ...store.journal import NO_JOURNAL, Journal
-from ...types import Flow, Layers, OnStep
+from ...types import Shot
+from ..base import Found, Given, Published, Work
+from . import paper
 from .clip import HazyClip
-from .config import PRESETS
-from .find import Found, fit_haze
+from .config import PRESETS, DehazeConfig
+from .find import Haze, fit_haze
 
-__all__ = ["decompose"]
-
-SMALLEST_SIDE = 16
+__all__ = ["find", "find_as_published"]
 
 
-def decompose(
-    frames: Tensor,
-    flow: Flow,
-    *,
-    preset: str = "balanced",
-    steps: int = 0,
-    seed: int = 0,
-    layers: int = 2,
-    reference: Tensor | None = None,
-    reference_frame: int = -1,
-    mask: Tensor | None = None,
-    mask_frame: int = 0,
-    device: torch.device | str = "cpu",
-    weights_folders: tuple[Path, ...] = (),
-    journal: Journal = NO_JOURNAL,
-    on_step: OnStep | None = None,
-) -> Layers:
+def find(shot: Shot, given: Given, config: DehazeConfig, work: Work) -> Found:
     """Find the haze of a shot.
 
-    Args:
-        frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
-        flow: of the same clip.
-        preset: ``fast``, ``balanced``, ``quality`` or ``paper``.
-        steps: of the optimisation, at most; 0 takes the preset's.
-        seed: the same seed gives the same layers (on a CPU, to the bit).
-        layers: not used; the tasks are called alike.
-        reference, reference_frame, mask, mask_frame: none is taken.
-        device: where to optimise.
-        weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
-        journal: where to keep what is found on the way, to go on from when the work was cut off.
-        on_step: told after every step; stops the work by raising.
-
     Returns:
-        Layers of the model ``dehaze``: the fields ``transmission`` ``(T, 1, h, w)`` in 0..1 and ``airlight``
-        ``(T, 3, 1, 1)`` in 0..1; the noise that ``estimate_noise`` found is kept beside them.
-
-    Raises:
-        ShapeError: frames and flow do not belong together.
-        InputError: an unknown preset, a reference or a mask, or a setting out of range.
+        The fields ``transmission`` ``(T, 1, h, w)`` in 0..1 and ``airlight`` ``(T, 3, 1, 1)`` in 0..1, and the
+        ``noise`` of the shot.
     """
-    frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
-    check_flow(flow, len(frames))
-    if reference is not None:
-        raise InputError("reference: the task dehaze takes none; unlink it, or choose the task relight")
-    if mask is not None:
-        raise InputError("mask: the task dehaze takes none; unlink it, or choose the task segment")
-    if preset != "paper" and preset not in PRESETS:
-        raise InputError(f"preset: there is no '{preset}'; known: {', '.join([*PRESETS, 'paper'])}")
-    if steps < 0:
-        raise InputError(f"steps: 0 for the preset's, or more, got {steps}")
-    started = time.perf_counter()
-    noise = estimate_noise(frames)
-    if preset == "paper":
-        from . import paper
+    assert shot.flow is not None
+    return _found(shot, fit_haze(shot.frames, shot.flow, config, work.seed, work.device, work.journal, work.progress))
 
-        waiting, fitting = Progress(on_step).phases(0, 1)
-        # the paper takes its airlight from elsewhere too
-        config = PRESETS["fast"]
-        clip = HazyClip(working_copy(frames, config.side).to(device), flow, config, seed)
-        clip.fit_smooth(config.steps // 2, waiting, journal)
-        given = clip.airlight()[:, :, 0, 0].cpu()
-        published = paper.dehaze(
-            frames,
-            flow,
-            airlight=given,
-            steps=steps,
-            seed=seed,
-            device=device,
-            weights_folders=weights_folders,
-            journal=journal,
-            on_step=fitting,
-        )
-        found = Found(*published)
-    else:
-        config = PRESETS[preset]
-        config = replace(config, steps=steps or config.steps)
-        found = fit_haze(frames, flow, config, seed, torch.device(device), journal, Progress(on_step))
-    colour = ", ".join(f"{value:.2f}" for value in found.airlight.mean(dim=0).flatten().tolist())
-    info = {
-        "said": f"airlight ({colour}), transmission {float(found.transmission.mean()):.2f} on average",
-        **found.fitted.info(preset=preset, flow=flow.method, seconds=time.perf_counter() - started),
-        **found.notes,
+
+def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
+    """Find the haze of a shot with the published networks and losses; see ``paper``."""
+    assert shot.flow is not None
+    waiting, fitting = work.progress.phases(0, 1)
+    # the paper takes its airlight from elsewhere too
+    quick = PRESETS["fast"]
+    clip = HazyClip(working_copy(shot.frames, quick.side).to(work.device), shot.flow, quick, work.seed)
+    clip.fit_smooth(quick.steps // 2, waiting, work.journal)
+    haze = paper.dehaze(
+        shot.frames,
+        shot.flow,
+        airlight=clip.airlight()[:, :, 0, 0].cpu(),
+        steps=config.steps,
+        seed=work.seed,
+        device=work.device,
+        weights_folders=work.weights_folders,
+        journal=work.journal,
+        on_step=fitting,
+    )
+    return _found(shot, haze)
+
+
+def _found(shot: Shot, haze: Haze) -> Found:
+    colour = ", ".join(f"{value:.2f}" for value in haze.airlight.mean(dim=0).flatten().tolist())
+    said = f"airlight ({colour}), transmission {float(haze.transmission.mean()):.2f} on average"
+    fields = {
+        "transmission": haze.transmission,
+        "airlight": haze.airlight,
+        "noise": estimate_noise(shot.frames).field(len(shot.frames)),
     }
-    fields = {"transmission": found.transmission, "airlight": found.airlight, "noise": noise.field(len(frames))}
-    return Layers("dehaze", fields, frames, flow, seed, info)
+    return Found(fields, haze.fitted, {"said": said, **haze.notes})

@@ -16,7 +16,7 @@ from ...optim.windows import OVERLAP, Window, blended, fit_windows, joined, wind
 from ...store.journal import Journal
 from ...types import Flow
 from .config import RelightConfig
-from .found import Found
+from .found import Light
 from .priors import corresponding_light
 from .reference import Still
 from .tone import tone_of, tone_of_clip, without_light
@@ -34,7 +34,7 @@ def fit_light(
     device: torch.device,
     journal: Journal,
     progress: Progress,
-) -> Found:
+) -> Light:
     """Fit the grids of log light, window by window; with a reference, in the window that has its frame, also the tone.
 
     The light of a window is known but for a factor, which is that of the window with the reference, or the first.
@@ -62,7 +62,7 @@ def fit_light(
         colour = (red, green, blue)
     # x_out = exp(colour) (x / light)^gamma, so log A is the colour less gamma times log light
     notes = {} if reference is None else {"reference_frame": str(reference_frame)}
-    return Found((-gamma * grid)[:, None], gamma, colour, joined(found), notes)
+    return Light((-gamma * grid)[:, None], gamma, colour, joined(found), notes)
 
 
 def _fit_window(

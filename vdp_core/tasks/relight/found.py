@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ...optim.fit import Fitted
 
-__all__ = ["Found"]
+__all__ = ["Light"]
 
 
-class Found(NamedTuple):
+class Light(NamedTuple):
     """The light of a clip, as one of the presets found it."""
 
     log_gain: Tensor

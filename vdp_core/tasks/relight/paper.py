@@ -12,7 +12,7 @@ from ...nets.unet import alpha_net, rgb_net
 from ...store.journal import Journal
 from ...types import Flow, OnStep
 from ..paper import DARKEST, LIGHT, PublishedFit, Seen
-from .found import Found
+from .found import Light
 
 __all__ = ["relight"]
 
@@ -30,7 +30,7 @@ def relight(
     weights_folders: Sequence[Path],
     journal: Journal,
     on_step: OnStep | None,
-) -> Found:
+) -> Light:
     """Optimise ``log x_in = (1/gamma) (log(1/A) + log x_out)``: alpha-net gives 1/A, RGB-net x_out, gamma is learnt.
 
     The loss is ``L1 + perceptual`` between x_in and what it is rebuilt as, and 0.02 times the warp term of x_out. The
@@ -57,4 +57,4 @@ def relight(
     gain = clip.seen_by(alpha).clamp_min(DARKEST).log().neg()
     with torch.no_grad():
         gamma = 1.0 / float(inverse_gamma.clamp(*INVERSE_GAMMA_RANGE))
-    return Found(gain, gamma, (0.0, 0.0, 0.0), fitted, clip.notes)
+    return Light(gain, gamma, (0.0, 0.0, 0.0), fitted, clip.notes)

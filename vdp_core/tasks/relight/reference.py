@@ -6,44 +6,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...checks import check_frames
-from ...errors import InputError, ShapeError
+from ...errors import InputError
 from ...image.resize import working_copy
 from ...optim.losses import charbonnier
 from .config import PRESETS
 from .priors import likeness
 from .tone import without_light
 
-__all__ = ["Still"]
+__all__ = ["Still", "frame_shown"]
 
 LEAST_LIKENESS = 0.12  # the graded frame itself has up to 0.9, its neighbours 0.25 or more, other clips below 0.05
 
 
-def check_reference(reference: Tensor, index: int, frames: Tensor) -> tuple[Tensor, int]:
-    """Return a graded still ``(1, H', W', 3)`` and the frame it shows, or say what is wrong with it.
+def frame_shown(reference: Tensor, index: int, frames: Tensor) -> int:
+    """Return which frame of a clip ``(T, H, W, 3)`` a graded still ``(1, H', W', 3)`` shows.
 
     Args:
         reference: the still.
-        index: of the frame, one of the clip's; -1 looks for it.
-        frames: the clip, ``(T, H, W, 3)``.
+        index: of the frame that it is said to show; -1 looks for it.
+        frames: the clip.
 
     Raises:
-        ShapeError: not one still of the frames' proportions.
-        InputError: the still does not look like that frame, or like any.
+        InputError: it does not look like that frame, or like any.
     """
-    reference = check_frames(reference, "reference")
-    if len(reference) != 1:
-        raise ShapeError(f"reference: one graded still is needed, got {len(reference)} frames; set count to 1")
-    wanted, found = frames.shape[2] / frames.shape[1], reference.shape[2] / reference.shape[1]
-    if abs(found / wanted - 1.0) > 0.02:
-        raise ShapeError(
-            f"reference: the still is {reference.shape[2]}x{reference.shape[1]} pixels, the frames are "
-            f"{frames.shape[2]}x{frames.shape[1]}; it must show the whole frame, in any size of the same proportions"
-        )
-    return reference, _frame_shown(reference, index, frames)
-
-
-def _frame_shown(reference: Tensor, index: int, frames: Tensor) -> int:
     side = PRESETS["balanced"].side
     picture = working_copy(reference, side)
     candidates = range(len(frames)) if index < 0 else range(index, index + 1)

@@ -9,131 +9,97 @@ smooth in the frame and in time; and a picture is well exposed on the whole, or 
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ...checks import check_flow, check_frames
 from ...denoise.noise import estimate_noise
-from ...errors import InputError
-from ...optim.progress import Progress
-from ...store.journal import NO_JOURNAL, Journal
-from ...types import Flow, Layers, OnStep
-from .config import PRESETS
+from ...types import Shot
+from ..base import Found, Given, Published, Work
+from ..given import Reference
+from ..join import join as join_shots
+from . import paper
+from .config import RelightConfig
 from .find import fit_light
-from .reference import check_reference
+from .found import Light
+from .reference import frame_shown
 
-__all__ = ["decompose"]
-
-SMALLEST_SIDE = 16
+__all__ = ["find", "find_as_published", "join", "prepare"]
 
 
-def decompose(
-    frames: Tensor,
-    flow: Flow,
-    *,
-    preset: str = "balanced",
-    steps: int = 0,
-    seed: int = 0,
-    layers: int = 2,
-    reference: Tensor | None = None,
-    reference_frame: int = -1,
-    mask: Tensor | None = None,
-    mask_frame: int = 0,
-    device: torch.device | str = "cpu",
-    weights_folders: tuple[Path, ...] = (),
-    journal: Journal = NO_JOURNAL,
-    on_step: OnStep | None = None,
-) -> Layers:
-    """Find the light of a shot.
-
-    Args:
-        frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
-        flow: of the same clip.
-        preset: ``fast``, ``balanced``, ``quality`` or ``paper``.
-        steps: of the optimisation, at most; 0 takes the preset's.
-        seed: the same seed gives the same layers (on a CPU, to the bit).
-        layers: not used; the tasks are called alike.
-        reference: one frame of the clip as it should look, ``(1, H, W, 3)`` or of the same shape in another size.
-        reference_frame: which frame it shows; -1 looks for it.
-        mask, mask_frame: none is taken.
-        device: where to optimise.
-        weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
-        journal: where to keep what is found on the way, to go on from when the work was cut off.
-        on_step: told after every step; stops the work by raising.
-
-    Returns:
-        Layers of the model ``relight``: the fields ``log_gain`` ``(T, 1, h, w)``, which is log A, ``colour``
-        ``(T, 3, 1, 1)``, which is added to it for red, green and blue, and ``gamma`` ``(T, 1, 1, 1)``, both the same
-        in the whole clip; the noise that ``estimate_noise`` found is kept beside them.
+def prepare(frames: Tensor, given: Given, config: RelightConfig | Published) -> Given:
+    """Find the frame that the reference shows.
 
     Raises:
-        ShapeError: frames, flow and reference do not belong together.
-        InputError: an unknown preset, a mask, or a setting out of range.
+        InputError: it looks like none of the clip, or not like the one that it is said to show.
     """
-    frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
-    check_flow(flow, len(frames))
-    if mask is not None:
-        raise InputError("mask: the task relight takes none; unlink it, or choose the task segment")
-    if preset != "paper" and preset not in PRESETS:
-        raise InputError(f"preset: there is no '{preset}'; known: {', '.join([*PRESETS, 'paper'])}")
-    if steps < 0:
-        raise InputError(f"steps: 0 for the preset's, or more, got {steps}")
-    if not -1 <= reference_frame < len(frames):
-        raise InputError(
-            f"reference_frame: -1 to look for it, or 0 to {len(frames) - 1} in this clip, got {reference_frame}"
-        )
-    if reference is not None:
-        reference, reference_frame = check_reference(reference, reference_frame, frames)
-    started = time.perf_counter()
-    noise = estimate_noise(frames)
-    if preset == "paper":
-        from . import paper
-
-        if reference is not None:
-            raise InputError("reference: the preset 'paper' takes none; choose another preset, or unlink it")
-        found = paper.relight(
-            frames,
-            flow,
-            steps=steps,
-            seed=seed,
-            device=device,
-            weights_folders=weights_folders,
-            journal=journal,
-            on_step=on_step,
-        )
-    else:
-        config = PRESETS[preset]
-        config = replace(config, steps=steps or config.steps)
-        found = fit_light(
-            frames, flow, config, seed, reference, reference_frame, torch.device(device), journal, Progress(on_step)
-        )
-    count = len(frames)
-    fields = {
-        "log_gain": found.log_gain,
-        "colour": torch.tensor(found.colour).view(1, 3, 1, 1).repeat(count, 1, 1, 1),
-        "gamma": torch.full((count, 1, 1, 1), found.gamma),
-        "noise": noise.field(count),
-    }
-    info = {
-        "said": f"gamma {found.gamma:.2f}",
-        **found.fitted.info(preset=preset, flow=flow.method, seconds=time.perf_counter() - started),
-        **found.notes,
-    }
-    return Layers("relight", fields, frames, flow, seed, info)
+    reference: Reference | None = given["reference"]
+    if reference is None:
+        return given
+    shown = frame_shown(reference.still, reference.frame, frames)
+    return {**given, "reference": reference._replace(frame=shown)}
 
 
-def graded_like(layers: Layers, other: Layers) -> Layers:
-    """Return layers with the gamma and the colour of another shot's; the light that was found stays."""
-    count = len(layers)
+def find(shot: Shot, given: Given, config: RelightConfig, work: Work) -> Found:
+    """Find the light of a shot, and its tone: like the reference's where its frame is in the shot, else natural.
+
+    Returns:
+        The fields ``log_gain`` ``(T, 1, h, w)``, which is log A, ``colour`` ``(T, 3, 1, 1)``, which is added to it for
+        red, green and blue, and ``gamma`` ``(T, 1, 1, 1)``, both the same in the whole shot; and its ``noise``.
+    """
+    assert shot.flow is not None
+    reference: Reference | None = given["reference"]
+    still, frame = (None, -1) if reference is None else reference
+    light = fit_light(shot.frames, shot.flow, config, work.seed, still, frame, work.device, work.journal, work.progress)
+    return _found(shot, light)
+
+
+def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
+    """Find the light of a shot with the published networks and losses; see ``paper``."""
+    assert shot.flow is not None
+    light = paper.relight(
+        shot.frames,
+        shot.flow,
+        steps=config.steps,
+        seed=work.seed,
+        device=work.device,
+        weights_folders=work.weights_folders,
+        journal=work.journal,
+        on_step=work.progress,
+    )
+    return _found(shot, light)
+
+
+def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
+    """Lend the gamma and the colour of the shot with the reference to the others; the light that was found stays."""
+    reference: Reference | None = given["reference"]
+    if reference is None:
+        return join_shots(found, spans, given)
+    graded = next(part for part, span in zip(found, spans, strict=True) if reference.frame in span)
+    whole = join_shots([_graded_like(part, graded) for part in found], spans, given)
+    return replace(whole, notes={**whole.notes, "reference_frame": str(reference.frame)})
+
+
+def _graded_like(found: Found, other: Found) -> Found:
+    count = len(found.fields["gamma"])
     gamma, colour = (other.fields[name][:1] for name in ("gamma", "colour"))
     fields = {
-        **layers.fields,
-        "log_gain": layers.fields["log_gain"] * (gamma / layers.fields["gamma"]),
+        **found.fields,
+        "log_gain": found.fields["log_gain"] * (gamma / found.fields["gamma"]),
         "gamma": gamma.repeat(count, 1, 1, 1),
         "colour": colour.repeat(count, 1, 1, 1),
     }
-    return replace(layers, fields=fields)
+    return replace(found, fields=fields)
+
+
+def _found(shot: Shot, light: Light) -> Found:
+    count = len(shot.frames)
+    fields = {
+        "log_gain": light.log_gain,
+        "colour": torch.tensor(light.colour).view(1, 3, 1, 1).repeat(count, 1, 1, 1),
+        "gamma": torch.full((count, 1, 1, 1), light.gamma),
+        "noise": estimate_noise(shot.frames).field(count),
+    }
+    return Found(fields, light.fitted, {"said": f"gamma {light.gamma:.2f}", **light.notes})

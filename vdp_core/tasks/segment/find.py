@@ -24,10 +24,12 @@ from .layer_flow import LayerFlows
 from .motion import TRACKS, MovingThings
 from .propagation import propagate
 
-__all__ = ["Found", "all_background", "coverage", "find_in_window", "shown_masks", "too_few"]
+__all__ = ["Masks", "all_background", "coverage", "find_in_window", "shown_masks", "too_few"]
 
 
-class Found(NamedTuple):
+class Masks(NamedTuple):
+    """The masks of a shot, as one of the presets found them."""
+
     masks: Tensor
     """``(T, L, h, w)``, sum over L is 1."""
     fitted: Fitted
@@ -62,7 +64,7 @@ def find_in_window(
     device: torch.device,
     journal: Journal,
     progress: Progress,
-) -> Found:
+) -> Masks:
     small = working_copy(frames, config.side)
     count, _, height, width = small.shape
     size = (height, width)
@@ -70,7 +72,7 @@ def find_in_window(
     moving, *rounds, settling = progress.phases(MOVING, *[ROUND] * config.rounds, SETTLING)
     motion = MovingThings(flow, layers - 1 if given is None else TRACKS, moving)
     if given is None and motion.objects.shape[1] == 0:
-        return Found(all_background(frames, config, layers), NOTHING, {"warning": too_few(0)})
+        return Masks(all_background(frames, config, layers), NOTHING, {"warning": too_few(0)})
     fixed: dict[int, Tensor] = {}
     if given is None:
         labels = motion.labels(size)
@@ -96,7 +98,7 @@ def find_in_window(
     notes = {"warning": too_few(number, guided=given is not None)} if number < layers - 1 else {}
     if number < layers - 1:
         labels = torch.cat((labels, labels.new_zeros(count, layers - 1 - number, height, width)), dim=1)
-    return Found(labels, fitted, {**coverage(labels), **notes})
+    return Masks(labels, fitted, {**coverage(labels), **notes})
 
 
 def _round(

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import InputError
 from ...nets.unet import alpha_net, rgb_net
-from ...optim.fit import Fitted
 from ...optim.losses import flow_similarity, layer_term, mask_binarisation
 from ...store.journal import Journal
 from ...types import Flow, OnStep
 from ..paper import DARKEST, PublishedFit, Recipe, Seen
+from .find import Masks
 
-__all__ = ["Masks", "segment"]
+__all__ = ["segment"]
 
 OBJECTS = Recipe(learning_rate=1e-3, batch=2, warp=0.01)
 FLOW_SIMILARITY, LAYER, BINARISATION = 0.001, 1.0, 0.01
 """Weights of the terms that only segmentation has."""
-
-
-class Masks(NamedTuple):
-    """What ``segment`` finds."""
-
-    masks: Tensor
-    """``(T, L, h, w)``, summing to one over L, the background first, on the CPU."""
-    fitted: Fitted
-    notes: Mapping[str, str]
 
 
 def segment(

@@ -11,158 +11,89 @@ frames' own, so colour cannot settle before the masks do.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from ...checks import as_mask, check_flow, check_frames
-from ...errors import InputError, ShapeError
+from ...errors import InputError
+from ...image.resize import working_copy
 from ...motion.background import trace
 from ...optim.progress import Progress
-from ...store.journal import NO_JOURNAL, Journal
-from ...types import Flow, Layers, OnStep
-from .config import PRESETS
-from .find import NOTHING, Found, all_background
+from ...types import Shot
+from ..base import Found, Given, Published, Work
+from . import paper
+from .config import SegmentConfig
+from .find import NOTHING, Masks, all_background, shown_masks
 from .windows import find_masks
 
-__all__ = ["decompose"]
+__all__ = ["find", "find_as_published", "prepare"]
 
-SMALLEST_SIDE = 16
+FINDING, TRACING = 2, 1
+"""About how long the phases take, as shares."""
 
 
-def decompose(
-    frames: Tensor,
-    flow: Flow,
-    *,
-    preset: str = "balanced",
-    steps: int = 0,
-    seed: int = 0,
-    layers: int = 2,
-    reference: Tensor | None = None,
-    reference_frame: int = -1,
-    mask: Tensor | None = None,
-    mask_frame: int = 0,
-    device: torch.device | str = "cpu",
-    weights_folders: tuple[Path, ...] = (),
-    journal: Journal = NO_JOURNAL,
-    on_step: OnStep | None = None,
-) -> Layers:
-    """Find the objects of a shot: what moves by itself, or what a mask shows.
+def prepare(frames: Tensor, given: Given, config: SegmentConfig | Published) -> Given:
+    """Bring the given masks to the working size.
 
-    Args:
-        frames: ``(T, H, W, 3)`` in 0..1, two frames or more.
-        flow: of the same clip.
-        preset: ``fast``, ``balanced``, ``quality`` or ``paper``.
-        steps: of the optimisation, at most; 0 takes the preset's.
-        seed: the same seed gives the same layers (on a CPU, to the bit).
-        layers: how many, the background included. Two put all objects together; more give the largest ones a layer
-            each. With a mask there are two.
-        reference, reference_frame: none is taken.
-        mask: ``(H, W)`` or ``(1, H, W)``, the object in frame ``mask_frame``; or ``(T, H, W)``, of which frames may be
-            empty: the objects follow those that are given. Pictures of a mask will do.
-        mask_frame: which frame a single mask belongs to.
-        device: where the classifier learns.
-        weights_folders: where the preset ``paper`` looks for VGG16 weights, besides torch's cache.
-        journal: where to keep what is found on the way, to go on from when the work was cut off.
-        on_step: told after every step; stops the work by raising.
+    Raises:
+        InputError: nothing is left of them there, or more layers are asked for than masks allow.
+    """
+    masks: Mapping[int, Tensor] | None = given["mask"]
+    if masks is None or isinstance(config, Published):
+        return given
+    if given["layers"] > 2:
+        raise InputError(
+            f"layers: with a mask there are 2, the object and the background, got {given['layers']}; set it to 2"
+        )
+    small = working_copy(frames[:1], config.side)
+    return {**given, "mask": shown_masks(masks, (small.shape[2], small.shape[3]))}
+
+
+def find(shot: Shot, given: Given, config: SegmentConfig, work: Work) -> Found:
+    """Find the objects of a shot: what moves by itself, or what masks show.
 
     Returns:
-        Layers of the model ``segment``: the field ``masks`` ``(T, L, h, w)``, the background first, sum 1; and
-        ``before`` and ``after`` ``(T, 3, h, w)``, where the background behind objects is seen (``behind.trace``).
-
-    Raises:
-        ShapeError: frames, flow and mask do not belong together.
-        InputError: an unknown preset, a reference, an empty mask, or a setting out of range.
+        The fields ``masks`` ``(T, L, h, w)``, the background first, sum 1; and ``before`` and ``after``
+        ``(T, 3, h, w)``, where the background behind objects is seen (``motion.background.trace``).
     """
-    frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
-    check_flow(flow, len(frames))
-    if reference is not None:
-        raise InputError("reference: the task segment takes none; unlink it, or choose the task relight")
-    if preset != "paper" and preset not in PRESETS:
-        raise InputError(f"preset: there is no '{preset}'; known: {', '.join([*PRESETS, 'paper'])}")
-    if steps < 0:
-        raise InputError(f"steps: 0 for the preset's, or more, got {steps}")
-    if not 2 <= layers <= 4:
-        raise InputError(f"layers: 2 to 4, the background included, got {layers}")
-    config = PRESETS.get(preset, PRESETS["balanced"])
-    config = replace(config, steps=steps or config.steps)
-    given = None if mask is None else masks_given(mask, mask_frame, frames)
-    if given is not None and layers > 2:
-        raise InputError(f"layers: with a mask there are 2, the object and the background, got {layers}; set it to 2")
-    started = time.perf_counter()
-    finding, tracing = Progress(on_step).phases(2, 1)  # about as long as they take
-    if preset == "paper":
-        from . import paper
-
-        if given is not None:
-            raise InputError("mask: the preset 'paper' takes none; choose another preset, or unlink it")
-        found = Found(
-            *paper.segment(
-                frames,
-                flow,
-                layers=layers,
-                steps=steps,
-                seed=seed,
-                device=device,
-                weights_folders=weights_folders,
-                journal=journal,
-                on_step=finding,
-            )
-        )
-    else:
-        found = find_masks(frames, flow, config, layers, seed, given, torch.device(device), journal, finding)
-    before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=tracing)
-    info = found.fitted.info(preset=preset, flow=flow.method, seconds=time.perf_counter() - started)
-    info |= found.notes
-    fields = {"masks": found.masks, "before": before, "after": after}
-    return Layers("segment", fields, frames, flow, seed, info)
+    assert shot.flow is not None
+    masks: Mapping[int, Tensor] | None = given["mask"]
+    if masks is not None and not masks:
+        return _no_object(shot, config)
+    finding, tracing = work.progress.phases(FINDING, TRACING)
+    found = find_masks(
+        shot.frames, shot.flow, config, given["layers"], work.seed, masks, work.device, work.journal, finding
+    )
+    return _traced(shot, found, tracing)
 
 
-def masks_given(mask: Tensor, mask_frame: int, frames: Tensor) -> dict[int, Tensor]:
-    """The masks that a person gave, ``(H, W)`` each, by the frame they belong to.
-
-    Raises:
-        ShapeError, InputError: they do not belong to the frames, or are empty.
-    """
-    masks = as_mask(mask)
-    count, height, width, _ = frames.shape
-    wanted, proportions = width / height, masks.shape[2] / masks.shape[1]
-    if abs(proportions / wanted - 1.0) > 0.02:
-        raise ShapeError(
-            f"mask: it is {masks.shape[2]}x{masks.shape[1]} pixels, the frames are {width}x{height}; it must show the "
-            "whole frame, in any size of the same proportions"
-        )
-    if len(masks) == 1:
-        if not 0 <= mask_frame < count:
-            raise InputError(f"mask_frame: 0 to {count - 1} in this clip, got {mask_frame}")
-        given = {mask_frame: masks[0]}
-    elif len(masks) == count:
-        given = dict(enumerate(masks))
-    else:
-        raise ShapeError(f"mask: one, or one for each of the {count} frames, got {len(masks)}; set count to 1")
-    given = {index: one for index, one in given.items() if bool((one > 0.5).any())}
-    if not given:
-        raise InputError("mask: it is empty everywhere; paint the object white, or unlink it")
-    return given
+def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
+    """Find the objects of a shot with the published networks and losses; see ``paper``."""
+    assert shot.flow is not None
+    finding, tracing = work.progress.phases(FINDING, TRACING)
+    found = paper.segment(
+        shot.frames,
+        shot.flow,
+        layers=given["layers"],
+        steps=config.steps,
+        seed=work.seed,
+        device=work.device,
+        weights_folders=work.weights_folders,
+        journal=work.journal,
+        on_step=finding,
+    )
+    return _traced(shot, found, tracing)
 
 
-def masks_of_shot(given: Mapping[int, Tensor], shot: range) -> Tensor | None:
-    """Of masks ``(H, W)`` by frame those of a shot, ``(n, H, W)`` and empty where there is none; None if all are."""
-    own = {index - shot.start: mask for index, mask in given.items() if index in shot}
-    if not own:
-        return None
-    empty = torch.zeros_like(next(iter(own.values())))
-    return torch.stack([own.get(index, empty) for index in range(len(shot))])
+def _traced(shot: Shot, found: Masks, progress: Progress) -> Found:
+    assert shot.flow is not None
+    before, after = trace(found.masks[:, 0], shot.flow, frames=shot.frames, on_step=progress)
+    return Found({"masks": found.masks, "before": before, "after": after}, found.fitted, found.notes)
 
 
-def nothing(frames: Tensor, flow: Flow, *, preset: str, seed: int) -> Layers:
-    """Layers, two of them, of a shot in which no mask shows anything: all is background."""
-    masks = all_background(frames, PRESETS.get(preset, PRESETS["balanced"]), 2)
+def _no_object(shot: Shot, config: SegmentConfig) -> Found:
+    """What is found in a shot in which no mask shows anything: two layers, and all is background."""
+    masks = all_background(shot.frames, config, 2)
     nowhere = masks.new_zeros(len(masks), 3, *masks.shape[2:])
-    info = NOTHING.info(preset=preset, flow=flow.method, seconds=0.0)
-    info["warning"] = "no mask shows anything here: the foreground is empty; give a mask of one of these frames"
-    return Layers("segment", {"masks": masks, "before": nowhere, "after": nowhere}, frames, flow, seed, info)
+    warning = "no mask shows anything here: the foreground is empty; give a mask of one of these frames"
+    return Found({"masks": masks, "before": nowhere, "after": nowhere}, NOTHING, {"warning": warning})

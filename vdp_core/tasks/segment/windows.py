@@ -15,7 +15,7 @@ from ...store.journal import Journal
 from ...store.lazy import large_empty
 from ...types import Flow
 from .config import SegmentConfig
-from .find import NOTHING, Found, all_background, coverage, find_in_window, shown_masks, too_few
+from .find import NOTHING, Masks, all_background, coverage, find_in_window, too_few
 
 __all__ = ["find_masks"]
 
@@ -30,12 +30,9 @@ def find_masks(
     device: torch.device,
     journal: Journal,
     progress: Progress,
-) -> Found:
+) -> Masks:
     """Find the masks window by window; an object keeps the layer that it has where windows overlap."""
     spans = windows(len(frames), config.window, OVERLAP)
-    if given is not None:
-        small = working_copy(frames[:1], config.side)
-        given = shown_masks(given, (small.shape[2], small.shape[3]))
     if len(spans) == 1:
         return find_in_window(frames, flow, config, layers, seed, given, device, journal, progress)
     masks = large_empty(len(frames), layers, *working_copy(frames[:1], config.side).shape[2:])
@@ -68,7 +65,7 @@ def find_masks(
     if given is not None and objects > 0 and lost:
         where = ", ".join(f"{span.start} to {span.stop - 1}" for span in lost)
         notes = {"warning": f"the mask's object was lost in frames {where}; where it is there, give a mask of one more"}
-    return Found(masks, joined(found), {**coverage(masks), **notes})
+    return Masks(masks, joined(found), {**coverage(masks), **notes})
 
 
 def _order(spans: Sequence[range], given: Mapping[int, Tensor] | None) -> list[int]:

@@ -1,0 +1,127 @@
+"""What a person gives a task, checked, and cut to its shots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..checks import as_mask, check_frames
+from ..errors import InputError, ShapeError
+from .base import Given
+
+__all__ = [
+    "Reference",
+    "check_layers",
+    "check_mask_frame",
+    "check_masks",
+    "check_reference",
+    "check_reference_frame",
+    "masks_of_shot",
+    "reference_of_shot",
+]
+
+PROPORTIONS = 0.02
+"""Part by which width over height of a still or a mask may differ from that of the frames."""
+
+
+class Reference(NamedTuple):
+    """A graded still."""
+
+    still: Tensor
+    """``(1, H', W', 3)`` in 0..1."""
+    frame: int
+    """Which frame of the clip, or of the shot, it shows; -1: not known yet."""
+
+
+def check_layers(given: Given, _: Tensor) -> int:
+    """Return how many layers are asked for.
+
+    Raises:
+        InputError: less than 2 or more than 4.
+    """
+    layers = given["layers"]
+    if not 2 <= layers <= 4:
+        raise InputError(f"layers: 2 to 4, the background included, got {layers}")
+    return int(layers)
+
+
+def check_reference(given: Given, frames: Tensor) -> Reference | None:
+    """Return the graded still with the frame that it is said to show, None where none was given.
+
+    Raises:
+        ShapeError: not one still of the frames' proportions.
+    """
+    if given["reference"] is None:
+        return None
+    still = check_frames(given["reference"], "reference")
+    if len(still) != 1:
+        raise ShapeError(f"reference: one graded still is needed, got {len(still)} frames; set count to 1")
+    _check_proportions("reference: the still is", still.shape[1:3], frames)
+    return Reference(still, check_reference_frame(given, frames))
+
+
+def check_reference_frame(given: Given, frames: Tensor) -> int:
+    """Return which frame a reference shows, -1 where it is to be looked for.
+
+    Raises:
+        InputError: the clip has no such frame.
+    """
+    index = given["reference_frame"]
+    if not -1 <= index < len(frames):
+        raise InputError(f"reference_frame: -1 to look for it, or 0 to {len(frames) - 1} in this clip, got {index}")
+    return int(index)
+
+
+def reference_of_shot(reference: Reference | None, span: range) -> Reference | None:
+    """Return the still with its frame counted from the shot's first, None for shots without that frame."""
+    if reference is None or reference.frame not in span:
+        return None
+    return reference._replace(frame=reference.frame - span.start)
+
+
+def check_masks(given: Given, frames: Tensor) -> dict[int, Tensor] | None:
+    """Return the masks that show something, ``(H', W')`` in 0..1, by frame; None where no mask was given.
+
+    Raises:
+        ShapeError: of other proportions than the frames, or neither one nor as many as the clip has frames.
+        InputError: empty everywhere, or of a frame that is not there.
+    """
+    if given["mask"] is None:
+        return None
+    masks = as_mask(given["mask"])
+    count = len(frames)
+    _check_proportions("mask: it is", masks.shape[1:], frames)
+    if len(masks) == 1:
+        index = given["mask_frame"]
+        if not 0 <= index < count:
+            raise InputError(f"mask_frame: 0 to {count - 1} in this clip, got {index}")
+        by_frame = {int(index): masks[0]}
+    elif len(masks) == count:
+        by_frame = dict(enumerate(masks))
+    else:
+        raise ShapeError(f"mask: one, or one for each of the {count} frames, got {len(masks)}; set count to 1")
+    by_frame = {index: mask for index, mask in by_frame.items() if bool((mask > 0.5).any())}
+    if not by_frame:
+        raise InputError("mask: it is empty everywhere; paint the object white, or unlink it")
+    return by_frame
+
+
+def check_mask_frame(given: Given, _: Tensor) -> int:
+    """Return which frame a single mask belongs to; ``check_masks`` says whether the clip has it."""
+    return int(given["mask_frame"])
+
+
+def masks_of_shot(masks: Mapping[int, Tensor] | None, span: range) -> dict[int, Tensor] | None:
+    """Return the masks of a shot, by frame counted from its first; empty where they are all of other shots."""
+    return None if masks is None else {index - span.start: mask for index, mask in masks.items() if index in span}
+
+
+def _check_proportions(what: str, size: tuple[int, ...], frames: Tensor) -> None:
+    (height, width), (wanted_height, wanted_width) = size, frames.shape[1:3]
+    if abs(width / height / (wanted_width / wanted_height) - 1.0) > PROPORTIONS:
+        raise ShapeError(
+            f"{what} {width}x{height} pixels, the frames are {wanted_width}x{wanted_height}; it must show the whole "
+            "frame, in any size of the same proportions"
+        )
