@@ -24,11 +24,10 @@ from clips import synthetic
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.checks import as_mask
-from comfyui_vdp.vdp_core.edit.composite import composite
+from comfyui_vdp.vdp_core.edit.composite import composite, plate
 from comfyui_vdp.vdp_core.edit.layers import add_background, edit
 from comfyui_vdp.vdp_core.image.matting import native_masks, settle
 from comfyui_vdp.vdp_core.media.clip import read_clip
-from comfyui_vdp.vdp_core.models.plate import plate
 from comfyui_vdp.vdp_core.motion import background as behind
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.store import lazy as frames_module

@@ -8,14 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.edit.composite import composite
+from comfyui_vdp.vdp_core.edit.composite import composite, plate
 from comfyui_vdp.vdp_core.edit.layers import add_background, cut_out, edit, layer_numbers, replace_layer, split_layer
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.image.colour import to_display, to_linear
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models.masks import MODEL as MASKS
 from comfyui_vdp.vdp_core.models.paint import untouched
-from comfyui_vdp.vdp_core.models.plate import plate
 from comfyui_vdp.vdp_core.motion import background as behind
 from comfyui_vdp.vdp_core.motion.warp import resize_flow
 from comfyui_vdp.vdp_core.store import lazy as frames_module
@@ -447,10 +446,10 @@ def test_sound_layers_pass(layers):
 @pytest.mark.parametrize(
     ("fields", "others", "words"),
     [
-        ({"masks": None}, {}, "hold no masks"),
-        ({"masks": torch.ones(COUNT, 1, 8, 8)}, {}, "of a background and an object"),
+        ({"masks": None}, {}, "hold no 'masks'"),
+        ({"masks": torch.ones(COUNT, 1, HEIGHT, WIDTH)}, {}, "of a background and an object"),
         ({"masks": torch.ones(COUNT, 2, HEIGHT, WIDTH)}, {}, "do not add up to 1"),
-        ({"before": torch.zeros(COUNT, 3, 8, 8)}, {}, r"'before' is \(12, 3, 8, 8\)"),
+        ({"before": torch.zeros(COUNT, 3, 8, 8)}, {}, r"no 'before' \(T, 3, h, w\), but one of \(12, 3, 8, 8\)"),
         ({"after": torch.ones(COUNT, 3, HEIGHT, WIDTH)}, {}, "'after' points to frames that are not there"),
         ({"after": torch.full((COUNT, 3, HEIGHT, WIDTH), 0.5)}, {}, "'after' points to frames that are not there"),
         (

@@ -199,7 +199,7 @@ def test_what_does_not_go_together_is_told(objects):
         compose(**{**NEUTRAL, "layer": "2"}, layers=objects)
     with pytest.raises(InputError, match="got 3 frames for a clip of 4"):
         compose(**NEUTRAL, layers=objects, background=frames[:3])
-    with pytest.raises(InputError, match="there is no layer 3; these layers have 0 the background, 1 object 1, 2 "):
+    with pytest.raises(InputError, match="there is no layer 3; these layers have 0 the background, 1 object 1"):
         SplitLayers().split(objects, 3)
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ..models.masks import MODEL as MASKS
 from ..models.paint import paint
+from ..models.plate import background_of, matte_of
 from ..store.lazy import computed_with_mask
 from ..types import Layers, OnStep
 
-__all__ = ["composite"]
+__all__ = ["composite", "plate"]
 
 
 def composite(
@@ -51,3 +52,21 @@ def composite(
             yield paint(layers, index, linear_light, torch.device(device))
 
     return computed_with_mask(painted, layers.frames.shape, on_step=on_step)
+
+
+@torch.no_grad()
+def plate(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
+    """The background without objects, ``(stop - start, H, W, 3)`` at native size.
+
+    The source where it shows the background; else what ``before`` and ``after`` say earlier and later frames saw there,
+    blended by how far away they are; and where no frame saw it, colours spread from around.
+
+    Raises:
+        InputError: layers of another model.
+    """
+    MASKS.require(layers, "plate")
+    chunk = []
+    for index in range(start, stop):
+        frame = layers.frames[index].to(device).contiguous()
+        chunk.append(background_of(layers, index, frame, matte_of(layers, index, frame), whole=True))
+    return torch.stack(chunk)

@@ -23,21 +23,7 @@ from ..image.matting import (
 from ..motion.background import BORDER, COVERED
 from ..types import Layers
 
-__all__ = ["background_of", "matte_of", "picture_of", "plate"]
-
-
-@torch.no_grad()
-def plate(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
-    """The background without objects, ``(stop - start, H, W, 3)`` at native size.
-
-    The source where it shows the background; else what ``before`` and ``after`` say earlier and later frames saw there,
-    blended by how far away they are; and where no frame saw it, colours spread from around.
-    """
-    chunk = []
-    for index in range(start, stop):
-        frame = layers.frames[index].to(device).contiguous()
-        chunk.append(background_of(layers, index, frame, matte_of(layers, index, frame), whole=True))
-    return torch.stack(chunk)
+__all__ = ["background_of", "matte_of", "picture_of"]
 
 
 def matte_of(layers: Layers, index: int, frame: Tensor) -> Matte:

@@ -48,5 +48,5 @@ class Progress:
         if whole._total == 0 and self._share > 0:
             whole._total = round(total / self._share)
         at = self._start + self._share * Fraction(done, total)
-        whole._done = max(whole._done, int(at * whole._total))
+        whole._done = max(whole._done, int(at * whole._total), int(at > 0))
         whole._on_step(whole._done, whole._total or total, preview)
