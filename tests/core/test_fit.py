@@ -86,6 +86,62 @@ def test_without_a_schedule_the_rate_falls_evenly():
     assert x.item() == pytest.approx(0.1 * (4 - 0.98 * (0.25 + 0.5 + 0.75)), abs=1e-5)
 
 
+def test_groups_have_rates_of_their_own():
+    x, y, z = (torch.tensor(0.0, requires_grad=True) for _ in "xyz")
+    groups = [{"params": [x], "lr": 0.1}, {"params": [y, z]}]
+    fit(lambda _: {"slope": -x - y - z}, groups, steps=4, learning_rate=0.01)
+    # steps of the rate, which falls evenly to a fiftieth
+    length = 4 - 0.98 * (0.25 + 0.5 + 0.75)
+    assert [x.item(), y.item(), z.item()] == pytest.approx([0.1 * length, 0.01 * length, 0.01 * length], abs=1e-6)
+
+
+def test_steep_gradients_are_clipped_to_a_norm():
+    x, y = (torch.tensor(0.0, requires_grad=True) for _ in "xy")
+    seen = []
+
+    def step(index: int) -> dict[str, torch.Tensor]:
+        if index > 0:
+            seen.append((x.grad.item(), y.grad.item()))
+        return {"slope": (3.0 * x + 4.0 * y) * (1.0 if index == 0 else 0.1)}
+
+    fit(step, [x, y], steps=3, learning_rate=0.1, clip=1.0)
+    assert seen[0] == pytest.approx((0.6, 0.8), abs=1e-5)
+    assert seen[1] == pytest.approx((0.3, 0.4), abs=1e-6)
+
+
+def test_averages_over_the_steps_are_the_result():
+    def run(ema: float) -> tuple[float, list[float]]:
+        x, places = torch.tensor(0.0, requires_grad=True), []
+
+        def step(index: int) -> dict[str, torch.Tensor]:
+            places.append(x.item())
+            return {"slope": -x}
+
+        fit(step, [x], steps=4, learning_rate=0.1, ema=ema, schedule=lambda _: 1.0)
+        return x.item(), places
+
+    last, places = run(0.0)
+    assert last == pytest.approx(0.4, abs=1e-6)
+    # after the steps it lies at 0.1, 0.2, 0.3 and 0.4: alike at first, then a half of what was and a half of what is
+    average, same = run(0.5)
+    assert same == places
+    assert average == pytest.approx(((0.1 + 0.2) / 2 + 0.3) / 4 + 0.4 / 2, abs=1e-6)
+    assert run(0.99)[0] == pytest.approx(0.25, abs=1e-6)
+
+
+def test_a_plateau_is_told_as_the_end():
+    x, _ = parabola()
+    told = []
+    fit(
+        lambda _: {"flat": 0.0 * x + 1.0},
+        [x],
+        steps=1000,
+        learning_rate=0.1,
+        on_step=lambda done, total, _: told.append((done, total)),
+    )
+    assert told[-2:] == [(2 * WINDOW - 1, 1000), (1000, 1000)]
+
+
 def test_every_step_is_told_with_a_preview():
     x, step = parabola()
     told = []
@@ -201,6 +257,17 @@ def test_what_was_cut_off_ends_as_if_it_had_not_been(tmp_path, always, kills):
     assert work.asked == list(range(kills[-1] - 1, 150))
     assert all(map(torch.equal, work.state(), whole.state()))
     assert (fitted.steps, fitted.terms, fitted.stopped) == (expected.steps, expected.terms, expected.stopped)
+
+
+def test_clipped_and_averaged_parameters_go_on_too(tmp_path, always):
+    whole = Work()
+    whole.fit(NO_JOURNAL, clip=0.1, ema=0.9)
+    with pytest.raises(Killed):
+        Work().fit(Journal(tmp_path), 97, clip=0.1, ema=0.9)
+    work = Work()
+    work.fit(Journal(tmp_path), clip=0.1, ema=0.9)
+    assert work.asked[0] == 96
+    assert all(map(torch.equal, work.state(), whole.state()))
 
 
 @pytest.mark.parametrize("kill", [79, 80, 81, 110])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ..errors import FitError, InputError
 from ..store.journal import NO_JOURNAL, Journal
@@ -48,12 +50,14 @@ class Fitted:
 
 def fit(
     step: Callable[[int], Terms],
-    parameters: Iterable[Tensor],
+    parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
     *,
     steps: int,
     learning_rate: float,
     schedule: Callable[[float], float] | None = None,
     plateau: float = 1e-3,
+    clip: float = 0.0,
+    ema: float = 0.0,
     preview: Callable[[], Tensor] | None = None,
     on_step: OnStep | None = None,
     journal: Journal = NO_JOURNAL,
@@ -65,16 +69,21 @@ def fit(
     Stops early once the loss is on a plateau: over the last 40 steps its mean fell by less than ``plateau`` of that of
     the 40 before. Nothing but the loss is looked at, so no ground truth is needed.
 
-    With a journal, work that was cut off goes on from what was last kept, and ends (on a CPU, to the bit) as if it
-    had not been. The end itself is not kept here: the caller keeps what it makes of it.
+    With a journal, work that was cut off goes on from what was last kept, and ends (on a CPU, to the bit) as if it had
+    not been. The end itself is not kept here: the caller keeps what it makes of it.
 
     Args:
         step: gives the weighted terms, each a scalar, of step ``i``.
-        parameters: what is optimised; leaf tensors that require gradients.
+        parameters: what is optimised; leaf tensors that require gradients, or groups of them as ``torch.optim`` takes
+            them, ``{"params": [...], "lr": 0.01}``.
         steps: the most steps.
-        learning_rate: Adam's, before the schedule.
-        schedule: factor on the rate at a progress from 0 to 1; None lets it fall evenly to a fiftieth.
+        learning_rate: Adam's, before the schedule, of parameters whose group has no ``lr``.
+        schedule: factor on the rates at a progress from 0 to 1; None lets them fall evenly to a fiftieth.
         plateau: relative fall of the loss below which to stop; 0 never stops early.
+        clip: greatest norm of the gradient of all parameters, which is scaled down to it; 0 leaves it.
+        ema: decay of an exponential moving average over the steps (Polyak and Juditsky, 1992), which the parameters
+            are set to at the end; 0 takes them as the last step left them. The first ``1 / (1 - ema)`` steps count
+            alike, so that the start has no more weight than any other.
         preview: gives a picture of the present state.
         on_step: told after every step; stops the work by raising.
         journal: of this fit alone; written about every 20 seconds, under the name ``fit``.
@@ -88,32 +97,43 @@ def fit(
     if steps < 1:
         raise InputError(f"steps: at least 1 needed, got {steps}")
     schedule = schedule or _evenly_down
-    parameters = list(parameters)
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
-    values: dict[str, float] = {}
+    rates = [group["lr"] for group in optimiser.param_groups]
+    moved: list[Tensor] = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    averages = [parameter.detach().clone() for parameter in moved] if ema > 0.0 else []
+    keeper = _Keeper(journal, steps, moved, optimiser, generators, [*averages, *buffers])
+    losses, before = keeper.restored()
     stopped = "steps"
     started = time.perf_counter()
-    keeper = _Keeper(journal, steps, parameters, optimiser, generators, list(buffers))
-    losses, before = keeper.restored()
     for index in range(len(losses), steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * schedule(index / steps)
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * schedule(index / steps)
         terms = step(index)
         total = torch.stack(tuple(terms.values())).sum()
         optimiser.zero_grad(set_to_none=True)
         total.backward()
+        if clip > 0.0:
+            nn.utils.clip_grad_norm_(moved, clip)
         optimiser.step()
+        if ema > 0.0:
+            for average, parameter in zip(averages, moved, strict=True):
+                average.lerp_(parameter.detach(), max(1.0 - ema, 1.0 / (index + 1)))
         losses.append(float(total.detach()))
-        if losses[-1] != losses[-1] or abs(losses[-1]) == float("inf"):
+        if not math.isfinite(losses[-1]):
             raise FitError(f"the optimisation diverged at step {index + 1}; try another seed or preset")
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        if on_step is not None:
-            on_step(index + 1, steps, preview)
         if plateau > 0.0 and _on_plateau(losses, plateau):
             stopped = "plateau"
+        if on_step is not None:
+            on_step(steps if stopped == "plateau" else index + 1, steps, preview)
+        if stopped == "plateau":
             break
         if index + 1 < steps:
             keeper.keep(losses, before + time.perf_counter() - started)
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    if ema > 0.0:
+        with torch.no_grad():
+            for average, parameter in zip(averages, moved, strict=True):
+                parameter.copy_(average)
     return Fitted(len(losses), before + time.perf_counter() - started, values, stopped)
 
 

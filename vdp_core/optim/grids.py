@@ -8,47 +8,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["LightGrid", "Pyramid", "read_grid", "resized", "smaller"]
-
-
-class LightGrid:
-    """Log light ``(T, h, w)`` as a sum of grids, from one number a frame to the full size.
-
-    The sum spans no more than its finest part; the coarse parts let Adam, whose steps are as large for every parameter,
-    move the whole frame or the whole clip at once.
-    """
-
-    def __init__(self, small: Tensor, samples: int) -> None:
-        """Take ``samples`` along the long side of the frames ``(T, 3, h, w)``."""
-        count, _, height, width = small.shape
-        short = max(3, round(samples * min(height, width) / max(height, width)))
-        self._size = (count, short, samples) if width >= height else (count, samples, short)
-        wide, broad = ((5, 8), (3, 4)) if width >= height else ((8, 5), (4, 3))
-        sizes = (self._size, (count, *wide), (count, *broad), (count, 1, 1), (max(2, count // 6), *broad))
-        self.parts = [torch.zeros(part, device=small.device, requires_grad=True) for part in sizes]
-
-    def __call__(self) -> Tensor:
-        total = self.parts[0]
-        for part in self.parts[1:]:
-            up = F.interpolate(part[None, None], size=self._size, mode="trilinear", align_corners=True)
-            total = total + up[0, 0]
-        return total
+__all__ = ["Pyramid", "frame_sizes", "read_grid", "resized", "smaller"]
 
 
 class Pyramid:
-    """A field over time and frame as a sum of grids, from coarse to its full size.
+    """A field ``(T, h, w)`` over time and frame as a sum of grids, from its full size to the coarsest.
 
-    The coarse parts let Adam, whose steps are as large for every parameter, move large parts at once.
+    The coarse parts let Adam, whose steps are as large for every parameter, move the whole frame or the whole clip at
+    once.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int, int]], device: torch.device) -> None:
-        """Take the sizes ``(T, h, w)`` of the grids, the full one first."""
+    def __init__(self, sizes: Sequence[tuple[int, int, int]], device: torch.device, *, level: float = 0.0) -> None:
+        """Take the sizes ``(T, h, w)`` of the grids, the full one first, and what the field is to begin with."""
         self.size = sizes[0]
         self.parts = [torch.zeros(size, device=device) for size in sizes]
+        self.parts[-1].fill_(level)
+        for part in self.parts:
+            part.requires_grad_()
 
     def __call__(self) -> Tensor:
         """The field, at its full size."""
         return torch.stack([resized(part, self.size) for part in self.parts]).sum(dim=0)
+
+
+def frame_sizes(frames: Tensor, samples: int) -> list[tuple[int, int]]:
+    """Sizes ``(h, w)`` of three grids over frames ``(T, 3, h, w)``, the first with ``samples`` along the long side."""
+    height, width = frames.shape[2:]
+    short = max(3, round(samples * min(height, width) / max(height, width)))
+    sizes = [(short, samples), (5, 8), (3, 4)]
+    return sizes if width >= height else [(w, h) for h, w in sizes]
 
 
 def read_grid(grid: Tensor, places: Tensor) -> Tensor:

@@ -99,9 +99,10 @@ def perceptual(rebuilt: Tensor, frames: Tensor, features: Callable[[Tensor], Ten
 
 def _as_imagenet(pictures: Tensor) -> Tensor:
     """Pictures in 0..1 with the mean and deviation that VGG was trained on."""
-    mean = pictures.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-    deviation = pictures.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-    return (pictures - mean) / deviation
+    # channel by channel: a tensor of these numbers would be brought to the device each time, which waits for it
+    numbers = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))
+    channels = zip(pictures.unbind(dim=1), numbers, strict=True)
+    return torch.stack([(channel - mean) / deviation for channel, (mean, deviation) in channels], dim=1)
 
 
 def flow_similarity(

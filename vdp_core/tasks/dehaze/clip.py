@@ -12,7 +12,7 @@ from torch import Tensor
 from ...image.upsample import upsample
 from ...models.haze import MIN_TRANSMISSION
 from ...optim.fit import Fitted, fit
-from ...optim.grids import Pyramid, read_grid, resized, smaller
+from ...optim.grids import Pyramid, frame_sizes, read_grid, resized, smaller
 from ...optim.losses import charbonnier, waviness
 from ...store.journal import NO_JOURNAL, Journal
 from ...types import Flow, OnStep
@@ -42,13 +42,17 @@ class HazyClip:
     ) -> None:
         """Take the working copy ``(T, 3, h, w)``; of a part of a shot, also the airlight that all of it expects."""
         self._small, self._config = small, config
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator(small.device).manual_seed(seed)
         height, width = small.shape[2:]
         cell = max(1, max(height, width) // SAMPLES)
         self._size = (len(small), max(2, height // cell), max(2, width // cell))
         self.points = followed_colours(small, flow, seed=seed)
         self._blocks, self._cells = extremes(small), extremes(small, block=cell)
-        self._smooth = _LogTransmission(small, config.grid)
+        count, few = len(small), max(2, len(small) // 4)
+        fine, middle, coarse = frame_sizes(small, config.grid)
+        moving = [(count, *fine), (few, *middle), (few, *coarse), (count, 2, 2)]
+        still = [(1, *fine), (1, *middle), (1, 1, 1)]
+        self._smooth = Pyramid([*moving, *still], small.device, level=math.log(0.5))
         self._objects = Pyramid([self._size, *(smaller(self._size, by) for by in (2, 5))], small.device)
         self._expected = (brightest_haze(self._blocks) if expected is None else expected).clamp(0.02, 0.98)
         self.air = _Airlight(self._expected, len(small))
@@ -140,8 +144,8 @@ class HazyClip:
     def _some(self) -> Tensor:
         """Some of the followed points."""
         count = len(self.points)
-        chosen = torch.randint(max(count, 1), (min(self._config.points, count),), generator=self._generator)
-        return chosen.to(self._small.device)
+        size = (min(self._config.points, count),)
+        return torch.randint(max(count, 1), size, generator=self._generator, device=self._small.device)
 
     def _changed(self, log_t: Tensor, chosen: Tensor) -> Tensor:
         """By how much points came out otherwise than haze and airlight say, ``(N, 3)``; a zero where there are none."""
@@ -183,22 +187,6 @@ class HazyClip:
         when = self._small.new_tensor([2.0 * (count // 2) / (count - 1) - 1.0])
         light = self.air(when)[:, :, None, None]
         return ((self._small[middle] - light) / through + light)[0].movedim(0, -1).clamp(0.0, 1.0)
-
-
-class _LogTransmission(Pyramid):
-    """The smooth part of log t."""
-
-    def __init__(self, small: Tensor, samples: int) -> None:
-        """Take ``samples`` along the long side of the frames ``(T, 3, h, w)``."""
-        count, _, height, width = small.shape
-        short = max(3, round(samples * min(height, width) / max(height, width)))
-        few = max(2, count // 4)
-        grid, wide, broad = ((short, samples), (5, 8), (3, 4))
-        if width < height:
-            grid, wide, broad = grid[::-1], wide[::-1], broad[::-1]
-        still = [(1, *grid), (1, *wide), (1, 1, 1)]
-        super().__init__([(count, *grid), (few, *wide), (few, *broad), (count, 2, 2), *still], small.device)
-        self.parts[-1].fill_(math.log(0.5))
 
 
 class _Airlight:

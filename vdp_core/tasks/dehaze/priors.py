@@ -70,7 +70,7 @@ def followed_colours(
     share = limit / (2 * len(spans) * count * height * width)
     grid = pixel_grid(height, width, device=frames.device)
     steps = frames.new_tensor([2.0 / (width - 1), 2.0 / (height - 1), 2.0 / (count - 1)])
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(frames.device).manual_seed(seed)
     found: list[tuple[Tensor, ...]] = []
     for backward in (False, True):
         # backward in time is forward in the reversed clip
@@ -82,7 +82,7 @@ def followed_colours(
             before = clip[start : start + len(path)]
             after = warp(clip[start + span : start + span + len(path)], path)
             chosen = (seen > LEAST_VISIBLE) & ((before - after).abs().amax(dim=1) < LARGEST_CHANGE)
-            chosen &= (torch.rand(chosen.shape, generator=generator) < share).to(chosen.device)
+            chosen &= torch.rand(chosen.shape, generator=generator, device=frames.device) < share
             index, y, x = chosen.nonzero(as_tuple=True)
             first = torch.stack((x, y, index + start), dim=-1) * steps - 1.0
             moved = (grid + path)[index, :, y, x]

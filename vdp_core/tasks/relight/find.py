@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...image.resize import working_copy
 from ...optim.fit import fit
-from ...optim.grids import LightGrid, read_grid
+from ...optim.grids import Pyramid, frame_sizes, read_grid
 from ...optim.losses import charbonnier, waviness
 from ...optim.progress import Progress
 from ...optim.windows import OVERLAP, Window, blended, fit_windows, joined, windows
@@ -77,8 +77,11 @@ def _fit_window(
     """Fit the light of one window, of which the working copy ``(T, 3, h, w)`` is given."""
     device = small.device
     points = corresponding_light(small, flow, seed=seed)
-    light = LightGrid(small, config.grid)
-    generator = torch.Generator().manual_seed(seed)
+    count = len(small)
+    fine, middle, coarse = frame_sizes(small, config.grid)
+    sizes = [(count, *fine), (count, *middle), (count, *coarse), (count, 1, 1), (max(2, count // 6), *coarse)]
+    light = Pyramid(sizes, device)
+    generator = torch.Generator(device).manual_seed(seed)
 
     def step(_: int) -> dict[str, Tensor]:
         grid = light()
@@ -89,7 +92,8 @@ def _fit_window(
             "modest": config.modest * grid.square().mean(),
         }
         if len(points) > 0:
-            chosen = torch.randint(len(points), (min(config.points, len(points)),), generator=generator).to(device)
+            size = (min(config.points, len(points)),)
+            chosen = torch.randint(len(points), size, generator=generator, device=device)
             change = read_grid(grid, points.second[chosen]) - read_grid(grid, points.first[chosen])
             wrong = charbonnier(change - points.log_ratio[chosen], config.mistaken)
             weight = points.weight[chosen]

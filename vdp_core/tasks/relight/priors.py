@@ -60,7 +60,7 @@ def corresponding_light(
     count, _, height, width = frames.shape
     flow = resize_flow(flow, (height, width))
     hidden = flow.forward_occlusion.to(frames.device)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(frames.device).manual_seed(seed)
     spans = tuple(span for span in spans if span < count)
     share = limit / (len(spans) * count * height * width)
     grid = pixel_grid(height, width, device=frames.device)
@@ -73,7 +73,7 @@ def corresponding_light(
         weight = weight * seen
         chosen = weight > 0.02
         if share < 1.0:
-            chosen &= (torch.rand(chosen.shape, generator=generator) < share).to(chosen.device)
+            chosen &= torch.rand(chosen.shape, generator=generator, device=frames.device) < share
         index, y, x = chosen.nonzero(as_tuple=True)
         first = torch.stack((x, y, index + start), dim=-1) * steps - 1.0
         moved = (grid + path)[index, :, y, x]

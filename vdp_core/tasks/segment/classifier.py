@@ -64,7 +64,7 @@ def learn(
 ) -> tuple[Callable[[Tensor], Tensor], Fitted]:
     """Teach a classifier the labels of some frames; it gives log odds ``(L, h, w)`` from what ``sight`` shows."""
     _, kinds, height, width = labels.shape
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     seen, wanted, weights = [], [], []
     for index in taught:
         kind = labels[index].argmax(dim=0)
@@ -74,7 +74,8 @@ def learn(
         rarity = share[kind] ** (-0.5)
         # pixels drawn in proportion to trust and rarity
         summed = (trust * rarity).flatten().double().cumsum(dim=0)
-        drawn = torch.rand(min(config.samples, kind.numel()), dtype=torch.float64, generator=generator) * summed[-1]
+        size = (min(config.samples, kind.numel()),)
+        drawn = torch.rand(size, dtype=torch.float64, generator=generator, device=device).cpu() * summed[-1]
         chosen = torch.searchsorted(summed, drawn).clamp_max(kind.numel() - 1)
         seen.append(sight.of(index, explained[index])[chosen])
         wanted.append(kind.flatten()[chosen])
@@ -90,7 +91,7 @@ def learn(
     net = net.to(device)
 
     def step(_: int) -> dict[str, Tensor]:
-        chosen = torch.randint(len(x), (4096,), generator=generator).to(device)
+        chosen = torch.randint(len(x), (4096,), generator=generator, device=device)
         wrong = F.cross_entropy(net(x[chosen]), y[chosen], reduction="none")
         return {"labels": (w[chosen] * wrong).mean()}
 
