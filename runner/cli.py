@@ -156,19 +156,16 @@ def _headless(device: str, terminal: Terminal, output_dir: Path = Path("output")
     from ..vdp_core.store.files import scratch
 
     _load_libraries()
-    before = host.headless
     with scratch() as temp_folder:
-        host.headless = host.Headless(
+        settings = host.Headless(
             device=device,
             output_folder=output_dir,
             temp_folder=temp_folder,
             progress=terminal.progress,
             say=terminal.say,
         )
-        try:
+        with host.running(settings):
             yield host
-        finally:
-            host.headless = before
 
 
 @vdp.command()

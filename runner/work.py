@@ -154,20 +154,20 @@ def _working(job: Job, tell: Tell, notes: list[str]) -> Iterator[tuple[Path, Cal
     attempt = Path(tempfile.mkdtemp(dir=job.room))
     folder, temp = attempt / "out", attempt / "temp"
     folder.mkdir()
-    log, listener, before = logging.getLogger(__package__.rpartition(".")[0]), _Notes(notes), host.headless
-    host.headless = host.Headless(
+    log, listener = logging.getLogger(__package__.rpartition(".")[0]), _Notes(notes)
+    settings = host.Headless(
         device=job.device, output_folder=folder, temp_folder=temp, progress=progress, say=notes.append
     )
     log.addHandler(listener)
     try:
-        yield folder, on_node
+        with host.running(settings):
+            yield folder, on_node
         shutil.rmtree(temp, ignore_errors=True)
     except BaseException:
         shutil.rmtree(attempt, ignore_errors=True)
         raise
     finally:
         log.removeHandler(listener)
-        host.headless = before
 
 
 def run_clip(job: Job, tell: Tell) -> Outcome:

@@ -36,7 +36,7 @@ def test_a_gpu_without_room(relit: Any, monkeypatch: pytest.MonkeyPatch) -> None
     """Each node that ran out of memory says so and is done on the CPU, with the result of a run without a GPU."""
     code, plain, _ = relit("plain")
     assert code == 0
-    monkeypatch.setattr(host, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(host.work, "device", lambda: torch.device("cuda"))
     tried: list[str] = []
 
     def without_room(function: Any) -> Any:

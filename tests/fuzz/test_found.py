@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -301,10 +301,10 @@ def test_weights_that_never_end(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(host, "headless", host.Headless(output_folder=tmp_path / "out"))
-    return tmp_path
+    with host.running(host.Headless(output_folder=tmp_path / "out")):
+        yield tmp_path
 
 
 @posix

@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import json
 import sys
+import time
 import types
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,11 @@ from comfyui_vdp.vdp_core.errors import InputError, MediaError, ShapeError
 
 
 @pytest.fixture
-def headless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> host.Headless:
+def headless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[host.Headless]:
     said: list[str] = []
-    settings = host.Headless(device="cpu", output_folder=tmp_path / "out", say=said.append)
-    monkeypatch.setattr(host, "headless", settings)
     monkeypatch.chdir(tmp_path)
-    return settings
+    with host.running(host.Headless(device="cpu", output_folder=tmp_path / "out", say=said.append)):
+        yield host.headless
 
 
 class Interrupted(BaseException):
@@ -138,7 +139,7 @@ def test_progress_in_comfyui_shows_a_preview_about_every_second(
     comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(host.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     made = []
 
     def preview() -> torch.Tensor:
@@ -190,7 +191,7 @@ def test_the_node_says_how_far_it_is_and_how_long_it_will_take(
     comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(host.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with host.progress(200, "work") as on_step:
         for step, now in [(1, 100.1), (10, 101.0), (11, 101.1), (50, 105.0), (200, 120.0)]:  # noqa: B007
             on_step(step, 200, None)
@@ -253,7 +254,7 @@ def test_out_of_memory_is_tried_again_and_then_on_the_cpu(comfy: FakeComfy, fail
 
 
 def test_out_of_memory_headless_goes_to_the_cpu(headless: host.Headless, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(host.work, "device", lambda: torch.device("cuda"))
     tried: list[str] = []
 
     def work(device: torch.device, on_step: host.OnStep) -> torch.device:

@@ -19,9 +19,9 @@ from comfyui_vdp.vdp_core.errors import LayersFileError, MediaError, ShapeError,
 
 
 @pytest.fixture(autouse=True)
-def output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(host, "headless", host.Headless(device="cpu", output_folder=tmp_path))
-    yield tmp_path
+def output_folder(tmp_path: Path) -> Iterator[Path]:
+    with host.running(host.Headless(device="cpu", output_folder=tmp_path)):
+        yield tmp_path
 
 
 def test_each_needed_node_runs_once_sources_first(

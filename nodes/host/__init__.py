@@ -1,0 +1,61 @@
+"""The one room that knows where the nodes run: inside ComfyUI, or headless with the settings in ``headless``."""
+
+from .comfy import (
+    Headless,
+    OnStep,
+    checkpoint,
+    embed_metadata,
+    has_viewer,
+    headless,
+    is_interruption,
+    keeping,
+    running,
+    say,
+)
+from .devices import device, hand_on, native_memory, on_cpu, use_half
+from .inputs import changed, given_mask, remember
+from .paths import (
+    input_path,
+    is_there,
+    output_folder,
+    output_path,
+    prefix_verdict,
+    temp_folder,
+    weights_folders,
+)
+from .reporting import described, fitting, progress, time_left
+from .work import Computed, compute
+
+__all__ = [
+    "Computed",
+    "Headless",
+    "OnStep",
+    "changed",
+    "checkpoint",
+    "compute",
+    "described",
+    "device",
+    "embed_metadata",
+    "fitting",
+    "given_mask",
+    "hand_on",
+    "has_viewer",
+    "headless",
+    "input_path",
+    "is_interruption",
+    "is_there",
+    "keeping",
+    "native_memory",
+    "on_cpu",
+    "output_folder",
+    "output_path",
+    "prefix_verdict",
+    "progress",
+    "remember",
+    "running",
+    "say",
+    "temp_folder",
+    "time_left",
+    "use_half",
+    "weights_folders",
+]
