@@ -25,7 +25,8 @@ from torch import Tensor
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.layers import LoadLayers
 from comfyui_vdp.nodes.video import LoadFrames
-from comfyui_vdp.runner import cli, server
+from comfyui_vdp.runner import cli
+from comfyui_vdp.runner.run import server
 from comfyui_vdp.vdp_core.errors import VDPError
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.media.info import MOST_FPS
@@ -209,8 +210,8 @@ def check_workflow(data: bytes) -> None:
 
 
 def api_of(workflow: dict[str, Any]) -> dict[str, Any]:
-    from comfyui_vdp.runner.graph import read, to_api
-    from comfyui_vdp.runner.specs import local_specs
+    from comfyui_vdp.runner.graph.read import read, to_api
+    from comfyui_vdp.runner.graph.specs import local_specs
 
     return to_api(read(workflow, local_specs()))
 

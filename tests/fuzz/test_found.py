@@ -15,7 +15,8 @@ import torch
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.video import LoadFrames
-from comfyui_vdp.runner import cli, server
+from comfyui_vdp.runner import cli
+from comfyui_vdp.runner.run import server
 from comfyui_vdp.vdp_core.errors import LayersFileError, MediaError, VDPError, WeightsError
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.media.source import files_of

@@ -18,12 +18,13 @@ import torch
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.runner import cli
-from comfyui_vdp.runner import resume as module
-from comfyui_vdp.runner.execute import RESUME_FOLDER, run
-from comfyui_vdp.runner.graph import needed_nodes, read
-from comfyui_vdp.runner.resume import Kept, identities
-from comfyui_vdp.runner.specs import local_specs
-from comfyui_vdp.runner.types import RunResult, Specs
+from comfyui_vdp.runner.graph.check import needed_nodes
+from comfyui_vdp.runner.graph.read import read
+from comfyui_vdp.runner.graph.specs import local_specs
+from comfyui_vdp.runner.graph.types import RunResult, Specs
+from comfyui_vdp.runner.run import resume as module
+from comfyui_vdp.runner.run.execute import RESUME_FOLDER, run
+from comfyui_vdp.runner.run.resume import Kept, identities
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.store.checkpoint import Checkpoint
 from comfyui_vdp.vdp_core.store.files import beside, remove

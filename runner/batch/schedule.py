@@ -7,269 +7,38 @@ complete. Only the batch itself writes here; workers write into rooms they are g
 
 from __future__ import annotations
 
-import glob
-import hashlib
-import json
-import os
-import re
 import shutil
-import unicodedata
 import uuid
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .graph import check_files, constant, needed_nodes, to_api
+from ..graph.check import check_files, constant, needed_nodes
+from ..graph.read import to_api
+from ..graph.types import Graph, GraphError, Link, Specs
+from ..terminal import Terminal
+from .inputs import clips_of, content, digest, find_clip_node
+from .manifest import REPORT, STATE, Entry, Manifest, alone, explained
+from .place import OLD, OURS, bytes_of
 from .pools import Died, LocalPool, Pool, RayPool, Task
 from .report import write_report
-from .terminal import Terminal
-from .types import Graph, GraphError, Link, Node, Specs
 from .work import Job, Joining, Outcome, cut_clip, join_parts, part_of, run_clip, run_part, saved_by
 
-__all__ = ["MANIFEST", "REPORT", "Batch", "Entry", "clips_of", "find_clip_node", "folder_name"]
-
-MANIFEST, REPORT, STATE = "manifest.jsonl", "report.html", ".vdp-batch"
-OURS = ".vdp-batch"
-"""An empty file in every folder of results, which says that a batch made it and may replace it."""
-OLD = "old-"
-"""Before the name of results that are being replaced, in the folder of work in progress."""
-LOADER = "LoadFrames"
+__all__ = ["Batch"]
 
 Steps = Generator[list[Task], list[Any], None]
 
 
-@dataclass
-class Entry:
-    """One clip: a line of the manifest."""
-
-    input: str
-    """The absolute path, or a pattern of pictures."""
-    folder: str
-    """Name of the folder with its results."""
-    state: str = "waiting"
-    """waiting, done or failed."""
-    error: str = ""
-    bad_input: bool = False
-    """Whether it failed because of what it was given, or of where it is to be written, rather than while running."""
-    outputs: list[dict[str, Any]] = field(default_factory=list)
-    """``path`` below the output folder, and ``bytes``."""
-    numbers: dict[str, float | None] = field(default_factory=dict)
-    seconds: float = 0.0
-    device: str = ""
-    notes: list[str] = field(default_factory=list)
-    """What the nodes said."""
-    made_from: dict[str, Any] = field(default_factory=dict)
-    """Hashes of the clip's and the workflow's content, the version, the length of parts: what makes results new."""
-    seen: str = ""
-    """Names, sizes and times of the clip's files when their content was last read."""
-
-
-# What a person gives
-
-
-def find_clip_node(graph: Graph) -> tuple[Node, str]:
-    """The node that reads the clip, and what is to be said about the choice: nothing where it is titled ``Clip``.
-
-    Raises:
-        GraphError: there is none, or no telling which.
-    """
-    loaders = [node for node in graph.nodes.values() if node.class_type == LOADER]
-    titled = [node for node in loaders if node.title == "Clip"]
-    chosen = titled or loaders
-    if len(chosen) == 1:
-        node = chosen[0]
-        return node, "" if titled else f"no node is titled Clip; the clips go to the only {LOADER}, {node}"
-    if not chosen:
-        raise GraphError(f"the graph has no {LOADER} node, which the clips would go to")
-    listed = ", ".join(f"{node} with id {node.id}" for node in chosen)
-    raise GraphError(f"there is no telling which of {len(chosen)} nodes reads the clips ({listed}); title one Clip")
-
-
-def clips_of(inputs: Sequence[str]) -> list[str]:
-    """The clips that inputs name, as absolute paths, each once.
-
-    A glob that matches nothing but pictures is one clip, as LoadFrames has it; any other stands for all it matches.
-    """
-    from natsort import natsorted
-
-    from ..nodes.host import is_there
-    from ..vdp_core.media.pictures import PICTURE_SUFFIXES
-    from ..vdp_core.media.source import find_names
-
-    clips: dict[str, None] = {}
-    for text in inputs:
-        path = _absolute(text, os.getcwd())  # noqa: PTH109 (text is joined to it)
-        matches: list[str] = []
-        if glob.has_magic(text) and not is_there(path):
-            path = _absolute(text, glob.escape(os.getcwd()))  # noqa: PTH109
-            matches = natsorted(map(str, find_names(str(path))))
-        if all(name.lower().endswith(PICTURE_SUFFIXES) for name in matches):
-            matches = [str(path)]
-        clips.update(dict.fromkeys(matches))
-    return list(clips)
-
-
-def _absolute(text: str, folder: str) -> Path:
-    # resolve would follow links
-    return Path(os.path.normpath(os.path.join(folder, os.path.expanduser(text))))  # noqa: PTH111, PTH118
-
-
-def folder_name(clip: str, taken: set[str]) -> str:
-    """A name for the folder of a clip's results that any file system takes and that is not ``taken`` yet.
-
-    Args:
-        clip: its path.
-        taken: names in use, casefolded.
-    """
-    from ..nodes.host import is_there
-
-    path = Path(clip)
-    if is_there(path):
-        name = path.name if path.is_dir() else path.stem
-    else:
-        name = path.parent.name if glob.has_magic(path.name) else path.stem
-    name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._-")
-    name = name.encode()[:100].decode(errors="ignore").rstrip("._-") or "clip"
-    if re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE):
-        name = f"clip_{name}"  # Windows has devices of these names
-    free, number = name, 1
-    while free.casefold() in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
-
-
-# The manifest
-
-
-class _Manifest:
-    """The lines of ``manifest.jsonl``, by input."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.entries: dict[str, Entry] = {}
-        with _explained(folder / MANIFEST):
-            lines = (folder / MANIFEST).read_bytes().splitlines() if (folder / MANIFEST).is_file() else []
-        for line in lines:
-            entry = _entry(line)
-            if entry is not None:
-                self.entries[entry.input] = entry
-        self._taken = {name.casefold() for name in [MANIFEST, REPORT, *(path.name for path in folder.iterdir())]}
-        self._taken |= {entry.folder.casefold() for entry in self.entries.values()}
-
-    def entry(self, clip: str) -> Entry:
-        """The line of a clip; a new one reserves its folder, which nothing else has."""
-        if clip not in self.entries:
-            self.entries[clip] = Entry(clip, folder_name(clip, self._taken))
-            self._taken.add(self.entries[clip].folder.casefold())
-        return self.entries[clip]
-
-    def give_way(self, entry: Entry) -> None:
-        """Reserve another folder: in the one that an entry has, somebody else has put something."""
-        self._taken |= {path.name.casefold() for path in self._folder.iterdir()}
-        entry.folder = folder_name(entry.input, self._taken)
-        self._taken.add(entry.folder.casefold())
-
-    def save(self) -> None:
-        from ..vdp_core.store.files import beside
-
-        target = self._folder / MANIFEST
-        with _explained(target), beside(target) as partial:
-            partial.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in self.entries.values()))
-
-
-def _entry(line: bytes) -> Entry | None:
-    """A line of a manifest, or None for what is none: anyone may have edited the file."""
-    try:
-        raw = json.loads(line)
-        entry = Entry(**{known.name: raw[known.name] for known in fields(Entry)})
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    kinds = all(isinstance(value, type(getattr(Entry("", ""), name))) for name, value in asdict(entry).items())
-    # What is looked at and replaced by this must lie inside.
-    inside = kinds and re.fullmatch(r"\w[\w.-]*", entry.folder) and all(map(_is_output, entry.outputs))
-    return entry if inside else None
-
-
-def _is_output(raw: object) -> bool:
-    path, size = (raw.get("path"), raw.get("bytes")) if isinstance(raw, dict) else (None, None)
-    return isinstance(path, str) and isinstance(size, int) and not {"", "..", "."} & set(re.split(r"[/\\]", path))
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    from ..vdp_core.errors import MediaError
-
-    try:
-        yield
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be used ({error.strerror or error})") from error
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Refuse a second batch in the same folder; the lock goes with the process that holds it."""
-    from ..vdp_core.store.files import held
-
-    with _explained(folder):
-        (folder / STATE).mkdir(exist_ok=True)
-    with held(folder / STATE / "lock", wait=0.0) as is_ours:
-        if not is_ours:
-            raise GraphError(
-                f"another batch is at work in {folder} (or its file system has no locks); wait for it, or choose "
-                "another --output-dir"
-            )
-        yield
-
-
-# What makes a result new
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _content(files: Sequence[Path]) -> str:
-    """A hash of what files hold, in their order."""
-    whole = hashlib.sha256()
-    for file in files:
-        digest = hashlib.sha256()
-        with file.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-        whole.update(digest.digest())
-    return whole.hexdigest()
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vdp-nodes")
-    except PackageNotFoundError:  # run by path
-        return "from source"
-
-
 def _is_as_seen(entry: Entry) -> bool:
-    from ..vdp_core.errors import MediaError
-    from ..vdp_core.media.clip import fingerprint
+    from ...vdp_core.errors import MediaError
+    from ...vdp_core.media.clip import fingerprint
 
     try:
         return fingerprint(entry.input) == entry.seen
     except (MediaError, OSError):
         return False
-
-
-def _bytes(path: Path) -> int:
-    """The size of a file, or of all files in a folder; -1 where nothing is."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size if path.is_file() else -1
-
-
-# The batch
 
 
 @dataclass(eq=False)
@@ -331,14 +100,14 @@ class Batch:
             GraphError: another batch is at work in the folder, or Ray cannot be had.
             MediaError: the folder cannot be written to.
         """
-        with _alone(self._folder):
+        with alone(self._folder):
             self._room = self._folder / STATE / "work"
             self._parts, self._resume = self._folder / STATE / "parts", self._folder / STATE / "resume"
-            with _explained(self._room):
+            with explained(self._room):
                 self._put_back()
                 shutil.rmtree(self._room, ignore_errors=True)
                 self._room.mkdir()
-            self._manifest = _Manifest(self._folder)
+            self._manifest = Manifest(self._folder)
             entries = [self._manifest.entry(clip) for clip in clips_of(inputs)]
             self._manifest.save()
             self._pool: Pool | None = None
@@ -349,7 +118,7 @@ class Batch:
                     self._pool.close()
                 shutil.rmtree(self._room, ignore_errors=True)
                 self._manifest.save()
-                with _explained(self._folder / REPORT):
+                with explained(self._folder / REPORT):
                     write_report(self._folder / REPORT, list(self._manifest.entries.values()))
             unfinished = {self._key(entry) for entry in self._manifest.entries.values() if entry.state != "done"}
             for parts in self._parts.iterdir() if self._parts.is_dir() else ():
@@ -411,7 +180,7 @@ class Batch:
 
     def _steps(self, entry: Entry) -> Steps:
         """Work on one clip: yields the tasks that can be done side by side, takes their answers."""
-        from ..vdp_core.errors import MediaError
+        from ...vdp_core.errors import MediaError
 
         try:
             made_from, seen = self._made_from(entry)
@@ -444,7 +213,7 @@ class Batch:
         if len(ranges) == 1:
             return (yield from self._whole(entry, job))
         kept = self._parts / self._key(entry)
-        with _explained(kept):
+        with explained(kept):
             kept.mkdir(parents=True, exist_ok=True)
         jobs = [part_of(job, self._needed, ranges, index, kept) for index in range(len(ranges))]
         parts = yield [
@@ -460,16 +229,17 @@ class Batch:
 
     def _made_from(self, entry: Entry) -> tuple[dict[str, Any], str]:
         """What the results of a clip depend on, and by what a change of its files shows without reading them."""
-        from ..vdp_core.media.clip import fingerprint
-        from ..vdp_core.media.source import files_of
+        from ...vdp_core.media.clip import fingerprint
+        from ...vdp_core.media.source import files_of
+        from ...vdp_core.models.file import own_version
 
         seen = fingerprint(entry.input)
         clip = entry.made_from.get("clip") if seen == entry.seen else None
-        clip = clip or _content(files_of(entry.input))
-        return {"clip": clip, "workflow": self._workflow_hash, "version": _version(), "shard": self._shard}, seen
+        clip = clip or content(files_of(entry.input))
+        return {"clip": clip, "workflow": self._workflow_hash, "version": own_version(), "shard": self._shard}, seen
 
     def _is_there(self, entry: Entry) -> bool:
-        return all(_bytes(self._folder / output["path"]) == output["bytes"] for output in entry.outputs)
+        return all(bytes_of(self._folder / output["path"]) == output["bytes"] for output in entry.outputs)
 
     def _put_back(self) -> None:
         """Put results back that were being replaced when a batch was killed, and whose successors have no name yet."""
@@ -480,7 +250,7 @@ class Batch:
 
     @staticmethod
     def _key(entry: Entry) -> str:
-        return _digest(entry.input, entry.made_from)[:16]
+        return digest(entry.input, entry.made_from)[:16]
 
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         """Move results into place, and note what came of a clip."""
@@ -497,7 +267,7 @@ class Batch:
                 self._terminal.say(outcome.trace)
         else:
             target = self._folder / entry.folder
-            with _explained(target):
+            with explained(target):
                 (outcome.folder / OURS).touch()
                 if target.exists() and not (target / OURS).exists():
                     self._manifest.give_way(entry)
@@ -506,7 +276,7 @@ class Batch:
                     target.rename(self._room / f"{OLD}{entry.folder}")
                 outcome.folder.rename(target)
                 entry.outputs = [
-                    {"path": f"{entry.folder}/{path}", "bytes": _bytes(target / path)} for path in outcome.outputs
+                    {"path": f"{entry.folder}/{path}", "bytes": bytes_of(target / path)} for path in outcome.outputs
                 ]
             entry.state = "done"
             self.computed += 1
@@ -516,8 +286,8 @@ class Batch:
 
     def _hash_workflow(self) -> str:
         """What the graph makes of a clip: its nodes and settings, and the content of other files that it reads."""
-        from ..nodes import host
-        from ..vdp_core.media.source import files_of
+        from ...nodes import host
+        from ...vdp_core.media.source import files_of
 
         nodes = {key: self._graph.nodes[key] for key in self._needed}
         nodes[self._clip.id] = replace(self._clip, inputs={**self._clip.inputs, "path": ""})
@@ -527,9 +297,9 @@ class Batch:
             if isinstance(path, Link):
                 files[key] = uuid.uuid4().hex  # nobody knows which file, so it may be another each time
             elif key != self._clip.id and isinstance(path, str):
-                with _explained(Path(path)):
-                    files[key] = _content(files_of(host.input_path(path)))
-        return _digest(to_api(Graph(nodes)), files)
+                with explained(Path(path)):
+                    files[key] = content(files_of(host.input_path(path)))
+        return digest(to_api(Graph(nodes)), files)
 
     def _check_parts(self) -> None:
         """Refuse parts where they would not know of each other what they must."""

@@ -12,11 +12,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .graph import cast, constant
-from .types import Graph, Link, Node, NodeSpec, Specs
+from ..graph.check import cast, constant
+from ..graph.types import Graph, Link, Node, NodeSpec, Specs
 
 if TYPE_CHECKING:
-    from ..vdp_core.store.checkpoint import Checkpoint
+    from ...vdp_core.store.checkpoint import Checkpoint
 
 __all__ = ["RESUME_FOLDER", "Kept", "identities"]
 
@@ -42,7 +42,7 @@ def identities(graph: Graph, specs: Specs, order: Sequence[str], device: str) ->
     """
     import torch
 
-    from ..vdp_core.models.file import own_version
+    from ...vdp_core.models.file import own_version
 
     around = [own_version(), torch.__version__, device]
     found: dict[str, str | None] = {}
@@ -113,7 +113,7 @@ class Kept:
         return None if name is None else self._place(name)
 
     def _place(self, name: str) -> Checkpoint | None:
-        from ..vdp_core.store.checkpoint import Checkpoint
+        from ...vdp_core.store.checkpoint import Checkpoint
 
         if self._folder is None:
             return None
@@ -126,7 +126,7 @@ class Kept:
 
     def _claim(self, place: Path) -> bool:
         """Hold the lock of a place until the end."""
-        from ..vdp_core.store.files import held
+        from ...vdp_core.store.files import held
 
         # twice: another run that ends may take the folder away just when it is to be used
         for _ in range(2):
@@ -149,7 +149,7 @@ class Kept:
 
         That goes by the file's own number in the file system, so that nothing else is ever taken for it.
         """
-        from ..vdp_core.store.files import remove, watching
+        from ...vdp_core.store.files import remove, watching
 
         if self._names.get(key) is None or self._place(self._run) is None:
             yield
@@ -190,8 +190,8 @@ class Kept:
 
     def clear(self) -> None:
         """Remove what is kept of this run, and what nobody came back for in a week."""
-        from ..vdp_core.store.checkpoint import Checkpoint
-        from ..vdp_core.store.files import held
+        from ...vdp_core.store.checkpoint import Checkpoint
+        from ...vdp_core.store.files import held
 
         if self._folder is None or not self._folder.is_dir():
             return
