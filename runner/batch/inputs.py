@@ -6,12 +6,18 @@ import glob
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ..graph.types import Graph, GraphError, Node
+from ..graph.check import constant
+from ..graph.read import to_api
+from ..graph.types import Graph, GraphError, Link, Node, Specs
+from .manifest import explained
+from .work import saved_by
 
-__all__ = ["clips_of", "content", "digest", "find_clip_node"]
+__all__ = ["check_parts", "clips_of", "content", "digest", "find_clip_node", "hash_workflow"]
 
 LOADER = "LoadFrames"
 
@@ -77,3 +83,47 @@ def content(files: Sequence[Path]) -> str:
                 digest.update(block)
         whole.update(digest.digest())
     return whole.hexdigest()
+
+
+def hash_workflow(graph: Graph, specs: Specs, clip: Node, needed: Sequence[str]) -> str:
+    """What a graph makes of a clip, in short: its nodes and settings, and the content of other files that it reads.
+
+    Args:
+        graph: one that passes ``check``.
+        specs: what its nodes are.
+        clip: the node that reads the clip, whose path does not count.
+        needed: ids of the nodes that run.
+
+    Raises:
+        MediaError: a file that it reads cannot be read.
+    """
+    from ...nodes import host
+    from ...vdp_core.media.source import files_of
+
+    nodes = {key: graph.nodes[key] for key in needed}
+    nodes[clip.id] = replace(clip, inputs={**clip.inputs, "path": ""})
+    files = {}
+    for key, node in nodes.items():
+        path = constant(node.inputs.get("path"), graph, specs)
+        if isinstance(path, Link):
+            files[key] = uuid.uuid4().hex  # nobody knows which file, so it may be another each time
+        elif key != clip.id and isinstance(path, str):
+            with explained(Path(path)):
+                files[key] = content(files_of(host.input_path(path)))
+    return digest(to_api(Graph(nodes)), files)
+
+
+def check_parts(graph: Graph, specs: Specs, clip: Node, needed: Sequence[str]) -> None:
+    """Refuse parts where they would not know of each other what they must.
+
+    Raises:
+        GraphError: another file belongs to the whole clip, or a setting of loader or saver comes from another node.
+    """
+    for key in needed:
+        node = graph.nodes[key]
+        if key != clip.id and "path" in specs[node.class_type].inputs:
+            raise GraphError(f"{node} belongs to the whole clip, so the clip cannot be worked on in parts (--shard)")
+    for node in (clip, *(graph.nodes[key] for key in saved_by(graph, needed))):
+        for name in ("start", "count", "every_nth", "filename_prefix", "format", "quality"):
+            if isinstance(node.inputs.get(name), Link):
+                raise GraphError(f"{node}: {name} comes from another node; --shard needs it as a value")

@@ -74,7 +74,7 @@ class Manifest:
     """The lines of ``manifest.jsonl``, by input."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.entries: dict[str, Entry] = {}
         with explained(folder / MANIFEST):
             lines = (folder / MANIFEST).read_bytes().splitlines() if (folder / MANIFEST).is_file() else []
@@ -94,14 +94,14 @@ class Manifest:
 
     def give_way(self, entry: Entry) -> None:
         """Reserve another folder: in the one that an entry has, somebody else has put something."""
-        self._taken |= {path.name.casefold() for path in self._folder.iterdir()}
+        self._taken |= {path.name.casefold() for path in self.folder.iterdir()}
         entry.folder = folder_name(entry.input, self._taken)
         self._taken.add(entry.folder.casefold())
 
     def save(self) -> None:
         from ...vdp_core.store.files import beside
 
-        target = self._folder / MANIFEST
+        target = self.folder / MANIFEST
         with explained(target), beside(target) as partial:
             partial.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in self.entries.values()))
 

@@ -8,23 +8,21 @@ complete. Only the batch itself writes here; workers write into rooms they are g
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..graph.check import check_files, constant, needed_nodes
-from ..graph.read import to_api
-from ..graph.types import Graph, GraphError, Link, Specs
+from ..graph.check import check_files, needed_nodes
+from ..graph.types import Graph, GraphError, Specs
 from ..terminal import Terminal
-from .inputs import clips_of, content, digest, find_clip_node
+from .inputs import check_parts, clips_of, content, digest, find_clip_node, hash_workflow
 from .manifest import REPORT, STATE, Entry, Manifest, alone, explained
-from .place import OLD, OURS, bytes_of
+from .place import is_complete, put_back, put_in_place
 from .pools import Died, LocalPool, Pool, RayPool, Task
 from .report import write_report
-from .work import Job, Joining, Outcome, cut_clip, join_parts, part_of, run_clip, run_part, saved_by
+from .work import Job, Joining, Outcome, cut_clip, join_parts, part_of, run_clip, run_part
 
 __all__ = ["Batch"]
 
@@ -85,11 +83,11 @@ class Batch:
         if self._clip.id not in self._needed:
             raise GraphError(f"{self._clip} leads to no output, so there is nothing to do with the clips")
         if shard:
-            self._check_parts()
+            check_parts(graph, specs, self._clip, self._needed)
         own = f"{self._clip}: "  # its path is still to come
         if problems := [problem for problem in check_files(graph, specs) if not problem.startswith(own)]:
             raise GraphError("\n".join(problems))
-        self._workflow_hash = self._hash_workflow()
+        self._workflow_hash = hash_workflow(graph, specs, self._clip, self._needed)
         self.computed = 0
         """How many clips were done by this call."""
 
@@ -104,7 +102,7 @@ class Batch:
             self._room = self._folder / STATE / "work"
             self._parts, self._resume = self._folder / STATE / "parts", self._folder / STATE / "resume"
             with explained(self._room):
-                self._put_back()
+                put_back(self._room, self._folder)
                 shutil.rmtree(self._room, ignore_errors=True)
                 self._room.mkdir()
             self._manifest = Manifest(self._folder)
@@ -190,7 +188,7 @@ class Batch:
             )
             self._settle(entry, Outcome(error=reason, bad_input=True))
             return
-        unchanged = entry.state == "done" and entry.made_from == made_from and self._is_there(entry)
+        unchanged = entry.state == "done" and entry.made_from == made_from and is_complete(entry, self._folder)
         entry.made_from, entry.seen = made_from, seen
         if unchanged:
             return
@@ -238,16 +236,6 @@ class Batch:
         clip = clip or content(files_of(entry.input))
         return {"clip": clip, "workflow": self._workflow_hash, "version": own_version(), "shard": self._shard}, seen
 
-    def _is_there(self, entry: Entry) -> bool:
-        return all(bytes_of(self._folder / output["path"]) == output["bytes"] for output in entry.outputs)
-
-    def _put_back(self) -> None:
-        """Put results back that were being replaced when a batch was killed, and whose successors have no name yet."""
-        for old in self._room.glob(f"{OLD}*"):
-            target = self._folder / old.name.removeprefix(OLD)
-            if not target.exists():
-                old.rename(target)
-
     @staticmethod
     def _key(entry: Entry) -> str:
         return digest(entry.input, entry.made_from)[:16]
@@ -266,50 +254,7 @@ class Batch:
             if outcome.trace:
                 self._terminal.say(outcome.trace)
         else:
-            target = self._folder / entry.folder
-            with explained(target):
-                (outcome.folder / OURS).touch()
-                if target.exists() and not (target / OURS).exists():
-                    self._manifest.give_way(entry)
-                    target = self._folder / entry.folder
-                if target.exists():
-                    target.rename(self._room / f"{OLD}{entry.folder}")
-                outcome.folder.rename(target)
-                entry.outputs = [
-                    {"path": f"{entry.folder}/{path}", "bytes": bytes_of(target / path)} for path in outcome.outputs
-                ]
+            put_in_place(outcome, entry, self._manifest, self._room)
             entry.state = "done"
             self.computed += 1
         self._manifest.save()
-
-    # The graph
-
-    def _hash_workflow(self) -> str:
-        """What the graph makes of a clip: its nodes and settings, and the content of other files that it reads."""
-        from ...nodes import host
-        from ...vdp_core.media.source import files_of
-
-        nodes = {key: self._graph.nodes[key] for key in self._needed}
-        nodes[self._clip.id] = replace(self._clip, inputs={**self._clip.inputs, "path": ""})
-        files = {}
-        for key, node in nodes.items():
-            path = constant(node.inputs.get("path"), self._graph, self._specs)
-            if isinstance(path, Link):
-                files[key] = uuid.uuid4().hex  # nobody knows which file, so it may be another each time
-            elif key != self._clip.id and isinstance(path, str):
-                with explained(Path(path)):
-                    files[key] = content(files_of(host.input_path(path)))
-        return digest(to_api(Graph(nodes)), files)
-
-    def _check_parts(self) -> None:
-        """Refuse parts where they would not know of each other what they must."""
-        for key in self._needed:
-            node = self._graph.nodes[key]
-            if key != self._clip.id and "path" in self._specs[node.class_type].inputs:
-                raise GraphError(
-                    f"{node} belongs to the whole clip, so the clip cannot be worked on in parts (--shard)"
-                )
-        for node in (self._clip, *(self._graph.nodes[key] for key in saved_by(self._graph, self._needed))):
-            for name in ("start", "count", "every_nth", "filename_prefix", "format", "quality"):
-                if isinstance(node.inputs.get(name), Link):
-                    raise GraphError(f"{node}: {name} comes from another node; --shard needs it as a value")
