@@ -38,12 +38,12 @@ OnStep = Callable[[int, int, "Callable[[], torch.Tensor] | None"], None]
 """``on_step(done, total, preview)``; ``preview`` is None or gives an ``(H, W, 3)`` float picture in 0..1."""
 
 
-def _ignore_step(done: int, total: int, preview: Callable[[], torch.Tensor] | None = None) -> None:
+def ignore_step(done: int, total: int, preview: Callable[[], torch.Tensor] | None = None) -> None:
     """Show no progress."""
 
 
 def _quiet(total: int, label: str) -> AbstractContextManager[OnStep]:
-    return nullcontext(_ignore_step)
+    return nullcontext(ignore_step)
 
 
 def _nowhere() -> Checkpoint | None:

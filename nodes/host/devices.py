@@ -50,18 +50,15 @@ def make_room(place: torch.device, memory: int) -> None:
         management.free_memory(memory, place)
 
 
-def let_go(place: torch.device, *, unload: bool = False) -> None:
-    """Give memory that is cached but not used back to the device; on ``unload`` also what the host's models hold."""
-    if place.type == "cpu":
-        return
+def let_go() -> None:
+    """Give a device that is full back what torch has cached and does not use, and what the host's models hold."""
     management = comfy_module("comfy.model_management")
     if management is None:
         import torch
 
         torch.cuda.empty_cache()
         return
-    if unload:
-        management.unload_all_models()
+    management.unload_all_models()
     management.soft_empty_cache()
 
 
@@ -77,13 +74,24 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def hand_on(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """IMAGEs and MASKs where and as the host wants them between nodes: the CPU and float32, unless it was told else."""
+    """IMAGEs and MASKs where and as the host wants them between nodes: the CPU and float32, unless it was told else.
+
+    Long clips stay as they are, also under ``--gpu-only``: elsewhere or in another type they would have to be whole.
+    """
+    from ...vdp_core.store.lazy import LazyFrames
+
     management = comfy_module("comfy.model_management")
     if management is None:
         return tensors
     place = management.intermediate_device()
     dtype = getattr(management, "intermediate_dtype", None)  # releases from 0.18 on
-    return tuple(tensor.to(place, tensor.dtype if dtype is None else dtype()) for tensor in tensors)
+
+    def handed(tensor: torch.Tensor) -> torch.Tensor:
+        return (
+            tensor if isinstance(tensor, LazyFrames) else tensor.to(place, tensor.dtype if dtype is None else dtype())
+        )
+
+    return tuple(map(handed, tensors))
 
 
 def on_cpu(given: T) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .comfy import OnStep, comfy_module, headless, say
@@ -13,7 +13,7 @@ from .comfy import OnStep, comfy_module, headless, say
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["described", "fitting", "progress", "time_left"]
+__all__ = ["described", "fitting", "interruptible", "progress", "shown", "time_left"]
 
 PREVIEW_EVERY = 1.0  # seconds between two preview pictures; each is encoded and sent to the browser
 PREVIEW_SIDE = 512  # pixels of a preview's long side
@@ -28,15 +28,18 @@ def _preview_picture(picture: torch.Tensor) -> tuple[str, Any, int]:
     return ("JPEG", Image.fromarray(pixels), PREVIEW_SIDE)
 
 
-def _interruptible() -> AbstractContextManager[object]:
-    """Inside, every operation of torch first looks whether a person cancelled.
+def interruptible() -> AbstractContextManager[object]:
+    """Inside, in ComfyUI, every operation of torch first looks whether a person cancelled.
 
     Steps may take long (a frame of 4K, a pair of frames in RAFT on a CPU), and some work has none; so the button works
     at once everywhere without the core having to know of it.
     """
+    management = comfy_module("comfy.model_management")
+    if management is None:
+        return nullcontext()
     from torch.overrides import TorchFunctionMode
 
-    stop_if_cancelled = sys.modules["comfy.model_management"].throw_exception_if_processing_interrupted
+    stop_if_cancelled = management.throw_exception_if_processing_interrupted
 
     class Interruptible(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -69,8 +72,7 @@ def _comfy_progress(total: int, label: str, previews: bool) -> Iterator[OnStep]:
             last_text = now
             say(f"{label}: {done}/{total}{time_left(done - began[1], total - began[1], now - began[0])}")
 
-    with _interruptible():
-        yield on_step
+    yield on_step
 
 
 def time_left(done: int, total: int, seconds: float) -> str:
@@ -81,14 +83,21 @@ def time_left(done: int, total: int, seconds: float) -> str:
     return f", {left} s left" if left < 60 else f", {left // 60} min {left % 60} s left"
 
 
-def progress(total: int, label: str, *, previews: bool = False) -> AbstractContextManager[OnStep]:
+def shown(total: int, label: str, *, previews: bool = False) -> AbstractContextManager[OnStep]:
+    """``progress`` in which only ``on_step`` stops: for work that others do in between, such as a walk."""
+    return _comfy_progress(total, label, previews) if comfy_module("comfy.utils") else headless.progress(total, label)
+
+
+@contextmanager
+def progress(total: int, label: str, *, previews: bool = False) -> Iterator[OnStep]:
     """Show progress for a piece of work of ``total`` steps; yields the ``on_step`` to call.
 
     ``previews`` shows the pictures it is given in the node, which grows by them and keeps the last one.
     ``on_step`` and, in ComfyUI, every operation of torch inside raise the host's interruption when a person cancels:
     never catch it.
     """
-    return _comfy_progress(total, label, previews) if comfy_module("comfy.utils") else headless.progress(total, label)
+    with shown(total, label, previews=previews) as on_step, interruptible():
+        yield on_step
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.motion import flow
+from comfyui_vdp.vdp_core.store import lazy
 from comfyui_vdp.vdp_core.tasks.relight import task
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -57,6 +58,38 @@ def test_a_gpu_without_room(relit: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert {"decompose", "apply"} <= set(tried)
     assert err.count("so it ran on the CPU; use smaller frames or fewer to stay on the GPU") == len(tried)
     assert torch.equal(video.read_clip(made[0]).frames, video.read_clip(plain[0]).frames)
+
+
+def test_a_gpu_without_room_for_a_long_clip(relit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames that the GPU has no room for, while another node looks at them, are made on the CPU."""
+    code, plain, _ = relit("plain")
+    assert code == 0
+    monkeypatch.setattr(lazy, "fits_in_memory", lambda size: False)
+    monkeypatch.setattr(host.work, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    estimate, decompose, frames = flow.estimate_flow, task.decompose, light._relit_frames
+    made: list[tuple[str, int]] = []
+
+    def on_cpu(function: Any) -> Any:
+        return lambda *arguments, **more: function(*arguments, **{**more, "device": "cpu"})
+
+    def full_after_two(layers: Any, start: int, denoise: float, device: Any, **settings: float) -> Iterator[Any]:
+        for index, frame in enumerate(frames(layers, start, denoise, "cpu", **settings), start):
+            if torch.device(device).type == "cuda" and index == 2:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            made.append((str(device), index))
+            yield frame
+
+    monkeypatch.setattr(flow, "estimate_flow", on_cpu(estimate))
+    monkeypatch.setattr(task, "decompose", on_cpu(decompose))
+    monkeypatch.setattr(light, "_relit_frames", full_after_two)
+    monkeypatch.setattr(light, "PIXELS_AT_ONCE", 1)
+    code, found, err = relit("out")
+    assert code == 0, err
+    assert set(made) == {("cuda", 0), ("cuda", 1), ("cpu", 2), ("cpu", 3)}
+    assert err.count("Relight ran out of memory on cuda, so it ran on the CPU; use smaller frames or fewer") == 1
+    assert "4 frames of 64x48, made when they are needed on cuda" in err
+    assert torch.equal(video.read_clip(found[0]).frames, video.read_clip(plain[0]).frames)
 
 
 @pytest.mark.parametrize(
