@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
     from ..vdp_core.types import Flow
 
-BYTES = 3 * 2**30
-"""Of a GPU's memory: RAFT's networks and all-pairs correlations, of which the core has 512 MiB at a time."""
-
 
 class RAFTFlow:
     """Estimate the motion between neighbouring frames."""
@@ -98,7 +95,7 @@ class RAFTFlow:
         shots: bool = True,
     ) -> tuple[Flow]:
         """See DESCRIPTION."""
-        from ..vdp_core.motion.flow import estimate_flow
+        from ..vdp_core.motion.flow import estimate_flow, memory_needed
 
         frames = host.on_cpu(frames)
         done = host.compute(
@@ -113,11 +110,13 @@ class RAFTFlow:
                 shots=shots,
                 device=device,
                 half=host.use_half(device),
+                memory=host.free_memory(device),
                 weights_folders=host.weights_folders(),
                 on_step=on_step,
             ),
-            memory=BYTES,
+            memory=0 if model == "dis" else memory_needed(frames, max_side),
             previews=False,
+            cure="lower max_side",
         )
         flow = done.result
         height, width = flow.size

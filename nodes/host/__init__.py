@@ -12,7 +12,7 @@ from .comfy import (
     running,
     say,
 )
-from .devices import device, hand_on, native_memory, on_cpu, use_half
+from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
 from .inputs import changed, given_mask, remember
 from .paths import (
     input_path,
@@ -37,6 +37,7 @@ __all__ = [
     "device",
     "embed_metadata",
     "fitting",
+    "free_memory",
     "given_mask",
     "hand_on",
     "has_viewer",

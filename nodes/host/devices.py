@@ -10,7 +10,17 @@ from .comfy import T, comfy_module, headless
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["device", "hand_on", "is_out_of_memory", "let_go", "make_room", "native_memory", "on_cpu", "use_half"]
+__all__ = [
+    "device",
+    "free_memory",
+    "hand_on",
+    "is_out_of_memory",
+    "let_go",
+    "make_room",
+    "native_memory",
+    "on_cpu",
+    "use_half",
+]
 
 
 def device() -> torch.device:
@@ -48,6 +58,14 @@ def make_room(place: torch.device, memory: int) -> None:
     """Have ComfyUI unload models until this much memory is free."""
     if place.type != "cpu" and (management := comfy_module("comfy.model_management")):
         management.free_memory(memory, place)
+
+
+def free_memory(place: torch.device) -> int | None:
+    """How many bytes of a device's memory ComfyUI says are free; None headless and of the CPU: torch can tell."""
+    management = comfy_module("comfy.model_management")
+    if management is None or place.type == "cpu":
+        return None
+    return int(management.get_free_memory(place))
 
 
 def let_go() -> None:
