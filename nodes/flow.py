@@ -59,7 +59,8 @@ class RAFTFlow:
                         "max": 8192,
                         "advanced": True,
                         "tooltip": "Motion is estimated on a copy of at most this width and height; 0 uses the frames' "
-                        "own size. Anything from 16 on works; what follows scales the motion to its frames.",
+                        "own size, for which RAFT may need much memory. Anything from 16 on works; what follows scales "
+                        "the motion to its frames.",
                     },
                 ),
                 "lift_dark": (
