@@ -76,7 +76,7 @@ class VDPOptimize:
                         "min": 0,
                         "max": 2**32 - 1,
                         "control_after_generate": True,
-                        "tooltip": "The same seed gives the same result.",
+                        "tooltip": "The same seed gives the same result on a CPU, and nearly the same on a GPU.",
                     },
                 ),
             },

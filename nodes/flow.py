@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
     from ..vdp_core.types import Flow
 
-BYTES = 3 * 2**30
-"""Of a GPU's memory: RAFT's networks and all-pairs correlations, of which the core has 512 MiB at a time."""
-
 
 class RAFTFlow:
     """Estimate the motion between neighbouring frames."""
@@ -62,7 +59,8 @@ class RAFTFlow:
                         "max": 8192,
                         "advanced": True,
                         "tooltip": "Motion is estimated on a copy of at most this width and height; 0 uses the frames' "
-                        "own size. Anything from 16 on works; what follows scales the motion to its frames.",
+                        "own size, for which RAFT may need much memory. Anything from 16 on works; what follows scales "
+                        "the motion to its frames.",
                     },
                 ),
                 "lift_dark": (
@@ -98,7 +96,7 @@ class RAFTFlow:
         shots: bool = True,
     ) -> tuple[Flow]:
         """See DESCRIPTION."""
-        from ..vdp_core.motion.flow import estimate_flow
+        from ..vdp_core.motion.flow import estimate_flow, memory_needed
 
         frames = host.on_cpu(frames)
         done = host.compute(
@@ -113,11 +111,13 @@ class RAFTFlow:
                 shots=shots,
                 device=device,
                 half=host.use_half(device),
+                memory=host.free_memory(device),
                 weights_folders=host.weights_folders(),
                 on_step=on_step,
             ),
-            memory=BYTES,
+            memory=0 if model == "dis" else memory_needed(frames, max_side),
             previews=False,
+            cure="lower max_side",
         )
         flow = done.result
         height, width = flow.size

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .graph.types import Graph, GraphError, InputSpec, NodeSpec, RunResult, Specs, in_line
 from .terminal import Terminal
-from .types import Graph, GraphError, InputSpec, NodeSpec, RunResult, Specs, in_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,8 @@ def vdp() -> None:
 
 
 def _prepare(workflow: Path, specs: Specs, settings: Sequence[str], seed: int | None = None) -> Graph:
-    from .graph import load, set_seeds, set_value
+    from .graph.read import load
+    from .graph.set import set_seeds, set_value
 
     graph = load(workflow, specs)
     if seed is not None:
@@ -115,14 +116,14 @@ def _run_here(
     resume: bool,
     terminal: Terminal,
 ) -> RunResult:
-    from .graph import check, check_files
-    from .specs import local_specs
+    from .graph.check import check, check_files
+    from .graph.specs import local_specs
 
     specs = local_specs()
     graph = _prepare(workflow, specs, settings, seed)
     _refuse(check(graph, specs))
 
-    from . import execute
+    from .run import execute
 
     with _headless(device, terminal, output_dir) as host:
         host.device()
@@ -139,7 +140,7 @@ def _run_here(
 def _run_there(
     url: str, workflow: Path, settings: Sequence[str], output_dir: Path, seed: int | None, terminal: Terminal
 ) -> RunResult:
-    from . import server
+    from .run import server
 
     specs = server.fetch_specs(url)
     graph = _prepare(workflow, specs, settings, seed)
@@ -156,19 +157,16 @@ def _headless(device: str, terminal: Terminal, output_dir: Path = Path("output")
     from ..vdp_core.store.files import scratch
 
     _load_libraries()
-    before = host.headless
     with scratch() as temp_folder:
-        host.headless = host.Headless(
+        settings = host.Headless(
             device=device,
             output_folder=output_dir,
             temp_folder=temp_folder,
             progress=terminal.progress,
             say=terminal.say,
         )
-        try:
+        with host.running(settings):
             yield host
-        finally:
-            host.headless = before
 
 
 @vdp.command()
@@ -203,11 +201,12 @@ def batch(
     An INPUT is a video, a folder of pictures or a glob; each clip's results go into a folder of its own. The last line
     on stdout is JSON; manifest.jsonl and report.html in the output folder say what came of each clip.
     """
-    from .batch import MANIFEST, REPORT, Batch
-    from .execute import NodeFailed
-    from .graph import check as check_graph
-    from .report import summary_table
-    from .specs import local_specs
+    from .batch.manifest import MANIFEST, REPORT
+    from .batch.report import summary_table
+    from .batch.schedule import Batch
+    from .graph.check import check as check_graph
+    from .graph.specs import local_specs
+    from .run.execute import NodeFailed
 
     terminal, start, specs = Terminal(quiet=quiet), time.monotonic(), local_specs()
     graph = _prepare(workflow, specs, settings, seed)
@@ -242,9 +241,9 @@ def check(workflow: Path, settings: tuple[str, ...]) -> None:
 
     Input files that are not there are mentioned on stderr, but are no fault of the workflow.
     """
-    from .graph import check as check_graph
-    from .graph import check_files
-    from .specs import local_specs
+    from .graph.check import check as check_graph
+    from .graph.check import check_files
+    from .graph.specs import local_specs
 
     specs = local_specs()
     graph = _prepare(workflow, specs, settings)
@@ -263,7 +262,7 @@ def check(workflow: Path, settings: tuple[str, ...]) -> None:
 def nodes(name: str | None) -> None:
     """List the nodes, or one node's inputs, types and defaults."""
     from ..nodes import NODE_CLASS_MAPPINGS
-    from .specs import local_specs
+    from .graph.specs import local_specs
 
     specs = {key: spec for key, spec in local_specs().items() if key in NODE_CLASS_MAPPINGS}
     if name is not None and name not in specs:
@@ -391,7 +390,7 @@ def _complain(text: str) -> None:
 
 
 def _exit_code(command: Callable[[], Any]) -> int:
-    from .execute import NodeFailed
+    from .run.execute import NodeFailed
 
     try:
         with _terminated_like_interrupted():
@@ -419,7 +418,7 @@ def _exit_code(command: Callable[[], Any]) -> int:
 
 def _other_failure(error: Exception) -> int:
     from ..vdp_core.errors import VDPError
-    from .server import Interrupted, ServerFailed
+    from .run.server import Interrupted, ServerFailed
 
     if isinstance(error, Interrupted):
         _complain(str(error))

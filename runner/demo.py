@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .types import GraphError
+from .graph.types import GraphError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,9 +98,10 @@ def _clip_path() -> Path:
 
 def _run_workflow(clip: Path) -> tuple[Path, str]:
     """Run the relight workflow as ``vdp run`` does; return the file it made and the device."""
-    from .execute import run
-    from .graph import load, set_value
-    from .specs import local_specs
+    from .graph.read import load
+    from .graph.set import set_value
+    from .graph.specs import local_specs
+    from .run.execute import run
 
     specs = local_specs()
     graph = load(Path(__file__).parent.parent / "workflows" / "relight.json", specs)

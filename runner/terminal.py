@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..nodes.host import time_left
-from .types import in_line
+from .graph.types import in_line
 
 __all__ = ["Terminal"]
 

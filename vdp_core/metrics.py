@@ -1,16 +1,17 @@
 """How good a clip is: against a reference (PSNR, SSIM), along the motion (warping error), and how good masks are.
 
-Masks as regions have IoU and boundary F (the J and F of DAVIS), mattes MAD, MSE and dtSSD. Everything runs over a few
-frames at a time, so memory does not grow with the length of the clip.
+Masks as regions have IoU and boundary F (the J and F of DAVIS), mattes MAD, MSE and dtSSD. All figures are taken in one
+walk over a few frames at a time, so memory does not grow with the length of the clip, and each frame of a clip that is
+computed when it is looked at is made once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,11 +60,11 @@ def psnr(pred: Tensor, ref: Tensor) -> float:
     Raises:
         ShapeError: the two differ in shape.
     """
-    return fmean(_psnr(*_same_shape(pred, ref)))
+    return fmean(_over(_psnr, *_same_shape(pred, ref)))
 
 
 def _psnr(pred: Tensor, ref: Tensor) -> list[float]:
-    errors = (error for a, b in _chunks(pred, ref) for error in (a - b).square().flatten(1).mean(dim=1).tolist())
+    errors = (pred - ref).square().flatten(1).mean(dim=1).tolist()
     return [min(MAX_PSNR, -10.0 * math.log10(error)) if error > 0.0 else MAX_PSNR for error in errors]
 
 
@@ -81,7 +82,7 @@ def ssim(pred: Tensor, ref: Tensor) -> float:
     Raises:
         ShapeError: the two differ in shape, or are smaller than the window.
     """
-    return fmean(_ssim(*_same_shape(pred, ref, smallest_side=_SSIM_WINDOW)))
+    return fmean(_over(_ssim, *_same_shape(pred, ref, smallest_side=_SSIM_WINDOW)))
 
 
 def _ssim(pred: Tensor, ref: Tensor) -> list[float]:
@@ -127,30 +128,26 @@ def warping_error(frames: Tensor, flow: Flow) -> float:
     """
     frames = check_frames(frames, at_least=2)
     check_flow(flow, len(frames))
-    return _over_visible(_differences(frames, flow))
+    return _over_visible(_over(_differences, frames, flow.backward, flow.backward_occlusion, pairs=True))
 
 
-def _differences(frames: Tensor, flow: Flow) -> list[tuple[float, float]]:
+def _differences(frames: Tensor, backward: Tensor, hidden: Tensor) -> list[tuple[float, float]]:
     """Sum of the differences between each frame and the one before brought along the flow, and how many count."""
-    height, width = frames.shape[1:3]
-    found: list[tuple[float, float]] = []
-    step = _frames_at_once(height, width)
-    for start in range(0, len(flow), step):
-        pair = slice(start, min(start + step, len(flow)))
-        clip = frames[start : pair.stop + 1].movedim(-1, 1)
-        backward = resize_flow(flow.backward[pair].to(clip), (height, width))
-        hidden = flow.backward_occlusion[pair].to(clip)[:, None]
-        if hidden.shape[-2:] != (height, width):
-            hidden = F.interpolate(hidden, size=(height, width), mode="bilinear", align_corners=False)
-        visible = 1.0 - hidden
-        difference = (clip[1:] - warp(clip[:-1], backward)).abs()
-        sums = (difference * visible).sum(dim=(1, 2, 3), dtype=torch.float64)
-        counts = visible.sum(dim=(1, 2, 3), dtype=torch.float64) * difference.shape[1]
-        found.extend(zip(sums.tolist(), counts.tolist(), strict=True))
-    return found
+    size = frames.shape[1:3]
+    pairs = len(frames) - 1
+    clip = frames.movedim(-1, 1)
+    backward = resize_flow(backward[:pairs].to(clip), (size[0], size[1]))
+    hidden = hidden[:pairs].to(clip)[:, None]
+    if hidden.shape[-2:] != size:
+        hidden = F.interpolate(hidden, size=size, mode="bilinear", align_corners=False)
+    visible = 1.0 - hidden
+    difference = (clip[1:] - warp(clip[:-1], backward)).abs()
+    sums = (difference * visible).sum(dim=(1, 2, 3), dtype=torch.float64)
+    counts = visible.sum(dim=(1, 2, 3), dtype=torch.float64) * difference.shape[1]
+    return list(zip(sums.tolist(), counts.tolist(), strict=True))
 
 
-def _over_visible(differences: list[tuple[float, float]]) -> float:
+def _over_visible(differences: Sequence[tuple[float, float]]) -> float:
     count = sum(count for _, count in differences)
     return sum(total for total, _ in differences) / count if count > 0.0 else 0.0
 
@@ -168,16 +165,13 @@ def iou(mask: Tensor, ref: Tensor) -> float:
     Raises:
         ShapeError: the two differ in shape.
     """
-    return fmean(_iou(*_same_masks(mask, ref)))
+    return fmean(_over(_iou, *_same_masks(mask, ref)))
 
 
 def _iou(mask: Tensor, ref: Tensor) -> list[float]:
-    found: list[float] = []
-    for a, b in _chunks(mask, ref):
-        inside, wanted = (a > 0.5).flatten(1), (b > 0.5).flatten(1)
-        both, either = (inside & wanted).sum(dim=1), (inside | wanted).sum(dim=1)
-        found.extend(torch.where(either > 0, both / either.clamp_min(1), 1.0).tolist())
-    return found
+    inside, wanted = (mask > 0.5).flatten(1), (ref > 0.5).flatten(1)
+    both, either = (inside & wanted).sum(dim=1), (inside | wanted).sum(dim=1)
+    return torch.where(either > 0, both / either.clamp_min(1), 1.0).tolist()
 
 
 def boundary_f(mask: Tensor, ref: Tensor) -> float:
@@ -194,7 +188,7 @@ def boundary_f(mask: Tensor, ref: Tensor) -> float:
     Raises:
         ShapeError: the two differ in shape.
     """
-    return fmean(_boundary_f(*_same_masks(mask, ref)))
+    return fmean(_over(_boundary_f, *_same_masks(mask, ref)))
 
 
 def _boundary_f(mask: Tensor, ref: Tensor) -> list[float]:
@@ -238,11 +232,11 @@ def mad(matte: Tensor, ref: Tensor) -> float:
     Raises:
         ShapeError: the two differ in shape.
     """
-    return fmean(_mad(*_same_masks(matte, ref)))
+    return fmean(_over(_mad, *_same_masks(matte, ref)))
 
 
 def _mad(matte: Tensor, ref: Tensor) -> list[float]:
-    return [error for a, b in _chunks(matte, ref) for error in (a - b).abs().flatten(1).mean(dim=1).tolist()]
+    return (matte - ref).abs().flatten(1).mean(dim=1).tolist()
 
 
 def mse(matte: Tensor, ref: Tensor) -> float:
@@ -255,11 +249,11 @@ def mse(matte: Tensor, ref: Tensor) -> float:
     Raises:
         ShapeError: the two differ in shape.
     """
-    return fmean(_mse(*_same_masks(matte, ref)))
+    return fmean(_over(_mse, *_same_masks(matte, ref)))
 
 
 def _mse(matte: Tensor, ref: Tensor) -> list[float]:
-    return [error for a, b in _chunks(matte, ref) for error in (a - b).square().flatten(1).mean(dim=1).tolist()]
+    return (matte - ref).square().flatten(1).mean(dim=1).tolist()
 
 
 def dtssd(matte: Tensor, ref: Tensor) -> float:
@@ -278,17 +272,12 @@ def dtssd(matte: Tensor, ref: Tensor) -> float:
     matte, ref = _same_masks(matte, ref)
     if len(matte) < 2:
         raise ShapeError("mask: got 1 mask, change from frame to frame needs at least two")
-    return fmean(_dtssd(matte, ref))
+    return fmean(_over(_dtssd, matte, ref, pairs=True))
 
 
 def _dtssd(matte: Tensor, ref: Tensor) -> list[float]:
-    errors = (a - b for a, b in zip(matte, ref, strict=True))
-    before = next(errors)
-    found = []
-    for error in errors:
-        found.append(math.sqrt(float((error - before).square().mean())))
-        before = error
-    return found
+    errors = matte - ref
+    return (errors[1:] - errors[:-1]).square().flatten(1).mean(dim=1).sqrt().tolist()
 
 
 class Figures(NamedTuple):
@@ -320,7 +309,7 @@ def figures(
         flow: motion of the clip: gives ``warping_error``, and with a reference ``reference_warping_error``, the floor
             that true motion and true change leave. Without it, the motion of the reference is estimated (DIS), where
             there are two frames of it.
-        on_step: told after every figure, counted in frames; stops the work by raising.
+        on_step: told after every few frames; stops the work by raising.
 
     Raises:
         InputError: nothing to compare the clip with.
@@ -337,46 +326,71 @@ def figures(
     if ref is not None:
         pred, ref = _same_shape(pred, ref)
 
-    jobs: dict[str, Callable[[], list[float]]] = {}
+    jobs = []
     if mask is not None and ref_mask is not None:
         masks = _same_masks(as_matte(mask), as_matte(ref_mask, "reference mask"))
-        jobs |= {
-            name: partial(job, *masks)
-            for name, job in (("iou", _iou), ("boundary_f", _boundary_f), ("mad", _mad), ("mse", _mse))
-        }
+        alone = {"iou": _iou, "boundary_f": _boundary_f, "mad": _mad, "mse": _mse}
+        jobs += [_Job(name, function, masks) for name, function in alone.items()]
         if len(masks[0]) > 1:
-            jobs["dtssd"] = partial(_dtssd, *masks)
+            jobs.append(_Job("dtssd", _dtssd, masks, pairs=True))
     if ref is not None:
-        jobs["psnr"] = partial(_psnr, pred, ref)
+        jobs.append(_Job("psnr", _psnr, (pred, ref)))
         if min(pred.shape[1:3]) >= _SSIM_WINDOW:
-            jobs["ssim"] = partial(_ssim, pred, ref)
-    if ref is not None and flow is None:
-        flow = _motion(ref)
-    along = {
-        name: clip
-        for name, clip in (("warping_error", pred), ("reference_warping_error", ref))
-        if flow is not None and clip is not None
-    }
-    total, done = (len(jobs) + len(along)) * len(pred), 0
-
-    def told() -> None:
-        nonlocal done
-        done += len(pred)
-        if on_step is not None:
-            on_step(done, total, None)
-
-    per_frame: dict[str, list[float]] = {}
-    for name, job in jobs.items():
-        per_frame[name] = job()
-        told()
-    numbers = {name: fmean(values) for name, values in per_frame.items()}
+            jobs.append(_Job("ssim", _ssim, (pred, ref)))
+        flow = _motion(ref) if flow is None else flow
+    along = []
     if flow is not None:
-        for name, clip in along.items():
-            differences = _differences(clip, flow)
-            numbers[name] = _over_visible(differences)
-            per_frame[name] = [_over_visible([pair]) for pair in differences]
-            told()
+        clips = [("warping_error", pred), *([] if ref is None else [("reference_warping_error", ref)])]
+        motion = flow.backward, flow.backward_occlusion
+        along = [_Job(name, _differences, (clip, *motion), pairs=True) for name, clip in clips]
+    _walk([*jobs, *along], on_step)
+    numbers = {job.name: fmean(job.found) for job in jobs}
+    per_frame = {job.name: job.found for job in jobs}
+    for job in along:
+        numbers[job.name] = _over_visible(job.found)
+        per_frame[job.name] = [_over_visible([pair]) for pair in job.found]
     return Figures(numbers, per_frame)
+
+
+@dataclass
+class _Job:
+    """One figure, and what was found of it so far."""
+
+    name: str
+    measure: Callable[..., list[Any]]
+    """Takes some frames of each clip; gives a value for each frame, or for each two neighbours among them."""
+    clips: tuple[Tensor, ...]
+    pairs: bool = False
+    """Whether it is about neighbours: it is given the frame before as well."""
+    found: list[Any] = field(default_factory=list)
+
+
+def _walk(jobs: Sequence[_Job], on_step: OnStep | None = None) -> None:
+    """Walk once through all the clips, side by side, and find all figures on the way."""
+    clips = {id(clip): clip for job in jobs for clip in job.clips}
+    frames = max((job.clips[0] for job in jobs), key=len)
+    step = min(max(1, _PIXELS_AT_ONCE // math.prod(job.clips[0].shape[1:3])) for job in jobs)
+    before = {key: clip[:0] for key, clip in clips.items()}
+    for start in range(0, len(frames), step):
+        runs = {key: clip[start : start + step] for key, clip in clips.items()}
+        for job in jobs:
+            keys = [id(clip) for clip in job.clips]
+            if len(runs[keys[0]]) == 0:  # a clip that is shorter than others
+                continue
+            if job.pairs:
+                job.found += job.measure(*(torch.cat((before[key], runs[key])) for key in keys))
+            else:
+                job.found += job.measure(*(runs[key] for key in keys))
+        before = {key: run[-1:] for key, run in runs.items()}
+        if on_step is not None:
+            on_step(min(start + step, len(frames)), len(frames), None)
+
+
+def _over(measure: Callable[..., list[Any]], *clips: Tensor, pairs: bool = False) -> list[Any]:
+    """One figure of all frames, or of all pairs of neighbours."""
+    job = _Job(measure.__name__, measure, clips, pairs)
+    _walk([job])
+    return job.found
 
 
 def measure(
@@ -418,13 +432,3 @@ def _same_masks(mask: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
     if len(mask) != len(ref):
         raise ShapeError(f"mask: got {len(mask)} masks, the reference has {len(ref)}; give as many")
     return mask, ref.to(mask.device)
-
-
-def _frames_at_once(height: int, width: int) -> int:
-    return max(1, _PIXELS_AT_ONCE // (height * width))
-
-
-def _chunks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    step = _frames_at_once(a.shape[1], a.shape[2])
-    for start in range(0, len(a), step):
-        yield a[start : start + step], b[start : start + step]

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from comfyui_vdp.runner.specs import local_specs
+from comfyui_vdp.runner.graph.specs import local_specs
 
 ROOT = Path(__file__).parents[2]
 START = 300.0  # seconds; the first import of everything ComfyUI needs is slow on small machines

@@ -16,7 +16,7 @@ import torch
 
 from comfyui_vdp.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from comfyui_vdp.runner import cli
-from comfyui_vdp.runner.specs import local_specs, server_specs
+from comfyui_vdp.runner.graph.specs import local_specs, server_specs
 from comfyui_vdp.vdp_core.media import clip as video
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow, pytest.mark.timeout(900)]

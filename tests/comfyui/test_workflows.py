@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from comfyui_vdp.runner import cli
-from comfyui_vdp.runner.graph import load, set_value, to_api
-from comfyui_vdp.runner.specs import local_specs
+from comfyui_vdp.runner.graph.read import load, to_api
+from comfyui_vdp.runner.graph.set import set_value
+from comfyui_vdp.runner.graph.specs import local_specs
 from comfyui_vdp.vdp_core import degrade, metrics
 from comfyui_vdp.vdp_core.media import clip as video
 

@@ -15,7 +15,7 @@ from comfyui_vdp.vdp_core.motion import flow as flow_module
 from comfyui_vdp.vdp_core.motion.colours import flow_to_rgb
 from comfyui_vdp.vdp_core.motion.equalise import lifted
 from comfyui_vdp.vdp_core.motion.flow import MODELS, estimate_flow, working_size
-from comfyui_vdp.vdp_core.motion.raft import load_raft
+from comfyui_vdp.vdp_core.motion.raft import largest_side, load_raft, pair_bytes
 from comfyui_vdp.vdp_core.types import Flow
 
 
@@ -245,15 +245,90 @@ def test_raft_takes_any_size(tmp_path, height, width):
     assert flow.forward.isfinite().all()
 
 
-def test_batches_stay_within_memory():
-    def pairs(device: str, height: int, width: int) -> int:
-        raft = flow_module.Raft(torch.nn.Identity(), updates=1, device=torch.device("cpu"), half=False)
-        raft._device = torch.device(device)
-        return raft.pairs_at_once(height, width)
+def test_memory_of_a_pair():
+    """By hand: 2 directions, correlations of (128 / 8) ** 2 = 256 features twice in 4 bytes, 640 bytes a pixel."""
+    assert pair_bytes(128, 128) == 2 * (2 * 4 * 256**2 + 640 * 128**2)
+    assert pair_bytes(128, 128, directions=1) == pair_bytes(128, 128) // 2
+    assert pair_bytes(16, 121) == pair_bytes(128, 128)  # what is smaller is padded, to multiples of 8
+    assert pair_bytes(128, 129) == pair_bytes(128, 136)
+    # 240 x 135 features of full HD: 2 * 4 * 32400 ** 2 = 8.4e9 bytes, and 1.3e9 of the pixels
+    assert pair_bytes(1080, 1920, directions=1) == 8_398_080_000 + 1_327_104_000
 
-    assert pairs("cpu", 288, 512) == 1
-    assert pairs("cuda", 1080, 1920) == 1
-    assert 4 <= pairs("cuda", 288, 512) < pairs("cuda", 128, 128)
+
+def test_the_largest_side_that_fits():
+    memory = pair_bytes(288, 512, directions=1)
+    assert largest_side(288, 512, memory) == 512
+    assert largest_side(288, 512, memory - 1) == 504
+    assert largest_side(1080, 1920, memory) == 512
+    assert largest_side(1920, 1080, memory) == 512
+    assert largest_side(1080, 1920, pair_bytes(128, 128, directions=1) - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "memory", "expected"),
+    [
+        ("cpu", 2**40, 1),  # batches gain nothing
+        ("cuda", 4 * pair_bytes(288, 512) - 1, 1),  # a quarter holds none, and one there must be
+        ("cuda", 12 * pair_bytes(288, 512), 3),
+        ("cuda", 2**40, 32),
+    ],
+)
+def test_pairs_at_once_are_those_that_a_quarter_of_the_memory_holds(device, memory, expected):
+    raft = flow_module.Raft(torch.nn.Identity(), updates=1, device=torch.device("cpu"), half=False, memory=memory)
+    raft._device = torch.device(device)
+    assert raft.pairs_at_once(288, 512) == expected
+
+
+@pytest.mark.usefixtures("no_cuts")
+def test_one_direction_at_a_time_where_both_do_not_fit(tmp_path, monkeypatch):
+    random_raft("raft_small", tmp_path / "models", "raft_small.pth")
+    clip = pan(3, 128, 136)
+    refined = []
+    refine = flow_module.Raft._refine
+
+    def counting(self, features, others, context):
+        refined.append(len(features))
+        return refine(self, features, others, context)
+
+    monkeypatch.setattr(flow_module.Raft, "_refine", counting)
+    given = {"model": "raft_small", "updates": 2, "lift_dark": False, "weights_folders": [tmp_path / "models"]}
+    both = estimate_flow(clip, memory=pair_bytes(128, 136), **given)
+    assert refined == [2, 2]
+    refined.clear()
+    each = estimate_flow(clip, memory=pair_bytes(128, 136) - 1, **given)
+    assert refined == [1, 1, 1, 1]
+    assert_close(each.forward, both.forward)
+    assert_close(each.backward, both.backward)
+
+
+def test_a_size_that_raft_has_no_memory_for_is_refused(tmp_path):
+    random_raft("raft_small", tmp_path / "models", "raft_small.pth")
+    given = {"model": "raft_small", "max_side": 0, "weights_folders": [tmp_path / "models"]}
+    memory = pair_bytes(144, 256, directions=1)
+    with pytest.raises(
+        InputError, match=r"0\.2 GiB of memory for two frames of 640x360, and cpu has 0\.0 GiB free; set"
+    ):
+        estimate_flow(torch.rand(2, 360, 640, 3), memory=memory, **given)
+    with pytest.raises(InputError, match=r"set max_side to 256 or less, or model to dis$"):
+        estimate_flow(torch.rand(2, 360, 640, 3), memory=memory, **given)
+    with pytest.raises(InputError, match=r"free; set model to dis$"):
+        estimate_flow(torch.rand(2, 360, 640, 3), memory=1, **given)
+    assert estimate_flow(torch.rand(2, 24, 32, 3), memory=1, model="dis").method == "dis"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("height", "width"), [(288, 512), (576, 1024)])
+def test_the_estimate_of_memory_holds_on_a_gpu(tmp_path, height, width):
+    random_raft("raft_large", tmp_path / "models", "raft_large.pth")
+    clip = torch.rand(3, height, width, 3)
+    given = {"model": "raft_large", "max_side": 0, "updates": 2, "weights_folders": [tmp_path / "models"]}
+    for directions in (1, 2):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        estimate_flow(clip, device="cuda", memory=pair_bytes(height, width, directions=directions), **given)
+        weights = 32 * 2**20  # and what cuDNN keeps
+        assert torch.cuda.max_memory_allocated() <= pair_bytes(height, width, directions=directions) + weights
 
 
 @pytest.mark.usefixtures("no_cuts")

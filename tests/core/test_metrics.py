@@ -21,6 +21,7 @@ from comfyui_vdp.vdp_core.metrics import (
     ssim,
     warping_error,
 )
+from comfyui_vdp.vdp_core.store import lazy
 from comfyui_vdp.vdp_core.types import Flow
 
 
@@ -201,6 +202,30 @@ def test_figures_of_each_frame_lead_to_those_of_the_clip():
         assert sum(per_frame[name]) / 4 == pytest.approx(measured)
     one_by_one = [psnr(a[None], b[None]) for a, b in zip(bent, clip, strict=True)]
     assert per_frame["psnr"] == pytest.approx(one_by_one)
+
+
+def test_frames_that_are_computed_are_made_once_for_all_figures(monkeypatch):
+    """Also where few of them are kept, and those of a mask that comes with them."""
+    clip, flow = pan(9)
+    with_mask = torch.cat((clip, clip[..., :1]), dim=-1)
+    made: list[int] = []
+
+    def walk(start):
+        for index in range(start, len(clip)):
+            made.append(index)
+            yield with_mask[index : index + 1]
+
+    monkeypatch.setattr(lazy, "AT_ONCE", with_mask[:2].nbytes)
+    monkeypatch.setattr(lazy, "fits_in_memory", lambda size: False)
+    monkeypatch.setattr(metrics, "_PIXELS_AT_ONCE", 2 * clip[0, ..., 0].numel())
+    frames, mask = lazy.computed_with_mask(
+        lambda start: ((run[0, ..., :3], run[0, ..., 3]) for run in walk(start)), tuple(clip.shape)
+    )
+    ref = clip.flip(1)
+    found = figures(frames, ref, mask, ref[..., 0], flow)
+    assert made == list(range(9))
+    assert (frames._made, mask._made) == (None, None)
+    assert found.numbers == pytest.approx(measure(clip, ref, clip[..., 0], ref[..., 0], flow))
 
 
 def test_masks_may_be_pictures():

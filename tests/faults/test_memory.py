@@ -12,8 +12,9 @@ import torch
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.vdp_core.media import clip as video
-from comfyui_vdp.vdp_core.models import light
+from comfyui_vdp.vdp_core.models import light, render
 from comfyui_vdp.vdp_core.motion import flow
+from comfyui_vdp.vdp_core.store import lazy
 from comfyui_vdp.vdp_core.tasks import driver
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -36,7 +37,7 @@ def test_a_gpu_without_room(relit: Any, monkeypatch: pytest.MonkeyPatch) -> None
     """Each node that ran out of memory says so and is done on the CPU, with the result of a run without a GPU."""
     code, plain, _ = relit("plain")
     assert code == 0
-    monkeypatch.setattr(host, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(host.work, "device", lambda: torch.device("cuda"))
     tried: list[str] = []
 
     def without_room(function: Any) -> Any:
@@ -57,6 +58,38 @@ def test_a_gpu_without_room(relit: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert {"decompose", "apply"} <= set(tried)
     assert err.count("so it ran on the CPU; use smaller frames or fewer to stay on the GPU") == len(tried)
     assert torch.equal(video.read_clip(made[0]).frames, video.read_clip(plain[0]).frames)
+
+
+def test_a_gpu_without_room_for_a_long_clip(relit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames that the GPU has no room for, while another node looks at them, are made on the CPU."""
+    code, plain, _ = relit("plain")
+    assert code == 0
+    monkeypatch.setattr(lazy, "fits_in_memory", lambda size: False)
+    monkeypatch.setattr(host.work, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    estimate, decompose, less_noisy = flow.estimate_flow, driver.decompose, render.less_noisy
+    made: list[tuple[str, int]] = []
+
+    def on_cpu(function: Any) -> Any:
+        return lambda *arguments, **more: function(*arguments, **{**more, "device": "cpu"})
+
+    def full_after_two(layers: Any, start: int, stop: int, clean: Any, amount: float, device: Any) -> torch.Tensor:
+        if torch.device(device).type == "cuda" and start == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        made.append((str(device), start))
+        return less_noisy(layers, start, stop, clean, amount, "cpu")
+
+    monkeypatch.setattr(flow, "estimate_flow", on_cpu(estimate))
+    monkeypatch.setattr(driver, "decompose", on_cpu(decompose))
+    monkeypatch.setattr(render, "clean_frames", on_cpu(render.clean_frames))
+    monkeypatch.setattr(render, "less_noisy", full_after_two)
+    monkeypatch.setattr(render, "PIXELS_AT_ONCE", 1)
+    code, found, err = relit("out")
+    assert code == 0, err
+    assert set(made) == {("cuda", 0), ("cuda", 1), ("cpu", 2), ("cpu", 3)}
+    assert err.count("Relight ran out of memory on cuda, so it ran on the CPU; use smaller frames or fewer") == 1
+    assert "4 frames of 64x48, made when they are needed on cuda" in err
+    assert torch.equal(video.read_clip(found[0]).frames, video.read_clip(plain[0]).frames)
 
 
 @pytest.mark.parametrize(

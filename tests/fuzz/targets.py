@@ -25,7 +25,8 @@ from torch import Tensor
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.layers import LoadLayers
 from comfyui_vdp.nodes.video import LoadFrames
-from comfyui_vdp.runner import cli, server
+from comfyui_vdp.runner import cli
+from comfyui_vdp.runner.run import server
 from comfyui_vdp.vdp_core.errors import VDPError
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.media.info import MOST_FPS
@@ -210,8 +211,8 @@ def check_workflow(data: bytes) -> None:
 
 
 def api_of(workflow: dict[str, Any]) -> dict[str, Any]:
-    from comfyui_vdp.runner.graph import read, to_api
-    from comfyui_vdp.runner.specs import local_specs
+    from comfyui_vdp.runner.graph.read import read, to_api
+    from comfyui_vdp.runner.graph.specs import local_specs
 
     return to_api(read(workflow, local_specs()))
 
@@ -406,39 +407,38 @@ def check_path(data: bytes) -> None:
     """Whatever is typed as a path is read as a clip or refused; what is typed as a prefix stays below the output."""
     text = data.decode("utf-8", "surrogatepass" if b"\xed" in data else "replace") if _decodes(data) else repr(data)
     root = hostile_folder()
-    before, there = host.headless, Path.cwd()
-    host.headless = host.Headless(output_folder=root / "output", say=lambda text: None)
+    settings, there = host.Headless(output_folder=root / "output", say=lambda text: None), Path.cwd()
     os.chdir(root)
     try:
-        if "**" in text and not _stays_below(text, root):
-            return  # to look through the whole disk takes its time
-        for validate in (LoadFrames.VALIDATE_INPUTS, LoadLayers.VALIDATE_INPUTS, host.prefix_verdict):
-            verdict = validate(text)
-            assert verdict is True or (isinstance(verdict, str) and verdict)
-        with contextlib.suppress(VDPError):
-            video.probe(host.input_path(text))
-        with contextlib.suppress(VDPError):
-            load_layers(host.input_path(text))
-        with contextlib.suppress(VDPError):
-            video.fingerprint(host.input_path(text))
-        try:
-            path = host.output_path(text)
-        except VDPError:
-            assert host.prefix_verdict(text) is not True
-        else:
-            assert host.prefix_verdict(text) is True
-            assert path.parent.resolve().is_relative_to((root / "output").resolve())
-            assert not any(entry.name.startswith(path.name) for entry in path.parent.iterdir())
-            with path.with_name(path.name + ".safetensors").open("xb"):  # the name can be had
-                pass
-            path.with_name(path.name + ".safetensors").unlink()
-        with contextlib.suppress(server.ServerFailed):
-            target = server._target(text, root / "output")
-            assert target.resolve().is_relative_to((root / "output").resolve())
-        assert not (root / "escaped.mp4").exists()
+        with host.running(settings):
+            if "**" in text and not _stays_below(text, root):
+                return  # to look through the whole disk takes its time
+            for validate in (LoadFrames.VALIDATE_INPUTS, LoadLayers.VALIDATE_INPUTS, host.prefix_verdict):
+                verdict = validate(text)
+                assert verdict is True or (isinstance(verdict, str) and verdict)
+            with contextlib.suppress(VDPError):
+                video.probe(host.input_path(text))
+            with contextlib.suppress(VDPError):
+                load_layers(host.input_path(text))
+            with contextlib.suppress(VDPError):
+                video.fingerprint(host.input_path(text))
+            try:
+                path = host.output_path(text)
+            except VDPError:
+                assert host.prefix_verdict(text) is not True
+            else:
+                assert host.prefix_verdict(text) is True
+                assert path.parent.resolve().is_relative_to((root / "output").resolve())
+                assert not any(entry.name.startswith(path.name) for entry in path.parent.iterdir())
+                with path.with_name(path.name + ".safetensors").open("xb"):  # the name can be had
+                    pass
+                path.with_name(path.name + ".safetensors").unlink()
+            with contextlib.suppress(server.ServerFailed):
+                target = server._target(text, root / "output")
+                assert target.resolve().is_relative_to((root / "output").resolve())
+            assert not (root / "escaped.mp4").exists()
     finally:
         os.chdir(there)
-        host.headless = before
 
 
 def _stays_below(text: str, root: Path) -> bool:

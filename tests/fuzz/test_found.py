@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,8 @@ import torch
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.video import LoadFrames
-from comfyui_vdp.runner import cli, server
+from comfyui_vdp.runner import cli
+from comfyui_vdp.runner.run import server
 from comfyui_vdp.vdp_core.errors import LayersFileError, MediaError, VDPError, WeightsError
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.media.source import files_of
@@ -301,10 +302,10 @@ def test_weights_that_never_end(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(host, "headless", host.Headless(output_folder=tmp_path / "out"))
-    return tmp_path
+    with host.running(host.Headless(output_folder=tmp_path / "out")):
+        yield tmp_path
 
 
 @posix

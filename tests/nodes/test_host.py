@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import json
 import sys
+import time
 import types
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,15 @@ import torch
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.vdp_core.errors import InputError, MediaError, ShapeError
+from comfyui_vdp.vdp_core.store import lazy
 
 
 @pytest.fixture
-def headless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> host.Headless:
+def headless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[host.Headless]:
     said: list[str] = []
-    settings = host.Headless(device="cpu", output_folder=tmp_path / "out", say=said.append)
-    monkeypatch.setattr(host, "headless", settings)
     monkeypatch.chdir(tmp_path)
-    return settings
+    with host.running(host.Headless(device="cpu", output_folder=tmp_path / "out", say=said.append)):
+        yield host.headless
 
 
 class Interrupted(BaseException):
@@ -129,16 +131,19 @@ def test_device_in_comfyui(comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch) ->
 # Progress
 
 
-def test_progress_headless_is_silent_unless_the_runner_shows_it(headless: host.Headless) -> None:
+def test_progress_headless_is_silent_unless_the_runner_shows_it(
+    headless: host.Headless, capfd: pytest.CaptureFixture[str]
+) -> None:
     with host.progress(3, "work") as on_step:
         on_step(1, 3, None)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_progress_in_comfyui_shows_a_preview_about_every_second(
     comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(host.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     made = []
 
     def preview() -> torch.Tensor:
@@ -190,7 +195,7 @@ def test_the_node_says_how_far_it_is_and_how_long_it_will_take(
     comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(host.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with host.progress(200, "work") as on_step:
         for step, now in [(1, 100.1), (10, 101.0), (11, 101.1), (50, 105.0), (200, 120.0)]:  # noqa: B007
             on_step(step, 200, None)
@@ -246,14 +251,14 @@ def test_out_of_memory_is_tried_again_and_then_on_the_cpu(comfy: FakeComfy, fail
     done = host.compute("Relight", 3, work, memory=1000)
     assert done.result == 5
     assert tried == ["cuda", "cuda", "cpu"][: fails + 1]
-    assert comfy.memory == ["1000 on cuda", *["unload", "empty"] * fails, "empty"]
+    assert comfy.memory == ["1000 on cuda", *["unload", "empty"] * fails]
     assert done.device == torch.device("cpu" if fails == 2 else "cuda")
     warned = "warning: Relight ran out of memory on cuda, so it ran on the CPU; use smaller frames or fewer to stay on "
     assert done.told("done").startswith(warned if fails == 2 else "done, ")
 
 
 def test_out_of_memory_headless_goes_to_the_cpu(headless: host.Headless, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(host.work, "device", lambda: torch.device("cuda"))
     tried: list[str] = []
 
     def work(device: torch.device, on_step: host.OnStep) -> torch.device:
@@ -281,7 +286,7 @@ def test_what_the_failed_try_held_is_gone_before_the_next(comfy: FakeComfy) -> N
 
 
 @pytest.mark.parametrize("error", [RuntimeError("size mismatch"), InputError("frames: wrong"), Interrupted()])
-def test_other_failures_pass_and_memory_is_given_back(comfy: FakeComfy, error: BaseException) -> None:
+def test_other_failures_pass(comfy: FakeComfy, error: BaseException) -> None:
     comfy.place = torch.device("cuda")
 
     def work(device: torch.device, on_step: host.OnStep) -> None:
@@ -289,7 +294,7 @@ def test_other_failures_pass_and_memory_is_given_back(comfy: FakeComfy, error: B
 
     with pytest.raises(type(error)):
         host.compute("work", 1, work, memory=10)
-    assert comfy.memory == ["10 on cuda", "empty"]
+    assert comfy.memory == ["10 on cuda"]
 
 
 def test_the_cpu_needs_no_room(comfy: FakeComfy) -> None:
@@ -310,7 +315,131 @@ def test_a_full_cpu_is_no_reason_to_try_again(comfy: FakeComfy) -> None:
     assert len(tried) == 1
 
 
+# Frames of long clips, which are made by other nodes
+
+
+class Made:
+    """Work that leaves five frames to be made later: 1.0 where a device other than the CPU makes them, else 0.5."""
+
+    def __init__(self, fails_at: int = 5) -> None:
+        self.fails_at = fails_at
+        self.made: list[str] = []
+
+    def __call__(self, device: torch.device, on_step: host.OnStep) -> torch.Tensor:
+        def walk(start: int) -> Iterator[torch.Tensor]:
+            for index in range(start, 5):
+                if device.type != "cpu" and index >= self.fails_at:
+                    raise out_of_memory()
+                self.made.append(f"{index} on {device}")
+                yield torch.full((1, 2, 2, 3), 0.5 if device.type == "cpu" else 1.0) + 0.0
+
+        return lazy.computed(walk, (5, 2, 2, 3), on_step=on_step)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every clip is a long one."""
+    monkeypatch.setattr(lazy, "fits_in_memory", lambda size: False)
+
+
+@pytest.mark.usefixtures("long")
+def test_a_long_clip_is_made_where_there_is_memory(comfy: FakeComfy) -> None:
+    """Each frame once; the host's models are unloaded before the CPU takes over, and a person is told."""
+    comfy.place = torch.device("cuda")
+    work = Made(fails_at=2)
+    done = host.compute("Relight", 5, work, memory=1000)
+    assert done.told("5 frames") == "5 frames, made when they are needed on cuda"
+    assert (work.made, comfy.memory) == ([], ["1000 on cuda"])
+    assert [float(frame[0].mean()) for frame in done.result.split(1)] == [1.0, 1.0, 0.5, 0.5, 0.5]
+    assert work.made == ["0 on cuda", "1 on cuda", "2 on cpu", "3 on cpu", "4 on cpu"]
+    assert comfy.memory == ["1000 on cuda", "1000 on cuda", "unload", "empty", "unload", "empty"]
+    warned, told = (text for text, _ in comfy.texts)
+    assert warned == (
+        "warning: Relight ran out of memory on cuda, so it ran on the CPU; use smaller frames or fewer to stay on the "
+        "GPU"
+    )
+    assert told.startswith("Relight: 5 frames made, 0.0 s on cpu")
+
+
+@pytest.mark.usefixtures("long")
+def test_a_long_clip_stays_on_a_gpu_that_had_to_be_cleared(comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch) -> None:
+    comfy.place = torch.device("cuda")
+    work = Made(fails_at=2)
+    monkeypatch.setattr(
+        sys.modules["comfy.model_management"], "unload_all_models", lambda: setattr(work, "fails_at", 5)
+    )
+    frames = host.compute("Relight", 5, work, memory=0).result
+    assert bool((frames[:] == 1.0).all())
+    assert [text for text, _ in comfy.texts if "warning" in text] == []
+
+
+@pytest.mark.usefixtures("long")
+def test_frames_and_masks_of_a_long_clip_move_on_together(comfy: FakeComfy) -> None:
+    comfy.place = torch.device("cuda")
+
+    def work(device: torch.device, on_step: host.OnStep) -> tuple[torch.Tensor, torch.Tensor]:
+        def walk(start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for index in range(start, 5):
+                if device.type != "cpu" and index == 2:
+                    raise out_of_memory()
+                yield torch.full((2, 2, 3), index / 8.0), torch.full((2, 2), index / 4.0)
+
+        return lazy.computed_with_mask(walk, (5, 2, 2, 3))
+
+    frames, mask = host.compute("Split", 5, work, memory=0).result
+    assert [float(frame.mean()) for frame in frames.split(1)] == [0.0, 0.125, 0.25, 0.375, 0.5]
+    assert [float(frame.mean()) for frame in mask.split(1)] == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.usefixtures("long")
+def test_making_a_long_clip_can_be_cancelled_and_fail(comfy: FakeComfy) -> None:
+    frames = host.compute("Relight", 5, Made(), memory=0).result
+    comfy.cancelled = True
+    with pytest.raises(Interrupted):
+        frames[3]
+    comfy.cancelled = False
+
+    def broken(device: torch.device, on_step: host.OnStep) -> torch.Tensor:
+        def walk(start: int) -> Iterator[torch.Tensor]:
+            raise RuntimeError("size mismatch")
+            yield
+
+        return lazy.computed(walk, (5, 2, 2, 3))
+
+    comfy.place = torch.device("cuda")
+    frames = host.compute("Relight", 5, broken, memory=0).result
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        frames[3]
+
+
+@pytest.mark.usefixtures("long")
+def test_making_a_long_clip_shows_progress_once_it_takes_a_while(
+    comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(1000))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))  # a frame takes a second
+    frames = host.compute("Relight", 5, Made(), memory=0).result
+    comfy.steps.clear()
+    frames[:].mean()
+    assert [(done, total) for done, total, _ in comfy.steps] == [(2, 5), (3, 5), (4, 5), (5, 5)]
+    assert comfy.texts[-1][0] == "Relight: 5 frames made, 5.0 s on cpu"
+
+
 # Between nodes
+
+
+@pytest.mark.usefixtures("long")
+def test_a_long_clip_stays_on_the_cpu_with_gpu_only(comfy: FakeComfy) -> None:
+    management = sys.modules["comfy.model_management"]
+    management.intermediate_device = lambda: torch.device("meta")  # type: ignore[attr-defined]
+    management.intermediate_dtype = lambda: torch.float16  # type: ignore[attr-defined]
+    work = Made()
+    frames = host.compute("Relight", 5, work, memory=0).result
+    short = torch.rand(2, 4, 4, 3)
+    kept, moved = host.hand_on(frames, short)
+    assert kept is frames
+    assert (moved.device.type, moved.dtype) == ("meta", torch.float16)
+    assert work.made == []
 
 
 def test_clips_are_handed_on_as_the_host_has_them(comfy: FakeComfy) -> None:

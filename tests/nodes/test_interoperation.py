@@ -27,14 +27,14 @@ STRAIGHT = {**AS_IT_IS, "linear_light": False, "premultiplied": False}
 
 
 @pytest.fixture(autouse=True)
-def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
     """The status lines; headless on the CPU, with no weights at hand and folders of the test's own."""
     lines: list[str] = []
     (tmp_path / "temp").mkdir()
     settings = host.Headless("cpu", tmp_path / "out", None, tmp_path / "temp", say=lines.append)
-    monkeypatch.setattr(host, "headless", settings)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return lines
+    with host.running(settings):
+        yield lines
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def test_out_of_memory_while_optimising_goes_on_with_the_cpu(
         return decompose(*given, device=device, **settings)
 
     monkeypatch.setattr(driver, "decompose", full)
-    monkeypatch.setattr(host, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(host.work, "device", lambda: torch.device("cuda"))
     (found,) = VDPOptimize().optimize(frames, flow, task="relight", **SETTINGS)
     assert torch.equal(found.fields["log_gain"], wanted.fields["log_gain"])
     assert said[-1].startswith("warning: Optimize (relight) ran out of memory on cuda, so it ran on the CPU; ")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from comfyui_vdp.nodes import host
-from comfyui_vdp.runner.specs import spec_of_class
-from comfyui_vdp.runner.types import Specs
+from comfyui_vdp.runner.graph.specs import spec_of_class
+from comfyui_vdp.runner.graph.types import Specs
 from comfyui_vdp.vdp_core.errors import InputError
 
 log: list[str] = []

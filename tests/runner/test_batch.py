@@ -24,14 +24,17 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_vdp.runner import batch, cli, pools, work
-from comfyui_vdp.runner.batch import clips_of, find_clip_node, folder_name
-from comfyui_vdp.runner.pools import Died, LocalPool, RayPool, Task
-from comfyui_vdp.runner.types import Graph, GraphError, Node
+from comfyui_vdp.runner import cli
+from comfyui_vdp.runner.batch import pools, work
+from comfyui_vdp.runner.batch import schedule as batch
+from comfyui_vdp.runner.batch.inputs import clips_of, find_clip_node
+from comfyui_vdp.runner.batch.manifest import folder_name
+from comfyui_vdp.runner.batch.pools import Died, LocalPool, RayPool, Task
+from comfyui_vdp.runner.graph.types import Graph, GraphError, Node
 from comfyui_vdp.vdp_core.errors import MediaError
 from comfyui_vdp.vdp_core.media.clip import probe, read_clip, write_clip
 
-WORKFLOWS = Path(batch.__file__).parent.parent / "workflows"
+WORKFLOWS = Path(batch.__file__).parents[2] / "workflows"
 LOAD = {"path": "clip.mp4", "start": 0, "count": 0, "every_nth": 1, "max_side": 0}
 COPY: dict[str, Any] = {
     "1": {"class_type": "LoadFrames", "inputs": LOAD, "_meta": {"title": "Clip"}},
@@ -253,7 +256,7 @@ def test_a_new_version_or_another_file_of_the_workflow_counts(
     assert [vdp("clip0.mp4")[1]["computed"] for _ in range(2)] == [1, 0]
     make_clip(tmp_path / "other.mp4", 51)
     assert [vdp("clip0.mp4")[1]["computed"] for _ in range(2)] == [1, 0]
-    monkeypatch.setattr(batch, "_version", lambda: "99")
+    monkeypatch.setattr("comfyui_vdp.vdp_core.models.file.own_version", lambda: "99")
     assert [vdp("clip0.mp4")[1]["computed"] for _ in range(2)] == [1, 0]
 
 
@@ -453,7 +456,7 @@ def test_kills_at_random_moments(vdp: Vdp, reference: dict[str, bytes]) -> None:
 def test_two_batches_in_one_folder_are_refused(vdp: Vdp, tmp_path: Path) -> None:
     make_clips(1, tmp_path)
     Path("out").mkdir()
-    with batch._alone(Path("out")):
+    with batch.alone(Path("out")):
         code, told, err = vdp("clip0.mp4")
     assert (code, told) == (1, None)
     assert "vdp: another batch is at work in" in err
@@ -532,7 +535,8 @@ def test_parts_that_are_done_are_kept_for_the_next_call(
     monkeypatch.setattr(Counting, "fails", False)
     ran = []
     monkeypatch.setattr(
-        "comfyui_vdp.runner.work.run_clip", lambda job, tell, real=batch.run_clip: ran.append(job) or real(job, tell)
+        "comfyui_vdp.runner.batch.work.run_clip",
+        lambda job, tell, real=batch.run_clip: ran.append(job) or real(job, tell),
     )
     assert vdp("long.mp4", "--shard", "3")[0] == 0
     assert len(ran) == 1

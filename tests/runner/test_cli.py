@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from comfyui_vdp.runner import cli, terminal
-from comfyui_vdp.runner import specs as specs_module
-from comfyui_vdp.runner.types import Specs
+from comfyui_vdp.runner.graph import specs as specs_module
+from comfyui_vdp.runner.graph.types import Specs
 
 Vdp = Callable[..., tuple[int, str, str]]
 
@@ -101,7 +101,7 @@ def test_an_interruption_is_130(vdp: Vdp, monkeypatch: pytest.MonkeyPatch) -> No
     def interrupt(*arguments: object, **more: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("comfyui_vdp.runner.execute.run", interrupt)
+    monkeypatch.setattr("comfyui_vdp.runner.run.execute.run", interrupt)
     before = signal.getsignal(signal.SIGTERM)
     code, out, err = vdp("run", "graph.json")
     assert (code, out, err.strip()) == (130, "", "vdp: interrupted")

@@ -12,16 +12,17 @@ import pytest
 import torch
 
 from comfyui_vdp.nodes import host
-from comfyui_vdp.runner.execute import NodeFailed, collect_numbers, run
-from comfyui_vdp.runner.graph import check, read
-from comfyui_vdp.runner.types import Specs
+from comfyui_vdp.runner.graph.check import check
+from comfyui_vdp.runner.graph.read import read
+from comfyui_vdp.runner.graph.types import Specs
+from comfyui_vdp.runner.run.execute import NodeFailed, collect_numbers, run
 from comfyui_vdp.vdp_core.errors import LayersFileError, MediaError, ShapeError, VDPError, WeightsError
 
 
 @pytest.fixture(autouse=True)
-def output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(host, "headless", host.Headless(device="cpu", output_folder=tmp_path))
-    yield tmp_path
+def output_folder(tmp_path: Path) -> Iterator[Path]:
+    with host.running(host.Headless(device="cpu", output_folder=tmp_path)):
+        yield tmp_path
 
 
 def test_each_needed_node_runs_once_sources_first(
@@ -122,7 +123,7 @@ def test_nodes_run_under_inference_mode_and_fitting_leaves_it(make_specs: Callab
 
 
 def test_primitive_values_and_async_nodes(make_specs: Callable[..., Specs]) -> None:
-    from comfyui_vdp.runner.specs import local_specs
+    from comfyui_vdp.runner.graph.specs import local_specs
 
     class Wait:
         FUNCTION, RETURN_TYPES, OUTPUT_NODE = "wait", (), True

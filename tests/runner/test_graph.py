@@ -10,19 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from comfyui_vdp.runner.graph import (
-    check,
-    check_files,
-    constant,
-    load,
-    needed_nodes,
-    read,
-    set_seeds,
-    set_value,
-    to_api,
-)
-from comfyui_vdp.runner.specs import local_specs
-from comfyui_vdp.runner.types import GraphError, Link, Specs
+from comfyui_vdp.runner.graph.check import check, check_files, constant, needed_nodes
+from comfyui_vdp.runner.graph.read import load, read, to_api
+from comfyui_vdp.runner.graph.set import set_seeds, set_value
+from comfyui_vdp.runner.graph.specs import local_specs
+from comfyui_vdp.runner.graph.types import GraphError, Link, Specs
 
 
 def problems(data: Any, specs: Specs) -> list[str]:

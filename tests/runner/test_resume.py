@@ -18,12 +18,13 @@ import torch
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.runner import cli
-from comfyui_vdp.runner import resume as module
-from comfyui_vdp.runner.execute import RESUME_FOLDER, run
-from comfyui_vdp.runner.graph import needed_nodes, read
-from comfyui_vdp.runner.resume import Kept, identities
-from comfyui_vdp.runner.specs import local_specs
-from comfyui_vdp.runner.types import RunResult, Specs
+from comfyui_vdp.runner.graph.check import needed_nodes
+from comfyui_vdp.runner.graph.read import read
+from comfyui_vdp.runner.graph.specs import local_specs
+from comfyui_vdp.runner.graph.types import RunResult, Specs
+from comfyui_vdp.runner.run import resume as module
+from comfyui_vdp.runner.run.execute import RESUME_FOLDER, run
+from comfyui_vdp.runner.run.resume import Kept, identities
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.store.files import beside, remove
 from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL, Journal
@@ -103,10 +104,10 @@ class Save:
 def output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "out"
     folder.mkdir()
-    monkeypatch.setattr(host, "headless", host.Headless(device="cpu", output_folder=folder))
     monkeypatch.setattr(Long, "counted", [])
-    monkeypatch.setattr(host, "_given", set())
-    yield folder
+    monkeypatch.setattr(host.paths, "_given", set())
+    with host.running(host.Headless(device="cpu", output_folder=folder)):
+        yield folder
 
 
 @pytest.fixture
@@ -214,12 +215,12 @@ def test_what_was_whole_but_not_yet_known_is_not_left_twice(saving, long_specs, 
     """Killed just after the output got its name."""
     monkeypatch.setattr(Save, "killed", True)
     for _ in range(2):
-        monkeypatch.setattr(host, "_given", set())
+        monkeypatch.setattr(host.paths, "_given", set())
         with pytest.raises(Killed):
             resumed(saving, long_specs, output_folder)
         assert names(output_folder) == [RESUME_FOLDER, "saved_00001"]
     monkeypatch.setattr(Save, "killed", False)
-    monkeypatch.setattr(host, "_given", set())
+    monkeypatch.setattr(host.paths, "_given", set())
     resumed(saving, long_specs, output_folder)
     assert names(output_folder) == ["saved_00001"]
 

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from comfyui_vdp.runner import cli, server
-from comfyui_vdp.runner.execute import NodeFailed
-from comfyui_vdp.runner.graph import read
-from comfyui_vdp.runner.specs import server_specs
-from comfyui_vdp.runner.types import Graph, GraphError
+from comfyui_vdp.runner import cli
+from comfyui_vdp.runner.graph.read import read
+from comfyui_vdp.runner.graph.specs import server_specs
+from comfyui_vdp.runner.graph.types import Graph, GraphError
+from comfyui_vdp.runner.run import server
+from comfyui_vdp.runner.run.execute import NodeFailed
 
 INFO = {
     "Number": {"input": {"required": {"value": ["INT", {"default": 1}]}}, "output": ["NUMBER"]},

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from comfyui_vdp.runner.graph import check, read, set_value
-from comfyui_vdp.runner.specs import server_specs
-from comfyui_vdp.runner.types import GraphError, Link, Node, Specs
+from comfyui_vdp.runner.graph.check import check
+from comfyui_vdp.runner.graph.read import read
+from comfyui_vdp.runner.graph.set import set_value
+from comfyui_vdp.runner.graph.specs import server_specs
+from comfyui_vdp.runner.graph.types import GraphError, Link, Node, Specs
 
 VALUES = [3, 7, "randomize", "odd", 2.0, "n", True]
 SUBGRAPH = "0ef7a1c2-0000-4000-8000-000000000001"

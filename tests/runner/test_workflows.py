@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from comfyui_vdp.runner import cli
-from comfyui_vdp.runner.graph import check, check_files, load
-from comfyui_vdp.runner.specs import local_specs
-from comfyui_vdp.runner.types import types_fit
+from comfyui_vdp.runner.graph.check import check, check_files
+from comfyui_vdp.runner.graph.read import load
+from comfyui_vdp.runner.graph.specs import local_specs
+from comfyui_vdp.runner.graph.types import types_fit
 from comfyui_vdp.vdp_core.media import clip as video
 
 FOLDER = Path(__file__).parents[2] / "workflows"

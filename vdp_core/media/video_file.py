@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, partial
 from itertools import chain
@@ -17,7 +18,7 @@ import numpy as np
 from ..errors import MediaError
 from .container import audio_stream, opened, packets, tag, video_stream
 from .info import SIZE_KEY, Array, ClipInfo, Notes, Paint, Plan, beyond_the_end, check_unchanged, sensible_rate, stamp
-from .pixels import UPRIGHT, orientation_of, paint_frame
+from .pixels import UPRIGHT, Orientation, orientation_of, paint_frame
 from .sound import read_sound
 
 if TYPE_CHECKING:
@@ -32,8 +33,88 @@ _INDEX_UP_TO = 2**30  # bytes; files without a frame count are read through to c
 _INDEXED_CODECS = ("h264", "hevc", "vp9", "av1", "prores", "mjpeg", "dnxhd", "ffv1", "gif", "png", "rawvideo")
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What a file and its first frame say of a video."""
+
+    codec: str
+    alpha_decoder: str | None
+    """Another decoder than FFmpeg's own, where that would pass over alpha."""
+    time_base: Fraction
+    rate: Fraction
+    count: int | None
+    """Frames, where the container tells."""
+    seconds: float
+    size: tuple[int, int]
+    """Width and height of frames as they are stored."""
+    crop: tuple[int, int]
+    """The same, less the row and the column with which ``write_clip`` made odd sides even."""
+    turn: Orientation
+    has_alpha: bool
+    has_audio: bool
+    bit_depth: int
+    is_high_dynamic_range: bool
+
+
+def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
+    """Read what an open file says of itself, and decode its first frame.
+
+    Raises:
+        MediaError: there is no video, or no frame that can be decoded.
+    """
+    stream = video_stream(container, path)
+    alpha_decoder = _alpha_decoder(stream)
+    noted = re.fullmatch(r"(\d+)x(\d+)", tag(container.metadata, SIZE_KEY))
+    rate = sensible_rate(notes, stream.average_rate, stream.guessed_rate, stream.base_rate)
+    try:
+        first = next(_decoded(container, stream, alpha_decoder), None)
+    except _DamagedError as error:
+        raise MediaError(f"{path}: the video is damaged or cannot be decoded ({error})") from error
+    if first is None:
+        raise MediaError(f"{path}: holds no frame that can be decoded")
+    size = crop = first.width, first.height
+    if noted and all(0 <= stored - int(side) <= 1 for stored, side in zip(size, noted.groups(), strict=True)):
+        crop = int(noted[1]), int(noted[2])
+    components = first.format.components
+    return _Header(
+        codec=stream.codec_context.name,
+        alpha_decoder=alpha_decoder,
+        time_base=stream.time_base,
+        rate=_tidy_rate(rate),
+        count=stream.frames if stream.frames > 0 else None,
+        seconds=container.duration / 1_000_000 if container.duration else 0.0,
+        size=size,
+        crop=crop,
+        turn=orientation_of(first),
+        has_alpha=alpha_decoder is not None or any(part.is_alpha for part in components),
+        has_audio=audio_stream(container) is not None,
+        bit_depth=max(part.bits for part in components),
+        is_high_dynamic_range=stream.codec_context.color_trc in (16, 18),
+    )
+
+
+def _decoded(container: Any, stream: Any, alpha_decoder: str | None) -> Iterator[av.VideoFrame]:
+    """Frames from where the container stands."""
+    import av
+
+    context = stream.codec_context
+    if alpha_decoder is not None:
+        context = av.CodecContext.create(alpha_decoder, "r")
+    else:
+        stream.thread_type = "AUTO"
+    try:
+        for packet in container.demux(stream):
+            yield from context.decode(packet if packet.size else None)
+    except (av.error.FFmpegError, ValueError) as error:  # PyAV has no names for some formats
+        raise _DamagedError(getattr(error, "strerror", None) or error) from error
+
+
 class VideoFile:
-    """A video file: opened once to see its first frame, and again each time it is walked through."""
+    """A video file: opened once to see its first frame, and again each time it is walked through.
+
+    Raises:
+        MediaError: it cannot be read, or holds no frame that can be decoded.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,65 +122,36 @@ class VideoFile:
         self.notes = Notes(path)
         self._is_repaired = False
         with self._opened() as container:
-            stream = video_stream(container, path)
-            codec = stream.codec_context.name
-            self._decoder = _alpha_decoder(stream)
-            self._codec = codec
-            rate = _tidy_rate(sensible_rate(self.notes, stream.average_rate, stream.guessed_rate, stream.base_rate))
-            announced = stream.frames if stream.frames > 0 else None
-            seconds = container.duration / 1_000_000 if container.duration else 0.0
-            sizes = re.fullmatch(r"(\d+)x(\d+)", tag(container.metadata, SIZE_KEY))
-            has_audio = audio_stream(container) is not None
-            transfer = stream.codec_context.color_trc
-            self._time_base = stream.time_base
-            try:
-                first = next(self._decoded(container, stream), None)
-            except _DamagedError as error:
-                raise MediaError(f"{path}: the video is damaged or cannot be decoded ({error})") from error
-        if first is None:
-            raise MediaError(f"{path}: holds no frame that can be decoded")
-        self._turn = orientation_of(first)
-        self._stored = width, height = first.width, first.height
-        # write_clip pads odd sizes to even ones for H.264 and notes the size before; only that one row or column is cut
-        self._crop = (width, height)
-        if sizes:
-            noted = (int(sizes[1]), int(sizes[2]))
-            if noted[0] in (width, width - 1) and noted[1] in (height, height - 1):
-                self._crop = noted
-        width, height = self._crop
-        self.likely_count = announced or math.ceil(seconds * rate)
-        if announced is None and path.stat().st_size <= _INDEX_UP_TO:
-            self.likely_count = len(self._times)
-            if codec in _INDEXED_CODECS:
-                announced, rate = self.likely_count, self._measured_rate(rate)
-        components = first.format.components
+            self._header = header = _read_header(container, path, self.notes)
+        self.likely_count, count, rate = self._counted()
+        width, height = header.crop
         self.info = ClipInfo(
             path=path,
-            width=height if self._turn.transposed else width,
-            height=width if self._turn.transposed else height,
+            width=height if header.turn.transposed else width,
+            height=width if header.turn.transposed else height,
             fps=rate,
-            frame_count=announced,
-            has_audio=has_audio,
-            has_alpha=self._decoder is not None or any(part.is_alpha for part in components),
-            bit_depth=max(part.bits for part in components),
+            frame_count=count,
+            has_audio=header.has_audio,
+            has_alpha=header.has_alpha,
+            bit_depth=header.bit_depth,
         )
-        if transfer in (16, 18):
+        if header.is_high_dynamic_range:
             self.notes.add("is high dynamic range (PQ or HLG); its values are taken as they are")
 
-    def _decoded(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
-        """Frames from where the container stands."""
-        import av
+    def _counted(self) -> tuple[int, int | None, Fraction]:
+        """How many frames there likely are, how many there are for sure (None: nobody knows), and their rate.
 
-        context = stream.codec_context
-        if self._decoder is not None:
-            context = av.CodecContext.create(self._decoder, "r")
-        else:
-            stream.thread_type = "AUTO"
-        try:
-            for packet in container.demux(stream):
-                yield from context.decode(packet if packet.size else None)
-        except (av.error.FFmpegError, ValueError) as error:  # PyAV has no names for some formats
-            raise _DamagedError(getattr(error, "strerror", None) or error) from error
+        Where the header does not tell, the packets are counted, if the file is not too large to be read through.
+        """
+        header = self._header
+        if header.count is not None:
+            return header.count, header.count, header.rate
+        if self._path.stat().st_size > _INDEX_UP_TO:
+            return math.ceil(header.seconds * header.rate), None, header.rate
+        packets_seen = len(self._times)
+        if header.codec not in _INDEXED_CODECS:
+            return packets_seen, None, header.rate
+        return packets_seen, packets_seen, self._measured_rate(header.rate)
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -117,21 +169,21 @@ class VideoFile:
 
     def count_frames(self) -> int:
         """How many frames there are, by its packets where they tell, else by its header."""
-        return len(self._times) if self._codec in _INDEXED_CODECS else self.likely_count
+        return len(self._times) if self._header.codec in _INDEXED_CODECS else self.likely_count
 
     def _measured_rate(self, nominal: Fraction) -> Fraction:
         """The average rate by the packets' times where it is another than the header's, which such files may have."""
         times = [time for time in self._times if time is not None]
         if len(times) < 2 or max(times) == min(times):
             return nominal
-        measured = (len(times) - 1) / ((max(times) - min(times)) * self._time_base)
+        measured = (len(times) - 1) / ((max(times) - min(times)) * self._header.time_base)
         return nominal if abs(measured / nominal - 1) < 0.01 else measured.limit_denominator(1001)
 
     def _from(self, start: int) -> Iterator[av.VideoFrame]:
         """Frames from the ``start``-th on, by the nearest way that is sure to be exact."""
         import av
 
-        if start >= _SEEK_FROM and self._codec in _INDEXED_CODECS:
+        if start >= _SEEK_FROM and self._header.codec in _INDEXED_CODECS:
             times = self._times
             known = sorted(time for time in times if time is not None)
             if len(known) == len(times) == len(set(known)) and start < len(known):
@@ -140,7 +192,7 @@ class VideoFile:
                     stream = video_stream(container, self._path)
                     with suppress(av.error.FFmpegError):  # what cannot be sought in is read from the beginning
                         container.seek(target, stream=stream)
-                    frames = self._decoded(container, stream)
+                    frames = _decoded(container, stream, self._header.alpha_decoder)
                     landed = next(frames, None)
                     # Some files land after the target; those are decoded from the beginning.
                     if landed is not None and landed.pts is not None and landed.pts <= target:
@@ -148,7 +200,8 @@ class VideoFile:
                         return
         with self._opened() as container:
             seen = 0
-            for frame in self._decoded(container, video_stream(container, self._path)):
+            stream = video_stream(container, self._path)
+            for frame in _decoded(container, stream, self._header.alpha_decoder):
                 seen += 1
                 if seen > start:
                     yield frame
@@ -162,14 +215,14 @@ class VideoFile:
             for index, frame in enumerate(self._from(plan.start)):
                 if index % plan.step:
                     continue
-                if (frame.width, frame.height) != self._stored:
+                if (frame.width, frame.height) != self._header.size:
                     index -= 1
                     raise _DamagedError(f"its size changes to {frame.width}x{frame.height}")
                 if frame.is_corrupt and not self._is_repaired:
                     self._is_repaired = True
                     place = plan.start + index
                     self.notes.add(f"is damaged at frame {place}, and taken as the decoder repaired it")
-                time = plan.start / self.info.fps if frame.pts is None else frame.pts * self._time_base
+                time = plan.start / self.info.fps if frame.pts is None else frame.pts * self._header.time_base
                 yield float(time), partial(self._paint, frame)
                 taken += 1
                 if taken == plan.limit:
@@ -191,16 +244,17 @@ class VideoFile:
         )
 
     def _paint(self, picture: av.VideoFrame, frame: Array, alpha: Array | None) -> None:
-        if self._turn == UPRIGHT:
-            paint_frame(picture, self._crop, self._codec, frame, alpha)
+        header, turn = self._header, self._header.turn
+        if turn == UPRIGHT:
+            paint_frame(picture, header.crop, header.codec, frame, alpha)
             return
-        size = frame.shape[1::-1] if self._turn.transposed else frame.shape[:2]
+        size = frame.shape[1::-1] if turn.transposed else frame.shape[:2]
         lying = np.empty((*size, 3), np.float32)
         matte = None if alpha is None else np.empty(size, np.float32)
-        paint_frame(picture, self._crop, self._codec, lying, matte)
-        frame[:] = self._turn.apply(lying)
+        paint_frame(picture, header.crop, header.codec, lying, matte)
+        frame[:] = turn.apply(lying)
         if alpha is not None and matte is not None:
-            alpha[:] = self._turn.apply(matte)
+            alpha[:] = turn.apply(matte)
 
     def sound(self, begin: float, seconds: float) -> dict[str, Any] | None:
         if not self.info.has_audio:

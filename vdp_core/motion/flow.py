@@ -18,10 +18,10 @@ from .colours import flow_preview
 from .dis import Dis
 from .equalise import lifted
 from .estimator import Estimator, Motion
-from .raft import RAFT_FILES, Raft, load_raft, raft_url
+from .raft import RAFT_FILES, Raft, free_memory, largest_side, load_raft, pair_bytes, raft_url
 from .shots import differ, is_cut, join_shots, small_copy
 
-__all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "find_cuts"]
+__all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "find_cuts", "memory_needed", "working_size"]
 
 MODELS = ("auto", "raft_large", "raft_small", "dis")
 SMALLEST_SIDE = 16
@@ -39,6 +39,7 @@ def estimate_flow(
     shots: bool = True,
     device: torch.device | str | None = None,
     half: bool = False,
+    memory: int | None = None,
     weights_folders: Sequence[str | Path] = (),
     on_step: OnStep | None = None,
 ) -> Flow:
@@ -59,6 +60,7 @@ def estimate_flow(
         shots: look for cuts; without, the clip is taken for one shot and every pair of frames for neighbours.
         device: where RAFT runs; DIS runs on the CPU.
         half: run RAFT's networks in half precision, on a CUDA device.
+        memory: bytes of the device's that RAFT may take; None for what is free there.
         weights_folders: where RAFT weights are looked for before torch's hub cache.
         on_step: called as ``on_step(pairs done, pairs, preview)``; stops the work by raising.
 
@@ -66,7 +68,7 @@ def estimate_flow(
         A ``Flow`` on the CPU, at the working size; ``method`` says which estimator ran, ``cuts`` where shots begin.
 
     Raises:
-        InputError, ShapeError: the frames or a setting cannot be used.
+        InputError, ShapeError: the frames or a setting cannot be used, or RAFT does not fit into memory at this size.
         WeightsError: RAFT was asked for by name and its weights can be neither found, fetched nor read.
     """
     frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
@@ -77,11 +79,17 @@ def estimate_flow(
     if max_side != 0 and max_side < SMALLEST_SIDE:
         raise InputError(f"max_side: at least {SMALLEST_SIDE}, or 0 for the size of the frames, got {max_side}")
 
-    estimator, method = _estimator(model, updates, torch.device(device or "cpu"), half, weights_folders)
+    height, width = working_size(frames.shape[1], frames.shape[2], max_side)
+    place = torch.device(device or "cpu")
+    memory = free_memory(place) if memory is None else memory
+    name, path = _chosen(model, weights_folders)
+    estimator: Estimator = Dis()
+    if path is not None:
+        _check_memory(height, width, place, memory)
+        estimator = Raft(load_raft(name, path), updates=updates, device=place, half=half, memory=memory)
     lift = lift_dark and _is_dark(frames)
 
     pairs = len(frames) - 1
-    height, width = working_size(frames.shape[1], frames.shape[2], max_side)
     vectors, masks = large_empty(2, pairs, 2, height, width), large_empty(2, pairs, height, width)
     whole = Motion(*vectors, *masks)
 
@@ -111,7 +119,7 @@ def estimate_flow(
                 on_step(done, pairs, partial(flow_preview, motion.forward[-1:]))
         cuts = () if copies is None else join_shots(copies, jumps, differ)
         _part(whole, torch.tensor([cut - 1 for cut in cuts], dtype=torch.long))
-    return Flow(**whole._asdict(), source_size=(frames.shape[1], frames.shape[2]), method=method, cuts=cuts)
+    return Flow(**whole._asdict(), source_size=(frames.shape[1], frames.shape[2]), method=name, cuts=cuts)
 
 
 def _part(motion: Motion, pairs: Tensor) -> None:
@@ -147,10 +155,26 @@ def working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
     return max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale))
 
 
-def _estimator(
-    model: str, updates: int, device: torch.device, half: bool, folders: Sequence[str | Path]
-) -> tuple[Estimator, str]:
-    """Return the estimator and its name; ``auto`` takes what runs without a download."""
+def memory_needed(frames: Tensor, max_side: int) -> int:
+    """About how many bytes RAFT takes on these frames, both ways at once; half of them will do."""
+    return pair_bytes(*working_size(frames.shape[1], frames.shape[2], max_side)) if frames.ndim == 4 else 0
+
+
+def _check_memory(height: int, width: int, device: torch.device, memory: int) -> None:
+    """Refuse a size at which RAFT does not fit into so many bytes even one direction at a time."""
+    needed = pair_bytes(height, width, directions=1)
+    if needed <= memory:
+        return
+    side = largest_side(height, width, memory)
+    smaller = f"set max_side to {side} or less, or model to dis" if side >= SMALLEST_SIDE else "set model to dis"
+    raise InputError(
+        f"max_side: RAFT takes {needed / 2**30:.1f} GiB of memory for two frames of {width}x{height}, and {device} has "
+        f"{memory / 2**30:.1f} GiB free; {smaller}"
+    )
+
+
+def _chosen(model: str, folders: Sequence[str | Path]) -> tuple[str, Path | None]:
+    """The model's name and the file of its weights, None for DIS; ``auto`` takes what runs without a download."""
     for name in ("raft_large", "raft_small") if model == "auto" else (model,):
         if name == "dis":
             break
@@ -158,8 +182,8 @@ def _estimator(
         if path is None and model != "auto":
             path = fetch_weights(raft_url(name), otherwise="choose the model 'dis', which needs none")
         if path is not None:
-            return Raft(load_raft(name, path), updates=updates, device=device, half=half), name
-    return Dis(), "dis"
+            return name, path
+    return "dis", None
 
 
 def _is_dark(frames: Tensor) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import einops
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +20,7 @@ from .warp import pixel_grid
 if TYPE_CHECKING:
     from torchvision.models.optical_flow import RAFT
 
-__all__ = ["raft_url"]
+__all__ = ["Raft", "free_memory", "largest_side", "load_raft", "pair_bytes", "raft_url"]
 
 RAFT_FILES = {
     "raft_large": ("raft_large_C_T_SKHT_V2*", "raft_large*", "raft-sintel*", "raft-things*"),
@@ -28,37 +29,77 @@ RAFT_FILES = {
 """File names of weights without suffix, the best first: torchvision's, then the original authors'."""
 
 
+SMALLEST = 128
+"""Fewest pixels of a side: the four levels of the correlation pyramid need 16x16 features."""
+PIXEL_BYTES = 640  # a pixel and direction: frames in the encoders, features, states; measured, of raft_large
+AT_ONCE = 32  # pairs; a GPU gains nothing from more
+SHARE = 4  # of the memory that is there, batches take one part in so many
+
+
+def padded(height: int, width: int) -> tuple[int, int]:
+    """The size that RAFT works at: multiples of 8 pixels, none below ``SMALLEST``."""
+    return max(SMALLEST, -(-height // 8) * 8), max(SMALLEST, -(-width // 8) * 8)
+
+
+def pair_bytes(height: int, width: int, *, directions: int = 2) -> int:
+    """About how many bytes RAFT takes for the motion between two frames, one way or both ways at once.
+
+    All-pairs correlations of features at an eighth of the size grow with the square of the pixels: they take
+    ``4 (h w / 64) ** 2`` bytes, twice while torchvision scales them, more than the coarser levels of the pyramid later.
+    """
+    height, width = padded(height, width)
+    correlations = 4 * (height // 8 * width // 8) ** 2
+    return directions * (2 * correlations + PIXEL_BYTES * height * width)
+
+
+def largest_side(height: int, width: int, memory: int) -> int:
+    """The longest side, in pixels, to which frames may be scaled so that RAFT fits into so many bytes; 0 for none."""
+    longest = max(height, width)
+    for side in range(longest // 8 * 8, 0, -8):
+        if pair_bytes(round(height * side / longest), round(width * side / longest), directions=1) <= memory:
+            return side
+    return 0
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device for torch, with those that it has cached and does not use."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 class Raft:
-    """torchvision's RAFT, run so that each frame passes through the encoders once, not once a pair and direction."""
+    """torchvision's RAFT, run so that each frame passes through the encoders once, not once a pair and direction.
+
+    Args:
+        net: the network.
+        updates: refinements it makes.
+        device: where it runs.
+        half: whether its networks run in half precision, on CUDA.
+        memory: bytes it may take. Both directions of a pair are found at once where they fit, else in turn.
+    """
 
     wants_colour = True
-    smallest_side = 128
-    """The four levels of the correlation pyramid need 16x16 features."""
-    correlation_bytes = 512 * 2**20
 
-    def __init__(self, net: RAFT, *, updates: int, device: torch.device, half: bool) -> None:
+    def __init__(self, net: RAFT, *, updates: int, device: torch.device, half: bool, memory: int) -> None:
         self._net = net.eval().to(device)
         self._updates = updates
         self._device = device
         self._half = half and device.type == "cuda"
+        self._memory = memory
         self._last: tuple[Tensor, Tensor] | None = None
 
-    def _padded(self, height: int, width: int) -> tuple[int, int]:
-        return max(self.smallest_side, -(-height // 8) * 8), max(self.smallest_side, -(-width // 8) * 8)
-
     def pairs_at_once(self, height: int, width: int) -> int:
-        """As many as their all-pairs correlations leave memory for; one on the CPU, where batches gain nothing."""
+        """As many as there is memory for; one on the CPU, where batches gain nothing."""
         if self._device.type == "cpu":
             return 1
-        height, width = self._padded(height, width)
-        features = (height // 8) * (width // 8)
-        # 4 bytes, two directions, and a third more for the coarser levels of the pyramid
-        return max(1, int(self.correlation_bytes // (features**2 * 4 * 2 * 4 / 3)))
+        return min(AT_ONCE, max(1, self._memory // SHARE // pair_bytes(height, width)))
 
     def show(self, frames: Tensor) -> Motion:
         """See ``Estimator.show``."""
         height, width = frames.shape[-2:]
-        full_height, full_width = self._padded(height, width)
+        full_height, full_width = padded(height, width)
         beside = (0, full_width - width, 0, full_height - height)
         pictures = F.pad(frames.to(self._device) * 2.0 - 1.0, beside, mode="replicate")
         with self._precision():
@@ -70,11 +111,11 @@ class Raft:
         self._last = features[-1:], context[-1:]
         if len(features) < 2:
             return no_motion(frames)
-        flow = self._refine(
-            torch.cat((features[:-1], features[1:])),
-            torch.cat((features[1:], features[:-1])),
-            torch.cat((context[:-1], context[1:])),
-        )
+        ahead, back = (features[:-1], features[1:], context[:-1]), (features[1:], features[:-1], context[1:])
+        if len(features) == 2 and pair_bytes(height, width) > self._memory:
+            flow = torch.cat((self._refine(*ahead), self._refine(*back)))
+        else:
+            flow = self._refine(*map(torch.cat, zip(ahead, back, strict=True)))
         return with_occlusion(*flow[..., :height, :width].cpu().chunk(2))
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -95,6 +136,7 @@ class Raft:
             with self._precision():
                 state, delta = net.update_block(state, context, correlation, flow)
             flow = flow + delta.float()
+        net.corr_block.corr_pyramid = []  # else it stays while the next is built
         if net.mask_predictor is None:
             return 8.0 * F.interpolate(flow, scale_factor=8, mode="bilinear", align_corners=True)
         with self._precision():

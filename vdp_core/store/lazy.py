@@ -22,11 +22,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..errors import InputError, MediaError
+from .guard import Walk, guarded
 
 __all__ = ["LazyFrames", "computed", "computed_with_mask", "fits_in_memory", "large_empty", "remove_left_overs"]
 
-Walk = Callable[[int], Iterator[Tensor]]
-"""Gives the frames from the one asked for on, in runs ``(n, ...)`` of any length."""
 SHARE = 32
 """A clip stays in memory while it takes less than one part in this many of what is free: several are in use at once."""
 AT_ONCE = 96 * 2**20  # bytes of a stretch of frames that is small enough to be made as soon as it is asked for
@@ -296,7 +295,7 @@ def computed(
         on_step: told after every run of frames that is made now.
     """
     if not fits_in_memory(4 * math.prod(shape)):
-        return LazyFrames.over(walk, shape)
+        return LazyFrames.over(guarded(walk, shape[0]), shape)
     out = torch.empty(shape)
     done = 0
     for run in walk(0):
@@ -322,7 +321,7 @@ def computed_with_mask(
         def four(start: int) -> Iterator[Tensor]:
             return (torch.cat((frame, mask[..., None]), dim=-1)[None].cpu() for frame, mask in walk(start))
 
-        frames = LazyFrames.over(four, (count, height, width, 4), pick=slice(0, 3))
+        frames = LazyFrames.over(guarded(four, count), (count, height, width, 4), pick=slice(0, 3))
         return frames, frames.picked(3)
     out, masks = torch.empty(shape), torch.empty(shape[:3])
     for index, (frame, mask) in enumerate(walk(0)):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .types import GraphError
+from ..graph.types import GraphError
 
 __all__ = ["Died", "LocalPool", "Pool", "RayPool", "Task", "Tell"]
 
@@ -219,7 +219,7 @@ class RayPool:
     def _connect(self, address: str) -> None:
         from urllib.parse import urlsplit
 
-        from ..vdp_core.store.files import scratch
+        from ...vdp_core.store.files import scratch
 
         local: dict[str, Any] = {}
         place = urlsplit(address if "//" in address else f"//{address}")

@@ -12,11 +12,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .graph import cast, constant
-from .types import Graph, Link, Node, NodeSpec, Specs
+from ..graph.check import cast, constant
+from ..graph.types import Graph, Link, Node, NodeSpec, Specs
 
 if TYPE_CHECKING:
-    from ..vdp_core.store.journal import Journal
+    from ...vdp_core.store.journal import Journal
 
 __all__ = ["RESUME_FOLDER", "Kept", "identities"]
 
@@ -42,7 +42,7 @@ def identities(graph: Graph, specs: Specs, order: Sequence[str], device: str) ->
     """
     import torch
 
-    from ..vdp_core.models.file import own_version
+    from ...vdp_core.models.file import own_version
 
     around = [own_version(), torch.__version__, device]
     found: dict[str, str | None] = {}
@@ -111,7 +111,7 @@ class Kept:
         return self._place(self._names.get(key))
 
     def _place(self, name: str | None) -> Journal:
-        from ..vdp_core.store.journal import NO_JOURNAL, Journal
+        from ...vdp_core.store.journal import NO_JOURNAL, Journal
 
         if self._folder is None or name is None:
             return NO_JOURNAL
@@ -124,7 +124,7 @@ class Kept:
 
     def _claim(self, place: Path) -> bool:
         """Hold the lock of a place until the end."""
-        from ..vdp_core.store.files import held
+        from ...vdp_core.store.files import held
 
         # twice: another run that ends may take the folder away just when it is to be used
         for _ in range(2):
@@ -147,7 +147,7 @@ class Kept:
 
         That goes by the file's own number in the file system, so that nothing else is ever taken for it.
         """
-        from ..vdp_core.store.files import remove, watching
+        from ...vdp_core.store.files import remove, watching
 
         if self._names.get(key) is None or self._place(self._run).folder is None:
             yield
@@ -186,8 +186,8 @@ class Kept:
 
     def clear(self) -> None:
         """Remove what is kept of this run, and what nobody came back for in a week."""
-        from ..vdp_core.store.files import held
-        from ..vdp_core.store.journal import Journal
+        from ...vdp_core.store.files import held
+        from ...vdp_core.store.journal import Journal
 
         if self._folder is None or not self._folder.is_dir():
             return

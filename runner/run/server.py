@@ -16,9 +16,9 @@ from typing import Any
 
 import aiohttp
 
+from ..graph.read import to_api
+from ..graph.types import Graph, GraphError, RunResult, Specs, shown
 from .execute import NodeFailed, collect_numbers
-from .graph import to_api
-from .types import Graph, GraphError, RunResult, Specs, shown
 
 __all__ = ["Interrupted", "ServerFailed", "fetch_specs", "run"]
 
@@ -59,7 +59,7 @@ async def _json(response: aiohttp.ClientResponse) -> Any:
 
 
 async def _fetch_specs(url: str) -> Specs:
-    from .specs import server_specs
+    from ..graph.specs import server_specs
 
     try:
         async with _session() as session, session.get(f"{url}/object_info") as response:

@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .graph import cast, needed_nodes, to_api
+from ..graph.check import cast, needed_nodes
+from ..graph.read import to_api
+from ..graph.types import Graph, InputSpec, Link, Node, NodeSpec, RunResult, Specs
 from .resume import RESUME_FOLDER, Kept, identities
-from .types import Graph, InputSpec, Link, Node, NodeSpec, RunResult, Specs
 
 __all__ = ["RESUME_FOLDER", "NodeFailed", "collect_numbers", "run"]
 
@@ -33,7 +34,7 @@ class NodeFailed(Exception):
 def _failed(node: Node, error: Exception) -> NodeFailed:
     import torch
 
-    from ..vdp_core.errors import InputError, LayersFileError, MediaError, VDPError, WeightsError
+    from ...vdp_core.errors import InputError, LayersFileError, MediaError, VDPError, WeightsError
 
     if isinstance(error, VDPError):
         bad_input = isinstance(error, (InputError, MediaError, LayersFileError, WeightsError))
@@ -125,7 +126,7 @@ def run(
     Raises:
         NodeFailed: a node raised; interruptions pass as they are.
     """
-    from ..nodes import host
+    from ...nodes import host
 
     order = needed_nodes(graph, specs)
     names = {} if resume is None else identities(graph, specs, order, host.device().type)
@@ -147,7 +148,7 @@ def _run_nodes(
     """Run nodes in order; what each showed (its ``ui``), by id."""
     import torch
 
-    from ..nodes import host
+    from ...nodes import host
 
     uses = Counter(value.node for key in order for value in graph.nodes[key].inputs.values() if isinstance(value, Link))
     prompt = to_api(graph)

@@ -19,8 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..graph.types import Graph, GraphError, Link, Node, Specs
 from .pools import Tell
-from .types import Graph, GraphError, Link, Node, Specs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,8 +102,8 @@ class Outcome:
 
 
 def _caught(work: Callable[[], Outcome]) -> Outcome:
-    from ..vdp_core.errors import VDPError
-    from .execute import NodeFailed
+    from ...vdp_core.errors import VDPError
+    from ..run.execute import NodeFailed
 
     started = time.monotonic()
     try:
@@ -132,7 +132,7 @@ class _Notes(logging.Handler):
 @contextmanager
 def _working(job: Job, tell: Tell, notes: list[str]) -> Iterator[tuple[Path, Callable[[Node], None]]]:
     """Make the nodes work for ``job``: yields the new output folder, and what is to be told each node that begins."""
-    from ..nodes import host
+    from ...nodes import host
 
     title, last = "", 0.0
 
@@ -154,30 +154,30 @@ def _working(job: Job, tell: Tell, notes: list[str]) -> Iterator[tuple[Path, Cal
     attempt = Path(tempfile.mkdtemp(dir=job.room))
     folder, temp = attempt / "out", attempt / "temp"
     folder.mkdir()
-    log, listener, before = logging.getLogger(__package__.rpartition(".")[0]), _Notes(notes), host.headless
-    host.headless = host.Headless(
+    log, listener = logging.getLogger(__package__.rsplit(".", 2)[0]), _Notes(notes)
+    settings = host.Headless(
         device=job.device, output_folder=folder, temp_folder=temp, progress=progress, say=notes.append
     )
     log.addHandler(listener)
     try:
-        yield folder, on_node
+        with host.running(settings):
+            yield folder, on_node
         shutil.rmtree(temp, ignore_errors=True)
     except BaseException:
         shutil.rmtree(attempt, ignore_errors=True)
         raise
     finally:
         log.removeHandler(listener)
-        host.headless = before
 
 
 def run_clip(job: Job, tell: Tell) -> Outcome:
     """Run the graph, and take a picture of before and after."""
 
     def work() -> Outcome:
-        from ..nodes import host
-        from . import execute
-        from .graph import check_files
-        from .specs import local_specs
+        from ...nodes import host
+        from ..graph.check import check_files
+        from ..graph.specs import local_specs
+        from ..run import execute
 
         notes: list[str] = []
         specs = local_specs()
@@ -197,8 +197,8 @@ def _take_picture(job: Job, folder: Path, outputs: Sequence[str]) -> None:
     """Write PICTURE, of the middle frame, if the clip came out as pictures."""
     from PIL import Image
 
-    from ..vdp_core.errors import VDPError
-    from ..vdp_core.media import clip as video
+    from ...vdp_core.errors import VDPError
+    from ...vdp_core.media import clip as video
 
     main = next((node for node in job.graph.nodes.values() if node.title == "Result"), None)
     prefix = str(main.inputs.get("filename_prefix", "")) if main else ""
@@ -221,8 +221,8 @@ def _take_picture(job: Job, folder: Path, outputs: Sequence[str]) -> None:
 def _picture(source: str | Path, index: int) -> Image:
     from PIL import Image
 
-    from ..nodes import host
-    from ..vdp_core.media import clip as video
+    from ...nodes import host
+    from ...vdp_core.media import clip as video
 
     clip = video.read_clip(host.input_path(str(source)), start=index, count=1, max_side=PICTURE_SIDE)
     shown = clip.frames[0] * clip.alpha[0, ..., None]
@@ -262,7 +262,7 @@ def part_of(job: Job, needed: Sequence[str], ranges: Sequence[Range], index: int
 
 def run_part(job: Job, tell: Tell) -> Outcome:
     """Run a part, unless an earlier call has done so."""
-    from ..vdp_core.store.files import remove
+    from ...vdp_core.store.files import remove
 
     assert job.keep is not None
     folder = job.keep / "out"
@@ -289,8 +289,8 @@ def cut_clip(job: Job, tell: Tell) -> list[Range] | Outcome:
     found: list[Range] = []
 
     def work() -> Outcome:
-        from ..nodes import host
-        from ..vdp_core.media.source import plan
+        from ...nodes import host
+        from ...vdp_core.media.source import plan
 
         clip = job.graph.nodes[job.clip].inputs
         start, count, every = _number(clip, "start"), _number(clip, "count"), _number(clip, "every_nth", 1)
@@ -309,11 +309,11 @@ def cut_clip(job: Job, tell: Tell) -> list[Range] | Outcome:
 
 def _nearby_cut(job: Job, edge: int) -> int:
     """The cut nearest to an edge between two parts, or the edge itself where there is none nearby."""
-    from ..nodes import host
-    from ..vdp_core.errors import InputError
-    from ..vdp_core.media.clip import read_clip
-    from ..vdp_core.motion.flow import find_cuts
-    from ..vdp_core.motion.shots import SHORTEST
+    from ...nodes import host
+    from ...vdp_core.errors import InputError
+    from ...vdp_core.media.clip import read_clip
+    from ...vdp_core.motion.flow import find_cuts
+    from ...vdp_core.motion.shots import SHORTEST
 
     clip, reach = job.graph.nodes[job.clip].inputs, job.shard // NEAR
     every, first = _number(clip, "every_nth", 1), max(0, edge - reach - SHORTEST)
@@ -335,8 +335,8 @@ def join_parts(joining: Joining, tell: Tell) -> Outcome:
     """Write the pictures of all parts into the files that the graph asks for, with the sound of the source."""
 
     def work() -> Outcome:
-        from .graph import needed_nodes
-        from .specs import local_specs
+        from ..graph.check import needed_nodes
+        from ..graph.specs import local_specs
 
         job, parts = joining.job, joining.parts
         notes = [f"part {index}: {note}" for index, part in enumerate(parts, 1) for note in part.notes]
@@ -353,10 +353,10 @@ def join_parts(joining: Joining, tell: Tell) -> Outcome:
 
 
 def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
-    from ..nodes import host
-    from ..vdp_core.errors import InputError
-    from ..vdp_core.media import clip as video
-    from .graph import to_api
+    from ...nodes import host
+    from ...vdp_core.errors import InputError
+    from ...vdp_core.media import clip as video
+    from ..graph.read import to_api
 
     folders = [
         part.folder / path for part in joining.parts if part.folder for path in part.outputs if _is_by(path, saver)
@@ -397,8 +397,8 @@ def _is_by(path: str, saver: Node) -> bool:
 
 def _sound(job: Job, frames: int) -> dict[str, Any] | None:
     """The sound that belongs to so many frames of the clip."""
-    from ..nodes import host
-    from ..vdp_core.media.source import plan
+    from ...nodes import host
+    from ...vdp_core.media.source import plan
 
     clip = job.graph.nodes[job.clip].inputs
     every = _number(clip, "every_nth", 1)

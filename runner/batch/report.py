@@ -11,7 +11,7 @@ from urllib.parse import quote
 from .work import PICTURE
 
 if TYPE_CHECKING:
-    from .batch import Entry
+    from .manifest import Entry
 
 __all__ = ["summary_table", "write_report"]
 
@@ -39,7 +39,7 @@ def write_report(path: Path, entries: Sequence[Entry]) -> None:
     """
     from jinja2 import Environment
 
-    from ..vdp_core.store.files import beside
+    from ...vdp_core.store.files import beside
 
     def picture(entry: Entry) -> str:
         file = path.parent / entry.folder / PICTURE

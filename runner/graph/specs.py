@@ -75,7 +75,7 @@ _PRIMITIVES = {
 
 def local_specs() -> dict[str, NodeSpec]:
     """The nodes that run without a server: this pack's, and ComfyUI's value nodes."""
-    from ..nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+    from ...nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
     specs = {
         name: spec_of_class(name, type(name, (Primitive,), {"RETURN_TYPES": (kind,)}))

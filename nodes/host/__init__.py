@@ -1,0 +1,62 @@
+"""The one room that knows where the nodes run: inside ComfyUI, or headless with the settings in ``headless``."""
+
+from .comfy import (
+    Headless,
+    OnStep,
+    embed_metadata,
+    has_viewer,
+    headless,
+    is_interruption,
+    journal,
+    keeping,
+    running,
+    say,
+)
+from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
+from .inputs import changed, given_mask, remember
+from .paths import (
+    input_path,
+    is_there,
+    output_folder,
+    output_path,
+    prefix_verdict,
+    temp_folder,
+    weights_folders,
+)
+from .reporting import described, fitting, progress, time_left
+from .work import Computed, compute
+
+__all__ = [
+    "Computed",
+    "Headless",
+    "OnStep",
+    "changed",
+    "compute",
+    "described",
+    "device",
+    "embed_metadata",
+    "fitting",
+    "free_memory",
+    "given_mask",
+    "hand_on",
+    "has_viewer",
+    "headless",
+    "input_path",
+    "is_interruption",
+    "is_there",
+    "journal",
+    "keeping",
+    "native_memory",
+    "on_cpu",
+    "output_folder",
+    "output_path",
+    "prefix_verdict",
+    "progress",
+    "remember",
+    "running",
+    "say",
+    "temp_folder",
+    "time_left",
+    "use_half",
+    "weights_folders",
+]

@@ -1,0 +1,168 @@
+"""Where inputs are looked up and results are written."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import threading
+from contextlib import suppress
+from pathlib import Path, PureWindowsPath
+
+from .comfy import comfy_module, headless
+
+__all__ = ["input_path", "is_there", "output_folder", "output_path", "prefix_verdict", "temp_folder", "weights_folders"]
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or folder is there; what cannot even be looked up is not."""
+    try:
+        return path.exists()
+    except OSError:  # such as a name too long for the file system
+        return False
+
+
+def input_path(text: str) -> Path:
+    """Where the file, folder or glob that a person typed is; quotes around it and ``~`` are understood.
+
+    A relative path is looked up in the host's input folder, then in the working folder. Existence is not checked.
+
+    Raises:
+        InputError: the text is empty or no path at all.
+    """
+    from ...vdp_core.errors import InputError
+
+    cleaned = text.strip()
+    if len(cleaned) > 1 and cleaned[0] == cleaned[-1] and cleaned[0] in "\"'":
+        cleaned = cleaned[1:-1]
+    if not cleaned:
+        raise InputError("path is empty; give a video file, a folder of images or a glob such as frames/*.png")
+    try:
+        os.fsencode(cleaned)
+    except UnicodeEncodeError as error:
+        raise InputError(f"path {cleaned[:200]!r} holds half a character, which no file name can") from error
+    if "\0" in cleaned:
+        raise InputError("path holds a zero character, which no file name can")
+    path = Path(cleaned)
+    if cleaned.startswith("~"):
+        with suppress(RuntimeError):  # no user of that name: it is a file's
+            path = path.expanduser()
+    if path.is_absolute():
+        return path
+    folder_paths = comfy_module("folder_paths")
+    input_folder = Path(folder_paths.get_input_directory()) if folder_paths else headless.input_folder
+    folders = [Path.cwd()] if input_folder is None else [input_folder, Path.cwd()]
+    for folder in folders:
+        if is_there(folder / path):
+            return folder / path
+        # Path.glob refuses patterns such as "**.png"
+        if glob.has_magic(cleaned) and next(glob.iglob(cleaned, root_dir=folder), None):  # noqa: PTH207
+            return Path(glob.escape(str(folder))) / path
+    return folders[0] / path
+
+
+def output_folder() -> Path:
+    """The folder that results are written under."""
+    folder_paths = comfy_module("folder_paths")
+    return Path(folder_paths.get_output_directory()) if folder_paths else headless.output_folder
+
+
+def temp_folder() -> Path:
+    """The folder for files that need not outlive the program; it exists."""
+    folder_paths = comfy_module("folder_paths")
+    folder = Path(folder_paths.get_temp_directory()) if folder_paths else headless.temp_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+_given: set[Path] = set()  # output paths handed out but perhaps not written yet
+_giving = threading.Lock()
+
+
+def _split_prefix(prefix: str) -> tuple[Path, str]:
+    """Folder and name that a prefix stands for, after every check that needs nothing to be written.
+
+    Raises:
+        InputError, MediaError: see output_path.
+    """
+    from ...vdp_core.errors import InputError, MediaError
+
+    parts = [part for part in prefix.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts or prefix.replace("\\", "/").endswith("/"):
+        raise InputError(f"filename_prefix {prefix!r} names no file; give a name such as 'clip' or 'folder/clip'")
+    if prefix.startswith(("/", "\\")) or PureWindowsPath(prefix).drive or ".." in parts:
+        raise InputError(
+            f"filename_prefix {prefix!r} leads outside the output folder; give a relative path without '..'"
+        )
+    sizes = [len(part.encode(errors="replace")) for part in parts]
+    if any(ord(character) < 32 or "\ud800" <= character <= "\udfff" for character in prefix) or max(sizes) > 200:
+        raise InputError(f"filename_prefix {prefix[:200]!r} holds control characters or a name of more than 200 bytes")
+    if sum(sizes) > 1000 or len(parts) > 20:
+        raise InputError(
+            f"filename_prefix {prefix[:200]!r}... is too long; give at most 20 folders and 1000 bytes in all"
+        )
+    root = output_folder()
+    folder = root.joinpath(*parts[:-1])
+    try:
+        inside = folder.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise InputError(f"filename_prefix {prefix!r} cannot be followed: {error}") from error
+    if not inside:
+        raise InputError(f"filename_prefix {prefix!r} leads outside the output folder {root} through a link")
+    there = next((place for place in (folder, *folder.parents) if is_there(place)), folder)
+    if not there.is_dir():
+        raise MediaError(f"the output folder {folder} cannot be used: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MediaError(f"the output folder {folder} cannot be used: {there} is read-only; choose another")
+    return folder, parts[-1]
+
+
+def prefix_verdict(prefix: str | None) -> bool | str:
+    """What a saver's VALIDATE_INPUTS answers: True, or why nothing can be saved under this prefix.
+
+    Asked before anything runs, so that no long work is done in vain; a linked prefix is None here and known later.
+    """
+    if prefix is None:
+        return True
+    try:
+        _split_prefix(prefix)
+    except (ValueError, OSError) as error:  # what InputError and MediaError are
+        return str(error)
+    return True
+
+
+def output_path(prefix: str) -> Path:
+    """A new path below ``output_folder()``, without suffix, such as ``out/sub/name_00001`` for ``sub/name``.
+
+    No file or folder whose name begins with it exists, and no other call was given it. Sub-folders are made.
+
+    Raises:
+        InputError: the prefix is empty, absolute, or leads outside the output folder (also through a link).
+        MediaError: the folder cannot be made or is read-only.
+    """
+    from ...vdp_core.errors import MediaError
+
+    folder, name = _split_prefix(prefix)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = [entry.name for entry in folder.iterdir()]
+    except OSError as error:
+        raise MediaError(f"the output folder {folder} cannot be used: {error.strerror or error}") from error
+    # Names are compared without case, as Windows and macOS do.
+    numbered = re.compile(re.escape(name) + r"_(\d{5,})(?!\d)", re.IGNORECASE)
+    counter = 1 + max((int(match[1]) for entry in taken if (match := numbered.match(entry))), default=0)
+    with _giving:
+        while (path := folder / f"{name}_{counter:05}") in _given:
+            counter += 1
+        _given.add(path)
+    return path
+
+
+def weights_folders() -> list[Path]:
+    """ComfyUI's folders for optical flow weights; none headless."""
+    folder_paths = comfy_module("folder_paths")
+    if not folder_paths:
+        return []
+    if "optical_flow" in folder_paths.folder_names_and_paths:
+        return [Path(folder) for folder in folder_paths.get_folder_paths("optical_flow")]
+    return [Path(folder_paths.models_dir) / "optical_flow"]  # releases before optical_flow became a folder of its own

@@ -1,0 +1,1 @@
+"""A graph run: in this process, resumed after a kill, or on a ComfyUI server."""
