@@ -101,22 +101,29 @@ def states_of(function: Callable[..., Any], *arguments: Any, within: Path, folde
         folder: where stdout, stderr and the list of states go.
     """
     told = folder / "states.json"
-    run = Started(_followed, function, arguments, within, "", 0, told, folder=folder, **more)
+    run = Started(_followed, function, arguments, within, ("", 0, 0), told, folder=folder, **more)
     assert run.wait() == 0, run.err
     return list(dict.fromkeys(json.loads(told.read_text())))
 
 
 def ended_at(
-    state: str, number: int, function: Callable[..., Any], *arguments: Any, within: Path, folder: Path, **more: Any
+    state: str,
+    number: int,
+    function: Callable[..., Any],
+    *arguments: Any,
+    within: Path,
+    folder: Path,
+    nth: int = 1,
+    **more: Any,
 ) -> Started:
-    """A run that sends itself a signal just before it first comes to a state; it has ended."""
-    run = Started(_followed, function, arguments, within, state, number, None, folder=folder, **more)
+    """A run that sends itself a signal just before it comes to a state for the nth time; it has ended."""
+    run = Started(_followed, function, arguments, within, (state, nth, number), None, folder=folder, **more)
     run.wait()
     return run
 
 
 def _followed(
-    function: Callable[..., Any], arguments: Any, within: Path, state: str, number: int, told: Path | None
+    function: Callable[..., Any], arguments: Any, within: Path, end: tuple[str, int, int], told: Path | None
 ) -> Any:
     from comfyui_vdp.runner import terminal
 
@@ -124,8 +131,8 @@ def _followed(
 
     def reach(name: str) -> None:
         states.append(name)
-        if name == state and states.count(name) == 1:
-            os.kill(os.getpid(), number)
+        if (name, states.count(name)) == end[:2]:
+            os.kill(os.getpid(), end[2])
 
     def hook(event: str, given: tuple[Any, ...]) -> None:
         path = _changed(event, given)
