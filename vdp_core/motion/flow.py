@@ -12,7 +12,7 @@ from torch import Tensor
 from ..checks import check_frames
 from ..errors import InputError
 from ..nets.weights import fetch_weights, find_weights
-from ..store.lazy import large_empty
+from ..store.scratch import large_empty
 from ..types import Flow, OnStep
 from .colours import flow_preview
 from .dis import Dis

@@ -14,7 +14,7 @@ from ...vdp_core.checks import check_flow, check_frames
 from ...vdp_core.errors import InputError
 from ...vdp_core.optim.windows import share_of_steps
 from ...vdp_core.store.checkpoint import Checkpoint
-from ...vdp_core.store.lazy import large_empty
+from ...vdp_core.store.scratch import large_empty
 from ...vdp_core.tasks.dehaze import task as dehaze
 from ...vdp_core.tasks.relight import task as relight
 from ...vdp_core.tasks.segment import task as segment

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...image.resize import working_copy
 from ...optim.windows import OVERLAP, Window, joined, load_window, save_window, share_of_steps, windows
 from ...store.checkpoint import Checkpoint
-from ...store.lazy import large_empty
+from ...store.scratch import large_empty
 from ...types import Flow, OnStep
 from .config import SegmentConfig
 from .find import NOTHING, Found, all_background, coverage, find_in_window, shown_masks, too_few
