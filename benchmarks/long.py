@@ -8,15 +8,14 @@ Blackswan goes back and forth, its light or haze with it, so that frames a cycle
 is. ``--seams`` compares
 the error of frames over which one window gives way to the next with that of the same frames of the cycle inside
 windows; flicker is how much the error changes from a frame to the next. ``--lengths`` runs the workflows on files of
-that many frames, each in a process of its own: memory is the most that is not backed by a file, temporary files the most
-that the process holds (Linux only).
+that many frames, each in a process of its own: memory is the most that is not backed by a file, files are the temporary
+ones that it holds at most (Linux only).
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
 import re
 import resource
 import subprocess
@@ -153,7 +152,7 @@ def temporary_bytes(process: int) -> int:
     with suppress(OSError):
         for opened in Path(f"/proc/{process}/fd").iterdir():
             with suppress(OSError):
-                if (name := os.readlink(opened)).startswith(place) and name.endswith("(deleted)"):
+                if (name := str(opened.readlink())).startswith(place) and name.endswith("(deleted)"):
                     found = opened.stat()
                     sizes[str(found.st_ino)] = found.st_blocks * 512
     return sum(sizes.values())

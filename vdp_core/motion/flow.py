@@ -97,7 +97,7 @@ def estimate_flow(
             last = batch[-1:]
             if shots:
                 small = small_copy(plain)
-                copies = small.new_empty(len(frames), *small.shape[1:]) if copies is None else copies
+                copies = large_empty(len(frames), *small.shape[1:], dtype=small.dtype) if copies is None else copies
                 copies[seen : seen + len(small)] = small
                 seen += len(small)
                 cut = is_cut(run[:-1, :1], run[1:, :1], motion)

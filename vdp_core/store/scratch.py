@@ -10,7 +10,6 @@ import math
 import mmap
 import os
 import tempfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import IO
@@ -25,6 +24,7 @@ __all__ = ["Scratch", "Walk", "large_empty"]
 
 Walk = Callable[[int], Iterator[Tensor]]
 """Gives the frames from the one asked for on, in runs ``(n, H, W, C)`` of any length; the same ones each time."""
+WINDOW = 320  # frames that slide: where backgrounds are followed, those up to 150 before and after one are looked at
 BACK = 16  # frames before the one asked for that are made as well when a walk goes back: clips are read backwards too
 TOP = 65535.0
 
@@ -98,8 +98,8 @@ class Scratch:
         self._next = 0
         self._kept: dict[int, int] = {}
         """Where in the file the frames of the beginning lie,"""
-        self._sliding: OrderedDict[int, int] = OrderedDict()
-        """and those of the window, the one that was not read for longest first."""
+        self._sliding: dict[int, int] = {}
+        """and those of the window, the one that was laid down first at the head."""
         self._file = tempfile.TemporaryFile(prefix="vdp-", buffering=0)  # noqa: SIM115 (open as long as this is there)
         self._lock = Lock()
 
@@ -127,17 +127,15 @@ class Scratch:
 
     def _packed(self, frame: Tensor) -> Tensor:
         """A copy of a frame as the file keeps it."""
+        frame = frame.cpu()
         if self._dtype == torch.float32:
             return frame.clone(memory_format=torch.contiguous_format)
         return frame.mul(TOP).round_().clamp_(0.0, TOP).to(self._dtype).contiguous()
 
     def _read(self, index: int) -> Tensor | None:
-        place = self._kept.get(index)
+        place = self._kept.get(index, self._sliding.get(index))
         if place is None:
-            place = self._sliding.get(index)
-            if place is None:
-                return None
-            self._sliding.move_to_end(index)
+            return None
         packed = torch.empty(self._shape, dtype=self._dtype)
         self._file.seek(place * self._bytes)
         unread = packed.numpy().data.cast("B")
@@ -171,7 +169,7 @@ class Scratch:
         if not self.is_full:
             place = len(self._kept) + len(self._sliding)
         elif self._sliding:
-            place = self._sliding.popitem(last=False)[1]
+            place = self._sliding.pop(next(iter(self._sliding)))
         else:
             return
         try:
@@ -182,4 +180,4 @@ class Scratch:
         except OSError:  # the disk is full
             self._room = len(self._kept) + len(self._sliding)
             return
-        (self._kept if index < self._room // 2 else self._sliding)[index] = place
+        (self._kept if index < self._room - WINDOW else self._sliding)[index] = place
