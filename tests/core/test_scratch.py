@@ -13,7 +13,7 @@ import torch
 
 from comfyui_vdp.vdp_core.errors import MediaError
 from comfyui_vdp.vdp_core.store import scratch as module
-from comfyui_vdp.vdp_core.store.scratch import BACK, Scratch, large_empty
+from comfyui_vdp.vdp_core.store.scratch import BACK, Scratch, large_empty, need_room
 
 COUNT, HEIGHT, WIDTH = 400, 2, 3
 FRAME = 2 * HEIGHT * WIDTH * 3  # bytes in 16 bits
@@ -222,3 +222,11 @@ def test_no_room_for_it_is_said(nothing_fits, monkeypatch, memory):
     ):
         large_empty(2**48)
     assert not list(nothing_fits.iterdir())
+
+
+def test_room_that_is_needed_later_is_asked_for_before(nothing_fits, monkeypatch):
+    need_room(1000)
+    with pytest.raises(MediaError, match=r"needs 1048576\.0 GiB of temporary space"):
+        need_room(2**50)
+    monkeypatch.setattr(module, "fits_in_memory", lambda size: True)
+    need_room(2**50)

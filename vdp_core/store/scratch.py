@@ -12,7 +12,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from threading import Lock
-from typing import IO
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from ..errors import MediaError
 from .budget import SHARE, fits_in_memory, lies_in_memory, scratch_free
 
-__all__ = ["Scratch", "Walk", "large_empty"]
+__all__ = ["Scratch", "Walk", "large_empty", "need_room"]
 
 Walk = Callable[[int], Iterator[Tensor]]
 """Gives the frames from the one asked for on, in runs ``(n, H, W, C)`` of any length; the same ones each time."""
@@ -40,28 +39,34 @@ def large_empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     with torch.inference_mode(False):
         if fits_in_memory(size):
             return torch.empty(shape, dtype=dtype).zero_()  # touched now, so that it no longer counts as free
+        need_room(size)
         with tempfile.TemporaryFile(prefix="vdp-") as file:
-            _reserve(file, size)
+            try:  # its blocks now: a disk that fills up later would kill the process
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+            except OSError as error:
+                raise _no_room(size) from error
             return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype).view(shape)
 
 
-def _reserve(file: IO[bytes], size: int) -> None:
-    """Give the file its blocks now: a disk that fills up later would kill the process."""
-    reason: OSError | None = None
-    if size <= scratch_free():
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
-            return
-        except OSError as error:
-            reason = error
+def need_room(size: int) -> None:
+    """Refuse, before long work, what will take so many bytes if neither memory nor the temporary folder has them.
+
+    Raises:
+        MediaError: it does not.
+    """
+    if size > scratch_free() and not fits_in_memory(size):
+        raise _no_room(size)
+
+
+def _no_room(size: int) -> MediaError:
     place = tempfile.gettempdir() + (", which lies in memory," if lies_in_memory() else "")
-    raise MediaError(
+    return MediaError(
         f"the clip needs {size / 2**30:.1f} GiB of temporary space and {place} has {scratch_free() / 2**30:.1f} GiB; "
         "take fewer frames (count) or smaller ones (max_side), or set TMPDIR to a larger disk"
-    ) from reason
+    )
 
 
 class Scratch:

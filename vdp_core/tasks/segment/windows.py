@@ -11,7 +11,7 @@ from torch import Tensor
 from ...image.resize import working_copy
 from ...optim.windows import OVERLAP, Window, joined, load_window, save_window, share_of_steps, windows
 from ...store.checkpoint import Checkpoint
-from ...store.scratch import large_empty
+from ...store.scratch import large_empty, need_room
 from ...types import Flow, OnStep
 from .config import SegmentConfig
 from .find import NOTHING, Found, all_background, coverage, find_in_window, shown_masks, too_few
@@ -32,8 +32,10 @@ def find_masks(
 ) -> Found:
     """Find the masks window by window; an object keeps the layer that it has where windows overlap."""
     spans = windows(len(frames), config.window, OVERLAP)
+    small = working_copy(frames[:1], config.side)
+    # a mask for each layer, and, as trace has them, two flows and two places with their distance
+    need_room(4 * len(frames) * small[0, 0].numel() * (layers + 2 * 2 + 2 * 3))
     if given is not None:
-        small = working_copy(frames[:1], config.side)
         given = shown_masks(given, (small.shape[2], small.shape[3]))
     if len(spans) == 1:
         return find_in_window(frames, flow, config, layers, seed, given, device, checkpoint, on_step)
