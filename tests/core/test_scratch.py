@@ -152,6 +152,24 @@ def test_a_walk_that_ends_early_is_an_error():
         made.frame(3)
 
 
+def test_a_walk_that_failed_is_started_again():
+    tries: list[int] = []
+
+    def walk(start: int) -> Iterator[torch.Tensor]:
+        tries.append(start)
+        yield DATA[start : start + 1]
+        if len(tries) == 1:
+            raise MemoryError
+        yield DATA[start + 1 : start + 2]
+
+    made = scratch(walk)
+    assert torch.equal(made.frame(0), DATA[0])
+    with pytest.raises(MemoryError):
+        made.frame(1)
+    assert torch.equal(made.frame(1), DATA[1])
+    assert tries == [0, 1]
+
+
 def test_several_threads_read_what_is_there():
     made, wrong = scratch(Walk(), keep=100), []
 

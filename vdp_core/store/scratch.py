@@ -153,19 +153,19 @@ class Scratch:
         if self._runs is None or not self._next <= index < self._next + self._skip:
             start = max(0, index - BACK) if index < self._next else index
             self._runs, self._next = self._walk(start), start
+        runs, self._runs = self._runs, None  # a walk that fails is over
         found: Tensor | None = None
         while found is None:
-            run = next(self._runs, None)
+            run = next(runs, None)
             if run is None:
-                self._runs = None
                 raise MediaError(f"frame {index} is no longer there: the clip changed while it was being read")
             for frame in run:
                 packed = self._packed(frame)
                 self._lay(self._next, packed)
                 found = packed if self._next == index else found
                 self._next += 1
-        if self._next >= self.count:
-            self._runs = None  # with all that it holds on to, perhaps on a GPU
+        if self._next < self.count:  # else it goes, with all that it holds on to, perhaps on a GPU
+            self._runs = runs
         return found
 
     def _lay(self, index: int, packed: Tensor) -> None:
@@ -182,7 +182,7 @@ class Scratch:
             unwritten = packed.numpy().data.cast("B")
             while unwritten:
                 unwritten = unwritten[self._file.write(unwritten) :]
-        except OSError:  # the disk is full
+        except OSError:  # the disk is full: what cannot be kept is made again
             self._room = len(self._kept) + len(self._sliding)
             return
         (self._kept if index < self._room - WINDOW else self._sliding)[index] = place
