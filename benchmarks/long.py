@@ -1,12 +1,15 @@
 """Long clips: whether windows show, and what memory and time grow to.
 
     python benchmarks/long.py --data FOLDER --seams
-    python benchmarks/long.py --data FOLDER --lengths 600 3000 [--size 1280 720] [--workflows relight dehaze]
+    python benchmarks/long.py --data FOLDER --lengths 600 3000 [--size 1280 720] [--workflows relight dehaze segment]
+        [--settings Optimize.preset=fast Optimize.steps=20]
 
-Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal. ``--seams`` compares
+Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal; segment gets it as it
+is. ``--seams`` compares
 the error of frames over which one window gives way to the next with that of the same frames of the cycle inside
 windows; flicker is how much the error changes from a frame to the next. ``--lengths`` runs the workflows on files of
-that many frames, each in a process of its own: memory is the most that is not backed by a file (Linux only).
+that many frames, each in a process of its own: memory is the most that is not backed by a file, files are the temporary
+ones that it holds at most (Linux only).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -36,12 +40,13 @@ from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 TASK_OF = {"relight": "dark", "dehaze": "hazy"}
+KIND_OF = {**TASK_OF, "segment": "plain"}
 CYCLES = 7
 AIRLIGHT = (0.8, 0.82, 0.85)
 
 
 def cycle(data: Path, kind: str, width: int, height: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each frame ``(H, W, 3)`` of a cycle: the truth, and the same dark or hazy, in 8 bits."""
+    """Each frame ``(H, W, 3)`` of a cycle: the truth, and the same dark, hazy or plain, in 8 bits."""
     clip = read_clip(clip_paths(data)["blackswan"]).frames
     y, x = torch.meshgrid(torch.linspace(-1.0, 1.0, height), torch.linspace(-1.0, 1.0, width), indexing="ij")
     length = 2 * len(clip) - 2
@@ -53,6 +58,8 @@ def cycle(data: Path, kind: str, width: int, height: int) -> Iterator[tuple[Tens
         if kind == "dark":
             light = 0.35 + 0.1 * math.sin(phase) + 0.1 * math.cos(phase) * x + 0.05 * y
             shown = light[..., None] * truth.pow(1.6)
+        elif kind == "plain":
+            shown = truth
         else:
             through = torch.exp(-(0.8 - 0.4 * y + 0.2 * torch.sin(2.0 * x + phase)))[..., None]
             shown = through * truth + (1.0 - through) * torch.tensor(AIRLIGHT)
@@ -110,22 +117,45 @@ def repeated(data: Path, kind: str, count: int, width: int, height: int, folder:
     return out
 
 
-def run(workflow: str, clip: Path, folder: Path) -> tuple[float, float, float]:
-    """Run a workflow in a process of its own: seconds, seconds of processor, the most anonymous memory in GB."""
+def run(workflow: str, settings: list[str], clip: Path, folder: Path) -> tuple[float, float, float, float]:
+    """Run a workflow in a process of its own.
+
+    Returns:
+        Seconds, seconds of processor, the most anonymous memory, and the most temporary files, in GB.
+    """
     graph = Path(__file__).parent.parent / "workflows" / f"{workflow}.json"
-    arguments = ["run", str(graph), "--set", f"Clip.path={clip}", "--output-dir", str(folder / "out"), "--quiet"]
+    arguments = ["run", str(graph), "--output-dir", str(folder / "out"), "--quiet", "--device", "cpu"]
+    arguments += [part for setting in (f"Clip.path={clip}", *settings) for part in ("--set", setting)]
     program = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main())"
     started, before = time.perf_counter(), processor_seconds()
-    command = [sys.executable, "-c", program, *arguments, "--device", "cpu"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    peak = 0.0
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL)
+    memory = files = 0.0
     while process.poll() is None:
         found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
-        peak = max(peak, int(found[1]) * 1024 / 1e9 if found else 0.0)
+        memory = max(memory, int(found[1]) * 1024 / 1e9 if found else 0.0)
+        files = max(files, temporary_bytes(process.pid) / 1e9)
         time.sleep(0.1)
     if process.returncode != 0:
         raise SystemExit(f"{workflow}.json ended with {process.returncode}")
-    return time.perf_counter() - started, processor_seconds() - before, peak
+    return time.perf_counter() - started, processor_seconds() - before, memory, files
+
+
+def temporary_bytes(process: int) -> int:
+    """Bytes of the nameless files that a process has open or mapped."""
+    place, sizes = f"{Path(tempfile.gettempdir()).resolve()}/", {}
+    with suppress(OSError):  # it has ended
+        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+            span, _, _, _, inode, *name = line.split(maxsplit=5)
+            if name and name[0].startswith(place) and name[0].endswith("(deleted)"):
+                first, end = (int(edge, 16) for edge in span.split("-"))
+                sizes[inode] = sizes.get(inode, 0) + end - first
+    with suppress(OSError):
+        for opened in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(OSError):
+                if (name := str(opened.readlink())).startswith(place) and name.endswith("(deleted)"):
+                    found = opened.stat()
+                    sizes[str(found.st_ino)] = found.st_blocks * 512
+    return sum(sizes.values())
 
 
 def processor_seconds() -> float:
@@ -140,24 +170,24 @@ def main() -> None:
     parser.add_argument("--seams", action="store_true", help="errors across windows against errors inside")
     parser.add_argument("--lengths", type=int, nargs="+", default=[], help="frames of each file")
     parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--workflows", nargs="+", choices=list(TASK_OF), default=list(TASK_OF))
+    parser.add_argument("--workflows", nargs="+", choices=list(KIND_OF), default=list(TASK_OF))
+    parser.add_argument("--settings", nargs="+", default=[], help="what to --set")
     options = parser.parse_args()
     if options.seams:
         print("| task | windows | error | across / inside | flicker | across / inside |\n|---|---|---|---|---|---|")
-        for task in options.workflows:
+        for task in [name for name in options.workflows if name in TASK_OF]:
             print(seams(options.data, task), flush=True)
     width, height = options.size
     if options.lengths:
-        print("\n| workflow | frames | seconds | seconds a frame | of processor | memory (GB) |")
-        print("|---|---|---|---|---|---|")
+        print("\n| workflow | frames | seconds | seconds a frame | of processor | memory (GB) | files (GB) |")
+        print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for workflow, count in product(options.workflows, options.lengths):
-            seconds, processor, peak = run(
-                workflow, repeated(options.data, TASK_OF[workflow], count, width, height, folder), folder
-            )
+            clip = repeated(options.data, KIND_OF[workflow], count, width, height, folder)
+            seconds, processor, memory, files = run(workflow, options.settings, clip, folder)
             rates = f"{seconds / count:.3f} | {processor / count:.3f}"
-            print(f"| {workflow} | {count} | {seconds:.0f} | {rates} | {peak:.2f} |", flush=True)
+            print(f"| {workflow} | {count} | {seconds:.0f} | {rates} | {memory:.2f} | {files:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

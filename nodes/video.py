@@ -261,7 +261,7 @@ class SaveFrames:
         from ..vdp_core.media import clip as video
 
         if frames.ndim in (2, 3):  # a mask
-            frames = frames.reshape(-1, *frames.shape[-2:], 1)
+            frames = (frames if frames.ndim == 3 else frames[None])[..., None]
         if frames.shape[-1] == 4 and format == "mp4" and bool((frames[..., 3] == 1.0).all()):
             frames = frames[..., :3]  # alpha that says nothing, as some loaders give it
         alpha = host.given_mask(alpha)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from torch import Tensor
 
 from .errors import InputError, ShapeError
+from .store.lazy import LazyFrames, computed
 
 __all__ = ["as_mask", "as_matte", "check_flow", "check_frames", "check_mask"]
 
@@ -25,8 +28,6 @@ def check_frames(frames: object, name: str = "frames", *, at_least: int = 1, sma
         ShapeError: not a 4-D tensor, or too few frames or pixels.
         InputError: integer values, NaN or infinity.
     """
-    from .store.lazy import LazyFrames
-
     if not isinstance(frames, Tensor):
         raise ShapeError(f"{name}: expected a tensor of shape (T, H, W, 3), got {type(frames).__name__}")
     if frames.ndim != 4 or frames.shape[-1] < 1:
@@ -81,8 +82,6 @@ def check_mask(mask: object, name: str, *, count: int | None = None, size: tuple
         raise ShapeError(
             f"{name}: masks are {mask.shape[2]}x{mask.shape[1]} pixels, the frames are {size[1]}x{size[0]}; resize them"
         )
-    from .store.lazy import LazyFrames
-
     if isinstance(mask, LazyFrames):
         return mask
     mask = mask.float()
@@ -133,9 +132,8 @@ def as_mask(mask: Tensor, name: str = "mask") -> Tensor:
     if not _are_pictures(mask, name):
         return check_mask(mask, name)
     pictures = check_frames(mask, name)
-    brightness = pictures.amax(dim=-1)
-    largest = brightness.amax() if brightness.numel() else brightness.new_zeros(())
-    return (brightness > 0.5 * largest).float()
+    largest = max((float(frame.amax()) for frame in pictures if frame.numel()), default=0.0)
+    return _of_each(pictures, lambda frame: (frame.amax(dim=-1) > 0.5 * largest).float())
 
 
 def as_matte(mask: Tensor, name: str = "mask") -> Tensor:
@@ -153,9 +151,19 @@ def as_matte(mask: Tensor, name: str = "mask") -> Tensor:
         return check_mask(mask, name)
     pictures = check_frames(mask, name)
     labels = bool(pictures.numel()) and (
-        float(pictures.amax()) <= 0.5 or any(float(_channel_range(frame)) > COLOURED for frame in pictures)
+        all(float(frame.amax()) <= 0.5 for frame in pictures)
+        or any(float(_channel_range(frame)) > COLOURED for frame in pictures)
     )
-    return as_mask(pictures, name) if labels else pictures.mean(dim=-1)
+    return as_mask(pictures, name) if labels else _of_each(pictures, lambda frame: frame.mean(dim=-1))
+
+
+def _of_each(pictures: Tensor, mask_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """A mask ``(H, W)`` of each picture ``(H, W, 3)``, as they are needed where there are many."""
+
+    def masks(start: int) -> Iterator[Tensor]:
+        return (mask_of(pictures[index])[None] for index in range(start, len(pictures)))
+
+    return computed(masks, tuple(pictures.shape[:3]))
 
 
 def _are_pictures(mask: object, name: str) -> bool:

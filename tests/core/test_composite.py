@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -12,13 +13,18 @@ from comfyui_vdp.vdp_core.edit.composite import composite, plate
 from comfyui_vdp.vdp_core.edit.layers import add_background, cut_out, edit, layer_numbers, replace_layer, split_layer
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.image.colour import to_display, to_linear
+from comfyui_vdp.vdp_core.media import clip as clip_module
+from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
+from comfyui_vdp.vdp_core.media.video_file import VideoFile
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models.masks import MODEL as MASKS
 from comfyui_vdp.vdp_core.models.paint import untouched
 from comfyui_vdp.vdp_core.motion import background as behind
 from comfyui_vdp.vdp_core.motion.warp import resize_flow
 from comfyui_vdp.vdp_core.store import lazy as frames_module
+from comfyui_vdp.vdp_core.store import scratch
 from comfyui_vdp.vdp_core.store.lazy import LazyFrames
+from comfyui_vdp.vdp_core.store.scratch import Scratch
 from comfyui_vdp.vdp_core.types import Edit, Layers
 
 COUNT, HEIGHT, WIDTH = 12, 96, 160
@@ -82,6 +88,68 @@ def test_long_clips_are_computed_when_they_are_looked_at(layers, monkeypatch):
         assert torch.equal(lazy_colours[7:9], colours[7:9])
         assert torch.equal(lazy_colours + 0, colours)
         assert torch.equal(lazy_masks + 0, masks)
+
+
+def test_the_background_of_a_long_clip_is_filled_without_decoding_it_again(tmp_path, monkeypatch):
+    """An object that is wide and slow: its background is seen up to thirty frames away, before and after."""
+    count, height, width = 130, 48, 96
+    picture = torch.rand(1, 3, height, width + count, generator=torch.Generator().manual_seed(1))
+    picture = F.avg_pool2d(picture, 5, 1, 2)[0].movedim(0, -1)
+    pan = torch.stack([picture[:, index : index + width] for index in range(count)])
+    path = write_clip(tmp_path / "pan", pan, fps=25)
+    monkeypatch.setattr(clip_module, "fits_in_memory", lambda size: False)
+    frames = read_clip(path).frames
+    assert isinstance(frames, LazyFrames)
+    masks, nowhere = torch.zeros(count, 2, 24, 48), torch.zeros(count, 3, 24, 48)
+    masks[:, 1, 8:16, 9:39] = 1.0
+    masks[:, 0] = 1.0 - masks[:, 1]
+    before, after = nowhere.clone(), nowhere.clone()
+    away = torch.arange(1.0, 31.0)
+    before[40:90, 2, 8:16, 9:39], after[40:90, 2, 8:16, 9:39] = away, away.flip(0)
+    layers = edit(Layers("segment", {"masks": masks, "before": before, "after": after}, frames), "1", Edit(0.0))
+    decoded, read, given = VideoFile._decoded, Scratch.frame, Counter[str]()
+
+    def decoding(self, *settings):
+        for frame in decoded(self, *settings):
+            given["decoded"] += 1
+            yield frame
+
+    def reading(self, index):
+        given["read"] += 1
+        return read(self, index)
+
+    monkeypatch.setattr(VideoFile, "_decoded", decoding)
+    monkeypatch.setattr(Scratch, "frame", reading)
+    for index in range(45, 55):
+        assert plate(layers, index, index + 1).shape == (1, height, width, 3)
+    assert given["decoded"] == 0
+    assert given["read"] <= 10 * (1 + 2 * 30)
+    # with room for no more than a few dozen frames past the beginning
+    monkeypatch.setattr(scratch, "scratch_free", lambda: scratch.SHARE * 80 * height * width * 6)
+    layers = replace(layers, frames=read_clip(path).frames)
+    given.clear()
+    for index in range(40, 90):
+        plate(layers, index, index + 1)
+    assert 0 < given["decoded"] < 3 * 50
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_pictures_that_are_changed_on_their_way_in_are_not_laid_out(clip, layers, monkeypatch, still):
+    """A background of another size, and colours over black: what long clips give is the same, made when looked at."""
+    mask = clip.masks[: 1 if still else None, 1]
+
+    def changed(frames: torch.Tensor) -> list[torch.Tensor]:
+        background = add_background(layers, frames[:, :-8]).pictures["colour_0"]
+        return [background, cut_out(frames, mask, premultiplied=True).pictures["colour_1"]]
+
+    wanted = changed(clip.frames)
+    monkeypatch.setattr(frames_module, "fits_in_memory", lambda size: False)
+    monkeypatch.setattr(frames_module, "AT_ONCE", 0)
+    monkeypatch.setattr(frames_module, "large_empty", None)  # what lays a clip out
+    long = LazyFrames.over(lambda first: (frame[None] for frame in clip.frames[first:]), tuple(clip.frames.shape))
+    for found, whole in zip(changed(long), wanted, strict=True):
+        assert isinstance(found, LazyFrames)
+        assert torch.equal(torch.stack(list(found)), whole)
 
 
 def test_paths_that_lead_nowhere_are_no_paths(layers):

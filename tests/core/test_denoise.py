@@ -16,6 +16,7 @@ from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.motion.warp import resize_flow
+from comfyui_vdp.vdp_core.store.lazy import LazyFrames
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
 REAL = ("bikes", "bigbuckbunny", "carphone_pristine", "carphone_distorted")
@@ -237,14 +238,36 @@ def test_what_is_kept_goes_with_the_layers(synthetic, counted):
 
 
 def test_nothing_is_kept_where_memory_is_short(synthetic, counted, monkeypatch):
-    class Short:
-        available = 1000
-
-    monkeypatch.setattr(denoise.psutil, "virtual_memory", Short)
+    monkeypatch.setattr(denoise, "fits_in_memory", lambda size: False)
     layers = layers_of(synthetic)
     assert torch.equal(torch.cat(list(clean_frames(layers))), torch.cat(list(clean_frames(layers))))
     assert counted == [3, 3]
     assert layers not in denoise._kept
+
+
+def test_work_begun_in_inference_mode_goes_on_outside_of_it(synthetic, counted):
+    """As nodes look at the first frame, and a fit, which needs gradients, at all of them."""
+    layers = layers_of(synthetic)
+    cleaning = clean_frames(layers)
+    with torch.inference_mode():
+        first = next(cleaning)
+    rest = list(cleaning)
+    assert torch.equal(torch.cat([first, *rest]), torch.cat(list(clean_frames(layers))))
+    assert counted == [3]
+
+
+def test_a_few_frames_of_a_long_clip_tell_how_noisy_it_is(synthetic):
+    frames = noisy(synthetic.pan(40, 16, 24)[0])
+    read: list[int] = []
+
+    class Source:
+        def frame(self, index: int) -> torch.Tensor:
+            read.append(index)
+            return frames[index]
+
+    long = LazyFrames.of(Source(), tuple(frames.shape))
+    assert estimate_noise(long, samples=5) == estimate_noise(frames, samples=5)
+    assert read == [0, 10, 20, 29, 39]
 
 
 def test_frames_that_kept_more_noise_are_smoothed_more(real, monkeypatch):

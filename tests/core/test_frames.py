@@ -1,12 +1,8 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
-import tempfile
+import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +10,7 @@ import torch
 
 from comfyui_vdp.vdp_core.errors import MediaError
 from comfyui_vdp.vdp_core.store import lazy as module
-from comfyui_vdp.vdp_core.store.lazy import LazyFrames, computed, fits_in_memory, large_empty, remove_left_overs
+from comfyui_vdp.vdp_core.store.lazy import LazyFrames, computed, floats
 
 COUNT, HEIGHT, WIDTH = 120, 6, 8
 DATA = torch.rand(COUNT, HEIGHT, WIDTH, 4, generator=torch.Generator().manual_seed(0))
@@ -41,8 +37,8 @@ def walk(monkeypatch) -> Walk:
     return Walk()
 
 
-def lazy(walk: Walk, pick: slice | int = slice(0, 3)) -> LazyFrames:
-    return LazyFrames.over(walk, tuple(DATA.shape), pick=pick)
+def lazy(walk: Walk) -> LazyFrames:
+    return LazyFrames.over(walk, tuple(DATA.shape)).cut(..., slice(0, 3))
 
 
 COLOUR = DATA[..., :3]
@@ -74,6 +70,12 @@ def test_it_is_a_tensor_that_says_what_it_is_without_making_a_frame(walk):
         (slice(None, None, 30), slice(1, 3)),
         (7, 2),
         (..., 0),
+        (..., None),
+        (..., slice(2, 3)),
+        (slice(None), slice(1, 5), slice(None, None, 3)),
+        (slice(None), torch.tensor([0, 2]), slice(None), torch.tensor([1, 1])),
+        (3, ..., 1),
+        None,
         [3, 99, -1],
         torch.tensor([4, 0]),
         torch.empty(0, dtype=torch.int64),
@@ -113,6 +115,7 @@ def test_a_place_that_is_not_there(walk):
         lambda clip: torch.from_numpy(clip.numpy()),
         lambda clip: copy.deepcopy(clip),
         lambda clip: torch.stack(list(clip)),
+        lambda clip: torch.stack(clip.unbind()),
         lambda clip: torch.where(clip > 0.5, clip, 0.0),
         lambda clip: torch.nn.functional.interpolate(clip.movedim(-1, 1), size=(3, 4), mode="area"),
     ],
@@ -130,7 +133,26 @@ def test_all_frames_are_made_once(walk):
     assert walk.given == COUNT
 
 
-def test_walking_through_makes_each_frame_once_also_with_looks_back_and_skips(walk):
+@pytest.mark.parametrize(
+    "steps",
+    [
+        lambda clip: iter(clip),
+        lambda clip: (a for a, _ in zip(clip, clip, strict=True)),
+        lambda clip: (frame for _, frame in enumerate(clip)),
+        lambda clip: (run[0] for run in clip.runs(3)),
+    ],
+)
+def test_walking_through_makes_no_frame_before_it_is_looked_at_and_lays_nothing_out(walk, monkeypatch, steps):
+    monkeypatch.setattr(module, "large_empty", None)  # what lays frames out
+    clip = lazy(walk)
+    assert torch.equal(next(steps(clip)), COLOUR[0])
+    assert walk.given == 3  # the first run of the walk
+    for _ in steps(clip):
+        pass
+    assert walk.given == COUNT
+
+
+def test_each_frame_is_made_once_also_with_looks_back_and_skips(walk):
     clip = lazy(walk)
     for index in range(2, COUNT, 2):
         assert torch.equal(clip[index - 2 : index + 1], COLOUR[index - 2 : index + 1])
@@ -138,14 +160,39 @@ def test_walking_through_makes_each_frame_once_also_with_looks_back_and_skips(wa
     assert walk.given == COUNT
 
 
+def test_what_was_looked_at_is_there_for_looks_back_from_anywhere(walk):
+    clip = lazy(walk)
+    for frame in clip:
+        del frame
+    for index in [*range(COUNT - 1, -1, -1), 7, 100, 3]:
+        assert torch.equal(clip[index], COLOUR[index])
+    assert walk.given == COUNT
+
+
 def test_channels_read_side_by_side_share_the_work(walk):
-    colour, alpha = lazy(walk), lazy(walk).picked(3)
-    colour = alpha.picked(slice(0, 3))
+    both = LazyFrames.over(walk, tuple(DATA.shape))
+    colour, alpha = both.cut(..., slice(0, 3)), both.cut(..., 3)
     assert tuple(alpha.shape) == (COUNT, HEIGHT, WIDTH)
     for index in range(COUNT):
         assert torch.equal(colour[index], DATA[index, ..., :3])
         assert torch.equal(alpha[index], DATA[index, ..., 3])
     assert walk.given == COUNT
+
+
+@pytest.mark.parametrize("key", [(..., None), (slice(None), slice(1, 5)), (..., slice(0, 2)), slice(5, 110)])
+def test_a_part_of_every_frame_of_many_is_not_made_either(walk, key):
+    clip = lazy(walk)
+    assert isinstance(clip[key], LazyFrames)
+    assert walk.given == 0
+    assert torch.equal(clip[key][50], COLOUR[key][50])
+    assert torch.equal(clip[key] + 0.0, COLOUR[key])
+
+
+def test_a_few_frames_of_many_are_all_that_is_made(walk):
+    clip = lazy(walk)
+    assert torch.equal(clip[::30, ::2], COLOUR[::30, ::2])
+    assert walk.given == 4 * 3  # runs of three
+    assert walk.starts == [0, 30, 60, 90]
 
 
 def test_a_far_place_is_gone_to_at_once(walk):
@@ -155,6 +202,34 @@ def test_a_far_place_is_gone_to_at_once(walk):
     assert walk.starts == [0, 100]
 
 
+def test_a_walk_is_let_go_at_its_end():
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+
+    def walk(start: int) -> Iterator[torch.Tensor]:
+        buffer = Held()
+        held.append(weakref.ref(buffer))
+        for index in range(start, COUNT):
+            yield DATA[index : index + 1]
+        del buffer
+
+    clip = LazyFrames.over(walk, tuple(DATA.shape))
+    assert torch.equal(clip[COUNT - 2], DATA[COUNT - 2])
+    assert held[0]() is not None
+    assert torch.equal(clip[COUNT - 1], DATA[COUNT - 1])
+    assert held[0]() is None
+
+
+def test_a_walk_that_began_in_inference_mode_goes_on_outside_of_it(walk):
+    clip = lazy(walk)
+    with torch.inference_mode():
+        assert torch.equal(clip[0], COLOUR[0])
+    assert torch.equal(clip[1].mul_(2.0), COLOUR[1] * 2.0)
+    assert torch.equal(clip[30], COLOUR[30])
+
+
 def test_a_clip_that_has_become_shorter_is_an_error():
     clip = LazyFrames.over(lambda start: iter([DATA[start:3]] if start < 3 else []), tuple(DATA.shape))
     assert torch.equal(clip[2], DATA[2])
@@ -162,56 +237,12 @@ def test_a_clip_that_has_become_shorter_is_an_error():
         clip[3]
 
 
-# what is whole
-
-
-def test_what_does_not_fit_is_a_file_that_nobody_sees(monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(module, "SHARE", 10**12)
-    large = large_empty(5, 4, 3)
-    assert large.fill_(2.0).sum() == 120.0
-    assert not list(tmp_path.iterdir())
-    mapped = Path("/proc/self/maps")
-    if mapped.exists():
-        assert module.PREFIX in mapped.read_text()
-    del large
-    if mapped.exists():
-        assert module.PREFIX not in mapped.read_text()
-
-
-def test_what_fits_is_memory():
-    assert fits_in_memory(1000)
-    assert not fits_in_memory(2**50)
-    assert large_empty(2, 3, dtype=torch.float16).dtype == torch.float16
-
-
-def test_no_room_for_it_is_said(monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(
-        MediaError, match=r"needs 1048576.0 GiB of temporary space and .* has .* GiB; take fewer frames"
-    ):
-        large_empty(2**48)
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_of_processes_that_are_gone_are_removed(monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left, ours, other = (
-        tmp_path / name for name in (f"{module.PREFIX}{gone.stdout.strip()}-a", f"{module.PREFIX}{os.getpid()}-b", "c")
-    )
-    for file in (left, ours, other):
-        file.touch()
-    remove_left_overs()
-    assert sorted(tmp_path.iterdir()) == sorted((ours, other))
-
-
 # computed
 
 
-@pytest.mark.parametrize("share", [1, 10**12])
-def test_what_is_computed_is_the_same_at_once_and_later(walk, monkeypatch, share):
-    monkeypatch.setattr(module, "SHARE", share)
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_is_computed_is_the_same_at_once_and_later(walk, monkeypatch, fits):
+    monkeypatch.setattr(module, "fits_in_memory", lambda size: fits)
     told: list[tuple[int, int]] = []
     pictures: list[Callable[[], torch.Tensor]] = []
 
@@ -220,9 +251,20 @@ def test_what_is_computed_is_the_same_at_once_and_later(walk, monkeypatch, share
         pictures.append(picture)
 
     made = computed(walk, tuple(DATA.shape), on_step=on_step)
-    assert isinstance(made, LazyFrames) == (share > 1)
+    assert isinstance(made, LazyFrames) != fits
     assert torch.equal(made[30:33], DATA[30:33])
     assert torch.equal(made + 0.0, DATA)
-    if share == 1:
+    if fits:
         assert told[-1] == (COUNT, COUNT)
         assert torch.equal(pictures[0](), DATA[2])
+
+
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16])
+def test_whole_numbers_as_floats(monkeypatch, fits, kind):
+    monkeypatch.setattr(module, "fits_in_memory", lambda size: fits)
+    top = torch.iinfo(kind).max
+    numbers = torch.tensor([[0, 1], [top - 1, top]]).to(kind)
+    made = floats(numbers)
+    assert isinstance(made, LazyFrames) != fits
+    assert torch.equal(made + 0.0, torch.tensor([[0.0, 1.0 / top], [(top - 1.0) / top, 1.0]]))

@@ -12,6 +12,7 @@ from comfyui_vdp.nodes.video import LoadFrames, SaveFrames
 from comfyui_vdp.vdp_core.checks import as_mask
 from comfyui_vdp.vdp_core.errors import InputError
 from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.store import lazy
 
 
 @pytest.fixture
@@ -102,6 +103,15 @@ def test_a_mask_is_saved_white_on_black(folders, name):
     assert frames.shape == (4, 31, 41, 3)
     assert (frames - mask[..., None]).abs().mean() < 0.01
     assert torch.equal(as_mask(frames), mask)
+
+
+def test_a_long_mask_is_not_laid_out_to_be_saved(folders, monkeypatch):
+    mask = torch.linspace(0.0, 1.0, 5).round().view(5, 1, 1).expand(5, 30, 40)
+    monkeypatch.setattr(lazy, "AT_ONCE", 0)
+    monkeypatch.setattr(lazy, "large_empty", None)  # what lays a clip out
+    long = lazy.LazyFrames.over(lambda first: (one[None, ..., None] for one in mask[first:]), (5, 30, 40, 1))
+    (written,) = SaveFrames().save(long.cut(..., 0), "m", format="png")["ui"]["vdp_outputs"]
+    assert torch.equal(video.read_clip(folders / "out" / written).frames, mask[..., None].expand(-1, -1, -1, 3))
 
 
 def test_one_mask_alone_and_an_alpha_beside_a_mask(folders):

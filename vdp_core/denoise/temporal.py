@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..motion.warp import resize_flow, warp
-from ..store.lazy import large_empty
+from ..store.budget import fits_in_memory
+from ..store.scratch import large_empty
 from ..types import Flow, Layers
 from .blocks import bands, from_opponent, to_opponent
 from .noise import Noise, loudness_of
@@ -93,7 +93,7 @@ def clean_frames(
     """Yield the denoised source frames of ``layers`` one by one, like ``denoised``, but work only the first time.
 
     Each shot has a noise of its own. So that sliders stay quick, the result is kept as long as the layers are, where it
-    takes less than a quarter of the memory that is free.
+    fits in memory.
 
     Args:
         layers: with a field ``noise``.
@@ -106,8 +106,8 @@ def clean_frames(
     if kept is not None:
         yield from (kept[index : index + 1].to(device).float() for index in range(start, len(layers)))
         return
-    fits = layers.frames.numel() * 2 < psutil.virtual_memory().available / 4
-    keep = large_empty(*layers.frames.shape, dtype=torch.float16) if fits and start == 0 else None
+    fits = start == 0 and fits_in_memory(2 * layers.frames.numel())
+    keep = large_empty(*layers.frames.shape, dtype=torch.float16) if fits else None
     index = start  # (enumerate would hold on to a frame)
     for frame in _clean_shots(layers, start, contrast, device):
         frame = frame.half()  # the same, kept or not

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from ..errors import InputError, ShapeError
 from ..image.matting import shrink
 from ..models import model_of
 from ..models.masks import MODEL as MASKS
-from ..store.lazy import computed_with_mask
+from ..store.lazy import computed, computed_with_mask
+from ..store.scratch import large_empty
 from ..types import Edit, Layers, OnStep
 
 __all__ = ["add_background", "cut_out", "edit", "layer_numbers", "replace_layer", "split_layer"]
@@ -96,13 +98,14 @@ def _cover(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     scale = max(height / pictures.shape[1], width / pictures.shape[2])
     rows, columns = (max(1, round(side / scale)) for side in size)
     top, left = (pictures.shape[1] - rows) // 2, (pictures.shape[2] - columns) // 2
-    out = pictures.new_empty(len(pictures), height, width, 3)
-    for index, picture in enumerate(pictures[:, top : top + rows, left : left + columns]):
-        scaled = F.interpolate(
-            picture.movedim(-1, 0)[None], size=size, mode="bicubic", align_corners=False, antialias=True
-        )
-        out[index] = scaled[0].movedim(0, -1).clamp(0.0, 1.0)
-    return out
+
+    def covering(start: int) -> Iterator[Tensor]:
+        for index in range(start, len(pictures)):
+            part = pictures[index, top : top + rows, left : left + columns].movedim(-1, 0)[None]
+            scaled = F.interpolate(part, size=size, mode="bicubic", align_corners=False, antialias=True)
+            yield scaled.movedim(1, -1).clamp(0.0, 1.0)
+
+    return computed(covering, (len(pictures), height, width, 3))
 
 
 def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Layers:
@@ -125,16 +128,26 @@ def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Lay
     mask = check_mask(mask, "mask", count=count, size=(height, width))
     scale = min(1.0, MASK_SIDE / max(height, width))
     small = (max(1, round(height * scale)), max(1, round(width * scale)))
-    object_mask = shrink(mask[:, None], small).clamp(0.0, 1.0).expand(count, -1, -1, -1)
-    fields = {"masks": torch.cat((1.0 - object_mask, object_mask), dim=1)}
+    masks = large_empty(count, 2, *small)
+    for index, one in enumerate(mask):  # a mask for all frames fills them all
+        masks[index : None if len(mask) == 1 else index + 1, 1] = shrink(one[None, None], small)[0, 0].clamp(0.0, 1.0)
+    torch.sub(1.0, masks[:, 1], out=masks[:, 0])
+    fields = {"masks": masks}
     pictures = {"matte": mask}
     if premultiplied:
-        pictures["colour_1"] = (frames / mask[..., None].clamp_min(1e-3)).clamp_(0.0, 1.0)
+        pictures["colour_1"] = computed(partial(_straight, frames, mask), tuple(frames.shape))
     elif _is_black_outside(frames, mask):
         pictures["colour_1"] = frames
     if "colour_1" in pictures:
         pictures["colour_0"] = torch.zeros(1, height, width, 3)
     return Layers(MASKS.name, fields, frames, None, 0, {"preset": "mask"}, pictures=pictures)
+
+
+def _straight(frames: Tensor, mask: Tensor, start: int) -> Iterator[Tensor]:
+    """Frames ``(1, H, W, 3)`` from ``start`` on whose colours were multiplied with the mask, without that."""
+    for index in range(start, len(frames)):
+        share = mask[index if len(mask) > 1 else 0, ..., None]
+        yield (frames[index] / share.clamp_min(1e-3)).clamp_(0.0, 1.0)[None]
 
 
 def _is_black_outside(frames: Tensor, mask: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Clips in and out: probe, decode, encode, with the frames of a clip in memory once at most.
+"""Clips in and out: probe, decode, encode, with the frames of a clip in memory, or in a temporary file, once at most.
 
 A source is a video file, a folder of pictures, or a glob. A clip comes out as sRGB float frames, an alpha matte, the
 sound that belongs to the frames taken, and an exact rate. Decoding and encoding are PyAV's and OpenCV's.
@@ -30,11 +30,13 @@ from torch import Tensor
 
 from ..checks import check_frames, check_mask
 from ..errors import InputError, MediaError, ShapeError
-from ..store.lazy import LazyFrames, fits_in_memory
+from ..store.budget import fits_in_memory
+from ..store.lazy import LazyFrames
+from ..store.scratch import Scratch
 from ..types import OnStep
 from . import encode as sinks
 from .encode import Piece
-from .info import ClipInfo, Paint, Plan, stamp
+from .info import Array, ClipInfo, Paint, Plan, stamp
 from .pictures import PictureFiles
 from .source import files_of, open_source, plan
 from .video_file import VideoFile
@@ -45,6 +47,7 @@ FORMATS: tuple[str, ...] = tuple(sinks.FORMATS)
 """What write_clip can write."""
 _CHUNK = 8  # frames in hand at a time when writing,
 _PIXELS = 2**22  # or fewer, where they are so large: encoding them takes a while, and nothing can stop it
+_SKIP = 160  # frames that are decoded on the way to another rather than sought past: what was hidden is seen as far on
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +101,10 @@ def read_clip(
     max_side: int = 0,
     on_step: OnStep | None = None,
 ) -> Clip:
-    """Read a clip: into memory, once, where it fits, else so that frames are decoded whenever they are looked at.
+    """Read a clip: into memory where it fits, else into a temporary file, of which frames are read when looked at.
 
-    Either way all of it is decoded once before this returns, so that damage shows now and not in the middle of work.
+    All of it is decoded before this returns, so that damage shows now and not in the middle of work. Of a clip that is
+    too long for the disk as well, the frames that the file lacks are decoded again when they are looked at.
 
     Args:
         source: a video file, a folder of pictures (in natural order), or a glob.
@@ -116,11 +120,11 @@ def read_clip(
     """
     reader, wanted = plan(source, start, count, every_nth, max_side)
     done, began = 0, 0.0
-    in_memory = _Memory(wanted, reader.info.has_alpha)
+    kept = _Kept(reader, wanted)
     for time, paint in reader.walk(wanted):
         if done == 0:
             began = time
-        picture = in_memory.take(paint)
+        picture = kept.take(paint)
         done += 1
         if on_step is not None:
             on_step(done, max(done, wanted.count), picture)
@@ -128,7 +132,7 @@ def read_clip(
         raise MediaError(f"{source}: no frame from {start} on can be decoded")
     if reader.info.frame_count is not None and done < wanted.count:
         reader.notes.add(f"announces more frames than it holds; {done} were read of {wanted.count}")
-    frames, alpha = in_memory.clip() or _decoded_when_needed(reader, wanted, done)
+    frames, alpha = kept.clip()
     rate = reader.info.fps / every_nth
     audio = reader.sound(began, float(done / rate))
     return Clip(
@@ -140,62 +144,89 @@ def read_clip(
     )
 
 
-class _Memory:
-    """Frames decoded straight into arrays that grow as they need to, or given up once they have grown too large."""
+class _Kept:
+    """Frames as they are decoded: in arrays that grow as they need to, or, once those would be too large, in a file."""
 
-    def __init__(self, wanted: Plan, has_alpha: bool) -> None:
-        self._size, self._done, self._length = wanted.size, 0, wanted.count
-        self._frame_bytes = math.prod(wanted.size) * (16 if has_alpha else 12)
-        fits = fits_in_memory(wanted.count * self._frame_bytes)
-        self._frames = np.empty((wanted.count, *wanted.size, 3), np.float32) if fits else None
-        self._alpha = np.empty((wanted.count, *wanted.size), np.float32) if fits and has_alpha else None
+    def __init__(self, reader: VideoFile | PictureFiles, wanted: Plan) -> None:
+        self._reader, self._wanted, self._done = reader, wanted, 0
+        self._has_alpha = reader.info.has_alpha
+        self._frame_bytes = math.prod(wanted.size) * (16 if self._has_alpha else 12)
+        self._file: Scratch | None = None
+        if fits_in_memory(wanted.count * self._frame_bytes):
+            self._frames, self._alpha = self._empty(wanted.count)
+        else:
+            self._frames, self._alpha = self._empty(0)
+            self._file = self._scratch()
 
-    def _resize(self, length: int) -> None:
-        assert self._frames is not None
-        if length > self._done and not fits_in_memory(length * self._frame_bytes):
-            self._frames = self._alpha = None
-            return
-        # NumPy's resize grows or cuts in place, which keeps one copy of the clip when the header was wrong.
-        self._frames.resize((length, *self._size, 3), refcheck=False)
-        if self._alpha is not None:
-            self._alpha.resize((length, *self._size), refcheck=False)
-        self._length = length
+    def _empty(self, count: int) -> tuple[Array, Array | None]:
+        """Frames ``(n, H, W, 3)`` and, if there is any, alpha ``(n, H, W)``."""
+        alpha = np.empty((count, *self._wanted.size), np.float32) if self._has_alpha else None
+        return np.empty((count, *self._wanted.size, 3), np.float32), alpha
+
+    def _scratch(self) -> Scratch:
+        # 8 bits would take half the room, but decoded colour lies between their steps: a dark clip loses 0.2 to 0.9 dB
+        shape = (self._wanted.count, *self._wanted.size, 4 if self._has_alpha else 3)
+        return Scratch(self._again, shape, dtype=torch.uint16, skip=_SKIP)
+
+    def _again(self, first: int) -> Iterator[Tensor]:
+        """Decode the frames from some place on once more."""
+        start, left = self._wanted.start + first * self._wanted.step, self._done - first
+        for _, paint in self._reader.walk(replace(self._wanted, start=start, limit=left)):
+            yield self._painted(paint)[None]
+
+    def _painted(self, paint: Paint) -> Tensor:
+        """A frame ``(H, W, 3)``, or with alpha ``(H, W, 4)``."""
+        frames, alpha = self._empty(1)
+        paint(frames[0], None if alpha is None else alpha[0])
+        return _joined(frames, alpha, 0)
 
     def take(self, paint: Paint) -> Callable[[], Tensor] | None:
         """Decode a frame; gives what makes a picture of it, which copies, as the arrays may move when they grow."""
-        if self._frames is not None and self._done == self._length:
-            self._resize(self._done + max(self._done // 8, _CHUNK))
-        if self._frames is None:
-            return None
-        paint(self._frames[self._done], None if self._alpha is None else self._alpha[self._done])
+        index = self._done
         self._done += 1
-        return partial(_picture, self._frames, self._done - 1)
-
-    def clip(self) -> tuple[Tensor, Tensor | None] | None:
-        """Frames and alpha, or None where they did not fit."""
-        if self._frames is None:
+        if self._file is None and index == len(self._frames):
+            self._grow(index + max(index // 8, _CHUNK))
+        if self._file is None:
+            paint(self._frames[index], None if self._alpha is None else self._alpha[index])
+            return partial(_picture, self._frames, index)
+        if self._file.is_full:  # it is decoded again when it is looked at
             return None
-        self._resize(self._done)
-        return torch.from_numpy(self._frames), None if self._alpha is None else torch.from_numpy(self._alpha)
+        frame = self._painted(paint)
+        self._file.lay(index, frame)
+        return frame[..., :3].clone
+
+    def _grow(self, length: int) -> None:
+        """Make room for as many frames; what memory cannot hold goes to a file."""
+        if fits_in_memory(length * self._frame_bytes):
+            self._resize(length)
+            return
+        self._file = self._scratch()
+        for index in range(len(self._frames)):
+            self._file.lay(index, _joined(self._frames, self._alpha, index))
+        self._frames, self._alpha = self._empty(0)
+
+    def _resize(self, length: int) -> None:
+        # NumPy's resize grows or cuts in place, which keeps one copy of the clip when the header was wrong.
+        self._frames.resize((length, *self._wanted.size, 3), refcheck=False)
+        if self._alpha is not None:
+            self._alpha.resize((length, *self._wanted.size), refcheck=False)
+
+    def clip(self) -> tuple[Tensor, Tensor | None]:
+        """All frames, and alpha if there is any."""
+        if self._file is None:
+            self._resize(self._done)
+            return torch.from_numpy(self._frames), None if self._alpha is None else torch.from_numpy(self._alpha)
+        self._file.count = self._done
+        frames = LazyFrames.of(self._file, (self._done, *self._wanted.size, 4 if self._has_alpha else 3))
+        return (frames.cut(..., slice(0, 3)), frames.cut(..., 3)) if self._has_alpha else (frames, None)
 
 
-def _decoded_when_needed(reader: VideoFile | PictureFiles, wanted: Plan, count: int) -> tuple[Tensor, Tensor | None]:
-    """Frames and alpha of a clip that is too long to be kept."""
-    has_alpha = reader.info.has_alpha
-
-    def walk(first: int) -> Iterator[Tensor]:
-        rest = replace(wanted, start=wanted.start + first * wanted.step, limit=count - first)
-        for _, paint in reader.walk(rest):
-            frame = np.empty((1, *wanted.size, 3), np.float32)
-            alpha = np.empty((1, *wanted.size), np.float32) if has_alpha else None
-            paint(frame[0], None if alpha is None else alpha[0])
-            yield torch.from_numpy(frame if alpha is None else np.concatenate((frame, alpha[..., None]), axis=-1))
-
-    frames = LazyFrames.over(walk, (count, *wanted.size, 4 if has_alpha else 3), pick=slice(0, 3))
-    return frames, frames.picked(3) if has_alpha else None
+def _joined(frames: Array, alpha: Array | None, index: int) -> Tensor:
+    frame = torch.from_numpy(frames[index])
+    return frame if alpha is None else torch.cat((frame, torch.from_numpy(alpha[index, ..., None])), dim=-1)
 
 
-def _picture(frames: NDArray[np.float32], index: int) -> Tensor:
+def _picture(frames: Array, index: int) -> Tensor:
     return torch.from_numpy(frames[index].copy())
 
 

@@ -38,6 +38,7 @@ class PictureFiles:
         self.notes = Notes(path)
         self._stamps = {file: stamp(file) for file in files}
         self._files = files
+        self._measured: set[Path] = set()
         picture_size(files[0])  # which refuses what is too large to be decoded
         first = _read_picture(files[0])
         self.info = ClipInfo(
@@ -70,8 +71,10 @@ class PictureFiles:
         """The pictures to take: the time of each in seconds, and what decodes it."""
         chosen = self._files[plan.start :: plan.step]
         chosen = chosen[: plan.limit] if plan.limit else chosen
-        for file in chosen:  # every header first: a clip of a thousand pictures should not fail at the last
+        # every header first: a clip of a thousand pictures should not fail at the last
+        for file in [file for file in chosen if file not in self._measured]:
             size = picture_size(file)
+            self._measured.add(file)
             if size != (self.info.width, self.info.height):
                 raise MediaError(
                     f"{file}: is {size[0]}x{size[1]} pixels, {self._files[0].name} is "

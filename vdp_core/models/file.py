@@ -18,7 +18,8 @@ from ..checks import check_frames
 from ..denoise.noise import estimate_noise
 from ..errors import LayersFileError, MediaError, ShapeError, VDPError
 from ..store.files import beside
-from ..store.lazy import computed, large_empty
+from ..store.lazy import computed
+from ..store.scratch import large_empty
 from ..types import Edit, Flow, Layers
 from . import MODELS
 

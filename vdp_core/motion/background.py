@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checks import check_flow
 from ..errors import ShapeError
 from ..image.inpaint import spread
-from ..store.lazy import large_empty
+from ..store.scratch import large_empty
 from ..types import Flow, OnStep
 from .planar import planar_correction, planar_motion
 from .warp import resize_flow

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..checks import check_frames
 from ..errors import InputError
 from ..nets.weights import fetch_weights, find_weights
-from ..store.lazy import large_empty
+from ..store.scratch import large_empty
 from ..types import Flow, OnStep
 from .colours import flow_preview
 from .dis import Dis
@@ -105,7 +105,7 @@ def estimate_flow(
             last = batch[-1:]
             if shots:
                 small = small_copy(plain)
-                copies = small.new_empty(len(frames), *small.shape[1:]) if copies is None else copies
+                copies = large_empty(len(frames), *small.shape[1:], dtype=small.dtype) if copies is None else copies
                 copies[seen : seen + len(small)] = small
                 seen += len(small)
                 cut = is_cut(run[:-1, :1], run[1:, :1], motion)

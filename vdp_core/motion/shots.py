@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..store.lazy import floats
+from ..store.scratch import large_empty
 from .dis import Dis
 from .estimator import Motion
 from .warp import warp
@@ -49,7 +51,7 @@ def join_shots(copies: Tensor, jumps: list[int], differs: Callable[[Tensor, Tens
         jumps: frames that show another scene than the frame before.
         differs: whether two copies ``(1, 1, h, w)``, in 0..1, show different scenes.
     """
-    clip = copies[:, None].float() / 255.0
+    clip = floats(copies[:, None])
 
     def apart(first: int, second: int) -> bool:
         return differs(clip[first : first + 1], clip[second : second + 1])
@@ -73,7 +75,7 @@ def join_shots(copies: Tensor, jumps: list[int], differs: Callable[[Tensor, Tens
 
 def _fades(clip: Tensor, cuts: list[int], apart: Callable[[int, int], bool]) -> list[int]:
     """The middles of stretches that show nothing, where they lie between two scenes."""
-    flat = (clip.flatten(1).std(dim=1) < FLAT).tolist()
+    flat = [bool(frame.std() < FLAT) for frame in clip]
     edges = [index for index in range(1, len(flat)) if flat[index] != flat[index - 1]]
     return [
         (first + end) // 2
@@ -84,7 +86,9 @@ def _fades(clip: Tensor, cuts: list[int], apart: Callable[[int, int], bool]) -> 
 
 def _dissolves(clip: Tensor, cuts: list[int], fades: list[int], apart: Callable[[int, int], bool]) -> list[int]:
     """The middles of stretches whose frames are mixtures of the first and the last, more and more of the last."""
-    pixels = F.avg_pool2d(clip, 2, ceil_mode=True).flatten(1)
+    pixels = large_empty(len(clip), *F.avg_pool2d(clip[0], 2, ceil_mode=True).flatten().shape)
+    for index, frame in enumerate(clip):
+        pixels[index] = F.avg_pool2d(frame, 2, ceil_mode=True).flatten()
     found: list[tuple[float, int, int]] = []
     for reach in REACHES:
         for middle in range(reach, len(pixels) - reach):

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["Guard", "Walk", "guarded", "guarding"]
 
 Walk = Callable[[int], Iterator[Tensor]]
-"""Gives the frames from the one asked for on, in runs ``(n, ...)`` of any length."""
+"""Gives the frames from the one asked for on, in runs ``(n, ...)`` of any length; the same ones each time."""
 Guard = Callable[[Walk, int], Walk]
 """``guard(walk, count)`` gives a walk through the same ``count`` frames, to be taken in place of ``walk``."""
 

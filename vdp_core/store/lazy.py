@@ -1,159 +1,82 @@
-"""Clips of any length: frames that are made when they are looked at, and memory that is a temporary file.
+"""Clips of any length: frames that are read, or made, when they are looked at.
 
-A short clip is an ordinary tensor. A long one is a tensor too, of the right shape and type, but a stretch of its frames
-is decoded or computed only when something works on it, and forgotten afterwards. What has to be whole all the same lies
-in a file that the system pages in and out, and that is gone when its tensor is, or the process, however it ends.
+A short clip is an ordinary tensor. A long one is a tensor too, of the right shape and type, whose frames lie in a
+temporary file: those of a decoded clip from the beginning, those that are computed once something has looked at them.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import tempfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import psutil
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ..errors import InputError, MediaError
+from ..errors import InputError
+from .budget import fits_in_memory
 from .guard import Walk, guarded
+from .scratch import Scratch, large_empty
 
-__all__ = ["LazyFrames", "computed", "computed_with_mask", "fits_in_memory", "large_empty", "remove_left_overs"]
+__all__ = ["LazyFrames", "computed", "computed_with_mask", "floats"]
 
-SHARE = 32
-"""A clip stays in memory while it takes less than one part in this many of what is free: several are in use at once."""
 AT_ONCE = 96 * 2**20  # bytes of a stretch of frames that is small enough to be made as soon as it is asked for
-RECENT = 3  # frames kept at least: noise removal has seen two more when it gives one, which is then read again
-SKIP = 48  # frames it takes to reach a place by going on, rather than by starting again there
-PREFIX = "vdp-frames-"
+WINDOW = 4 * 2**30  # bytes of computed frames that are kept: most are read once, in order
+SKIP = 8  # computed frames it takes to reach a place by going on, rather than by starting again there
 
 
-def fits_in_memory(size: int) -> bool:
-    """Whether so many bytes of frames should be kept in memory rather than made again or laid into a file."""
-    return size * SHARE <= psutil.virtual_memory().available
-
-
-def large_empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Like ``torch.empty`` on the CPU, but what does not fit in memory is a temporary file, paged in and out.
-
-    Raises:
-        MediaError: the temporary folder has no room for it.
-    """
-    count = math.prod(shape)
-    size = count * dtype.itemsize
-    if fits_in_memory(size):
-        return torch.empty(shape, dtype=dtype)
-    remove_left_overs()
-    folder = Path(tempfile.gettempdir())
-    handle, name = tempfile.mkstemp(prefix=f"{PREFIX}{os.getpid()}-", dir=folder)
-    try:
-        _reserve(handle, size, folder)
-        return torch.from_file(name, shared=True, size=count, dtype=dtype).view(shape)
-    finally:
-        os.close(handle)
-        with suppress(PermissionError):  # Windows keeps a mapped file: remove_left_overs takes it away later
-            Path(name).unlink()
-
-
-def _reserve(handle: int, size: int, folder: Path) -> None:
-    """Give the file its blocks now: a disk that fills up later would kill the process."""
-    try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(handle, 0, size)
-        else:
-            os.truncate(handle, size)
-    except OSError as error:
-        free = psutil.disk_usage(str(folder)).free
-        raise MediaError(
-            f"the clip needs {size / 2**30:.1f} GiB of temporary space and {folder} has {free / 2**30:.1f} GiB; take "
-            "fewer frames (count) or smaller ones (max_side), or set TMPDIR to a larger disk"
-        ) from error
-
-
-def remove_left_overs() -> None:
-    """Remove the temporary files of processes that are gone, where the system did not do so itself."""
-    for file in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        owner = file.name.removeprefix(PREFIX).partition("-")[0]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            with suppress(OSError):
-                file.unlink()
-
-
-class _Reader:
-    """Reads a walk at any place: the last frames are kept, and the walk goes on where it is near."""
-
-    def __init__(self, walk: Walk, frame_bytes: int) -> None:
-        self._walk = walk
-        self._keep = max(RECENT, AT_ONCE // max(frame_bytes, 1))
-        self._recent: OrderedDict[int, Tensor] = OrderedDict()
-        self._runs: Iterator[Tensor] | None = None
-        self._next = 0
+class Source(Protocol):
+    """Where the frames of a long clip come from."""
 
     def frame(self, index: int) -> Tensor:
-        """The frame itself, not a copy."""
-        if index in self._recent:
-            return self._recent[index]
-        if self._runs is None or not self._next <= index < self._next + SKIP:
-            self._runs, self._next = self._walk(index), index
-        while self._next <= index:
-            run = next(self._runs, None)
-            if run is None:
-                self._runs = None
-                raise MediaError(f"frame {index} is no longer there: the clip changed while it was being read")
-            for frame in run:
-                self._recent[self._next] = frame
-                self._next += 1
-            while len(self._recent) > max(self._keep, len(run)):
-                self._recent.popitem(last=False)
-        return self._recent[index]
+        """A frame ``(H, W, C)``, or ``(H, W)``, float32 in 0..1, which is the caller's to keep."""
+        ...
 
 
 class LazyFrames(Tensor):
-    """A clip ``(T, H, W, C)``, or a mask ``(T, H, W)``, float32 in 0..1, whose frames are made when they are needed.
+    """A clip ``(T, H, W, C)``, or a mask ``(T, H, W)``, float32 in 0..1, whose frames are read when they are needed.
 
-    It may be sliced along time, asked for its shape and walked through; whatever else is done to it is done to all of
-    its frames at once, which are then laid into memory that may be a file. A stretch that is short is made at once.
+    It may be sliced, along time and within its frames, asked for its shape and walked through; whatever else is done to
+    it is done to all of its frames at once, which are then laid into memory that may be a file. What is small is made
+    at once.
     """
 
-    _reader: _Reader
+    _source: Source
     _places: range
-    _pick: slice | int
+    _cuts: tuple[tuple[Any, ...], ...]
     _made: Tensor | None
 
     @staticmethod
-    def __new__(cls, reader: _Reader, places: range, shape: tuple[int, ...], pick: slice | int) -> LazyFrames:
+    def __new__(
+        cls, source: Source, places: range, shape: tuple[int, ...], cuts: tuple[tuple[Any, ...], ...] = ()
+    ) -> LazyFrames:
         made = Tensor._make_wrapper_subclass(cls, (len(places), *shape), dtype=torch.float32)
-        made._reader, made._places, made._pick, made._made = reader, places, pick, None
+        made._source, made._places, made._cuts, made._made = source, places, cuts, None
         return made
 
     @classmethod
-    def over(cls, walk: Walk, shape: tuple[int, ...], *, pick: slice | int = slice(None)) -> LazyFrames:
-        """Frames of a walk.
+    def of(cls, source: Source, shape: tuple[int, ...]) -> LazyFrames:
+        """All frames of a source, whose clip has this shape."""
+        return cls(source, range(shape[0]), shape[1:])
 
-        Args:
-            walk: gives frames ``(n, H, W, C)`` from any place on; the same ones each time.
-            shape: ``(T, H, W, C)`` of what it gives, before ``pick``.
-            pick: which of the channels.
-        """
-        channels = () if isinstance(pick, int) else (len(range(*pick.indices(shape[3]))),)
-        reader = _Reader(walk, 4 * math.prod(shape[1:]))
-        return cls(reader, range(shape[0]), (*shape[1:3], *channels), pick)
+    @classmethod
+    def over(cls, walk: Walk, shape: tuple[int, ...]) -> LazyFrames:
+        """Frames of a walk, ``(T, H, W, C)``, kept as they are made."""
+        return cls.of(Scratch(walk, shape, dtype=torch.float32, skip=SKIP, most=WINDOW), shape)
 
-    def picked(self, pick: slice | int) -> LazyFrames:
-        """Other channels of the same frames, which are made once for both as long as both are read side by side."""
-        channels = () if isinstance(pick, int) else (pick.stop - pick.start,)
-        return LazyFrames(self._reader, self._places, (*self.shape[1:3], *channels), pick)
+    def cut(self, *key: Any) -> LazyFrames:
+        """The same part of each frame: ``frame[key]``, of numbers, slices, None and ``...``."""
+        shape = torch.empty(self.shape[1:], device="meta")[key].shape
+        return LazyFrames(self._source, self._places, tuple(shape), (*self._cuts, key))
 
     def runs(self, length: int = 1) -> Iterator[Tensor]:
         """All frames in turn, ``length`` of them at a time."""
         for start in range(0, len(self), length):
             yield self._stretch(self._places[start : start + length])
+
+    def __iter__(self) -> Iterator[Tensor]:  # torch's own would make all frames first
+        return (run[0] for run in self.runs())
 
     def whole(self) -> Tensor:
         """All frames as an ordinary tensor, in memory or in a file; made once."""
@@ -165,7 +88,10 @@ class LazyFrames(Tensor):
         return self._made
 
     def _frame(self, place: int) -> Tensor:
-        return self._reader.frame(place)[..., self._pick]
+        frame = self._source.frame(place)
+        for key in self._cuts:
+            frame = frame[key]
+        return frame
 
     def _stretch(self, places: range) -> Tensor:
         if self._made is not None:
@@ -179,25 +105,27 @@ class LazyFrames(Tensor):
     def _taken(self, key: Any) -> Tensor:
         """``self[key]``."""
         first, rest = (key[0], key[1:]) if isinstance(key, tuple) and key else (key, ())
+        if first is Ellipsis and sum(part is not None for part in rest) < self.ndim:
+            first, rest = slice(None), key
         if isinstance(first, int) and not isinstance(first, bool):
             place = self._places[first]  # raises where there is none
             frame = self._stretch(range(place, place + 1))[0]
             return frame[rest] if rest else frame
         if isinstance(first, (list, Tensor)) and not rest and (chosen := _numbers(first)) is not None:
             named = [self._places[at] for at in chosen]  # raises where there is none
-            if not named:
-                return torch.empty(0, *self.shape[1:])
-            return _joined((self._stretch(range(place, place + 1)) for place in named), len(named))
-        if isinstance(first, slice) and (first.step is None or first.step > 0):
-            places, inside = self._places[first], (slice(None), *rest)
-            if not places:
-                return torch.empty(0, *self.shape[1:])[inside]
-            if not rest and 4 * len(places) * math.prod(self.shape[1:]) > AT_ONCE:
-                return LazyFrames(self._reader, places, tuple(self.shape[1:]), self._pick)
-            if not rest:
-                return self._stretch(places)
-            cut = (self._stretch(places[at : at + 1])[inside] for at in range(len(places)))
-            return _joined(cut, len(places))
+            made = large_empty(len(named), *self.shape[1:])
+            for index, place in enumerate(named):
+                made[index] = self._stretch(range(place, place + 1))[0]
+            return made
+        plain = all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in rest)
+        if plain and isinstance(first, slice) and (first.step is None or first.step > 0):
+            if self._made is not None:
+                return self._made[key]
+            part = LazyFrames(self._source, self._places[first], tuple(self.shape[1:]), self._cuts)
+            part = part.cut(*rest) if rest else part
+            if part.numel() == 0:
+                return torch.empty(part.shape)
+            return part if part.nbytes > AT_ONCE else part._stretch(part._places)
         return self.whole()[key]
 
     @classmethod
@@ -210,8 +138,6 @@ class LazyFrames(Tensor):
         if isinstance(self, LazyFrames):
             if func is Tensor.__getitem__:
                 return self._taken(args[1])
-            if func is Tensor.__iter__:
-                return (run[0] for run in self.runs())
             if func is Tensor.__repr__:
                 return f"LazyFrames{tuple(self.shape)}"
             if func in _UNCHANGED or (func is Tensor.to and _keeps(args[1:], kwargs)):
@@ -274,14 +200,23 @@ def _numbers(key: list[Any] | Tensor) -> list[int] | None:
     return key if key and all(type(at) is int for at in key) else None
 
 
-def _joined(parts: Iterator[Tensor], count: int) -> Tensor:
-    """Put ``count`` parts ``(1, ...)`` together."""
-    first = next(parts)
-    made = large_empty(count, *first.shape[1:])
-    made[:1] = first
-    for index, part in enumerate(parts, 1):
-        made[index : index + 1] = part
-    return made
+class _Integers:
+    """Frames in whole numbers, of which the largest stands for 1."""
+
+    def __init__(self, frames: Tensor) -> None:
+        self._frames, self._top = frames, torch.iinfo(frames.dtype).max
+
+    def frame(self, index: int) -> Tensor:
+        return self._frames[index].float().div_(self._top)
+
+
+def floats(frames: Tensor) -> Tensor:
+    """Frames or masks ``(T, ...)`` of 8 or 16 bits, which may lie in a file, as float32 in 0..1.
+
+    All of them now where they fit in memory, else each when it is looked at.
+    """
+    made = LazyFrames.of(_Integers(frames), tuple(frames.shape))
+    return made.whole() if fits_in_memory(made.nbytes) else made
 
 
 def computed(
@@ -321,8 +256,8 @@ def computed_with_mask(
         def four(start: int) -> Iterator[Tensor]:
             return (torch.cat((frame, mask[..., None]), dim=-1)[None].cpu() for frame, mask in walk(start))
 
-        frames = LazyFrames.over(guarded(four, count), (count, height, width, 4), pick=slice(0, 3))
-        return frames, frames.picked(3)
+        frames = LazyFrames.over(guarded(four, count), (count, height, width, 4))
+        return frames.cut(..., slice(0, 3)), frames.cut(..., 3)
     out, masks = torch.empty(shape), torch.empty(shape[:3])
     for index, (frame, mask) in enumerate(walk(0)):
         out[index], masks[index] = frame, mask

@@ -8,7 +8,7 @@ import torch
 
 from ..optim.fit import Fitted
 from ..optim.windows import Window, joined
-from ..store.lazy import large_empty
+from ..store.scratch import large_empty
 from .base import Found, Given
 
 __all__ = ["join"]

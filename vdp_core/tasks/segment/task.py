@@ -19,8 +19,10 @@ from ...errors import InputError
 from ...image.resize import working_copy
 from ...motion.background import trace
 from ...optim.progress import Progress
+from ...store.scratch import need_room
 from ...types import Shot
 from ..base import Found, Given, Published, Work
+from ..paper import SIDE as PUBLISHED_SIDE
 from . import paper
 from .config import SegmentConfig
 from .find import NOTHING, Masks, all_background, shown_masks
@@ -33,19 +35,23 @@ FINDING, TRACING = 2, 1
 
 
 def prepare(frames: Tensor, given: Given, config: SegmentConfig | Published) -> Given:
-    """Bring the given masks to the working size.
+    """Bring the given masks to the working size, and see that what will be found has room.
 
     Raises:
         InputError: nothing is left of them there, or more layers are asked for than masks allow.
+        MediaError: neither memory nor the temporary folder has room for what will be found.
     """
     masks: Mapping[int, Tensor] | None = given["mask"]
+    side = PUBLISHED_SIDE if isinstance(config, Published) else config.side
+    small = working_copy(frames[:1], side)
+    # a mask for each layer, and, as the background is followed, two flows and two places with their distance
+    need_room(4 * len(frames) * small[0, 0].numel() * (given["layers"] + 2 * 2 + 2 * 3))
     if masks is None or isinstance(config, Published):
         return given
     if given["layers"] > 2:
         raise InputError(
             f"layers: with a mask there are 2, the object and the background, got {given['layers']}; set it to 2"
         )
-    small = working_copy(frames[:1], config.side)
     return {**given, "mask": shown_masks(masks, (small.shape[2], small.shape[3]))}
 
 

@@ -12,7 +12,7 @@ from ...image.resize import working_copy
 from ...optim.progress import Progress
 from ...optim.windows import OVERLAP, Window, fit_windows, joined, windows
 from ...store.journal import Journal
-from ...store.lazy import large_empty
+from ...store.scratch import large_empty
 from ...types import Flow
 from .config import SegmentConfig
 from .find import NOTHING, Masks, all_background, coverage, find_in_window, too_few
