@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from comfyui_vdp.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.base import Task
 
 DOCS = Path(__file__).parents[2] / "web" / "docs"
 
@@ -40,3 +42,18 @@ def test_no_page_and_no_picture_is_left_over() -> None:
     assert {page.stem for page in DOCS.glob("*.md")} == set(NODE_CLASS_MAPPINGS)
     shown = {picture for page in DOCS.glob("*.md") for picture in pictures(page.read_text(encoding="utf-8"))}
     assert shown == {path.relative_to(DOCS).as_posix() for path in (DOCS / "images").iterdir()}
+
+
+def test_the_table_of_tasks_is_what_the_tasks_declare() -> None:
+    page = (DOCS / "VDPOptimize.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"\| task \| finds \| takes \| presets \|\n\|---\|---\|---\|---\|\n((?:\|.*\n)+)", page)
+    assert table == "".join(row(task) for task in TASKS.values())
+
+
+def row(task: Task) -> str:
+    taken = [*(["flow"] if task.needs_flow else []), *(one.name for one in task.inputs)]
+    presets = [
+        f"`{name}`" + "".join(f" without `{one.name}`" for one in preset.without)
+        for name, preset in task.presets.items()
+    ]
+    return f"| `{task.name}` | {task.says} | {', '.join(f'`{name}`' for name in taken)} | {', '.join(presets)} |\n"

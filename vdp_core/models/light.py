@@ -43,8 +43,9 @@ def compose(
         ``(stop - start, H, W, 3)``.
     """
     log_gain, power = _model(layers, start, stop, frames, strength)
-    log_gain += frames.new_tensor([0.2 * warmth, 0.0, -0.2 * warmth]) + exposure * math.log(2.0) / DISPLAY_GAMMA
-    return frames.pow(power / gamma).mul_(log_gain.div_(gamma).exp_())
+    # gamma acts on what was found; exposure and warmth are light's, and the same at every gamma
+    light = frames.new_tensor([0.2 * warmth, 0.0, -0.2 * warmth]) + exposure * math.log(2.0) / DISPLAY_GAMMA
+    return frames.pow(power / gamma).mul_(log_gain.div_(gamma).add_(light).exp_())
 
 
 def rebuild(layers: Layers, start: int, stop: int, relit: Tensor) -> Tensor:

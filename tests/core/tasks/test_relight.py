@@ -254,11 +254,12 @@ def test_strength_goes_in_even_steps_of_the_logarithm(pan):
     assert_close(half[seen], (one * pan.dark).sqrt()[seen], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("stops", [-2.0, 1.0])
-def test_exposure_is_in_stops_of_scene_light(pan, stops):
-    plain, exposed = (light.apply(pan.layers, exposure=value, denoise=0.0) for value in (0.0, stops))
+def test_exposure_is_in_stops_of_scene_light(pan, stops, gamma):
+    plain, exposed = (light.apply(pan.layers, exposure=value, gamma=gamma, denoise=0.0) for value in (0.0, stops))
     inside = (plain < 1.0) & (exposed < 1.0)
-    assert inside.float().mean() > 0.5
+    assert inside.float().mean() > 0.3
     assert_close(exposed[inside], plain[inside] * 2 ** (stops / 2.2), atol=1e-6, rtol=1e-4)
 
 
@@ -269,9 +270,9 @@ def test_gamma_lifts_or_lowers_the_middle(pan, gamma):
     assert_close(changed[inside], plain[inside] ** (1 / gamma), atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("warmth", [-1.0, 0.5])
-def test_warmth_trades_red_for_blue(pan, warmth):
-    plain, changed = (light.apply(pan.layers, warmth=value, denoise=0.0) for value in (0.0, warmth))
+@pytest.mark.parametrize(("warmth", "gamma"), [(-1.0, 1.0), (0.5, 1.0), (0.5, 2.0)])
+def test_warmth_trades_red_for_blue(pan, warmth, gamma):
+    plain, changed = (light.apply(pan.layers, warmth=value, gamma=gamma, denoise=0.0) for value in (0.0, warmth))
     inside = ((plain < 1.0) & (changed < 1.0)).all(dim=-1)
     ratio = torch.tensor([0.2 * warmth, 0.0, -0.2 * warmth]).exp()
     assert_close(changed[inside], plain[inside] * ratio, atol=1e-6, rtol=1e-4)
