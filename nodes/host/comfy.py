@@ -139,7 +139,7 @@ def say(text: str) -> None:
     if server is None:
         headless.say(text)
         return
-    running = comfy_module("comfy_execution.utils")
-    context = running.get_executing_context() if running else None
+    execution = comfy_module("comfy_execution.utils")
+    context = execution.get_executing_context() if execution else None
     if context is not None and hasattr(server.PromptServer.instance, "send_progress_text"):
         server.PromptServer.instance.send_progress_text(text, context.node_id)

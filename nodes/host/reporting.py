@@ -84,7 +84,7 @@ def time_left(done: int, total: int, seconds: float) -> str:
 
 
 def shown(total: int, label: str, *, previews: bool = False) -> AbstractContextManager[OnStep]:
-    """``progress`` in which only ``on_step`` stops: for work that others do in between, such as a walk."""
+    """Like ``progress``, for a generator, which others run in between: only ``on_step`` stops the work."""
     return _comfy_progress(total, label, previews) if comfy_module("comfy.utils") else headless.progress(total, label)
 
 

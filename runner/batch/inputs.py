@@ -70,6 +70,7 @@ def _absolute(text: str, folder: str) -> Path:
 
 
 def digest(*parts: object) -> str:
+    """A hash of what JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

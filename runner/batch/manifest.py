@@ -126,6 +126,11 @@ def _is_output(raw: object) -> bool:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
+    """Say which path is at fault where the system refuses.
+
+    Raises:
+        MediaError: in place of an OSError.
+    """
     from ...vdp_core.errors import MediaError
 
     try:

@@ -14,6 +14,7 @@ __all__ = ["cast", "check", "check_files", "constant", "listed", "needed_nodes",
 
 
 def listed(names: Iterable[object]) -> str:
+    """Names in a row, in words."""
     return ", ".join(short(name) for name in names) or "none"
 
 
@@ -43,6 +44,7 @@ def cast(entry: InputSpec, value: Any) -> Any:
 
 
 def wanted(entry: InputSpec) -> str:
+    """What an input takes, in words that follow ``must be``."""
     kind = {"INT": "a whole number", "FLOAT": "a number", "STRING": "a text"}.get(entry.type, entry.type)
     low, high = entry.options.get("min"), entry.options.get("max")
     if low is not None and high is not None:
@@ -53,6 +55,7 @@ def wanted(entry: InputSpec) -> str:
 
 
 def unknown(node: Node) -> str:
+    """What to say of a node whose class nobody here knows."""
     return (
         f"{node}: no node {shown(node.class_type)} here; it belongs to ComfyUI or another pack, "
         "so run this graph in a ComfyUI that has it, with --server URL"

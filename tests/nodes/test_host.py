@@ -72,6 +72,7 @@ class FakeComfy:
                 "throw_exception_if_processing_interrupted": throw,
                 "InterruptProcessingException": Interrupted,
                 "intermediate_device": lambda: torch.device("cpu"),
+                "get_free_memory": lambda device: 5000,
                 "free_memory": lambda need, device: self.memory.append(f"{need} on {device}"),
                 "unload_all_models": lambda: self.memory.append("unload"),
                 "soft_empty_cache": lambda: self.memory.append("empty"),
@@ -301,6 +302,15 @@ def test_the_cpu_needs_no_room(comfy: FakeComfy) -> None:
     done = host.compute("work", 1, lambda device, on_step: device, memory=10)
     assert done.result == torch.device("cpu")
     assert comfy.memory == []
+
+
+def test_what_is_free_is_what_comfyui_says(comfy: FakeComfy) -> None:
+    assert host.free_memory(torch.device("cuda")) == 5000
+    assert host.free_memory(torch.device("cpu")) is None
+
+
+def test_headless_nobody_but_torch_says_what_is_free(headless: host.Headless) -> None:
+    assert host.free_memory(torch.device("cuda")) is None
 
 
 def test_a_full_cpu_is_no_reason_to_try_again(comfy: FakeComfy) -> None:
