@@ -41,7 +41,9 @@ class Started:
         self, function: Callable[..., Any], *arguments: Any, folder: Path, environment: Mapping[str, str] | None = None
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        for name in ("stdout", "stderr"):
+            (folder / name).unlink(missing_ok=True)
+        self.folder = folder
         given = (function, arguments, str(Path.cwd()), dict(environment or {}), str(folder))
         self._process: BaseProcess = _context.Process(target=_child, args=given)  # type: ignore[attr-defined]
         self._process.start()
@@ -54,11 +56,15 @@ class Started:
 
     @property
     def out(self) -> str:
-        return (self._folder / "stdout").read_text()
+        return self._told("stdout")
 
     @property
     def err(self) -> str:
-        return (self._folder / "stderr").read_text()
+        return self._told("stderr")
+
+    def _told(self, name: str) -> str:
+        path = self.folder / name
+        return path.read_text() if path.exists() else ""
 
     def send(self, number: int) -> None:
         assert self.pid is not None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +16,7 @@ from comfyui_vdp import nodes
 from comfyui_vdp.nodes import host
 from comfyui_vdp.runner.cli import main
 from comfyui_vdp.vdp_core.optim import fit as fitting
+from comfyui_vdp.vdp_core.store.files import beside, scratch
 
 
 def ignoring_hangups(arguments: list[str]) -> int:
@@ -62,3 +66,41 @@ def learning(arguments: list[str]) -> int:
     nodes.NODE_CLASS_MAPPINGS["Learn"] = Learn
     fitting.SAVE_EVERY, fitting.SAVE_SHARE = 0.0, 1.0
     return main(arguments)
+
+
+def batch(arguments: list[str], workers: Path) -> int:
+    """``vdp batch`` whose workers are forked too, as this process is; their numbers are added to a file."""
+    get_context, start = multiprocessing.get_context, BaseProcess.start
+
+    def forking(method: str | None = None) -> Any:
+        return get_context("forkserver" if method == "spawn" else method)
+
+    def noted(process: BaseProcess) -> None:
+        start(process)
+        with workers.open("a") as file:
+            file.write(f"{process.pid}\n")
+
+    multiprocessing.get_context = forking  # type: ignore[assignment]
+    BaseProcess.start = noted  # type: ignore[method-assign]
+    return main(["batch", *arguments])
+
+
+def writer(target: Path, kind: str, end: Path) -> None:
+    """Write beside a target, a file, a folder or nothing, and hold on until a file ``end`` is there."""
+    with beside(target) as partial:
+        if kind == "file":
+            partial.write_text("half")
+        elif kind == "folder":
+            partial.mkdir()
+            (partial / "00000.png").touch()
+        print("writing", flush=True)
+        while not end.exists():
+            time.sleep(0.01)
+
+
+def scratcher() -> None:
+    """Hold a temporary folder, with something in it, until killed."""
+    with scratch() as folder:
+        (folder / "preview.mp4").touch()
+        print(folder, flush=True)
+        time.sleep(600)

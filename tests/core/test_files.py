@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
 
+import programs
 import pytest
+from processes import Started
 
 from comfyui_vdp.vdp_core.store.files import beside, held, remove_left_overs, scratch, watching
 
@@ -54,48 +54,34 @@ def test_nothing_is_left_of_what_failed(tmp_path, error):
     assert names(tmp_path) == ["clip.mp4"]
 
 
-WRITER = """
-import sys, time
-from pathlib import Path
-from comfyui_vdp.vdp_core.store.files import beside
-with beside(Path(sys.argv[1])) as partial:
-    if sys.argv[2] == "file":
-        partial.write_text("half")
-    elif sys.argv[2] == "folder":
-        partial.mkdir()
-        (partial / "00000.png").touch()
-    print("writing", flush=True)
-    sys.stdin.read()
-"""
-
-
-def start(target: Path, kind: str) -> subprocess.Popen[str]:
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(target), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert writer.stdout.readline() == "writing\n"
+def start(tmp_path_factory: pytest.TempPathFactory, target: Path, kind: str) -> Started:
+    """A process that writes beside a target until it is killed, or a file ``end`` is there."""
+    told = tmp_path_factory.mktemp("told")
+    writer = Started(programs.writer, target, kind, told / "end", folder=told)
+    while writer.out != "writing\n":
+        assert writer.wait(0.01) is None, writer.err
     return writer
 
 
 @needs_kill
 @pytest.mark.parametrize("kind", ["file", "folder", "nothing"])
 @pytest.mark.parametrize("name", ["clip.mp4", "a [b] *?.v2", "übung"])
-def test_left_overs_of_a_killed_writer_go_with_the_next(tmp_path, kind, name):
+def test_left_overs_of_a_killed_writer_go_with_the_next(tmp_path, tmp_path_factory, kind, name):
     (tmp_path / ".other.12345678.partial.mp4").touch()
-    with start(tmp_path / name, kind) as writer:
-        writer.kill()
+    start(tmp_path_factory, tmp_path / name, kind).end()
     assert len(names(tmp_path)) == (2 if kind == "nothing" else 3)
     with beside(tmp_path / "next.mp4") as partial:
         partial.touch()
     assert names(tmp_path) == [".other.12345678.partial.mp4", "next.mp4"]
 
 
-def test_what_another_process_is_writing_stays(tmp_path):
-    with start(tmp_path / "clip.mp4", "file") as writer:
-        before = names(tmp_path)
-        remove_left_overs(tmp_path)
-        assert names(tmp_path) == before
-        writer.stdin.close()
+def test_what_another_process_is_writing_stays(tmp_path, tmp_path_factory):
+    writer = start(tmp_path_factory, tmp_path / "clip.mp4", "file")
+    before = names(tmp_path)
+    remove_left_overs(tmp_path)
+    assert names(tmp_path) == before
+    writer.folder.joinpath("end").touch()
+    assert writer.wait() == 0
     assert names(tmp_path) == ["clip.mp4"]
 
 
@@ -120,28 +106,18 @@ def test_a_lock_is_held_by_one(tmp_path):
     assert names(tmp_path) == []
 
 
-SCRATCH = """
-import sys
-import tempfile
-from comfyui_vdp.vdp_core.store.files import scratch
-with scratch() as folder:
-    (folder / "preview.mp4").touch()
-    print(folder, flush=True)
-    sys.stdin.read()
-"""
-
-
 @needs_kill
-def test_a_temporary_folder_goes_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", SCRATCH], stdin=pipe, stdout=pipe, text=True) as process:
-        folder = Path(process.stdout.readline().strip())
-        with scratch() as mine:
-            assert mine.is_dir()
-            assert folder.is_dir()  # of a process that lives
-        process.kill()
+def test_a_temporary_folder_goes_too(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    told = tmp_path_factory.mktemp("told")
+    process = Started(programs.scratcher, folder=told, environment={"TMPDIR": str(tmp_path)})
+    while not process.out.endswith("\n"):
+        assert process.wait(0.01) is None, process.err
+    folder = Path(process.out.strip())
+    with scratch() as mine:
+        assert mine.is_dir()
+        assert folder.is_dir()  # of a process that lives
+    process.end()
     assert (folder / "preview.mp4").exists()
     with scratch() as mine:
         assert mine.stat().st_mode & 0o777 == 0o700

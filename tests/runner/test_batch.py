@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import random
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +18,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import av
+import programs
 import pytest
 import torch
 from PIL import Image
+from processes import Started, ended_at, states_of
 
 from comfyui_vdp.runner import cli
 from comfyui_vdp.runner.batch import pools, work
@@ -374,10 +374,8 @@ def test_a_dead_worker_is_tried_again_once(
 # Interruptions
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    program = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, "batch", "copy.json", "--output-dir", "out", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+ARGUMENTS = ["copy.json", "--output-dir", "out", "clip*.mp4", "--quiet"]
+WORKERS = Path("workers.txt")
 
 
 def done_so_far() -> int:
@@ -386,16 +384,16 @@ def done_so_far() -> int:
     return sum(entry["state"] == "done" for entry in manifest().values())
 
 
-def children(process: subprocess.Popen[str]) -> list[Any]:
+def workers_are_gone() -> bool:
+    """Whether the workers end that a batch had started."""
     import psutil
 
-    return psutil.Process(process.pid).children(recursive=True)
-
-
-def gone(processes: list[Any]) -> bool:
-    import psutil
-
-    return not psutil.wait_procs(processes, timeout=20)[1]
+    workers = []
+    for number in WORKERS.read_text().split() if WORKERS.exists() else []:
+        with suppress(psutil.NoSuchProcess):
+            workers.append(psutil.Process(int(number)))
+    WORKERS.unlink(missing_ok=True)
+    return not psutil.wait_procs(workers, timeout=20)[1]
 
 
 @pytest.fixture
@@ -411,22 +409,22 @@ def reference(vdp: Vdp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_batch_goes_on(vdp: Vdp, reference: dict[str, bytes], by: signal.Signals) -> None:
-    process = start("clip*.mp4")
+def test_an_interrupted_batch_goes_on(
+    vdp: Vdp, tmp_path: Path, reference: dict[str, bytes], by: signal.Signals
+) -> None:
+    process = Started(programs.batch, ARGUMENTS, WORKERS, folder=tmp_path / "told")
     try:
         while done_so_far() < 2:
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.02)
-        workers = children(process)
+            assert process.wait(0.02) is None, process.err
     finally:
-        process.send_signal(by)
-        _, err = process.communicate(timeout=60)
-    assert gone(workers)
+        process.send(by)
+        process.wait()
+    assert workers_are_gone()
     done = done_so_far()
     assert 2 <= done < 8, "the batch was over before the signal came"
     if by != signal.SIGKILL:
-        assert process.returncode == 130
-        assert "vdp: interrupted" in err and "Traceback" not in err
+        assert process.code == 130
+        assert "vdp: interrupted" in process.err and "Traceback" not in process.err
         assert all(name.startswith("out/.vdp-batch/resume") for name in left_over())  # what the next call goes on from
     code, told, _ = vdp("clip*.mp4", "--quiet")
     assert (code, told["done"], told["computed"]) == (0, 8, 8 - done)
@@ -435,21 +433,20 @@ def test_an_interrupted_batch_goes_on(vdp: Vdp, reference: dict[str, bytes], by:
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments(vdp: Vdp, reference: dict[str, bytes]) -> None:
-    chance = random.Random(5)
-    for _ in range(20):
+def test_a_batch_that_is_killed_in_any_state_goes_on(vdp: Vdp, tmp_path: Path, reference: dict[str, bytes]) -> None:
+    run = {"within": tmp_path / "out", "folder": tmp_path / "told"}
+    states = states_of(programs.batch, ARGUMENTS, WORKERS, **run)
+    assert len(states) > 10
+    for state in states:
         shutil.rmtree("out", ignore_errors=True)
-        process = start("clip*.mp4", "--quiet")
-        time.sleep(chance.uniform(1.0, 6.0))
-        workers = [] if process.poll() is not None else children(process)
-        process.kill()
-        process.communicate(timeout=60)
-        assert gone(workers)
+        killed = ended_at(state, signal.SIGKILL, programs.batch, ARGUMENTS, WORKERS, **run)
+        assert (state, killed.code) == (state, -signal.SIGKILL)
+        assert workers_are_gone()
         done = done_so_far()
         code, told, _ = vdp("clip*.mp4", "--quiet")
-        assert (code, told["computed"]) == (0, 8 - done)
+        assert (state, code, told["computed"]) == (state, 0, 8 - done)
         assert results() == reference
-        assert not left_over()
+        assert not left_over(), state
 
 
 @pytest.mark.usefixtures("here")
