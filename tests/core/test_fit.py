@@ -48,6 +48,13 @@ def test_a_loss_that_stays_is_a_plateau():
     assert (fitted.stopped, fitted.steps) == ("plateau", 2 * WINDOW)
 
 
+def test_a_plateau_is_looked_for_every_tenth_step():
+    x, _ = parabola()
+    # flat from step 15 on; steps 13 to 92 are the first 80 over which it falls by less than a thousandth
+    fitted = fit(lambda i: {"loss": 0.0 * x + max(100.0 - i, 85.0)}, [x], steps=1000, learning_rate=0.1)
+    assert (fitted.stopped, fitted.steps) == ("plateau", 100)
+
+
 def test_a_loss_that_falls_is_no_plateau():
     x = torch.tensor(1.0, requires_grad=True)
     # falls by a hundredth a step, whatever the optimiser does
@@ -182,6 +189,20 @@ def test_a_loss_that_is_no_number_is_refused(value):
         fit(lambda i: {"loss": x * (1.0 if i < 2 else value)}, [x], steps=10, learning_rate=0.1)
 
 
+def test_divergence_is_seen_when_the_loss_is_read():
+    x, _ = parabola()
+    told = []
+    with pytest.raises(FitError, match="diverged at step 13;"):
+        fit(
+            lambda i: {"loss": x * (1.0 if i < 12 else float("nan"))},
+            [x],
+            steps=100,
+            learning_rate=0.1,
+            on_step=lambda done, *_: told.append(done),
+        )
+    assert told == list(range(1, 20))
+
+
 @pytest.mark.parametrize("steps", [0, -1])
 def test_no_steps_are_refused(steps):
     x, step = parabola()
@@ -283,6 +304,34 @@ def test_a_plateau_is_found_at_the_same_step(tmp_path, always, kill):
     assert work.asked[0] == kill - 1
     assert (fitted.steps, fitted.terms, fitted.stopped) == (expected.steps, expected.terms, expected.stopped)
     assert all(map(torch.equal, work.state(), whole.state()))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_draws_on_the_device_go_on(tmp_path, always, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+
+    def run(journal: Journal, killed_at: int = -1) -> list[list[int]]:
+        generator = torch.Generator(device).manual_seed(2**32 - 1)
+        x, drawn = torch.ones(4, device=device, requires_grad=True), []
+
+        def step(_: int) -> dict[str, torch.Tensor]:
+            drawn.append(torch.randint(1000, (4,), generator=generator, device=device))
+            return {"loss": (x * drawn[-1]).mean()}
+
+        def on_step(done: int, *_: object) -> None:
+            if done == killed_at:
+                raise Killed
+
+        settings = {"steps": 30, "learning_rate": 0.1, "plateau": 0.0, "journal": journal}
+        try:
+            fit(step, [x], on_step=on_step, generators=[generator], **settings)
+        except Killed:
+            return []
+        return [numbers.tolist() for numbers in drawn]
+
+    run(Journal(tmp_path), killed_at=17)
+    assert run(Journal(tmp_path)) == run(NO_JOURNAL)[16:]
 
 
 def test_seconds_go_on(tmp_path, always):

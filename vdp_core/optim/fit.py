@@ -21,6 +21,7 @@ __all__ = ["Fitted", "fit"]
 Terms = Mapping[str, Tensor]
 _log = logging.getLogger(__name__)
 WINDOW = 40  # steps whose mean loss is compared with that of the steps before them
+READ_EVERY = 10  # steps between two looks at the loss
 SAVE_EVERY = 20.0  # seconds between two entries in the journal
 SAVE_SHARE = 0.01  # of the time that these may take
 
@@ -67,7 +68,8 @@ def fit(
     """Minimise the sum of the terms with Adam (Kingma and Ba, 2015).
 
     Stops early once the loss is on a plateau: over the last 40 steps its mean fell by less than ``plateau`` of that of
-    the 40 before. Nothing but the loss is looked at, so no ground truth is needed.
+    the 40 before. Nothing but the loss is looked at, so no ground truth is needed. It is read every tenth step only,
+    as a GPU would stand still while it is read; so a fit goes on for up to nine steps after it has come to a plateau.
 
     With a journal, work that was cut off goes on from what was last kept, and ends (on a CPU, to the bit) as if it had
     not been. The end itself is not kept here: the caller keeps what it makes of it.
@@ -92,7 +94,7 @@ def fit(
 
     Raises:
         InputError: fewer than one step.
-        FitError: the loss is no longer finite.
+        FitError: the loss is no longer finite, which is seen at most ten steps later.
     """
     if steps < 1:
         raise InputError(f"steps: at least 1 needed, got {steps}")
@@ -103,6 +105,7 @@ def fit(
     averages = [parameter.detach().clone() for parameter in moved] if ema > 0.0 else []
     keeper = _Keeper(journal, steps, moved, optimiser, generators, [*averages, *buffers])
     losses, before = keeper.restored()
+    unread: list[Tensor] = []  # losses that are still on the device only
     stopped = "steps"
     started = time.perf_counter()
     for index in range(len(losses), steps):
@@ -118,23 +121,40 @@ def fit(
         if ema > 0.0:
             for average, parameter in zip(averages, moved, strict=True):
                 average.lerp_(parameter.detach(), max(1.0 - ema, 1.0 / (index + 1)))
-        losses.append(float(total.detach()))
-        if not math.isfinite(losses[-1]):
-            raise FitError(f"the optimisation diverged at step {index + 1}; try another seed or preset")
-        if plateau > 0.0 and _on_plateau(losses, plateau):
-            stopped = "plateau"
+        unread.append(total.detach())
+        done = index + 1
+        if done % READ_EVERY == 0:
+            losses += _read(unread, done)
+            if plateau > 0.0 and any(_on_plateau(losses[: done - later], plateau) for later in range(READ_EVERY)):
+                stopped = "plateau"
         if on_step is not None:
-            on_step(steps if stopped == "plateau" else index + 1, steps, preview)
+            on_step(steps if stopped == "plateau" else done, steps, preview)
         if stopped == "plateau":
             break
-        if index + 1 < steps:
+        if done < steps and keeper.is_due():
+            losses += _read(unread, done)
             keeper.keep(losses, before + time.perf_counter() - started)
+    losses += _read(unread, steps)
     values = {name: float(term.detach()) for name, term in terms.items()}
     if ema > 0.0:
         with torch.no_grad():
             for average, parameter in zip(averages, moved, strict=True):
                 parameter.copy_(average)
     return Fitted(len(losses), before + time.perf_counter() - started, values, stopped)
+
+
+def _read(unread: list[Tensor], done: int) -> list[float]:
+    """Take the losses of the last of ``done`` steps from the device, which waits for it.
+
+    Raises:
+        FitError: one of them is not finite.
+    """
+    losses: list[float] = torch.stack(unread).tolist() if unread else []
+    unread.clear()
+    for step, loss in enumerate(losses, done - len(losses) + 1):
+        if not math.isfinite(loss):
+            raise FitError(f"the optimisation diverged at step {step}; try another seed or preset")
+    return losses
 
 
 def _evenly_down(progress: float) -> float:
@@ -169,11 +189,13 @@ class _Keeper:
         self._kind = [steps, shapes, len(generators)]
         self._due = time.monotonic() + SAVE_EVERY
 
+    def is_due(self) -> bool:
+        """Whether the last time is long enough ago."""
+        return self._journal.folder is not None and time.monotonic() >= self._due
+
     def keep(self, losses: list[float], seconds: float) -> None:
-        """Write the state after the steps of these losses, if the last time is long enough ago."""
+        """Write the state after the steps of these losses."""
         began = time.monotonic()
-        if began < self._due or self._journal.folder is None:
-            return
         tensors = {**self._places, "losses": torch.tensor(losses, dtype=torch.float64)}
         for index, generator in enumerate(self._generators):
             tensors[f"generator.{index}"] = generator.get_state()

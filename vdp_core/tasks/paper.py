@@ -99,10 +99,12 @@ class PublishedFit:
         ``preview`` gives a picture ``(3, h, w)`` of the first of some frames.
         """
         count = len(self.small)
+        steps = steps or EPOCHS * -(-count // recipe.batch)
         generator = torch.Generator().manual_seed(seed)
+        starts = torch.randint(max(1, count - recipe.batch + 1), (steps,), generator=generator).tolist()
 
-        def step(_: int) -> dict[str, Tensor]:
-            first = int(torch.randint(max(1, count - recipe.batch + 1), (), generator=generator))
+        def step(index: int) -> dict[str, Tensor]:
+            first = starts[index]
             run = slice(first, first + recipe.batch)
             made, frames = model(run), self.small[run]
             alike = structure(made.rebuilt, frames)
@@ -129,14 +131,13 @@ class PublishedFit:
         return fit(
             step,
             parameters,
-            steps=steps or EPOCHS * -(-count // recipe.batch),
+            steps=steps,
             learning_rate=recipe.learning_rate,
             schedule=_schedule,
             plateau=0.0,  # the published schedule has a fixed length
             preview=picture,
             on_step=on_step,
             journal=journal,
-            generators=[generator],
             buffers=[buffer for net in self._nets for buffer in net.buffers()],
         )
 
