@@ -81,7 +81,7 @@ def test_a_quarter_of_what_is_free_fits(machine):
     assert not budget.fits_in_memory(16 * GIB + 1)
 
 
-@pytest.mark.parametrize(("kind", "free"), [("ext4", 200 * GIB), ("tmpfs", 64 * GIB)])
+@pytest.mark.parametrize(("kind", "free"), [("ext4", 200 * GIB), ("tmpfs", 32 * GIB)])
 def test_temporary_files_in_memory_count_as_memory(machine, monkeypatch, kind, free):
     place = machine / "tmp" / "inner"
     place.mkdir(parents=True)

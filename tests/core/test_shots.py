@@ -8,6 +8,7 @@ from comfyui_vdp.vdp_core.errors import ShapeError
 from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow, find_cuts
 from comfyui_vdp.vdp_core.motion.shots import SHORTEST
+from comfyui_vdp.vdp_core.store import lazy, scratch
 from comfyui_vdp.vdp_core.types import Flow
 
 SIZE = (90, 160)
@@ -31,6 +32,19 @@ def test_a_cut(scenes):
     assert flow.cuts == (12,)
     assert flow.backward_occlusion[11].eq(1).all()
     assert flow.shots == [range(12), range(12, 24)]
+
+
+def test_cuts_of_a_clip_that_does_not_fit_in_memory(scenes, monkeypatch):
+    share = torch.linspace(0, 1, 10)[1:-1].view(-1, 1, 1, 1)
+    one, other, third = scenes
+    clip = torch.cat([one[:22], one[22:] * (1 - share) + other[:8] * share, other[8:], third[:10]])
+    wanted = find_cuts(clip)
+    assert len(wanted) == 2
+    for module in (lazy, scratch):
+        monkeypatch.setattr(module, "fits_in_memory", lambda size: False)
+    monkeypatch.setattr(lazy, "AT_ONCE", 0)
+    long = lazy.LazyFrames.over(lambda first: (frame[None] for frame in clip[first:]), tuple(clip.shape))
+    assert find_cuts(long) == wanted
 
 
 def test_a_scene_that_goes_on_has_none(scenes):

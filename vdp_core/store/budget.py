@@ -27,9 +27,9 @@ def fits_in_memory(size: int) -> bool:
 
 
 def scratch_free() -> int:
-    """Bytes that the folder for temporary files has free; where it lies in memory, no more than memory has."""
+    """Bytes that the folder for temporary files has free; where it lies in memory, at most half of what memory has."""
     free = int(psutil.disk_usage(tempfile.gettempdir()).free)
-    return min(free, memory_free()) if lies_in_memory() else free
+    return min(free, memory_free() // 2) if lies_in_memory() else free
 
 
 def lies_in_memory() -> bool:
