@@ -13,11 +13,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import as_matte, check_flow, check_frames, check_mask
 from .errors import InputError, ShapeError
+from .image.resize import resize
 from .motion.warp import resize_flow, warp
 from .types import Flow, OnStep
 
@@ -139,10 +139,7 @@ def _differences(frames: Tensor, flow: Flow) -> list[tuple[float, float]]:
         pair = slice(start, min(start + step, len(flow)))
         clip = frames[start : pair.stop + 1].movedim(-1, 1)
         backward = resize_flow(flow.backward[pair].to(clip), (height, width))
-        hidden = flow.backward_occlusion[pair].to(clip)[:, None]
-        if hidden.shape[-2:] != (height, width):
-            hidden = F.interpolate(hidden, size=(height, width), mode="bilinear", align_corners=False)
-        visible = 1.0 - hidden
+        visible = 1.0 - resize(flow.backward_occlusion[pair].to(clip)[:, None], (height, width))
         difference = (clip[1:] - warp(clip[:-1], backward)).abs()
         sums = (difference * visible).sum(dim=(1, 2, 3), dtype=torch.float64)
         counts = visible.sum(dim=(1, 2, 3), dtype=torch.float64) * difference.shape[1]

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_frames, check_mask
 from ..errors import InputError, ShapeError
-from ..image.matting import Matte, object_colours, shrink, smooth_colours
+from ..image.matting import Matte, object_colours, smooth_colours
+from ..image.resize import resize
 from ..models.haze import split_haze
 from ..models.plate import background_of, matte_of, need_segment, picture_of
 from ..store.lazy import computed_with_mask
@@ -98,9 +98,7 @@ def _cover(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     top, left = (pictures.shape[1] - rows) // 2, (pictures.shape[2] - columns) // 2
     out = pictures.new_empty(len(pictures), height, width, 3)
     for index, picture in enumerate(pictures[:, top : top + rows, left : left + columns]):
-        scaled = F.interpolate(
-            picture.movedim(-1, 0)[None], size=size, mode="bicubic", align_corners=False, antialias=True
-        )
+        scaled = resize(picture.movedim(-1, 0)[None], size, mode="bicubic")
         out[index] = scaled[0].movedim(0, -1).clamp(0.0, 1.0)
     return out
 
@@ -125,7 +123,7 @@ def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Lay
     mask = check_mask(mask, "mask", count=count, size=(height, width))
     scale = min(1.0, MASK_SIDE / max(height, width))
     small = (max(1, round(height * scale)), max(1, round(width * scale)))
-    object_mask = shrink(mask[:, None], small).clamp(0.0, 1.0).expand(count, -1, -1, -1)
+    object_mask = resize(mask[:, None], small).clamp(0.0, 1.0).expand(count, -1, -1, -1)
     fields = {"masks": torch.cat((1.0 - object_mask, object_mask), dim=1)}
     pictures = {"matte": mask}
     if premultiplied:
@@ -225,9 +223,8 @@ def _layer(layers: Layers, number: int, index: int, device: torch.device | str) 
 
 def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: int) -> Tensor:
     """An object's colours in one frame, smooth where it is not."""
-    smooth = F.interpolate(
-        smooth_colours(matte, slice(number, number + 1)), size=frame.shape[:2], mode="bilinear", align_corners=False
-    )[0].movedim(0, -1)
+    smooth = smooth_colours(matte, slice(number, number + 1))
+    smooth = resize(smooth, (frame.shape[0], frame.shape[1]))[0].movedim(0, -1)
     colour = torch.where(matte.masks[number, ..., None] > 0.5, frame, smooth)
     behind = background_of(layers, index, frame, matte, whole=False).view(-1, 3)[matte.mixed].T
     share = matte.masks[number].view(-1)[matte.mixed]

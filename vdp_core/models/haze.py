@@ -10,7 +10,7 @@ from torch import Tensor
 from ..denoise.noise import check_noise
 from ..denoise.temporal import clean_frames, is_noisy, less_noisy
 from ..errors import InputError, LayersFileError
-from ..image.upsample import lift
+from ..image.guided import lift
 from ..store.lazy import computed, computed_with_mask
 from ..types import Layers, OnStep
 

@@ -12,7 +12,7 @@ from ..denoise.noise import check_noise
 from ..denoise.temporal import clean_frames, is_noisy, less_noisy
 from ..errors import InputError, LayersFileError
 from ..image.colour import DISPLAY_GAMMA
-from ..image.upsample import lift
+from ..image.guided import lift
 from ..store.lazy import computed
 from ..types import Layers, OnStep
 

@@ -9,12 +9,14 @@ flow around the hole has beyond that is spread into it. Points are then followed
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_flow
 from ..errors import ShapeError
 from ..image.inpaint import spread
+from ..image.morphology import erode
+from ..image.resize import resize
+from ..image.sample import sample_points
 from ..store.lazy import large_empty
 from ..types import Flow, OnStep
 from .planar import planar_correction, planar_motion
@@ -60,7 +62,7 @@ def trace(
     count, height, width = background.shape
     polluted = max(BORDER, round(POLLUTED * max(height, width) / max(flow.size)))
     whole = background >= COVERED
-    seen = torch.stack([_shrink(one, BORDER) for one in whole])
+    seen = erode(whole, BORDER)
     forward, backward = (large_empty(count - 1, 2, height, width).to(background.device) for _ in range(2))
     steps = 2 * count - 1
     there = None if frames is None else _small(frames[0], background)
@@ -87,7 +89,7 @@ def trace(
 def _small(frame: Tensor, like: Tensor) -> Tensor:
     """A frame ``(H, W, 3)`` as ``(3, h, w)``, of the size of ``like`` ``(T, h, w)`` and where that is."""
     picture = frame.to(like.device).movedim(-1, 0)[None]
-    return F.interpolate(picture, size=like.shape[1:], mode="bilinear", align_corners=False, antialias=True)[0]
+    return resize(picture, (like.shape[1], like.shape[2]))[0]
 
 
 def _pair(flow: Flow, index: int, size: tuple[int, int]) -> Flow:
@@ -115,33 +117,19 @@ def _follow(
         if not 0 <= other < len(seen) or not joined[pair] or len(home) == 0:
             return
         onward, back = (forward, backward) if step > 0 else (backward, forward)
-        moved = _at(onward[pair], there)
+        moved = sample_points(onward[pair], there).T
         there = there + moved
-        returned = _at(back[pair], there)
+        returned = sample_points(back[pair], there).T
         # as in warp.occlusion: a point that does not come home is hidden by another part of the background
         gap = (moved + returned).square().sum(dim=-1)
         allowed = 0.01 * (moved.square().sum(dim=-1) + returned.square().sum(dim=-1)) + 0.5
         alive = (gap <= allowed) & (there >= 0.0).all(dim=-1) & (there <= edge).all(dim=-1)
-        arrived = alive & (_at(seen[other, None].float(), there)[:, 0] > 0.999)
+        arrived = alive & (sample_points(seen[other, None].float(), there)[0] > 0.999)
         x, y = home[arrived].unbind(dim=-1)
         found[:2, y, x] = (there - start)[arrived].T
         found[2, y, x] = float(distance)
         going = alive & ~arrived
         there, start, home = there[going], start[going], home[going]
-
-
-def _at(field: Tensor, places: Tensor) -> Tensor:
-    """Read ``(C, h, w)`` at places ``(N, 2)`` in pixels; ``(N, C)``."""
-    scale = places.new_tensor([2.0 / max(field.shape[2] - 1, 1), 2.0 / max(field.shape[1] - 1, 1)])
-    where = (places * scale - 1.0)[None, None]
-    return F.grid_sample(field[None], where, padding_mode="border", align_corners=True)[0, :, 0].T
-
-
-def _shrink(marks: Tensor, by: int) -> Tensor:
-    """Take ``by`` pixels off the borders of what is true in ``(h, w)``; the picture's own border takes nothing off."""
-    side = 2 * by + 1
-    others = F.max_pool2d((~marks).float()[None, None], (1, side), 1, (0, by))
-    return F.max_pool2d(others, (side, 1), 1, (by, 0))[0, 0] < 0.5
 
 
 def _complete(
@@ -160,11 +148,11 @@ def _complete(
         polluted: the margin, in pixels, for objects at rest.
         here, there: ``(3, h, w)``, the frames that the flow leads from and to: it is then corrected as a whole.
     """
-    known = _shrink(whole, polluted) & visible
+    known = erode(whole, polluted) & visible
     plane = planar_motion(field, known.float())
     if not bool(whole.all()):
         speed = float((field - plane).norm(dim=0)[~whole].quantile(0.75))
-        known &= _shrink(whole, polluted + round(speed))
+        known &= erode(whole, polluted + round(speed))
     certain = known.float()
     around = spread((field - plane)[None], certain[None, None])[0]
     field = torch.where(known, field, plane + around)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError, ShapeError
+from ..image.resize import resize
 from ..types import Flow
 
 __all__ = ["occlusion", "pixel_grid", "resize_flow", "warp"]
@@ -94,21 +95,13 @@ def resize_flow(flow: FlowLike, size: tuple[int, int]) -> FlowLike:
             flow,
             forward=resize_flow(flow.forward, size),
             backward=resize_flow(flow.backward, size),
-            forward_occlusion=_resize(flow.forward_occlusion[:, None], height, width)[:, 0],
-            backward_occlusion=_resize(flow.backward_occlusion[:, None], height, width)[:, 0],
+            forward_occlusion=resize(flow.forward_occlusion[:, None], (height, width))[:, 0],
+            backward_occlusion=resize(flow.backward_occlusion[:, None], (height, width))[:, 0],
         )
     if flow.ndim != 4 or flow.shape[1] != 2:
         raise ShapeError(f"resize_flow: expected (N, 2, H, W), got {tuple(flow.shape)}")
     scale = flow.new_tensor([width / flow.shape[3], height / flow.shape[2]]).view(1, 2, 1, 1)
-    return _resize(flow, height, width) * scale
-
-
-def _resize(fields: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, and averaging over the covered area when it shrinks."""
-    if fields.shape[-2:] == (height, width):
-        return fields
-    shrinks = height < fields.shape[-2] or width < fields.shape[-1]
-    return F.interpolate(fields, size=(height, width), mode="bilinear", align_corners=False, antialias=shrinks)
+    return resize(flow, (height, width)) * scale
 
 
 def occlusion(forward: Tensor, backward: Tensor) -> Tensor:

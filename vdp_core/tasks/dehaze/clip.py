@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...image.upsample import upsample
+from ...image.resize import resize, upsample
 from ...models.haze import MIN_TRANSMISSION
 from ...optim.fit import Fitted, fit
 from ...optim.grids import Pyramid, read_grid, resized, smaller
@@ -53,7 +53,7 @@ class HazyClip:
         self._expected = (brightest_haze(self._blocks) if expected is None else expected).clamp(0.02, 0.98)
         self.air = _Airlight(self._expected, len(small))
         # how far neighbours may be expected to lie at one depth: less, the more their colours differ
-        colours = F.interpolate(small, size=self._size[1:], mode="area")
+        colours = resize(small, (self._size[1], self._size[2]), mode="area")
         self._alike = [torch.exp(-colours.diff(dim=dim).square().sum(dim=1) / EDGE**2) for dim in (2, 3)]
 
     def smooth(self) -> Tensor:

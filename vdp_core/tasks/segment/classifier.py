@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...image.resize import resize
 from ...optim.fit import Fitted, fit
 from ...types import OnStep
 from .config import SegmentConfig
@@ -35,7 +36,7 @@ class PixelFeatures:
     def of(self, index: int, explained: Tensor) -> Tensor:
         """All pixels of a frame, ``(h * w, features)``, with what ``LayerFlows.explained`` says of it."""
         size = (self._small.shape[2], self._small.shape[3])
-        speed = F.interpolate(self._speed[index : index + 1], size=size, mode="bilinear", align_corners=False)
+        speed = resize(self._speed[index : index + 1], size)
         colours = (self._colours(index) - self._mean) / self._deviation
         return torch.cat((colours, speed[0].flatten(1).T, explained.float().flatten(1).T), dim=1)
 

@@ -8,12 +8,11 @@ from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
 from ...image.matting import settle
-from ...image.resize import working_copy
+from ...image.resize import resize, working_copy
 from ...optim.fit import Fitted
 from ...store.checkpoint import Checkpoint
 from ...types import Flow, OnStep
@@ -165,7 +164,7 @@ def too_few(number: int, guided: bool = False) -> str:
 
 
 def _fit_to(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
+    return resize(mask[None, None].float(), size, mode="area")[0, 0]
 
 
 def _two(mask: Tensor) -> Tensor:

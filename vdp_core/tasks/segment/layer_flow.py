@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...image.inpaint import spread
+from ...image.resize import resize
 from ...motion.warp import resize_flow, warp
 from ...types import Flow
 
@@ -27,7 +28,7 @@ class LayerFlows:
     """How each layer moves, also where it is covered: its motion in its middle, spread smoothly."""
 
     def __init__(self, labels: Tensor, flow: Flow) -> None:
-        labels = F.interpolate(labels, size=flow.size, mode="area")
+        labels = resize(labels, flow.size, mode="area")
         self.forward = torch.stack([_spread_inside(flow.forward, mask[:-1]) for mask in labels.unbind(dim=1)], dim=1)
         """``(T-1, L, 2, h, w)``, like the flow's."""
         self.backward = torch.stack([_spread_inside(flow.backward, mask[1:]) for mask in labels.unbind(dim=1)], dim=1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ...image.resize import resize
 from ...motion.camera import own_motion
 from ...motion.objects import moving_objects
 from ...motion.trajectories import average_along
@@ -56,7 +56,7 @@ class MovingThings:
     def labels(self, size: tuple[int, int]) -> Tensor:
         """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""
         lasting = average_along(self.objects, self.flow, SPAN)
-        objects = F.interpolate(lasting, size=size, mode="bilinear", align_corners=False)
+        objects = resize(lasting, size)
         best, number = objects.max(dim=1)
         number = torch.where(best > 0.5, number + 1, torch.zeros_like(number))
         return torch.stack([number == layer for layer in range(objects.shape[1] + 1)], dim=1).float()
