@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..types import Layers, OnStep
-from .guided import follow
+from .guided import fit_lines, follow
 from .inpaint import spread
-from .morphology import dilate
+from .morphology import box_mean, box_sum, dilate
 from .resize import resize
 from .sample import places_of, rescaled, sample_points
 
@@ -156,39 +155,14 @@ def _guided_lines(guide: Tensor, masks: Tensor, counts: Tensor) -> tuple[Tensor,
         Coefficients ``(N, L, 4, h, w)`` of red, green, blue and one, averaged over the windows that hold a pixel, and
         ``(N, 1, h, w)`` how much of the masks colour explains there, 0..1.
     """
-
-    pixels, weights = _sum_of_window(torch.ones_like(counts)), _sum_of_window(counts)
-
-    def even(values: Tensor) -> Tensor:
-        return _sum_of_window(values) / pixels
-
-    def mean(values: Tensor) -> Tensor:
-        return _sum_of_window(values * counts) / weights
-
-    count = masks.shape[1]
-    colour = mean(guide)
-    pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-    products = mean(torch.stack([guide[:, a] * guide[:, b] for a, b in pairs], dim=1))
-    rr, rg, rb, gg, gb, bb = (
-        products[:, i] - colour[:, a] * colour[:, b] + (EPS if a == b else 0.0) for i, (a, b) in enumerate(pairs)
-    )
-    share = mean(masks)
-    with_mask = mean((guide[:, None] * masks[:, :, None]).flatten(1, 2)).unflatten(1, (count, 3))
-    covariance = with_mask - share[:, :, None] * colour[:, None]  # (N, L, 3, h, w)
-    # the inverse of a symmetric 3x3 matrix by its cofactors
-    c_rr, c_rg, c_rb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
-    c_gg, c_gb, c_bb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
-    determinant = (rr * c_rr + rg * c_rg + rb * c_rb).clamp_min(1e-20)
-    inverse = torch.stack((c_rr, c_rg, c_rb, c_rg, c_gg, c_gb, c_rb, c_gb, c_bb), dim=1) / determinant[:, None]
-    slope = torch.einsum("nijhw,nljhw->nlihw", inverse.unflatten(1, (3, 3)), covariance)
-    offset = share - (slope * colour[:, None]).sum(dim=2)
+    lines = fit_lines(guide, masks, radius=RADIUS, eps=EPS, weights=counts)
     # windows count by how much of the masks' variance their colours explain
-    variance = (mean(masks.square()) - share.square()).sum(dim=1, keepdim=True)
-    left = (variance - (slope * covariance).sum(dim=(1, 2))[:, None]).clamp_min(0.0)
+    variance = lines.variance.sum(dim=1, keepdim=True)
+    left = (variance - lines.explained.sum(dim=1, keepdim=True)).clamp_min(0.0)
     weight = (left + LEFT).square().reciprocal()
-    averaged = even(weight * torch.cat((slope, offset[:, :, None]), dim=2).flatten(1, 2)) / even(weight)
-    alike = 1.0 - even(weight * left) / even(weight * variance).clamp_min(1e-6)
-    return averaged.unflatten(1, (count, 4)), alike.clamp(0.0, 1.0)
+    averaged = box_mean(lines.coefficients, RADIUS, weight[:, :, None])
+    alike = 1.0 - box_sum(weight * left, RADIUS) / box_sum(weight * variance, RADIUS).clamp_min(1e-6)
+    return averaged, alike.clamp(0.0, 1.0)
 
 
 def box(marks: Tensor, margin: int = 0) -> tuple[slice, slice]:
@@ -196,19 +170,6 @@ def box(marks: Tensor, margin: int = 0) -> tuple[slice, slice]:
     sides = [side.nonzero()[:, 0].tolist() for side in (marks.amax(dim=1), marks.amax(dim=0))]
     rows, columns = (slice(max(0, side[0] - margin), side[-1] + margin + 1) for side in sides)
     return rows, columns
-
-
-def _sum_of_window(values: Tensor) -> Tensor:
-    """Sums over windows of ``RADIUS`` in ``(N, C, h, w)``; nothing counts beyond the picture."""
-    sums = F.pad(values, (RADIUS, RADIUS, RADIUS, RADIUS))
-    for dim in (-1, -2):
-        # (a convolution, channel by channel, takes two to five times as long)
-        length = sums.shape[dim] - 2 * RADIUS
-        first, *others = (sums.narrow(dim, start, length) for start in range(2 * RADIUS + 1))
-        sums = first.clone()
-        for part in others:
-            sums += part
-    return sums
 
 
 def object_colours(picture: Tensor, matte: Matte, behind: Tensor) -> Tensor:

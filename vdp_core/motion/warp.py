@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError, ShapeError
 from ..image.resize import resize
+from ..image.sample import sample
 from ..types import Flow
 
 __all__ = ["occlusion", "pixel_grid", "resize_flow", "warp"]
@@ -63,15 +63,9 @@ def warp(frames: Tensor, flow: Tensor, *, top: int | None = None) -> Tensor:
     rows = range(top or 0, (top or 0) + flow.shape[2])
     if rows.start < 0 or rows.stop > height:
         raise ShapeError(f"warp: of {height} rows there are no {len(rows)} from row {top} on")
-    # align_corners=True: -1 and 1 are the centres of the first and the last pixel.
-    x, y = (
-        torch.arange(places.start, places.stop, device=flow.device, dtype=flow.dtype) * (2.0 / max(side - 1, 1)) - 1.0
-        for places, side in ((range(width), width), (rows, height))
-    )
-    across = torch.add(x, flow[:, 0], alpha=2.0 / max(width - 1, 1))
-    down = torch.add(y[:, None], flow[:, 1], alpha=2.0 / max(height - 1, 1))
-    where = torch.stack((across, down), dim=-1).to(frames.dtype)
-    return F.grid_sample(frames, where, mode="bilinear", padding_mode="border", align_corners=True)
+    x = torch.arange(width, device=flow.device, dtype=flow.dtype)
+    y = torch.arange(rows.start, rows.stop, device=flow.device, dtype=flow.dtype)
+    return sample(frames, torch.stack((flow[:, 0] + x, flow[:, 1] + y[:, None]), dim=-1))
 
 
 def resize_flow(flow: FlowLike, size: tuple[int, int]) -> FlowLike:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...image.inpaint import spread
+from ...image.morphology import box_mean
 from ...image.resize import resize
 from ...motion.warp import resize_flow, warp
 from ...types import Flow
@@ -51,7 +51,7 @@ class LayerFlows:
             ways = self.from_to(index, other, size)
             there = warp(small[other].expand(len(ways), -1, -1, -1), ways)
             differs = (there - small[index]).abs().mean(dim=1, keepdim=True)
-            differs = F.avg_pool2d(differs, 3, 1, 1, count_include_pad=False)
+            differs = box_mean(differs, 1)
             least = differs if least is None else torch.minimum(least, differs)
         assert least is not None
         least = least[:, 0] + NOISE
