@@ -26,9 +26,10 @@ def sample(pictures: Tensor, places: Tensor, *, mode: str = "bilinear") -> Tenso
         mode: ``bilinear`` or ``bicubic``.
     """
     height, width = pictures.shape[-2:]
-    # torch asks for -1..1; between the centres of the outer pixels a picture of one pixel stays defined
-    scale = places.new_tensor([2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)])
-    where = (places * scale).sub_(1.0).to(pictures.dtype)
+    # torch asks for -1..1: here, between the centres of the outer pixels
+    x, y = places.unbind(dim=-1)
+    across, down = (x * (2.0 / max(width - 1, 1))).sub_(1.0), (y * (2.0 / max(height - 1, 1))).sub_(1.0)
+    where = torch.stack((across, down), dim=-1).to(pictures.dtype)
     return F.grid_sample(pictures, where, mode=mode, padding_mode="border", align_corners=True)
 
 
@@ -39,7 +40,8 @@ def sample_points(picture: Tensor, places: Tensor, *, mode: str = "bilinear") ->
 
 def rescaled(places: Tensor, size: tuple[float, float], other: tuple[float, float]) -> Tensor:
     """Where places ``(..., 2)`` of a picture of ``size`` = (H, W) lie in one of the size ``other``."""
-    return (places + 0.5) * places.new_tensor([other[1] / size[1], other[0] / size[0]]) - 0.5
+    x, y = (places + 0.5).unbind(dim=-1)
+    return torch.stack((x * (other[1] / size[1]), y * (other[0] / size[0])), dim=-1).sub_(0.5)
 
 
 def places_of(pixels: Tensor, width: int) -> Tensor:

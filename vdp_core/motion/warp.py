@@ -94,8 +94,8 @@ def resize_flow(flow: FlowLike, size: tuple[int, int]) -> FlowLike:
         )
     if flow.ndim != 4 or flow.shape[1] != 2:
         raise ShapeError(f"resize_flow: expected (N, 2, H, W), got {tuple(flow.shape)}")
-    scale = flow.new_tensor([width / flow.shape[3], height / flow.shape[2]]).view(1, 2, 1, 1)
-    return resize(flow, (height, width)) * scale
+    across, down = resize(flow, (height, width)).unbind(dim=1)
+    return torch.stack((across * (width / flow.shape[3]), down * (height / flow.shape[2])), dim=1)
 
 
 def occlusion(forward: Tensor, backward: Tensor) -> Tensor:
