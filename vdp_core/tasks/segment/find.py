@@ -44,7 +44,7 @@ def all_background(frames: Tensor, config: SegmentConfig, layers: int) -> Tensor
 
 
 def coverage(masks: Tensor) -> dict[str, str]:
-    share = 100.0 * (1.0 - sum(float(mask.mean()) for mask in masks[:, 0]) / len(masks))
+    share = 100.0 * (1.0 - float(torch.stack([mask.mean() for mask in masks[:, 0]]).mean()))
     return {"said": f"objects cover {share:.1f} % of the clip"}
 
 
@@ -59,10 +59,10 @@ def find_in_window(
     checkpoint: Checkpoint | None,
     on_step: OnStep | None,
 ) -> Found:
-    small = working_copy(frames, config.side)
+    small = working_copy(frames, config.side, device)
     count, _, height, width = small.shape
     size = (height, width)
-    shown = {} if given is None else shown_masks(given, size)
+    shown = {} if given is None else {index: one.to(device) for index, one in shown_masks(given, size).items()}
     steps_done, steps_total = 0, config.rounds * (config.steps + 3 * count) + 3 * count
 
     def told(_: int, __: int, preview: Callable[[], Tensor] | None) -> None:
@@ -71,14 +71,14 @@ def find_in_window(
         if on_step is not None:
             on_step(min(steps_done, steps_total), steps_total, preview)
 
-    motion = MovingThings(flow, layers - 1 if given is None else TRACKS, told)
+    motion = MovingThings(flow, layers - 1 if given is None else TRACKS, device, told)
     if given is None and motion.objects.shape[1] == 0:
         return Found(all_background(frames, config, layers), NOTHING, {"warning": too_few(0)})
     fixed: dict[int, Tensor] = {}
     if given is None:
         labels = motion.labels(size)
     else:
-        motion.gather({index: _fit_to(one, motion.flow.size) for index, one in given.items()})
+        motion.gather({index: _fit_to(one.to(device), motion.flow.size) for index, one in given.items()})
         labels = motion.labels(size)
         for index, mask in shown.items():
             others = labels[index, 2:] * (1.0 - mask)
@@ -87,9 +87,9 @@ def find_in_window(
     for number in range(config.rounds):
         kept = None if checkpoint is None else checkpoint.load(f"round_{number}")
         if kept is not None:
-            labels, fitted = kept[0]["labels"], Fitted(**json.loads(kept[1]["fitted"]))
+            labels, fitted = kept[0]["labels"].to(device), Fitted(**json.loads(kept[1]["fitted"]))
             continue
-        labels, fitted = _round(small, motion.flow, sight, labels, fixed, number, config, seed, device, told)
+        labels, fitted = _round(small, motion.flow, sight, labels, fixed, number, config, seed, told)
         if checkpoint is not None:
             checkpoint.save(f"round_{number}", {"labels": labels}, {"fitted": json.dumps(asdict(fitted))})
     del small, motion, sight
@@ -101,6 +101,7 @@ def find_in_window(
     notes = {"warning": too_few(number, guided=given is not None)} if number < layers - 1 else {}
     if number < layers - 1:
         labels = torch.cat((labels, labels.new_zeros(count, layers - 1 - number, height, width)), dim=1)
+    labels = labels.cpu()
     return Found(labels, fitted, {**coverage(labels), **notes})
 
 
@@ -113,21 +114,20 @@ def _round(
     number: int,
     config: SegmentConfig,
     seed: int,
-    device: torch.device,
     on_step: OnStep,
 ) -> tuple[Tensor, Fitted]:
     """Better masks ``(T, L, h, w)`` from the motion and the looks that the ones so far give the layers."""
     ways = LayerFlows(labels, flow)
     count, kinds, height, width = labels.shape
     # half precision holds logs of odds to a thousandth, in half the memory
-    explained = torch.empty(count, kinds - 1, height, width, dtype=torch.half)
+    explained = torch.empty(count, kinds - 1, height, width, dtype=torch.half, device=small.device)
     for index in range(count):
         explained[index] = ways.explained(small, index)[0]
         on_step(0, 0, None)
     taught = sorted(fixed) if fixed and number == 0 else list(range(count))
     start = (seed + number) % 2**64
-    classifier, fitted = learn(sight, explained, labels, taught, fixed, config, start, device, on_step)
-    evidence = torch.empty(labels.shape, dtype=torch.half)
+    classifier, fitted = learn(sight, explained, labels, taught, fixed, config, start, on_step)
+    evidence = torch.empty(labels.shape, dtype=torch.half, device=small.device)
     for index in range(count):
         evidence[index] = classifier(sight.of(index, explained[index]))
     return propagate(small, ways, evidence, explained, fixed, config, on_step), fitted

@@ -27,12 +27,14 @@ TRACKS = 8
 class MovingThings:
     """What moves by itself, on the small grid of the flow."""
 
-    def __init__(self, flow: Flow, wanted: int, on_step: OnStep) -> None:
+    def __init__(self, flow: Flow, wanted: int, device: torch.device, on_step: OnStep) -> None:
         scale = MOTION_SIDE / max(flow.size)
         size = (max(2, round(flow.size[0] * scale)), max(2, round(flow.size[1] * scale))) if scale < 1.0 else flow.size
-        self.flow = flow = resize_flow(flow, size)
-        own = average_along(own_motion(flow, on_step), flow, SPAN)
-        self.objects = moving_objects(own, flow, wanted, on_step)
+        small = resize_flow(flow, size)
+        self.flow = small.to(device)
+        own = average_along(own_motion(small, on_step).to(device), self.flow, SPAN)
+        # connected pieces, and which of them are one thing, are found on the CPU
+        self.objects = moving_objects(own.cpu(), small, wanted, on_step).to(device)
         """``(T, K, h, w)``."""
         speed = own.norm(dim=1, keepdim=True)
         self.speed = (speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)).clamp_max(2.0)
@@ -45,12 +47,15 @@ class MovingThings:
         Things that move are seen too large, as flow is smooth: a fifth inside the mask is enough. What is not seen in
         those frames may be the object, hidden there: what it looks like will decide.
         """
-        belongs, other = (torch.zeros_like(self.flow.forward[:1, :1]).repeat(len(self.speed), 1, 1, 1) for _ in "ab")
-        for track in self.objects.unbind(dim=1):
-            seen = sum(float(track[index].sum()) for index in given)
-            inside = sum(float((track[index] * mask).sum()) for index, mask in given.items())
-            chosen = belongs if inside >= 0.2 * seen else other
-            torch.maximum(chosen, track[:, None], out=chosen)
+        index = torch.tensor(list(given), device=self.objects.device)
+        shown = torch.stack(list(given.values()))[:, None]
+        seen = self.objects[index].sum(dim=(0, 2, 3))
+        inside = (self.objects[index] * shown).sum(dim=(0, 2, 3))
+        chosen = inside >= 0.2 * seen
+        empty = torch.zeros_like(self.speed)
+        belongs, other = (
+            torch.cat((empty, self.objects[:, which]), dim=1).amax(dim=1, keepdim=True) for which in (chosen, ~chosen)
+        )
         self.objects = torch.cat((belongs, other), dim=1) if bool(other.any()) else belongs
 
     def labels(self, size: tuple[int, int]) -> Tensor:
