@@ -167,9 +167,11 @@ def _guided_lines(guide: Tensor, masks: Tensor, counts: Tensor) -> tuple[Tensor,
 
 def box(marks: Tensor, margin: int = 0) -> tuple[slice, slice]:
     """Rows and columns of the smallest box around what is not 0 in ``(h, w)``, with a margin."""
-    sides = [side.nonzero()[:, 0].tolist() for side in (marks.amax(dim=1), marks.amax(dim=0))]
-    rows, columns = (slice(max(0, side[0] - margin), side[-1] + margin + 1) for side in sides)
-    return rows, columns
+    sides = [(marks != 0).any(dim=dim).int() for dim in (1, 0)]
+    ends = torch.stack([end for side in sides for end in (side.argmax(), side.flip(0).argmax())]).tolist()
+    top, left = (max(0, first - margin) for first in ends[::2])
+    bottom, right = (length - last + margin for length, last in zip(marks.shape, ends[1::2], strict=True))
+    return slice(top, bottom), slice(left, right)
 
 
 def object_colours(picture: Tensor, matte: Matte, behind: Tensor) -> Tensor:
@@ -206,8 +208,8 @@ def smooth_colours(matte: Matte, layers: slice) -> Tensor:
 
 def sample_of(place: Tensor, size: tuple[int, int], small: tuple[int, int]) -> Tensor:
     """In which sample of a small picture (h, w), counted along rows, places ``(N, 2)`` of one of ``size`` lie."""
-    column, row = ((place + 0.5) * place.new_tensor([small[1] / size[1], small[0] / size[0]])).long().unbind(dim=1)
-    return row * small[1] + column
+    x, y = (place + 0.5).unbind(dim=1)
+    return (y * (small[0] / size[0])).long() * small[1] + (x * (small[1] / size[1])).long()
 
 
 def pixels_of(marks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -219,7 +221,7 @@ def pixels_of(marks: Tensor, size: tuple[int, int]) -> Tensor:
     for side, small, part in zip(size, marks.shape, box(marks), strict=True):
         index = ((torch.arange(side, device=marks.device) + 0.5) * (small / side)).long()
         lies.append(index[(index >= part.start) & (index < part.stop)])
-        first.append(int((index < part.start).sum()))
+        first.append((index < part.start).sum())
     row, column = marks.index_select(0, lies[0]).index_select(1, lies[1]).nonzero().unbind(dim=1)
     return (row + first[0]) * size[1] + (column + first[1])
 

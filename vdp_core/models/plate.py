@@ -107,8 +107,10 @@ def _read_behind(layers: Layers, index: int, place: Tensor, lies: Tensor, size: 
             *(part.tolist() for part in distance.unique_consecutive(return_counts=True)), strict=True
         ):
             some = here[start : start + count]
-            source = layers.frames[index + sign * away].to(place.device)
-            colours[start : start + count, :3] = _read(source, some + _offsets(field, away, some, size))
+            # a few places go to the frame: it is larger than they are
+            source = layers.frames[index + sign * away]
+            where = (some + _offsets(field, away, some, size)).to(source.device)
+            colours[start : start + count, :3] = _read(source, where).to(place.device)
             start += count
         total.index_add_(0, order, colours.div_(distance.float().square()[:, None]))
     # (no weight: 0 / 0, which is NaN)
@@ -124,9 +126,10 @@ def _offsets(field: Tensor, away: int, place: Tensor, size: tuple[int, int]) -> 
     small = (field.shape[1], field.shape[2])
     rows, columns = box(same, 1)
     field, same = field[:2, rows, columns], same[rows, columns]
-    there = rescaled(place, size, small) - place.new_tensor([columns.start, rows.start])
-    sampled = sample_points(torch.cat((field * same, same[None])), there).T
-    return sampled[:, :2] / sampled[:, 2:] * place.new_tensor([size[1] / small[1], size[0] / small[0]])
+    x, y = rescaled(place, size, small).unbind(dim=-1)
+    there = torch.stack((x - columns.start, y - rows.start), dim=-1)
+    across, down, weight = sample_points(torch.cat((field * same, same[None])), there)
+    return torch.stack((across / weight * (size[1] / small[1]), down / weight * (size[0] / small[0])), dim=-1)
 
 
 def _read(frame: Tensor, where: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def decompose(
         if on_step is not None:
             on_step(1, 1, preview)
 
-    before, after = trace(found.masks[:, 0], flow, frames=frames, on_step=still_going)
+    before, after = trace(found.masks[:, 0], flow, frames=frames, device=device, on_step=still_going)
     info = found.fitted.info(preset=preset, flow=flow.method, seconds=time.perf_counter() - started)
     info |= found.notes
     fields = {"masks": found.masks, "before": before, "after": after}
