@@ -14,11 +14,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import as_matte, check_flow, check_frames, check_mask
 from .errors import InputError, ShapeError
+from .image.resize import resize
 from .motion.warp import resize_flow, warp
 from .types import Flow, OnStep
 
@@ -137,10 +137,7 @@ def _differences(frames: Tensor, backward: Tensor, hidden: Tensor) -> list[tuple
     pairs = len(frames) - 1
     clip = frames.movedim(-1, 1)
     backward = resize_flow(backward[:pairs].to(clip), (size[0], size[1]))
-    hidden = hidden[:pairs].to(clip)[:, None]
-    if hidden.shape[-2:] != size:
-        hidden = F.interpolate(hidden, size=size, mode="bilinear", align_corners=False)
-    visible = 1.0 - hidden
+    visible = 1.0 - resize(hidden[:pairs].to(clip)[:, None], (size[0], size[1]))
     difference = (clip[1:] - warp(clip[:-1], backward)).abs()
     sums = (difference * visible).sum(dim=(1, 2, 3), dtype=torch.float64)
     counts = visible.sum(dim=(1, 2, 3), dtype=torch.float64) * difference.shape[1]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from .errors import ShapeError
@@ -68,6 +69,16 @@ class Flow:
     def shots(self) -> list[range]:
         """The frames of each shot."""
         return [range(first, end) for first, end in pairwise((0, *self.cuts, len(self) + 1))]
+
+    def to(self, device: torch.device | str) -> Flow:
+        """The same motion on a device."""
+        return replace(
+            self,
+            forward=self.forward.to(device),
+            backward=self.backward.to(device),
+            forward_occlusion=self.forward_occlusion.to(device),
+            backward_occlusion=self.backward_occlusion.to(device),
+        )
 
     def part(self, first: int, end: int) -> Flow:
         """The motion within the frames ``first`` to ``end - 1``, sharing memory."""

@@ -33,7 +33,7 @@ def test_points_keep_their_colour_both_ways(synthetic, count):
 def test_places_are_where_the_flow_leads(synthetic):
     frames, flow = synthetic.pan(5, 32, 48, motion=(2.0, 1.0))
     points = followed_colours(frames.movedim(-1, 1), flow, spans=(1, 4))
-    moved = (points.second - points.first) * torch.tensor([47, 31, 4]) / 2
+    moved = (points.second - points.first) * torch.tensor([48, 32, 5]) / 2
     assert_close(moved[:, :2], -moved[:, 2:] * torch.tensor([2.0, 1.0]), atol=1e-3, rtol=0)
     assert set(moved[:, 2].round().int().tolist()) == {-4, -1, 1, 4}
 
@@ -42,8 +42,8 @@ def test_colours_lie_on_lines_through_the_airlight(synthetic):
     clean, flow = synthetic.pan(6, 32, 48)
     through = torch.linspace(0.8, 0.4, 6).view(6, 1, 1, 1)
     points = followed_colours((clean * through + AIR * (1 - through)).movedim(-1, 1), flow)
-    share = through.flatten()[((points.second[:, 2] + 1) * 2.5).round().long()]
-    share = (share / through.flatten()[((points.first[:, 2] + 1) * 2.5).round().long()])[:, None]
+    share = through.flatten()[((points.second[:, 2] + 1) * 3.0).long()]
+    share = (share / through.flatten()[((points.first[:, 2] + 1) * 3.0).long()])[:, None]
     assert (points.after - AIR - share * (points.before - AIR)).abs().mean() < 0.005
 
 
@@ -68,7 +68,7 @@ def test_extremes_by_hand():
     assert_close(blocks.low[0], torch.full((3,), 0.5))
     assert_close(blocks.low[5], torch.tensor([0.5, 0.5, 0.2]))
     assert_close(blocks.high[1], torch.tensor([0.9, 0.5, 0.5]))
-    assert_close(blocks.places[0], torch.tensor([2 * 4.5 / 29 - 1, 2 * 4.5 / 19 - 1, 0.0]))
+    assert_close(blocks.places[0], torch.tensor([2 * 5 / 30 - 1, 2 * 5 / 20 - 1, 0.0]))
 
 
 @pytest.mark.parametrize("size", [(2, 16, 16), (7, 33, 17), (5, 4, 90)])

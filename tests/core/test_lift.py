@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.errors import ShapeError
-from comfyui_vdp.vdp_core.image.upsample import GUIDED_FROM, lift, upsample
+from comfyui_vdp.vdp_core.image.guided import GUIDED_FROM, lift
+from comfyui_vdp.vdp_core.image.resize import upsample
 
 FINE = (GUIDED_FROM // 2, GUIDED_FROM)
 

@@ -9,12 +9,11 @@ from comfyui_vdp.vdp_core.image.matting import (
     native_masks,
     object_colours,
     pixels_of,
-    places,
     refine,
-    sample,
     sample_of,
     settle,
 )
+from comfyui_vdp.vdp_core.image.sample import places_of, rescaled, sample_points
 from comfyui_vdp.vdp_core.types import Layers
 
 DARK, LIGHT = torch.tensor([0.1, 0.15, 0.2]), torch.tensor([0.8, 0.7, 0.6])
@@ -134,12 +133,12 @@ def test_reading_some_pixels_is_reading_all():
     fields = torch.rand(3, 5, 7)
     whole = F.interpolate(fields[None], size=(20, 28), mode="bilinear", align_corners=False)[0].flatten(1)
     pixels = torch.tensor([0, 27, 250, 559])
-    assert_close(sample(fields, places(pixels, 28), (20, 28)), whole[:, pixels])
+    assert_close(sample_points(fields, rescaled(places_of(pixels, 28), (20, 28), (5, 7))), whole[:, pixels])
 
 
 def test_pixels_are_found_by_the_sample_they_lie_in():
     pixels = torch.arange(20 * 29)
-    lies = sample_of(places(pixels, 29), (20, 29), (5, 7))
+    lies = sample_of(places_of(pixels, 29), (20, 29), (5, 7))
     wanted = [int((row + 0.5) * 5 / 20) * 7 + int((column + 0.5) * 7 / 29) for row in range(20) for column in range(29)]
     assert lies.tolist() == wanted
     marks = torch.zeros(5, 7)

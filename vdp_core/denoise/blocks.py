@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ def brightness_of(blocks: Tensor) -> Tensor:
     return blocks[:, 0, ..., 0] / (BLOCK * math.sqrt(3))
 
 
+@cache
+@torch.inference_mode(False)
 def dct_basis(device: torch.device) -> Tensor:
     """The orthonormal two-dimensional DCT-II of 8x8 blocks as a ``(64, 64)`` matrix, one basis picture a row."""
     position = torch.arange(BLOCK, dtype=torch.float32, device=device)
@@ -50,17 +53,19 @@ def dct_basis(device: torch.device) -> Tensor:
     return torch.kron(waves, waves)
 
 
-def _opponent(like: Tensor) -> Tensor:
+@cache
+@torch.inference_mode(False)
+def _opponent(device: torch.device, dtype: torch.dtype) -> Tensor:
     rows = [[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]
-    matrix = like.new_tensor(rows)
+    matrix = torch.tensor(rows, device=device, dtype=dtype)
     return matrix / matrix.norm(dim=1, keepdim=True)
 
 
 def to_opponent(frames: Tensor) -> Tensor:
     """``(N, H, W, 3)`` RGB to opponent ``(N, 3, H, W)``."""
-    return torch.einsum("ij,nhwj->nihw", _opponent(frames), frames).contiguous()
+    return torch.einsum("ij,nhwj->nihw", _opponent(frames.device, frames.dtype), frames).contiguous()
 
 
 def from_opponent(pictures: Tensor) -> Tensor:
     """Opponent ``(N, 3, H, W)`` to RGB ``(N, H, W, 3)``; the matrix is orthonormal."""
-    return torch.einsum("ij,nihw->nhwj", _opponent(pictures), pictures).contiguous()
+    return torch.einsum("ij,nihw->nhwj", _opponent(pictures.device, pictures.dtype), pictures).contiguous()

@@ -54,9 +54,8 @@ class Noise:
 
     def variance(self, brightness: Tensor) -> Tensor:
         """Return the variances ``(N, 3, ...)`` at a brightness ``(N, 1, ...)``."""
-        shape = (1, 3, *[1] * (brightness.ndim - 2))
-        offset, slope = brightness.new_tensor(self.offset), brightness.new_tensor(self.slope)
-        return offset.view(shape) + slope.view(shape) * brightness.clamp_min(0.0)
+        level = brightness.clamp_min(0.0)
+        return torch.cat([offset + slope * level for offset, slope in zip(self.offset, self.slope, strict=True)], dim=1)
 
 
 def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:

@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_frames, check_mask
 from ..errors import InputError, ShapeError
-from ..image.matting import shrink
+from ..image.resize import resize
 from ..models import model_of
 from ..models.masks import MODEL as MASKS
 from ..store.lazy import computed, computed_with_mask
@@ -102,8 +101,7 @@ def _cover(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     def covering(start: int) -> Iterator[Tensor]:
         for index in range(start, len(pictures)):
             part = pictures[index, top : top + rows, left : left + columns].movedim(-1, 0)[None]
-            scaled = F.interpolate(part, size=size, mode="bicubic", align_corners=False, antialias=True)
-            yield scaled.movedim(1, -1).clamp(0.0, 1.0)
+            yield resize(part, size, mode="bicubic").movedim(1, -1).clamp(0.0, 1.0)
 
     return computed(covering, (len(pictures), height, width, 3))
 
@@ -130,7 +128,7 @@ def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Lay
     small = (max(1, round(height * scale)), max(1, round(width * scale)))
     masks = large_empty(count, 2, *small)
     for index, one in enumerate(mask):  # a mask for all frames fills them all
-        masks[index : None if len(mask) == 1 else index + 1, 1] = shrink(one[None, None], small)[0, 0].clamp(0.0, 1.0)
+        masks[index : None if len(mask) == 1 else index + 1, 1] = resize(one[None, None], small)[0, 0].clamp(0.0, 1.0)
     torch.sub(1.0, masks[:, 1], out=masks[:, 0])
     fields = {"masks": masks}
     pictures = {"matte": mask}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..types import Edit
 
-__all__ = ["as_is", "regrade"]
+__all__ = ["as_is", "regrade", "to_display", "to_lab", "to_linear"]
 
 DISPLAY_GAMMA = 2.2  # what sRGB amounts to; turns stops of scene light into display values
 LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
@@ -36,6 +36,25 @@ def to_linear(values: Tensor) -> Tensor:
 def to_display(light: Tensor) -> Tensor:
     """Light to display values of sRGB (IEC 61966-2-1)."""
     return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp_min(0.0).pow(1.0 / 2.4) - 0.055)
+
+
+def to_lab(pictures: Tensor) -> Tensor:
+    """Display values ``(N, 3, H, W)`` of sRGB to CIE 1976 L*a*b*, L in 0..100, of the white D65 (ISO/CIE 11664-4)."""
+    red, green, blue = to_linear(pictures).unbind(dim=1)
+    # rows of the matrix of IEC 61966-2-1, over the white
+    shares = [
+        torch.add(a * red, green, alpha=b).add_(blue, alpha=c)
+        for a, b, c in (
+            (0.412453 / 0.950456, 0.357580 / 0.950456, 0.180423 / 0.950456),
+            (0.212671, 0.715160, 0.072169),
+            (0.019334 / 1.088754, 0.119193 / 1.088754, 0.950227 / 1.088754),
+        )
+    ]
+    x, y, z = (
+        torch.where(share > 216.0 / 24389.0, share.clamp_min(1e-6).pow(1.0 / 3.0), share * (841.0 / 108.0) + 4.0 / 29.0)
+        for share in shares
+    )
+    return torch.stack((116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)), dim=1)
 
 
 def as_is(values: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from .resize import resize
+
 __all__ = ["spread"]
 
 
@@ -29,5 +31,5 @@ def spread(values: Tensor, weight: Tensor) -> Tensor:
     weighted = F.avg_pool2d(F.pad(values * weight, pad, mode="replicate"), 2)
     weights = F.avg_pool2d(F.pad(weight, pad, mode="replicate"), 2)
     half = spread(weighted / weights.clamp_min(1e-12), (4.0 * weights).clamp_max(1.0))
-    filled = F.interpolate(half, size=(height + pad[3], width + pad[1]), mode="bilinear", align_corners=False)
+    filled = resize(half, (height + pad[3], width + pad[1]))
     return filled[..., :height, :width].lerp(values, weight)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..types import Layers, OnStep
+from .guided import fit_lines, follow
 from .inpaint import spread
+from .morphology import box_mean, box_sum, dilate
+from .resize import resize
+from .sample import places_of, rescaled, sample_points
 
 __all__ = ["Matte", "native_masks", "object_colours", "refine", "settle"]
 
@@ -86,7 +89,7 @@ def settle(masks: Tensor, frames: Tensor, *, rounds: int = ROUNDS, on_step: OnSt
     out = torch.empty_like(masks)
     for index, frame in enumerate(frames):
         moved = masks[index]
-        coarse = shrink(frame.to(masks.device).movedim(-1, 0)[None], (masks.shape[2], masks.shape[3]))
+        coarse = resize(frame.to(masks.device).movedim(-1, 0)[None], (masks.shape[2], masks.shape[3]))
         for _ in range(rounds):
             moved = refine(moved, coarse[0].movedim(0, -1), border=SETTLING).masks
         out[index] = moved
@@ -111,17 +114,17 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
     """
     count, small_height, small_width = masks.shape
     height, width, _ = frame.shape
-    coarse = shrink(frame.movedim(-1, 0)[None], (small_height, small_width))
+    coarse = resize(frame.movedim(-1, 0)[None], (small_height, small_width))
     # a mask that is hardly off 0 or 1 is 0 or 1
     sharp = ((masks - CERTAIN) / (1.0 - 2.0 * CERTAIN)).clamp(0.0, 1.0)
     sharp = sharp / sharp.sum(dim=0, keepdim=True).clamp_min(1e-6)
     largest = masks.max(dim=0).indices
     # a window's fit reaches its radius, and the mean over windows as far again
-    beside = widen((sharp.amax(dim=0) < 1.0 - 1e-6).float()[None, None], 1)
+    beside = dilate((sharp.amax(dim=0) < 1.0 - 1e-6).float()[None, None], 1)
     beside = torch.maximum(beside, _changes(largest))
     alone = torch.stack([largest == layer for layer in range(count)]).to(frame.dtype)
-    out = F.interpolate(alone[None], size=(height, width), mode="nearest")[0]
-    mixed = pixels_of(widen(beside, 2 * RADIUS)[0, 0], (height, width))
+    out = resize(alone[None], (height, width), mode="nearest")[0]
+    mixed = pixels_of(dilate(beside, 2 * RADIUS)[0, 0], (height, width))
     if len(mixed) == 0:
         return Matte(out, coarse[0], mixed)
     # of the objects alone: the background is what they leave, since all sums are linear
@@ -130,10 +133,11 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
     counts = 1.0 - (1.0 - border) * beside[..., part[0], part[1]]
     lines, alike = _guided_lines(coarse[..., part[0], part[1]], sharp[None, 1:, part[0], part[1]], counts)
     fields[:-count, part[0], part[1]], fields[-1, part[0], part[1]] = lines[0].flatten(0, 1), alike[0, 0]
-    read = sample(fields, places(mixed, width), (height, width))
+    place = rescaled(places_of(mixed, width), (height, width), (small_height, small_width))
+    read = sample_points(fields, place)
     line, own, alike = read[: 4 * (count - 1)].unflatten(0, (count - 1, 4)), read[4 * (count - 1) : -1], read[-1]
     colour = frame.reshape(-1, 3).index_select(0, mixed).T
-    followed = (line[:, :3] * colour).sum(dim=1) + line[:, 3]
+    followed = follow(line[None], colour[None])[0]
     # where colour does not tell the layers apart, the small mask itself is the better guess
     objects = own.lerp(followed, ((alike - ALIKE[0]) / (ALIKE[1] - ALIKE[0])).clamp(0.0, 1.0))
     values = torch.cat((1.0 - objects.sum(dim=0, keepdim=True), objects))
@@ -151,59 +155,23 @@ def _guided_lines(guide: Tensor, masks: Tensor, counts: Tensor) -> tuple[Tensor,
         Coefficients ``(N, L, 4, h, w)`` of red, green, blue and one, averaged over the windows that hold a pixel, and
         ``(N, 1, h, w)`` how much of the masks colour explains there, 0..1.
     """
-
-    pixels, weights = _sum_of_window(torch.ones_like(counts)), _sum_of_window(counts)
-
-    def even(values: Tensor) -> Tensor:
-        return _sum_of_window(values) / pixels
-
-    def mean(values: Tensor) -> Tensor:
-        return _sum_of_window(values * counts) / weights
-
-    count = masks.shape[1]
-    colour = mean(guide)
-    pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-    products = mean(torch.stack([guide[:, a] * guide[:, b] for a, b in pairs], dim=1))
-    rr, rg, rb, gg, gb, bb = (
-        products[:, i] - colour[:, a] * colour[:, b] + (EPS if a == b else 0.0) for i, (a, b) in enumerate(pairs)
-    )
-    share = mean(masks)
-    with_mask = mean((guide[:, None] * masks[:, :, None]).flatten(1, 2)).unflatten(1, (count, 3))
-    covariance = with_mask - share[:, :, None] * colour[:, None]  # (N, L, 3, h, w)
-    # the inverse of a symmetric 3x3 matrix by its cofactors
-    c_rr, c_rg, c_rb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
-    c_gg, c_gb, c_bb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
-    determinant = (rr * c_rr + rg * c_rg + rb * c_rb).clamp_min(1e-20)
-    inverse = torch.stack((c_rr, c_rg, c_rb, c_rg, c_gg, c_gb, c_rb, c_gb, c_bb), dim=1) / determinant[:, None]
-    slope = torch.einsum("nijhw,nljhw->nlihw", inverse.unflatten(1, (3, 3)), covariance)
-    offset = share - (slope * colour[:, None]).sum(dim=2)
+    lines = fit_lines(guide, masks, radius=RADIUS, eps=EPS, weights=counts)
     # windows count by how much of the masks' variance their colours explain
-    variance = (mean(masks.square()) - share.square()).sum(dim=1, keepdim=True)
-    left = (variance - (slope * covariance).sum(dim=(1, 2))[:, None]).clamp_min(0.0)
+    variance = lines.variance.sum(dim=1, keepdim=True)
+    left = (variance - lines.explained.sum(dim=1, keepdim=True)).clamp_min(0.0)
     weight = (left + LEFT).square().reciprocal()
-    averaged = even(weight * torch.cat((slope, offset[:, :, None]), dim=2).flatten(1, 2)) / even(weight)
-    alike = 1.0 - even(weight * left) / even(weight * variance).clamp_min(1e-6)
-    return averaged.unflatten(1, (count, 4)), alike.clamp(0.0, 1.0)
+    averaged = box_mean(lines.coefficients, RADIUS, weight[:, :, None])
+    alike = 1.0 - box_sum(weight * left, RADIUS) / box_sum(weight * variance, RADIUS).clamp_min(1e-6)
+    return averaged, alike.clamp(0.0, 1.0)
 
 
 def box(marks: Tensor, margin: int = 0) -> tuple[slice, slice]:
     """Rows and columns of the smallest box around what is not 0 in ``(h, w)``, with a margin."""
-    sides = [side.nonzero()[:, 0].tolist() for side in (marks.amax(dim=1), marks.amax(dim=0))]
-    rows, columns = (slice(max(0, side[0] - margin), side[-1] + margin + 1) for side in sides)
-    return rows, columns
-
-
-def _sum_of_window(values: Tensor) -> Tensor:
-    """Sums over windows of ``RADIUS`` in ``(N, C, h, w)``; nothing counts beyond the picture."""
-    sums = F.pad(values, (RADIUS, RADIUS, RADIUS, RADIUS))
-    for dim in (-1, -2):
-        # (a convolution, channel by channel, takes two to five times as long)
-        length = sums.shape[dim] - 2 * RADIUS
-        first, *others = (sums.narrow(dim, start, length) for start in range(2 * RADIUS + 1))
-        sums = first.clone()
-        for part in others:
-            sums += part
-    return sums
+    sides = [(marks != 0).any(dim=dim).int() for dim in (1, 0)]
+    ends = torch.stack([end for side in sides for end in (side.argmax(), side.flip(0).argmax())]).tolist()
+    top, left = (max(0, first - margin) for first in ends[::2])
+    bottom, right = (length - last + margin for length, last in zip(marks.shape, ends[1::2], strict=True))
+    return slice(top, bottom), slice(left, right)
 
 
 def object_colours(picture: Tensor, matte: Matte, behind: Tensor) -> Tensor:
@@ -224,7 +192,8 @@ def object_colours(picture: Tensor, matte: Matte, behind: Tensor) -> Tensor:
     size, pixels = (matte.masks.shape[1], matte.masks.shape[2]), matte.mixed
     shares = matte.masks.flatten(1)[:, pixels]
     smooth = smooth_colours(matte, slice(1, None))
-    objects = sample(smooth.flatten(0, 1), places(pixels, size[1]), size).unflatten(0, (len(shares) - 1, 3))
+    place = rescaled(places_of(pixels, size[1]), size, (smooth.shape[2], smooth.shape[3]))
+    objects = sample_points(smooth.flatten(0, 1), place).unflatten(0, (len(shares) - 1, 3))
     left = picture - shares[0] * behind - (shares[1:, None] * objects).sum(dim=0)
     # the last term is 0 where objects have the pixel to themselves: there they take all of it
     known = shares[1:].square().sum(dim=0) + TRUST * shares[0]
@@ -233,20 +202,14 @@ def object_colours(picture: Tensor, matte: Matte, behind: Tensor) -> Tensor:
 
 def smooth_colours(matte: Matte, layers: slice) -> Tensor:
     """Some layers' colours where they are alone, spread over the whole frame; ``(n, 3, h, w)`` at the small size."""
-    alone = shrink(matte.masks[layers, None], (matte.coarse.shape[1], matte.coarse.shape[2])).pow(ALONE)
+    alone = resize(matte.masks[layers, None], (matte.coarse.shape[1], matte.coarse.shape[2])).pow(ALONE)
     return spread(matte.coarse.expand(len(alone), -1, -1, -1), alone)
-
-
-def places(pixels: Tensor, width: int) -> Tensor:
-    """Where pixels ``(N,)``, counted along rows, are in a picture of that width: (x, y), ``(N, 2)``."""
-    row = torch.div(pixels, width, rounding_mode="floor")
-    return torch.stack((pixels - row * width, row), dim=-1).float()
 
 
 def sample_of(place: Tensor, size: tuple[int, int], small: tuple[int, int]) -> Tensor:
     """In which sample of a small picture (h, w), counted along rows, places ``(N, 2)`` of one of ``size`` lie."""
-    column, row = ((place + 0.5) * place.new_tensor([small[1] / size[1], small[0] / size[0]])).long().unbind(dim=1)
-    return row * small[1] + column
+    x, y = (place + 0.5).unbind(dim=1)
+    return (y * (small[0] / size[0])).long() * small[1] + (x * (small[1] / size[1])).long()
 
 
 def pixels_of(marks: Tensor, size: tuple[int, int]) -> Tensor:
@@ -258,41 +221,13 @@ def pixels_of(marks: Tensor, size: tuple[int, int]) -> Tensor:
     for side, small, part in zip(size, marks.shape, box(marks), strict=True):
         index = ((torch.arange(side, device=marks.device) + 0.5) * (small / side)).long()
         lies.append(index[(index >= part.start) & (index < part.stop)])
-        first.append(int((index < part.start).sum()))
+        first.append((index < part.start).sum())
     row, column = marks.index_select(0, lies[0]).index_select(1, lies[1]).nonzero().unbind(dim=1)
     return (row + first[0]) * size[1] + (column + first[1])
-
-
-def sample(fields: Tensor, place: Tensor, size: tuple[float, float]) -> Tensor:
-    """Read small fields ``(C, h, w)`` bilinearly at places ``(N, 2)`` of a picture of ``size`` = (H, W); ``(C, N)``.
-
-    As ``F.interpolate`` with ``align_corners=False`` does for all of them.
-    """
-    where = (place + 0.5) * place.new_tensor([2.0 / size[1], 2.0 / size[0]]) - 1.0
-    return F.grid_sample(fields[None], where[None, None], padding_mode="border", align_corners=False)[0, :, 0]
-
-
-def shrink(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize ``(N, C, H, W)`` to a smaller size, averaging over what a sample covers."""
-    return F.interpolate(pictures, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def widen(marks: Tensor, by: int) -> Tensor:
-    """Widen what is largest in ``(N, 1, h, w)``, 0 or more, by ``by`` pixels each way."""
-    marks = F.pad(marks, (by, by, by, by))
-    for dim in (-1, -2):
-        # the largest of twice as many neighbours each time: thirty times as fast as pooling a single channel
-        reached, side = 1, 2 * by + 1
-        while reached < side:
-            step = min(reached, side - reached)
-            length = marks.shape[dim] - step
-            marks = torch.maximum(marks.narrow(dim, 0, length), marks.narrow(dim, step, length))
-            reached += step
-    return marks
 
 
 def _changes(labels: Tensor) -> Tensor:
     """1 where a label ``(h, w)`` differs from one of its neighbours, ``(1, 1, h, w)``."""
     numbers = labels.float()[None, None]
     top = numbers.amax()
-    return (widen(numbers, 1) + widen(top - numbers, 1) != top).float()
+    return (dilate(numbers, 1) + dilate(top - numbers, 1) != top).float()

@@ -1,4 +1,4 @@
-"""Clips at the size that is optimised on."""
+"""Pictures, masks and fields at other sizes; all cover the same area (see ``sample``)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["working_copy"]
+__all__ = ["resize", "upsample", "working_copy"]
 
 
-def working_copy(frames: Tensor, side: int) -> Tensor:
-    """Return the frames as ``(T, 3, h, w)``, averaged down to a long side of ``side``; smaller ones stay."""
+def resize(pictures: Tensor, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
+    """Resize ``(N, C, H, W)`` to ``size`` = (h, w).
+
+    Args:
+        pictures: of any floating type.
+        size: the wanted one; the same one gives the pictures themselves.
+        mode: ``bilinear`` or ``bicubic``, antialiased where a side shrinks; ``area``, the mean over what a pixel
+            covers; ``nearest``.
+    """
+    old, new = (pictures.shape[2], pictures.shape[3]), (int(size[0]), int(size[1]))
+    if old == new:
+        return pictures
+    if mode == "area":
+        return F.interpolate(pictures, size=new, mode="area")
+    if mode == "nearest":
+        return F.interpolate(pictures, size=new, mode="nearest-exact")
+    shrinks = new[0] < old[0] or new[1] < old[1]
+    return F.interpolate(pictures, size=new, mode=mode, align_corners=False, antialias=shrinks)
+
+
+def upsample(knots: Tensor, size: tuple[int, int]) -> Tensor:
+    """Interpolate grids of knots ``(N, C, h, w)`` bicubically to pictures of ``size`` = (H, W).
+
+    The outer knots lie on the centres of the outer pixels, so that a slope goes on up to the border.
+    """
+    return F.interpolate(knots, size=size, mode="bicubic", align_corners=True)
+
+
+def working_copy(frames: Tensor, side: int, device: torch.device | str | None = None) -> Tensor:
+    """Return frames ``(T, H, W, 3)`` as ``(T, 3, h, w)``, averaged down to a long side of ``side``; smaller ones stay.
+
+    Args:
+        frames: in 0..1.
+        side: the most pixels along the long side.
+        device: where to work, and where the copy will be; None: where the frames are.
+    """
     height, width = frames.shape[1], frames.shape[2]
     scale = side / max(height, width)
     size = (max(2, round(height * scale)), max(2, round(width * scale))) if scale < 1.0 else (height, width)
-    # a frame at a time: an interpolation of the whole clip would first copy it
-    return torch.cat([F.interpolate(frame[None].movedim(-1, 1).float(), size=size, mode="area") for frame in frames])
+    # a frame at a time: all of them at once would first be copied
+    return torch.cat([resize(frame.to(device)[None].movedim(-1, 1).float(), size, mode="area") for frame in frames])

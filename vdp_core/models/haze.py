@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..image.upsample import lift
+from ..image.guided import lift
 from ..types import Layers, OnStep
 from .base import Field, Model
 from .render import NOISE, applied

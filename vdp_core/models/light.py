@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..image.colour import DISPLAY_GAMMA
-from ..image.upsample import lift
+from ..image.guided import lift
 from ..types import Layers, OnStep
 from .base import Field, Model
 from .render import NOISE, applied

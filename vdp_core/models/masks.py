@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import LayersFileError
 from ..image.matting import Matte, object_colours, smooth_colours
+from ..image.resize import resize
 from ..types import Layers
 from .base import Field, Model
 from .paint import untouched
@@ -78,9 +78,8 @@ def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tenso
 
 def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: int) -> Tensor:
     """An object's colours in one frame, smooth where it is not."""
-    smooth = F.interpolate(
-        smooth_colours(matte, slice(number, number + 1)), size=frame.shape[:2], mode="bilinear", align_corners=False
-    )[0].movedim(0, -1)
+    smooth = smooth_colours(matte, slice(number, number + 1))
+    smooth = resize(smooth, (frame.shape[0], frame.shape[1]))[0].movedim(0, -1)
     colour = torch.where(matte.masks[number, ..., None] > 0.5, frame, smooth)
     behind = background_of(layers, index, frame, matte, whole=False).view(-1, 3)[matte.mixed].T
     share = matte.masks[number].view(-1)[matte.mixed]

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.inpaint import spread
-from ..image.matting import (
-    MIXED,
-    Matte,
-    box,
-    pixels_of,
-    places,
-    refine,
-    sample,
-    sample_of,
-    shrink,
-    smooth_colours,
-    widen,
-)
+from ..image.matting import MIXED, Matte, box, pixels_of, refine, sample_of, smooth_colours
+from ..image.morphology import dilate
+from ..image.resize import resize
+from ..image.sample import places_of, rescaled, sample_points
 from ..motion.background import BORDER, COVERED
 from ..types import Layers
 
@@ -33,7 +23,7 @@ def matte_of(layers: Layers, index: int, frame: Tensor) -> Matte:
     if given is None:
         return refine(masks, frame)
     mixed = ((given > MIXED) & (given < 1.0 - MIXED)).flatten().nonzero()[:, 0]
-    coarse = shrink(frame.movedim(-1, 0)[None], (masks.shape[1], masks.shape[2]))[0]
+    coarse = resize(frame.movedim(-1, 0)[None], (masks.shape[1], masks.shape[2]))[0]
     return Matte(torch.stack((1.0 - given, given)), coarse, mixed)
 
 
@@ -42,13 +32,13 @@ def background_of(layers: Layers, index: int, frame: Tensor, matte: Matte, *, wh
     size, small = (frame.shape[0], frame.shape[1]), (matte.coarse.shape[1], matte.coarse.shape[2])
     out = frame.clone()
     if whole:
-        covered = (shrink(matte.masks[None, :1], small) < COVERED).float()
-        pixels = pixels_of(widen(covered, BORDER)[0, 0], size)
+        covered = (resize(matte.masks[None, :1], small) < COVERED).float()
+        pixels = pixels_of(dilate(covered, BORDER)[0, 0], size)
     else:
         pixels = matte.mixed
     if len(pixels) == 0:
         return out
-    place = places(pixels, size[1])
+    place = places_of(pixels, size[1])
     lies = sample_of(place, size, small)
     colours = _read_behind(layers, index, place, lies, size)
     never = colours[:, 0].isnan().nonzero()[:, 0]
@@ -57,7 +47,8 @@ def background_of(layers: Layers, index: int, frame: Tensor, matte: Matte, *, wh
         smooth = _spread_behind(matte.coarse, colours, lies) if whole else smooth_colours(matte, slice(0, 1))
         # beside a border the frame itself is a better guess than what is spread, but not good enough to be spread
         own = matte.masks[0].view(-1)[unknown, None] >= COVERED
-        guess = torch.where(own, frame.view(-1, 3)[unknown], sample(smooth[0], place[never], size).T)
+        spread_there = sample_points(smooth[0], rescaled(place[never], size, small)).T
+        guess = torch.where(own, frame.view(-1, 3)[unknown], spread_there)
         colours.index_copy_(0, never, guess)
     out.view(-1, 3).index_copy_(0, pixels, colours)
     return out
@@ -100,8 +91,10 @@ def _read_behind(layers: Layers, index: int, place: Tensor, lies: Tensor, size: 
             *(part.tolist() for part in distance.unique_consecutive(return_counts=True)), strict=True
         ):
             some = here[start : start + count]
-            source = layers.frames[index + sign * away].to(place.device)
-            colours[start : start + count, :3] = _read(source, some + _offsets(field, away, some, size))
+            # a few places go to the frame: it is larger than they are
+            source = layers.frames[index + sign * away]
+            where = (some + _offsets(field, away, some, size)).to(source.device)
+            colours[start : start + count, :3] = _read(source, where).to(place.device)
             start += count
         total.index_add_(0, order, colours.div_(distance.float().square()[:, None]))
     # (no weight: 0 / 0, which is NaN)
@@ -114,22 +107,18 @@ def _offsets(field: Tensor, away: int, place: Tensor, size: tuple[int, int]) -> 
     Neighbouring samples may point to other frames, so only those that point to the same one are interpolated.
     """
     same = (field[2] == away).to(field.dtype)
-    down, right = size[0] / field.shape[1], size[1] / field.shape[2]
+    small = (field.shape[1], field.shape[2])
     rows, columns = box(same, 1)
     field, same = field[:2, rows, columns], same[rows, columns]
-    inside = place - place.new_tensor([columns.start * right, rows.start * down])
-    area = (same.shape[0] * down, same.shape[1] * right)
-    sampled = sample(torch.cat((field * same, same[None])), inside, area).T
-    return sampled[:, :2] / sampled[:, 2:] * place.new_tensor([right, down])
+    x, y = rescaled(place, size, small).unbind(dim=-1)
+    there = torch.stack((x - columns.start, y - rows.start), dim=-1)
+    across, down, weight = sample_points(torch.cat((field * same, same[None])), there)
+    return torch.stack((across / weight * (size[1] / small[1]), down / weight * (size[0] / small[0])), dim=-1)
 
 
 def _read(frame: Tensor, where: Tensor) -> Tensor:
     """Read ``(H, W, 3)`` at (x, y) ``(N, 2)``, bicubically, within 0..1; ``(N, 3)``."""
-    height, width, _ = frame.shape
-    scale = where.new_tensor([2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)])
-    where = (where * scale - 1.0)[None, None]
-    read = F.grid_sample(frame.movedim(-1, 0)[None], where, mode="bicubic", padding_mode="border", align_corners=True)
-    return read[0, :, 0].T.clamp(0.0, 1.0)
+    return sample_points(frame.movedim(-1, 0), where, mode="bicubic").T.clamp(0.0, 1.0)
 
 
 def picture_of(layers: Layers, name: str, index: int, device: torch.device) -> Tensor | None:

@@ -9,12 +9,14 @@ flow around the hole has beyond that is spread into it. Points are then followed
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_flow
 from ..errors import ShapeError
 from ..image.inpaint import spread
+from ..image.morphology import erode
+from ..image.resize import resize
+from ..image.sample import sample_points
 from ..store.scratch import large_empty
 from ..types import Flow, OnStep
 from .planar import planar_correction, planar_motion
@@ -35,7 +37,12 @@ FARTHEST = 150
 
 
 def trace(
-    background: Tensor, flow: Flow, *, frames: Tensor | None = None, on_step: OnStep | None = None
+    background: Tensor,
+    flow: Flow,
+    *,
+    frames: Tensor | None = None,
+    device: torch.device | str | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find, for every pixel that objects cover, where its background is seen in an earlier and in a later frame.
 
@@ -43,13 +50,14 @@ def trace(
         background: ``(T, h, w)`` in 0..1, how much of a pixel is background.
         flow: of the same clip, of any working size.
         frames: ``(T, H, W, 3)`` in 0..1, the clip, of any size: the motion is then corrected by what is seen.
+        device: where to compute, on up to some 450 frames of motion at a time; None: where the masks are.
         on_step: told after every pair of frames that is completed, and after every frame whose points were followed;
             stops the work by raising.
 
     Returns:
-        ``before`` and ``after``, each ``(T, 3, h, w)`` float32: (dx, dy) in pixels of (h, w) from the pixel to its
-        place in the nearest earlier, or later, frame that sees it, and how many frames away that is; all 0 where no
-        frame does, or where the background is seen in the frame itself.
+        ``before`` and ``after``, each ``(T, 3, h, w)`` float32, where the masks are: (dx, dy) in pixels of (h, w) from
+        the pixel to its place in the nearest earlier, or later, frame that sees it, and how many frames away that is;
+        all 0 where no frame does, or where the background is seen in the frame itself.
 
     Raises:
         ShapeError: not a clip's masks, or the flow is of another length.
@@ -59,89 +67,78 @@ def trace(
     check_flow(flow, len(background))
     count, height, width = background.shape
     polluted = max(BORDER, round(POLLUTED * max(height, width) / max(flow.size)))
+    home, device = background.device, background.device if device is None else torch.device(device)
     whole = background >= COVERED
-    seen = torch.stack([_shrink(one, BORDER) for one in whole])
-    forward, backward = (large_empty(count - 1, 2, height, width).to(background.device) for _ in range(2))
+    seen = torch.stack([erode(one, BORDER) for one in whole])
+    forward, backward = (large_empty(count - 1, 2, height, width).to(home) for _ in range(2))
     steps = 2 * count - 1
-    there = None if frames is None else _small(frames[0], background)
+    there = None if frames is None else _small(frames[0], (height, width), device)
     for index in range(count - 1):
-        here, there = there, None if frames is None else _small(frames[index + 1], background)
-        pair = _pair(flow, index, (height, width))
+        here, there = there, None if frames is None else _small(frames[index + 1], (height, width), device)
+        pair = _pair(flow, index, (height, width), device)
+        known = whole[index : index + 2].to(device)
         visible = (pair.forward_occlusion[0] < 0.5, pair.backward_occlusion[0] < 0.5)
-        forward[index] = _complete(pair.forward[0], whole[index], visible[0], polluted, here, there)
-        backward[index] = _complete(pair.backward[0], whole[index + 1], visible[1], polluted, there, here)
+        forward[index] = _complete(pair.forward[0], known[0], visible[0], polluted, here, there)
+        backward[index] = _complete(pair.backward[0], known[1], visible[1], polluted, there, here)
         if on_step is not None:
             on_step(index + 1, steps, None)
     # a pair across a cut has no motion: all its pixels count as hidden
-    joined = [float(hidden.mean()) < 0.99 for hidden in flow.forward_occlusion]
-    before, after = (large_empty(count, 3, height, width).to(background.device).zero_() for _ in range(2))
-    for index in range(count):
-        points = (~seen[index]).nonzero().flip(-1).float()
-        for found, step in ((before, -1), (after, 1)):
-            _follow(found[index], points, index, step, forward, backward, seen, joined)
-        if on_step is not None:
-            on_step(count + index, steps, None)
+    joined = (torch.stack([hidden.mean() for hidden in flow.forward_occlusion]) < 0.99).tolist()
+    before, after = (large_empty(count, 3, height, width).to(home) for _ in range(2))
+    for start in range(0, count, FARTHEST):
+        first, stop = max(0, start - FARTHEST), start + 2 * FARTHEST
+        ways = (forward[first : stop - 1].to(device), backward[first : stop - 1].to(device))
+        near = seen[first:stop].to(device)
+        for index in range(start, min(start + FARTHEST, count)):
+            points = (~near[index - first]).nonzero().flip(-1).float()
+            for found, step in ((before, -1), (after, 1)):
+                found[index] = _follow(points, index - first, step, ways, near, joined[first : stop - 1])
+            if on_step is not None:
+                on_step(count + index, steps, None)
     return before, after
 
 
-def _small(frame: Tensor, like: Tensor) -> Tensor:
-    """A frame ``(H, W, 3)`` as ``(3, h, w)``, of the size of ``like`` ``(T, h, w)`` and where that is."""
-    picture = frame.to(like.device).movedim(-1, 0)[None]
-    return F.interpolate(picture, size=like.shape[1:], mode="bilinear", align_corners=False, antialias=True)[0]
+def _small(frame: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
+    """A frame ``(H, W, 3)`` as ``(3, h, w)``."""
+    return resize(frame.to(device).movedim(-1, 0)[None], size)[0]
 
 
-def _pair(flow: Flow, index: int, size: tuple[int, int]) -> Flow:
+def _pair(flow: Flow, index: int, size: tuple[int, int], device: torch.device) -> Flow:
     """The flow of one pair of frames at another size: that of a whole clip would take as much memory as all else."""
-    return resize_flow(flow.part(index, index + 2), size)
+    return resize_flow(flow.part(index, index + 2).to(device), size)
 
 
 def _follow(
-    found: Tensor,
-    start: Tensor,
-    index: int,
-    step: int,
-    forward: Tensor,
-    backward: Tensor,
-    seen: Tensor,
-    joined: list[bool],
-) -> None:
-    """Follow points ``(N, 2)`` of a frame into earlier (``step`` -1) or later frames, and note where they are seen."""
-    height, width = found.shape[-2:]
-    edge = start.new_tensor([width - 1, height - 1])
+    start: Tensor, index: int, step: int, ways: tuple[Tensor, Tensor], seen: Tensor, joined: list[bool]
+) -> Tensor:
+    """Follow points ``(N, 2)`` of a frame into earlier (``step`` -1) or later frames, and note where they are seen.
+
+    ``ways`` are the forward and the backward motion. Returns ``(3, h, w)``.
+    """
+    height, width = seen.shape[1:]
+    found = torch.zeros(3, height, width, device=start.device)
+    onward, back = ways if step > 0 else ways[::-1]
     there, home = start, start.long()
     for distance in range(1, FARTHEST + 1):
         other = index + step * distance
         pair = min(other, other - step)
         if not 0 <= other < len(seen) or not joined[pair] or len(home) == 0:
-            return
-        onward, back = (forward, backward) if step > 0 else (backward, forward)
-        moved = _at(onward[pair], there)
+            break
+        moved = sample_points(onward[pair], there).T
         there = there + moved
-        returned = _at(back[pair], there)
+        returned = sample_points(back[pair], there).T
         # as in warp.occlusion: a point that does not come home is hidden by another part of the background
         gap = (moved + returned).square().sum(dim=-1)
         allowed = 0.01 * (moved.square().sum(dim=-1) + returned.square().sum(dim=-1)) + 0.5
-        alive = (gap <= allowed) & (there >= 0.0).all(dim=-1) & (there <= edge).all(dim=-1)
-        arrived = alive & (_at(seen[other, None].float(), there)[:, 0] > 0.999)
-        x, y = home[arrived].unbind(dim=-1)
-        found[:2, y, x] = (there - start)[arrived].T
-        found[2, y, x] = float(distance)
-        going = alive & ~arrived
+        x, y = there.unbind(dim=-1)
+        alive = (gap <= allowed) & (x >= 0.0) & (x <= width - 1) & (y >= 0.0) & (y <= height - 1)
+        arrived = alive & (sample_points(seen[other, None].float(), there)[0] > 0.999)
+        here, going = arrived.nonzero()[:, 0], (alive & ~arrived).nonzero()[:, 0]
+        column, row = home[here].unbind(dim=-1)
+        found[:2, row, column] = (there - start)[here].T
+        found[2, row, column] = float(distance)
         there, start, home = there[going], start[going], home[going]
-
-
-def _at(field: Tensor, places: Tensor) -> Tensor:
-    """Read ``(C, h, w)`` at places ``(N, 2)`` in pixels; ``(N, C)``."""
-    scale = places.new_tensor([2.0 / max(field.shape[2] - 1, 1), 2.0 / max(field.shape[1] - 1, 1)])
-    where = (places * scale - 1.0)[None, None]
-    return F.grid_sample(field[None], where, padding_mode="border", align_corners=True)[0, :, 0].T
-
-
-def _shrink(marks: Tensor, by: int) -> Tensor:
-    """Take ``by`` pixels off the borders of what is true in ``(h, w)``; the picture's own border takes nothing off."""
-    side = 2 * by + 1
-    others = F.max_pool2d((~marks).float()[None, None], (1, side), 1, (0, by))
-    return F.max_pool2d(others, (side, 1), 1, (by, 0))[0, 0] < 0.5
+    return found
 
 
 def _complete(
@@ -160,11 +157,11 @@ def _complete(
         polluted: the margin, in pixels, for objects at rest.
         here, there: ``(3, h, w)``, the frames that the flow leads from and to: it is then corrected as a whole.
     """
-    known = _shrink(whole, polluted) & visible
+    known = erode(whole, polluted) & visible
     plane = planar_motion(field, known.float())
     if not bool(whole.all()):
         speed = float((field - plane).norm(dim=0)[~whole].quantile(0.75))
-        known &= _shrink(whole, polluted + round(speed))
+        known &= erode(whole, polluted + round(speed))
     certain = known.float()
     around = spread((field - plane)[None], certain[None, None])[0]
     field = torch.where(known, field, plane + around)

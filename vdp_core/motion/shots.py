@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..image.resize import resize
 from ..store.lazy import floats
 from ..store.scratch import large_empty
 from .dis import Dis
@@ -39,7 +40,7 @@ def small_copy(pictures: Tensor) -> Tensor:
     """Copies ``(n, h, w)``, in 8 bits, of pictures ``(n, 1, H, W)`` in 0..1, for ``join_shots``."""
     height, width = pictures.shape[-2:]
     scale = min(1.0, SIDE / max(height, width))
-    small = F.interpolate(pictures, size=(max(1, round(height * scale)), max(1, round(width * scale))), mode="area")
+    small = resize(pictures, (max(1, round(height * scale)), max(1, round(width * scale))), mode="area")
     return (small[:, 0] * 255.0).round().byte()
 
 
@@ -161,9 +162,9 @@ def _likeness(a: Tensor, b: Tensor) -> Tensor:
     """Correlation, -1..1, of the details of pictures ``(n, 1, h, w)``: what differs from the local mean; ``(n,)``."""
 
     def details(pictures: Tensor) -> Tensor:
-        size = pictures.shape[-2:]
-        cells = [max(1, round(24 * side / max(size))) for side in size]
-        mean = F.interpolate(F.interpolate(pictures, size=cells, mode="area"), size=size, mode="bilinear")
+        height, width = pictures.shape[-2:]
+        cells = (max(1, round(24 * height / max(height, width))), max(1, round(24 * width / max(height, width))))
+        mean = resize(resize(pictures, cells, mode="area"), (height, width))
         return (pictures - mean).flatten(1)
 
     a, b = details(a), details(b)

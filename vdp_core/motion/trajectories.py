@@ -56,8 +56,8 @@ def average_along(fields: Tensor, flow: Flow, span: int) -> Tensor:
         (flow.forward, flow.forward_occlusion, 1),
         (flow.backward, flow.backward_occlusion, -1),
     ):
-        path = torch.zeros(count, 2, *flow.size)
-        seen = torch.ones(count, 1, *flow.size)
+        path = fields.new_zeros(count, 2, *flow.size)
+        seen = fields.new_ones(count, 1, *flow.size)
         for hop in range(1, min(span, count - 1) + 1):
             # frames from which the hop stays in the clip; the flow of pair i starts at frame i, or leads back to it
             ours = slice(0, count - hop) if sign > 0 else slice(hop, count)

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError, ShapeError
+from ..image.resize import resize
+from ..image.sample import sample
 from ..types import Flow
 
 __all__ = ["occlusion", "pixel_grid", "resize_flow", "warp"]
@@ -62,15 +63,9 @@ def warp(frames: Tensor, flow: Tensor, *, top: int | None = None) -> Tensor:
     rows = range(top or 0, (top or 0) + flow.shape[2])
     if rows.start < 0 or rows.stop > height:
         raise ShapeError(f"warp: of {height} rows there are no {len(rows)} from row {top} on")
-    # align_corners=True: -1 and 1 are the centres of the first and the last pixel.
-    x, y = (
-        torch.arange(places.start, places.stop, device=flow.device, dtype=flow.dtype) * (2.0 / max(side - 1, 1)) - 1.0
-        for places, side in ((range(width), width), (rows, height))
-    )
-    across = torch.add(x, flow[:, 0], alpha=2.0 / max(width - 1, 1))
-    down = torch.add(y[:, None], flow[:, 1], alpha=2.0 / max(height - 1, 1))
-    where = torch.stack((across, down), dim=-1).to(frames.dtype)
-    return F.grid_sample(frames, where, mode="bilinear", padding_mode="border", align_corners=True)
+    x = torch.arange(width, device=flow.device, dtype=flow.dtype)
+    y = torch.arange(rows.start, rows.stop, device=flow.device, dtype=flow.dtype)
+    return sample(frames, torch.stack((flow[:, 0] + x, flow[:, 1] + y[:, None]), dim=-1))
 
 
 def resize_flow(flow: FlowLike, size: tuple[int, int]) -> FlowLike:
@@ -94,21 +89,13 @@ def resize_flow(flow: FlowLike, size: tuple[int, int]) -> FlowLike:
             flow,
             forward=resize_flow(flow.forward, size),
             backward=resize_flow(flow.backward, size),
-            forward_occlusion=_resize(flow.forward_occlusion[:, None], height, width)[:, 0],
-            backward_occlusion=_resize(flow.backward_occlusion[:, None], height, width)[:, 0],
+            forward_occlusion=resize(flow.forward_occlusion[:, None], (height, width))[:, 0],
+            backward_occlusion=resize(flow.backward_occlusion[:, None], (height, width))[:, 0],
         )
     if flow.ndim != 4 or flow.shape[1] != 2:
         raise ShapeError(f"resize_flow: expected (N, 2, H, W), got {tuple(flow.shape)}")
-    scale = flow.new_tensor([width / flow.shape[3], height / flow.shape[2]]).view(1, 2, 1, 1)
-    return _resize(flow, height, width) * scale
-
-
-def _resize(fields: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, and averaging over the covered area when it shrinks."""
-    if fields.shape[-2:] == (height, width):
-        return fields
-    shrinks = height < fields.shape[-2] or width < fields.shape[-1]
-    return F.interpolate(fields, size=(height, width), mode="bilinear", align_corners=False, antialias=shrinks)
+    across, down = resize(flow, (height, width)).unbind(dim=1)
+    return torch.stack((across * (width / flow.shape[3]), down * (height / flow.shape[2])), dim=1)
 
 
 def occlusion(forward: Tensor, backward: Tensor) -> Tensor:

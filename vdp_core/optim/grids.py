@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Pyramid", "frame_sizes", "read_grid", "resized", "smaller"]
+__all__ = ["Pyramid", "centres", "frame_sizes", "read_grid", "resized", "smaller", "within"]
 
 
 class Pyramid:
@@ -40,8 +40,24 @@ def frame_sizes(frames: Tensor, samples: int) -> list[tuple[int, int]]:
 
 
 def read_grid(grid: Tensor, places: Tensor) -> Tensor:
-    """Read ``(T, h, w)`` at places ``(N, 3)``, (x, y, t) in -1..1."""
-    return F.grid_sample(grid[None, None], places[None, None, None], align_corners=True)[0, 0, 0, 0]
+    """Read ``(T, h, w)`` at places ``(N, 3)``: (x, y, t), -1..1 between the centres of its outer samples."""
+    where = places[None, None, None]
+    return F.grid_sample(grid[None, None], where, padding_mode="border", align_corners=True)[0, 0, 0, 0]
+
+
+def centres(indices: Tensor, count: int) -> Tensor:
+    """Where pixels or frames, of ``count``, have their centres, -1..1 between the edges of the frame or the clip."""
+    return (indices + 0.5) * (2.0 / count) - 1.0
+
+
+def within(places: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """From places ``(N, 3)``, -1..1 between the edges, to those between the centres of the outer samples of a field.
+
+    The samples of a field ``(T, h, w)`` of this size, two or more along each side, cover the frame as the pixels of a
+    picture do (see ``image.sample``).
+    """
+    count, height, width = size
+    return places * places.new_tensor([width / (width - 1), height / (height - 1), count / (count - 1)])
 
 
 def smaller(size: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
@@ -51,7 +67,7 @@ def smaller(size: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
 
 
 def resized(grid: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """Resize ``(T, h, w)`` linearly; the outer samples stay at the corners."""
+    """Resize ``(T, h, w)`` linearly; the outer samples stay where they are."""
     if tuple(grid.shape) == size:
         return grid
     return F.interpolate(grid[None, None], size=size, mode="trilinear", align_corners=True)[0, 0]

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ShapeError
-from ..image.resize import working_copy
+from ..image.resize import resize, working_copy
 from ..motion.colours import flow_to_rgb
 from ..motion.warp import resize_flow
 from ..nets.unet import UNet
@@ -69,7 +68,7 @@ class PublishedFit:
                 "choose another preset"
             )
         colours = flow_to_rgb(flow).movedim(-1, 1).to(device)
-        self.colours = F.interpolate(colours, size=size, mode="bilinear", align_corners=False, antialias=True)
+        self.colours = resize(colours, size)
         motion = resize_flow(flow, size)
         self.backward, self.hidden = motion.backward.to(device), motion.backward_occlusion.to(device)
         vgg_file = find_weights(("vgg16-*", "vgg16"), weights_folders)

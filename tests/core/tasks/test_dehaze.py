@@ -8,12 +8,14 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
+from comfyui_vdp.vdp_core.image.guided import lift
 from comfyui_vdp.vdp_core.metrics import psnr, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.models import render
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.optim.grids import centres, read_grid, within
 from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Flow, Layers
@@ -187,6 +189,32 @@ def test_objects_in_front_of_the_haze_keep_their_outline(synthetic):
         through[:, 35:65, 60:100].mean() - torch.cat((through[:, 20:70, 35:45], through[:, 20:70, 115:125]), 2).mean()
     )
     assert inside.mean() - ring.mean() > 0.6 * truth
+
+
+def test_objects_at_the_sides_are_found_where_they_are(synthetic):
+    height, width = 192, 320
+    clean, flow = scene(synthetic, 8, height, width)
+    x, y = torch.arange(float(width)), torch.arange(float(height))[:, None]
+    near = (((x - 50).abs() < 28) | ((x - 270).abs() < 28)) & ((y - 96).abs() < 50)
+    depth = torch.where(near.expand(8, -1, -1), 0.1, hazy_depth(8, height, width, seed=3))
+    hazy, _ = haze(clean, depth, airlight=AIR)
+    layers = decompose("dehaze", hazy, flow, preset="fast")
+    found = haze_model.transmission(layers, 0, 8, hazy)[..., 0]
+    clearer = (found - found.median()).clamp_min(0.0)[:, 50:140].mean(dim=(0, 1))
+    for half, place in ((slice(0, 160), 50.0), (slice(160, 320), 270.0)):
+        centre = (clearer[half] * x[half]).sum() / clearer[half].sum()
+        assert abs(float(centre) - place) < 4.0
+
+
+def test_what_the_fit_reads_at_a_pixel_is_shown_there():
+    columns = torch.arange(50.0).expand(1, 28, 50)
+    frames = torch.full((1, 108, 192, 3), 0.5)
+    shown = lift(columns[None], frames, radius=haze_model.LIFT_RADIUS)[0, 0, 54]
+    x = centres(torch.arange(192.0), 192)
+    places = within(torch.stack((x, torch.zeros(192), torch.zeros(192)), dim=-1), (2, 28, 50))
+    read = read_grid(columns.expand(2, -1, -1), places)
+    inner = slice(32, -32)  # (the filter averages beyond the border)
+    assert_close(shown[inner], read[inner], atol=0.02, rtol=0)
 
 
 # steps and interruption

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...image.upsample import upsample
+from ...image.resize import resize
 from ...models.haze import MIN_TRANSMISSION
 from ...optim.fit import Fitted, fit
-from ...optim.grids import Pyramid, frame_sizes, read_grid, resized, smaller
+from ...optim.grids import Pyramid, frame_sizes, read_grid, resized, smaller, within
 from ...optim.losses import charbonnier, waviness
 from ...store.journal import NO_JOURNAL, Journal
 from ...types import Flow, OnStep
@@ -46,8 +47,14 @@ class HazyClip:
         height, width = small.shape[2:]
         cell = max(1, max(height, width) // SAMPLES)
         self._size = (len(small), max(2, height // cell), max(2, width // cell))
-        self.points = followed_colours(small, flow, seed=seed)
-        self._blocks, self._cells = extremes(small), extremes(small, block=cell)
+        # places lie in the field of log t from here on: the smooth part's outer knots are at its outer samples
+        points = followed_colours(small, flow, seed=seed)
+        first, second = (within(places, self._size) for places in (points.first, points.second))
+        self.points = replace(points, first=first, second=second)
+        self._blocks, self._cells = (
+            replace(blocks, places=within(blocks.places, self._size))
+            for blocks in (extremes(small), extremes(small, block=cell))
+        )
         count, few = len(small), max(2, len(small) // 4)
         fine, middle, coarse = frame_sizes(small, config.grid)
         moving = [(count, *fine), (few, *middle), (few, *coarse), (count, 2, 2)]
@@ -57,7 +64,7 @@ class HazyClip:
         self._expected = (brightest_haze(self._blocks) if expected is None else expected).clamp(0.02, 0.98)
         self.air = _Airlight(self._expected, len(small))
         # how far neighbours may be expected to lie at one depth: less, the more their colours differ
-        colours = F.interpolate(small, size=self._size[1:], mode="area")
+        colours = resize(small, (self._size[1], self._size[2]), mode="area")
         self._alike = [torch.exp(-colours.diff(dim=dim).square().sum(dim=1) / EDGE**2) for dim in (2, 3)]
 
     def smooth(self) -> Tensor:
@@ -183,9 +190,8 @@ class HazyClip:
         """The middle frame without haze, ``(h, w, 3)``."""
         count, _, height, width = self._small.shape
         middle = slice(count // 2, count // 2 + 1)
-        through = upsample(self.log_t()[middle, None], (height, width)).exp().clamp_min(MIN_TRANSMISSION)
-        when = self._small.new_tensor([2.0 * (count // 2) / (count - 1) - 1.0])
-        light = self.air(when)[:, :, None, None]
+        through = resize(self.log_t()[middle, None], (height, width)).exp().clamp_min(MIN_TRANSMISSION)
+        light = self.airlight()[middle]
         return ((self._small[middle] - light) / through + light)[0].movedim(0, -1).clamp(0.0, 1.0)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...motion.trajectories import follow
 from ...motion.warp import pixel_grid, resize_flow, warp
+from ...optim.grids import centres
 from ...types import Flow
 
 __all__ = ["Extremes", "FollowedColours", "brightest_haze", "extremes", "followed_colours", "least_transmission"]
@@ -27,7 +28,7 @@ THINNEST = 0.02  # transmissions below this are taken for this: 8 bits hold noth
 
 @dataclass(frozen=True)
 class FollowedColours:
-    """Points of the scene seen in two frames. Places are (x, y, t) in -1..1, first to last pixel centre and frame."""
+    """Points of the scene seen in two frames. Places are (x, y, t), -1..1 between the edges of frame and clip."""
 
     first: Tensor
     """``(N, 3)``, where and when the first view was."""
@@ -69,7 +70,6 @@ def followed_colours(
     spans = tuple(span for span in spans if span < count) or (1,)
     share = limit / (2 * len(spans) * count * height * width)
     grid = pixel_grid(height, width, device=frames.device)
-    steps = frames.new_tensor([2.0 / (width - 1), 2.0 / (height - 1), 2.0 / (count - 1)])
     generator = torch.Generator(frames.device).manual_seed(seed)
     found: list[tuple[Tensor, ...]] = []
     for backward in (False, True):
@@ -84,9 +84,10 @@ def followed_colours(
             chosen = (seen > LEAST_VISIBLE) & ((before - after).abs().amax(dim=1) < LARGEST_CHANGE)
             chosen &= torch.rand(chosen.shape, generator=generator, device=frames.device) < share
             index, y, x = chosen.nonzero(as_tuple=True)
-            first = torch.stack((x, y, index + start), dim=-1) * steps - 1.0
-            moved = (grid + path)[index, :, y, x]
-            second = torch.cat((moved, (index + start + span)[:, None]), dim=-1) * steps - 1.0
+            (to_x, to_y), when = (grid + path)[index, :, y, x].unbind(dim=-1), index + start
+            first = torch.stack((centres(x, width), centres(y, height), centres(when, count)), dim=-1)
+            there = (centres(to_x, width), centres(to_y, height), centres(when + span, count))
+            second = torch.stack(there, dim=-1)
             found.append((first * direction, second * direction, before[index, :, y, x], after[index, :, y, x]))
     return FollowedColours(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
@@ -100,7 +101,7 @@ class Extremes:
     high: Tensor
     """``(N, 3)``."""
     places: Tensor
-    """``(N, 3)``, centres of the blocks: (x, y, t) in -1..1."""
+    """``(N, 3)``, centres of the blocks: (x, y, t), -1..1 between the edges of frame and clip."""
 
 
 def extremes(frames: Tensor, *, block: int = 10, length: int = 2, share: float = 0.01) -> Extremes:
@@ -117,8 +118,8 @@ def extremes(frames: Tensor, *, block: int = 10, length: int = 2, share: float =
     rows, columns = height // block, width // block
     top, left = (height - rows * block) // 2, (width - columns * block) // 2
     middle = (block - 1) / 2
-    y = (torch.arange(rows, device=frames.device) * block + middle + top) * (2.0 / max(height - 1, 1)) - 1.0
-    x = (torch.arange(columns, device=frames.device) * block + middle + left) * (2.0 / max(width - 1, 1)) - 1.0
+    y = centres(torch.arange(rows, device=frames.device) * block + middle + top, height)
+    x = centres(torch.arange(columns, device=frames.device) * block + middle + left, width)
     low, high, places = [], [], []
     for start in range(0, count, length):
         part = frames[start : start + length, :, top : top + rows * block, left : left + columns * block]
@@ -127,7 +128,7 @@ def extremes(frames: Tensor, *, block: int = 10, length: int = 2, share: float =
         rank = max(1, round(share * values.shape[-1]))
         low.append(values.kthvalue(rank, dim=-1).values)
         high.append(values.kthvalue(values.shape[-1] + 1 - rank, dim=-1).values)
-        when = (start + (len(part) - 1) / 2) * (2.0 / max(count - 1, 1)) - 1.0
+        when = (start + len(part) / 2) * (2.0 / count) - 1.0
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
         places.append(torch.stack((grid_x, grid_y, torch.full_like(grid_x, when)), dim=-1).reshape(-1, 3))
     return Extremes(torch.cat(low), torch.cat(high), torch.cat(places))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...image.morphology import box_mean
 from ...motion.trajectories import follow
 from ...motion.warp import pixel_grid, resize_flow, warp
 from ...types import Flow
@@ -138,7 +139,7 @@ def likeness(frames: Tensor, picture: Tensor) -> Tensor:
 
     def outline(pictures: Tensor) -> Tensor:
         logs = (pictures.mean(dim=1, keepdim=True) + DIMMEST).log()
-        detail = logs - F.avg_pool2d(logs, 15, 1, 7, count_include_pad=False)
+        detail = logs - box_mean(logs, 7)
         return F.normalize(detail.flatten(1), dim=1)
 
     wanted = outline(picture[None])[0]

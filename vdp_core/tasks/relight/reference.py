@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
-from ...image.resize import working_copy
+from ...image.resize import resize, working_copy
 from ...optim.losses import charbonnier
 from .config import PRESETS
 from .priors import likeness
@@ -35,7 +34,7 @@ def frame_shown(reference: Tensor, index: int, frames: Tensor) -> int:
     best, found = -1.0, 0
     for start in range(candidates.start, candidates.stop, 64):
         small = working_copy(frames[start : min(start + 64, candidates.stop)], side)
-        alike = likeness(small, F.interpolate(picture, size=small.shape[-2:], mode="area")[0])
+        alike = likeness(small, resize(picture, (small.shape[2], small.shape[3]), mode="area")[0])
         if float(alike.max()) > best:
             best, found = float(alike.max()), start + int(alike.argmax())
     if best < LEAST_LIKENESS:
@@ -51,7 +50,7 @@ class Still:
 
     def __init__(self, small: Tensor, reference: Tensor, index: int, side: int) -> None:
         picture = working_copy(reference, side).to(small.device)
-        self.picture = F.interpolate(picture, size=small.shape[-2:], mode="area")
+        self.picture = resize(picture, (small.shape[2], small.shape[3]), mode="area")
         self.index = slice(index, index + 1)
         self.dark = small[self.index]
         # within the range that natural_tone gives to dark clips

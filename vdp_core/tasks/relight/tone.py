@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...image.resize import working_copy
-from ...image.upsample import upsample
+from ...image.resize import upsample, working_copy
 from .priors import natural_tone
 
 __all__ = ["tone_of", "tone_of_clip", "without_light"]

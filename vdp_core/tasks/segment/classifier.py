@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...image.colour import to_lab
+from ...image.morphology import box_mean, distance_inside
+from ...image.resize import resize
 from ...optim.fit import Fitted, fit
 from ...types import OnStep
 from .config import SegmentConfig
@@ -16,7 +18,7 @@ from .motion import MovingThings
 
 __all__ = ["PixelFeatures", "learn"]
 
-CERTAIN = 6.0
+CERTAIN = 6
 """Pixels from the border of a first mask at which its labels are taken as certain."""
 LOUDEST = 4.0
 """Most that the classifier may say, as a log of odds."""
@@ -35,20 +37,19 @@ class PixelFeatures:
     def of(self, index: int, explained: Tensor) -> Tensor:
         """All pixels of a frame, ``(h * w, features)``, with what ``LayerFlows.explained`` says of it."""
         size = (self._small.shape[2], self._small.shape[3])
-        speed = F.interpolate(self._speed[index : index + 1], size=size, mode="bilinear", align_corners=False)
+        speed = resize(self._speed[index : index + 1], size)
         colours = (self._colours(index) - self._mean) / self._deviation
         return torch.cat((colours, speed[0].flatten(1).T, explained.float().flatten(1).T), dim=1)
 
     def _colours(self, index: int) -> Tensor:
-        import cv2
-
-        lab = cv2.cvtColor(self._small[index].movedim(0, -1).contiguous().numpy(), cv2.COLOR_RGB2LAB)
+        lab = to_lab(self._small[index : index + 1])
+        values = torch.cat((lab, lab[:, :1].square()), dim=1)
         seen = [lab]
-        for side in (5, 15):
-            around = cv2.blur(lab, (side, side))
-            contrast = np.maximum(cv2.blur(lab[..., 0] ** 2, (side, side)) - around[..., 0] ** 2, 0.0)
-            seen += [around, np.sqrt(contrast)[..., None]]
-        return torch.from_numpy(np.concatenate(seen, axis=-1)).flatten(0, 1)
+        for radius in (2, 7):
+            around = box_mean(values, radius)
+            contrast = (around[:, 3:] - around[:, :1].square()).clamp_min(0.0).sqrt()
+            seen += [around[:, :3], contrast]
+        return torch.cat(seen, dim=1)[0].flatten(1).T
 
 
 def learn(
@@ -59,29 +60,29 @@ def learn(
     fixed: Mapping[int, Tensor],
     config: SegmentConfig,
     seed: int,
-    device: torch.device,
     on_step: OnStep,
 ) -> tuple[Callable[[Tensor], Tensor], Fitted]:
     """Teach a classifier the labels of some frames; it gives log odds ``(L, h, w)`` from what ``sight`` shows."""
     _, kinds, height, width = labels.shape
+    device = labels.device
     generator = torch.Generator(device).manual_seed(seed)
     seen, wanted, weights = [], [], []
     for index in taught:
         kind = labels[index].argmax(dim=0)
         # what a person gave counts as it is, and as much as everything that was found
-        trust = torch.ones(height, width) if index in fixed else _certainty(kind)
+        trust = torch.ones_like(kind, dtype=torch.float32) if index in fixed else _certainty(kind)
         share = torch.bincount(kind.flatten(), minlength=kinds).clamp_min(1) / kind.numel()
         rarity = share[kind] ** (-0.5)
         # pixels drawn in proportion to trust and rarity
         summed = (trust * rarity).flatten().double().cumsum(dim=0)
         size = (min(config.samples, kind.numel()),)
-        drawn = torch.rand(size, dtype=torch.float64, generator=generator, device=device).cpu() * summed[-1]
+        drawn = torch.rand(size, dtype=torch.float64, generator=generator, device=device) * summed[-1]
         chosen = torch.searchsorted(summed, drawn).clamp_max(kind.numel() - 1)
         seen.append(sight.of(index, explained[index])[chosen])
         wanted.append(kind.flatten()[chosen])
         balance = share[kind.flatten()[chosen]] ** (-0.5 if index in fixed else 0.5)
         weights.append(balance / balance.mean() * (len(taught) / len(fixed) if index in fixed else 1.0))
-    x, y, w = torch.cat(seen).to(device), torch.cat(wanted).to(device), torch.cat(weights).to(device)
+    x, y, w = torch.cat(seen), torch.cat(wanted), torch.cat(weights)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs as well
         hidden = 32
@@ -101,7 +102,7 @@ def learn(
 
     @torch.no_grad()
     def classify(pixels: Tensor) -> Tensor:
-        odds = net(pixels.to(device)).cpu()
+        odds = net(pixels)
         odds = (odds - odds.amax(dim=1, keepdim=True)).clamp_min(-LOUDEST)
         return odds.T.reshape(kinds, height, width)
 
@@ -110,13 +111,7 @@ def learn(
 
 def _certainty(kind: Tensor) -> Tensor:
     """How far labels ``(h, w)`` can be trusted, 0.1..1: least at the borders between them."""
-    import cv2
-
-    same = np.ones(kind.shape, np.uint8)
-    for axis in (0, 1):
-        differs = kind.diff(dim=axis).ne(0).numpy()
-        part = same[:-1] if axis == 0 else same[:, :-1]
-        part[differs] = 0
-    if same.all():
-        return torch.ones(kind.shape)
-    return torch.from_numpy(cv2.distanceTransform(same, cv2.DIST_L2, 3) / CERTAIN).clamp(0.1, 1.0)
+    same = torch.ones_like(kind, dtype=torch.bool)
+    same[:-1] &= kind[:-1] == kind[1:]
+    same[:, :-1] &= kind[:, :-1] == kind[:, 1:]
+    return (distance_inside(same, CERTAIN) / CERTAIN).clamp_min(0.1)

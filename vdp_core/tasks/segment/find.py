@@ -8,12 +8,11 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
 from ...image.matting import settle
-from ...image.resize import working_copy
+from ...image.resize import resize, working_copy
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
 from ...store.journal import Journal, Kept
@@ -50,7 +49,7 @@ def all_background(frames: Tensor, config: SegmentConfig, layers: int) -> Tensor
 
 
 def coverage(masks: Tensor) -> dict[str, str]:
-    share = 100.0 * (1.0 - sum(float(mask.mean()) for mask in masks[:, 0]) / len(masks))
+    share = 100.0 * (1.0 - float(torch.stack([mask.mean() for mask in masks[:, 0]]).mean()))
     return {"said": f"objects cover {share:.1f} % of the clip"}
 
 
@@ -65,19 +64,19 @@ def find_in_window(
     journal: Journal,
     progress: Progress,
 ) -> Masks:
-    small = working_copy(frames, config.side)
+    small = working_copy(frames, config.side, device)
     count, _, height, width = small.shape
     size = (height, width)
-    shown = {} if given is None else shown_masks(given, size)
+    shown = {} if given is None else {index: one.to(device) for index, one in shown_masks(given, size).items()}
     moving, *rounds, settling = progress.phases(MOVING, *[ROUND] * config.rounds, SETTLING)
-    motion = MovingThings(flow, layers - 1 if given is None else TRACKS, moving)
+    motion = MovingThings(flow, layers - 1 if given is None else TRACKS, device, moving)
     if given is None and motion.objects.shape[1] == 0:
         return Masks(all_background(frames, config, layers), NOTHING, {"warning": too_few(0)})
     fixed: dict[int, Tensor] = {}
     if given is None:
         labels = motion.labels(size)
     else:
-        motion.gather({index: _fit_to(one, motion.flow.size) for index, one in given.items()})
+        motion.gather({index: _fit_to(one.to(device), motion.flow.size) for index, one in given.items()})
         labels = motion.labels(size)
         for index, mask in shown.items():
             others = labels[index, 2:] * (1.0 - mask)
@@ -85,10 +84,9 @@ def find_in_window(
     sight = PixelFeatures(small, motion)
     for number, phase in enumerate(rounds):
         kept, notes = journal.step(
-            f"round_{number}",
-            partial(_round, small, motion.flow, sight, labels, fixed, number, config, seed, device, phase),
+            f"round_{number}", partial(_round, small, motion.flow, sight, labels, fixed, number, config, seed, phase)
         )
-        labels, fitted = kept["labels"], Fitted(**notes["fitted"])
+        labels, fitted = kept["labels"].to(device), Fitted(**notes["fitted"])
     del small, motion, sight
     if given is not None:  # what else moves belongs to the background
         labels = _two(labels[:, 1])
@@ -98,6 +96,7 @@ def find_in_window(
     notes = {"warning": too_few(number, guided=given is not None)} if number < layers - 1 else {}
     if number < layers - 1:
         labels = torch.cat((labels, labels.new_zeros(count, layers - 1 - number, height, width)), dim=1)
+    labels = labels.cpu()
     return Masks(labels, fitted, {**coverage(labels), **notes})
 
 
@@ -110,7 +109,6 @@ def _round(
     number: int,
     config: SegmentConfig,
     seed: int,
-    device: torch.device,
     progress: Progress,
     _: Journal,
 ) -> Kept:
@@ -119,14 +117,14 @@ def _round(
     ways = LayerFlows(labels, flow)
     count, kinds, height, width = labels.shape
     # half precision holds logs of odds to a thousandth, in half the memory
-    explained = torch.empty(count, kinds - 1, height, width, dtype=torch.half)
+    explained = torch.empty(count, kinds - 1, height, width, dtype=torch.half, device=small.device)
     for index in range(count):
         explained[index] = ways.explained(small, index)[0]
         explaining(index + 1, count)
     taught = sorted(fixed) if fixed and number == 0 else list(range(count))
     start = (seed + number) % 2**64
-    classifier, fitted = learn(sight, explained, labels, taught, fixed, config, start, device, learning)
-    evidence = torch.empty(labels.shape, dtype=torch.half)
+    classifier, fitted = learn(sight, explained, labels, taught, fixed, config, start, learning)
+    evidence = torch.empty(labels.shape, dtype=torch.half, device=small.device)
     for index in range(count):
         evidence[index] = classifier(sight.of(index, explained[index]))
     better = propagate(small, ways, evidence, explained, fixed, config, carrying)
@@ -164,7 +162,7 @@ def too_few(number: int, guided: bool = False) -> str:
 
 
 def _fit_to(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
+    return resize(mask[None, None].float(), size, mode="area")[0, 0]
 
 
 def _two(mask: Tensor) -> Tensor:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...image.inpaint import spread
+from ...image.morphology import box_mean, distance_inside
+from ...image.resize import resize
 from ...motion.warp import resize_flow, warp
 from ...types import Flow
 
 __all__ = ["LayerFlows"]
 
-DEEP = 3.0
+DEEP = 3
 """Samples of the flow from a border at which its motion is that of one layer alone."""
 HIDDEN = 0.5
 """A layer is hidden where it shows less than this share of what it shows both before and after."""
@@ -27,7 +27,7 @@ class LayerFlows:
     """How each layer moves, also where it is covered: its motion in its middle, spread smoothly."""
 
     def __init__(self, labels: Tensor, flow: Flow) -> None:
-        labels = F.interpolate(labels, size=flow.size, mode="area")
+        labels = resize(labels, flow.size, mode="area")
         self.forward = torch.stack([_spread_inside(flow.forward, mask[:-1]) for mask in labels.unbind(dim=1)], dim=1)
         """``(T-1, L, 2, h, w)``, like the flow's."""
         self.backward = torch.stack([_spread_inside(flow.backward, mask[1:]) for mask in labels.unbind(dim=1)], dim=1)
@@ -50,7 +50,7 @@ class LayerFlows:
             ways = self.from_to(index, other, size)
             there = warp(small[other].expand(len(ways), -1, -1, -1), ways)
             differs = (there - small[index]).abs().mean(dim=1, keepdim=True)
-            differs = F.avg_pool2d(differs, 3, 1, 1, count_include_pad=False)
+            differs = box_mean(differs, 1)
             least = differs if least is None else torch.minimum(least, differs)
         assert least is not None
         least = least[:, 0] + NOISE
@@ -59,18 +59,25 @@ class LayerFlows:
 
 def _spread_inside(vectors: Tensor, masks: Tensor) -> Tensor:
     """Motion ``(N, 2, h, w)`` of the middle of masks ``(N, h, w)``: at borders flow mixes both sides."""
-    import cv2
-
-    deep = np.stack([cv2.distanceTransform((mask > 0.5).numpy().astype(np.uint8), cv2.DIST_L2, 3) for mask in masks])
-    weight = (torch.from_numpy(deep) / DEEP).clamp(0.0, 1.0).square()[:, None]
+    weight = (distance_inside(masks > 0.5, DEEP) / DEEP).square()[:, None]
     weight = torch.maximum(weight, 0.02 * masks[:, None])
     filled = spread(vectors, weight)
     # what is hidden for a while, or has hardly entered, moves there as in the frames that see it; what grows does not
-    seen = weight.sum(dim=(1, 2, 3)).numpy()
-    before, after = np.maximum.accumulate(seen), np.maximum.accumulate(seen[::-1])[::-1]
-    well = np.flatnonzero((seen > SLIVER * seen.max()) & (seen >= HIDDEN * np.minimum(before, after)))
-    mean = ((vectors * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp_min(1e-6)).numpy()
-    for index in np.setdiff1d(np.arange(len(masks)), well) if len(well) else ():
-        step = [np.interp(index, well, mean[well, axis]) for axis in (0, 1)]
-        filled[index] = torch.tensor(step, dtype=filled.dtype).view(2, 1, 1)
-    return filled
+    seen = weight.sum(dim=(1, 2, 3))
+    before, after = seen.cummax(dim=0).values, seen.flip(0).cummax(dim=0).values.flip(0)
+    well = (seen > SLIVER * seen.max()) & (seen >= HIDDEN * torch.minimum(before, after))
+    mean = (vectors * weight).sum(dim=(2, 3)) / seen.clamp_min(1e-6)[:, None]
+    return torch.where((well | ~well.any())[:, None, None, None], filled, _between(mean, well)[:, :, None, None])
+
+
+def _between(values: Tensor, known: Tensor) -> Tensor:
+    """Values ``(N, C)``, linear in time between those that are known ``(N,)``, and the nearest of them beyond."""
+    at = torch.arange(len(values), device=values.device)
+    last = len(values) - 1
+    earlier = torch.where(known, at, -1).cummax(dim=0).values
+    later = torch.where(known, at, last + 1).flip(0).cummin(dim=0).values.flip(0)
+    # (where nothing is known, nothing is asked for)
+    first, second = (torch.where(earlier < 0, later, earlier), torch.where(later > last, earlier, later))
+    share = (at - first) / (second - first).clamp_min(1)
+    first, second = first.clamp(0, last), second.clamp(0, last)
+    return values[first].lerp(values[second], share[:, None])

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ...image.resize import resize
 from ...motion.camera import own_motion
 from ...motion.objects import moving_objects
 from ...motion.trajectories import average_along
@@ -28,13 +28,15 @@ TRACKS = 8
 class MovingThings:
     """What moves by itself, on the small grid of the flow."""
 
-    def __init__(self, flow: Flow, wanted: int, progress: Progress) -> None:
+    def __init__(self, flow: Flow, wanted: int, device: torch.device, progress: Progress) -> None:
         scale = MOTION_SIDE / max(flow.size)
         size = (max(2, round(flow.size[0] * scale)), max(2, round(flow.size[1] * scale))) if scale < 1.0 else flow.size
-        self.flow = flow = resize_flow(flow, size)
+        small = resize_flow(flow, size)
+        self.flow = small.to(device)
         camera, objects = progress.phases(1, 4)
-        own = average_along(own_motion(flow, camera), flow, SPAN)
-        self.objects = moving_objects(own, flow, wanted, objects)
+        own = average_along(own_motion(small, camera).to(device), self.flow, SPAN)
+        # connected pieces, and which of them are one thing, are found on the CPU
+        self.objects = moving_objects(own.cpu(), small, wanted, objects).to(device)
         """``(T, K, h, w)``."""
         speed = own.norm(dim=1, keepdim=True)
         self.speed = (speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)).clamp_max(2.0)
@@ -47,18 +49,21 @@ class MovingThings:
         Things that move are seen too large, as flow is smooth: a fifth inside the mask is enough. What is not seen in
         those frames may be the object, hidden there: what it looks like will decide.
         """
-        belongs, other = (torch.zeros_like(self.flow.forward[:1, :1]).repeat(len(self.speed), 1, 1, 1) for _ in "ab")
-        for track in self.objects.unbind(dim=1):
-            seen = sum(float(track[index].sum()) for index in given)
-            inside = sum(float((track[index] * mask).sum()) for index, mask in given.items())
-            chosen = belongs if inside >= 0.2 * seen else other
-            torch.maximum(chosen, track[:, None], out=chosen)
+        index = torch.tensor(list(given), device=self.objects.device)
+        shown = torch.stack(list(given.values()))[:, None]
+        seen = self.objects[index].sum(dim=(0, 2, 3))
+        inside = (self.objects[index] * shown).sum(dim=(0, 2, 3))
+        chosen = inside >= 0.2 * seen
+        empty = torch.zeros_like(self.speed)
+        belongs, other = (
+            torch.cat((empty, self.objects[:, which]), dim=1).amax(dim=1, keepdim=True) for which in (chosen, ~chosen)
+        )
         self.objects = torch.cat((belongs, other), dim=1) if bool(other.any()) else belongs
 
     def labels(self, size: tuple[int, int]) -> Tensor:
         """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""
         lasting = average_along(self.objects, self.flow, SPAN)
-        objects = F.interpolate(lasting, size=size, mode="bilinear", align_corners=False)
+        objects = resize(lasting, size)
         best, number = objects.max(dim=1)
         number = torch.where(best > 0.5, number + 1, torch.zeros_like(number))
         return torch.stack([number == layer for layer in range(objects.shape[1] + 1)], dim=1).float()

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ...image.guided import fit_lines, follow
+from ...image.morphology import box_mean
 from ...motion.warp import warp
 from ...types import OnStep
 from .config import SegmentConfig
 from .layer_flow import LayerFlows
 
-__all__ = ["GuidedFilter", "propagate"]
+__all__ = ["propagate"]
 
 WINDOW = 8
 """Radius of the guided filter's windows."""
@@ -41,8 +42,8 @@ def propagate(
     A given mask starts both ways; in between, the nearer one counts more. Without any, both ends start from evidence.
     """
     count = len(small)
-    out = torch.zeros(evidence.shape)
-    weight = torch.zeros(count, 1, 1, 1)
+    out = torch.zeros(evidence.shape, device=small.device)
+    weight = [0.0] * count
     size = (small.shape[2], small.shape[3])
     steps = iter(range(1, 2 * count + 1))
     for order in (range(count), range(count - 1, -1, -1)):
@@ -60,13 +61,13 @@ def propagate(
                     brought[0] = (1.0 - brought[1:].sum(dim=0)).clamp_min(0.0)
                     brought = brought / brought.sum(dim=0)
                     log_odds += config.neighbours * brought.clamp_min(DOUBT).log()
-                now = _sharpened(GuidedFilter(small[index]).follow(log_odds.softmax(dim=0)[1:]))
+                now = _sharpened(_along_edges(log_odds.softmax(dim=0)[1:], small[index]))
             if now is not None:
                 part = 1e6 if index in fixed else 1.0 / since if fixed else 1.0
                 out[index] += part * now
                 weight[index] += part
             on_step(next(steps), 2 * count, partial(_overlay, small[index], now))
-    return out.div_(weight)
+    return out.div_(torch.tensor(weight, device=out.device).view(-1, 1, 1, 1))
 
 
 def _overlay(picture: Tensor, masks: Tensor | None) -> Tensor:
@@ -82,53 +83,11 @@ def _sharpened(objects: Tensor) -> Tensor:
     return torch.cat((1.0 - objects.sum(dim=0, keepdim=True), objects))
 
 
-class GuidedFilter:
-    """The guided filter of a picture's colours (He, Sun and Tang, "Guided Image Filtering", 2013, section 3.3)."""
-
-    def __init__(self, picture: Tensor) -> None:
-        self._colour = picture.movedim(0, -1).contiguous().numpy()
-        red, green, blue = np.moveaxis(self._colour, -1, 0)
-        self._mean = self._average(self._colour)
-        products = np.stack((red * red, red * green, red * blue, green * green, green * blue, blue * blue), axis=-1)
-        mr, mg, mb = np.moveaxis(self._mean, -1, 0)
-        means = np.stack((mr * mr, mr * mg, mr * mb, mg * mg, mg * mb, mb * mb), axis=-1)
-        rr, rg, rb, gg, gb, bb = np.moveaxis(self._average(products) - means, -1, 0)
-        rr, gg, bb = rr + FLAT, gg + FLAT, bb + FLAT
-        # the inverse of the symmetric 3x3 covariance, by its cofactors
-        inverse = np.stack(
-            (
-                gg * bb - gb * gb,
-                gb * rb - rg * bb,
-                rg * gb - gg * rb,
-                rr * bb - rb * rb,
-                rb * rg - rr * gb,
-                rr * gg - rg * rg,
-            ),
-            axis=-1,
-        )
-        determinant = rr * inverse[..., 0] + rg * inverse[..., 1] + rb * inverse[..., 2]
-        self._inverse = inverse / determinant[..., None]
-
-    @staticmethod
-    def _average(values: np.ndarray) -> np.ndarray:
-        import cv2
-
-        side = 2 * WINDOW + 1
-        return np.asarray(cv2.blur(np.ascontiguousarray(values), (side, side))).reshape(values.shape)
-
-    def follow(self, masks: Tensor) -> Tensor:
-        """Masks ``(L, h, w)`` as locally linear functions of colour, where colour explains them; else as they are."""
-        return torch.stack([torch.from_numpy(self._one(mask.numpy())) for mask in masks])
-
-    def _one(self, mask: np.ndarray) -> np.ndarray:
-        mean = self._average(mask)
-        covariance = self._average(self._colour * mask[..., None]) - self._mean * mean[..., None]
-        a, b, c, d, e, f = np.moveaxis(self._inverse, -1, 0)
-        r, g, u = np.moveaxis(covariance, -1, 0)
-        slope = np.stack((a * r + b * g + c * u, b * r + d * g + e * u, c * r + e * g + f * u), axis=-1)
-        offset = mean - (slope * self._mean).sum(axis=-1)
-        variance = np.maximum(self._average(mask * mask) - mean * mean, 0.0)
-        clear = np.clip((slope * covariance).sum(axis=-1) / (variance + 1e-4), 0.0, 1.0)
-        lines = self._average(np.concatenate((slope, offset[..., None], clear[..., None]), axis=-1))
-        followed = (lines[..., :3] * self._colour).sum(axis=-1) + lines[..., 3]
-        return np.asarray(mask + lines[..., 4] * (followed - mask), np.float32)
+def _along_edges(objects: Tensor, picture: Tensor) -> Tensor:
+    """Masks ``(L - 1, h, w)`` as locally linear functions of colour, where colour explains them; else as they are."""
+    guide, masks = picture[None], objects[None]
+    lines = fit_lines(guide, masks, radius=WINDOW, eps=FLAT)
+    clear = (lines.explained / (lines.variance + 1e-4)).clamp(0.0, 1.0)
+    averaged = box_mean(torch.cat((lines.coefficients, clear[:, :, None]), dim=2), WINDOW)
+    followed = follow(averaged[:, :, :-1], guide)
+    return masks.lerp(followed, averaged[:, :, -1])[0]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from ...errors import InputError
@@ -70,7 +71,7 @@ def find(shot: Shot, given: Given, config: SegmentConfig, work: Work) -> Found:
     found = find_masks(
         shot.frames, shot.flow, config, given["layers"], work.seed, masks, work.device, work.journal, finding
     )
-    return _traced(shot, found, tracing)
+    return _traced(shot, found, work.device, tracing)
 
 
 def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
@@ -88,12 +89,12 @@ def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -
         journal=work.journal,
         on_step=finding,
     )
-    return _traced(shot, found, tracing)
+    return _traced(shot, found, work.device, tracing)
 
 
-def _traced(shot: Shot, found: Masks, progress: Progress) -> Found:
+def _traced(shot: Shot, found: Masks, device: torch.device, progress: Progress) -> Found:
     assert shot.flow is not None
-    before, after = trace(found.masks[:, 0], shot.flow, frames=shot.frames, on_step=progress)
+    before, after = trace(found.masks[:, 0], shot.flow, frames=shot.frames, device=device, on_step=progress)
     return Found({"masks": found.masks, "before": before, "after": after}, found.fitted, found.notes)
 
 
