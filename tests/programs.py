@@ -47,7 +47,7 @@ class Learn:
                 noise = torch.rand(wanted.shape, generator=generator)
                 return {"wrong": (noise * (made - wanted)).square().mean()}
 
-            kept = host.checkpoint()
+            kept = host.journal()
             fitting.fit(
                 step,
                 [made],
@@ -55,7 +55,7 @@ class Learn:
                 learning_rate=0.02,
                 plateau=0.0,
                 on_step=on_step,
-                checkpoint=kept,
+                journal=kept,
                 generators=[generator],
             )
             return (made.detach().movedim(1, -1).clamp(0.0, 1.0),)

@@ -14,8 +14,8 @@ from comfyui_vdp.vdp_core.edit.layers import add_background, cut_out, edit, laye
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.image.colour import to_display, to_linear
 from comfyui_vdp.vdp_core.media import clip as clip_module
+from comfyui_vdp.vdp_core.media import video_file
 from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
-from comfyui_vdp.vdp_core.media.video_file import VideoFile
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models.masks import MODEL as MASKS
 from comfyui_vdp.vdp_core.models.paint import untouched
@@ -107,10 +107,10 @@ def test_the_background_of_a_long_clip_is_filled_without_decoding_it_again(tmp_p
     away = torch.arange(1.0, 31.0)
     before[40:90, 2, 8:16, 9:39], after[40:90, 2, 8:16, 9:39] = away, away.flip(0)
     layers = edit(Layers("segment", {"masks": masks, "before": before, "after": after}, frames), "1", Edit(0.0))
-    decoded, read, given = VideoFile._decoded, Scratch.frame, Counter[str]()
+    decoded, read, given = video_file._decoded, Scratch.frame, Counter[str]()
 
-    def decoding(self, *settings):
-        for frame in decoded(self, *settings):
+    def decoding(*settings):
+        for frame in decoded(*settings):
             given["decoded"] += 1
             yield frame
 
@@ -118,7 +118,7 @@ def test_the_background_of_a_long_clip_is_filled_without_decoding_it_again(tmp_p
         given["read"] += 1
         return read(self, index)
 
-    monkeypatch.setattr(VideoFile, "_decoded", decoding)
+    monkeypatch.setattr(video_file, "_decoded", decoding)
     monkeypatch.setattr(Scratch, "frame", reading)
     for index in range(45, 55):
         assert plate(layers, index, index + 1).shape == (1, height, width, 3)

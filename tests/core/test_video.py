@@ -727,14 +727,14 @@ def nothing_fits(monkeypatch) -> None:
 def decoded(monkeypatch) -> list[int]:
     """One for every frame that a decoder gives."""
     given: list[int] = []
-    real = video_file.VideoFile._decoded
+    real = video_file._decoded
 
-    def counting(self: Any, *settings: Any) -> Any:
-        for frame in real(self, *settings):
+    def counting(*settings: Any) -> Any:
+        for frame in real(*settings):
             given.append(1)
             yield frame
 
-    monkeypatch.setattr(video_file.VideoFile, "_decoded", counting)
+    monkeypatch.setattr(video_file, "_decoded", counting)
     return given
 
 

@@ -393,7 +393,7 @@ def test_weights_are_no_layers(refused: Refused, tmp_path: Path, api: Callable[[
     refused(
         api(load_layers("model.safetensors")),
         "vdp: Layers (LoadLayers): ",
-        "model.safetensors: not a layers file of this version; give a file that SaveLayers wrote, not model weights",
+        "model.safetensors: not a layers file; give one that SaveLayers wrote, not model weights",
     )
 
 
