@@ -397,7 +397,7 @@ def workers_are_gone() -> bool:
 def reference(
     request: pytest.FixtureRequest, vdp: Vdp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, bytes]:
-    """What an uninterrupted batch leaves, of eight clips or as many as asked for; the folder is as if it had never run."""
+    """What an uninterrupted batch of eight clips leaves, or of as many as asked for; as if it had never run."""
     for index in range(getattr(request, "param", 8)):
         make_clip(tmp_path / f"clip{index}.mp4", index, frames=12)
     monkeypatch.setattr(batch, "LocalPool", HerePool)
