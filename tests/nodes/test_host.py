@@ -8,7 +8,8 @@ import sys
 import time
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,21 @@ def test_device_in_comfyui(comfy: FakeComfy, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_progress_headless_is_silent_unless_the_runner_shows_it(
-    headless: host.Headless, capfd: pytest.CaptureFixture[str]
+    headless: host.Headless, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with host.progress(3, "work") as on_step:
         on_step(1, 3, None)
     assert capfd.readouterr() == ("", "")
+
+    @contextmanager
+    def shown(total: int, label: str) -> Iterator[Callable[..., None]]:
+        print(total, label)
+        yield lambda *step: print(*step)
+
+    monkeypatch.setattr(headless, "progress", shown)
+    with host.progress(3, "work") as on_step:
+        on_step(1, 3, None)
+    assert capfd.readouterr().out == "3 work\n1 3 None\n"
 
 
 def test_progress_in_comfyui_shows_a_preview_about_every_second(
