@@ -47,7 +47,7 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
     flowed = time.perf_counter()
     layers = decompose("relight", dark, flow, preset=preset)
     found = time.perf_counter()
-    ours = light.apply(layers)
+    ours = light_model.apply(layers)
     seconds = {"flow": flowed - start, "optimise": found - flowed, "apply": time.perf_counter() - found}
     middle = len(dark) // 2
     still = clean[middle : middle + 1]
@@ -59,7 +59,9 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
         ours,
         still_map(dark, still[0], middle),
         # the published method takes no still
-        ours if preset == "paper" else light.apply(decompose("relight", dark, flow, preset=preset, reference=still)),
+        ours
+        if preset == "paper"
+        else light_model.apply(decompose("relight", dark, flow, preset=preset, reference=still)),
         true_light(dark, light, GAMMA),
         true_light(quiet, light, GAMMA),
     )
