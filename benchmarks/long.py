@@ -5,11 +5,10 @@
         [--settings Optimize.preset=fast Optimize.steps=20]
 
 Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal; segment gets it as it
-is. ``--seams`` compares
-the error of frames over which one window gives way to the next with that of the same frames of the cycle inside
-windows; flicker is how much the error changes from a frame to the next. ``--lengths`` runs the workflows on files of
-that many frames, each in a process of its own: memory is the most that is not backed by a file, files are the temporary
-ones that it holds at most (Linux only).
+is. ``--seams`` compares the error of frames over which one window gives way to the next with that of the same frames of
+the cycle inside windows; flicker is how much the error changes from a frame to the next. ``--lengths`` runs the
+workflows on files of that many frames, each in a process of its own: memory is the most that is not backed by a file,
+files are the temporary ones that it holds at most (Linux only).
 """
 
 from __future__ import annotations

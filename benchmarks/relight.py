@@ -22,6 +22,7 @@ from comfyui_vdp.vdp_core.degrade import darken
 from comfyui_vdp.vdp_core.denoise.noise import estimate_noise
 from comfyui_vdp.vdp_core.denoise.temporal import denoised
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
+from comfyui_vdp.vdp_core.models import light as light_model
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
@@ -51,6 +52,9 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
     seconds = {"flow": flowed - start, "optimise": found - flowed, "apply": time.perf_counter() - found}
     middle = len(dark) // 2
     still = clean[middle : middle + 1]
+    graded = ours  # the published method takes no still
+    if preset != "paper":
+        graded = light_model.apply(decompose("relight", dark, flow, preset=preset, reference=still))
     quiet = torch.cat(list(denoised(dark, flow, estimate_noise(dark))))
     frames = (
         dark,
@@ -58,7 +62,6 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
         clahe(dark),
         ours,
         still_map(dark, still[0], middle),
-        # the published method takes no still
         ours
         if preset == "paper"
         else light_model.apply(decompose("relight", dark, flow, preset=preset, reference=still)),
