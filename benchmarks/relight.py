@@ -62,9 +62,7 @@ def versions(dark: Tensor, light: Tensor, clean: Tensor, preset: str) -> tuple[d
         clahe(dark),
         ours,
         still_map(dark, still[0], middle),
-        ours
-        if preset == "paper"
-        else light_model.apply(decompose("relight", dark, flow, preset=preset, reference=still)),
+        graded,
         true_light(dark, light, GAMMA),
         true_light(quiet, light, GAMMA),
     )
