@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.image.colour import to_display, to_linear
+from comfyui_vdp.vdp_core.image.colour import to_display, to_lab, to_linear
 from comfyui_vdp.vdp_core.image.guided import fit_lines, follow
 from comfyui_vdp.vdp_core.image.morphology import box_mean, box_sum, dilate, distance_inside, erode
 from comfyui_vdp.vdp_core.image.resize import resize, upsample, working_copy
@@ -168,6 +168,13 @@ def test_light_is_kornias():
     values = noise(1, 3, 8, 9)
     assert_close(to_linear(values), kornia.color.rgb_to_linear_rgb(values))
     assert_close(to_display(values), kornia.color.linear_rgb_to_rgb(values))
+
+
+def test_lab_is_kornias_but_for_digits_of_the_white():
+    values = noise(1, 3, 8, 9)
+    assert_close(to_lab(values), kornia.color.rgb_to_lab(values), atol=0.05, rtol=0)
+    black_and_white = to_lab(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2))
+    assert_close(black_and_white[0, :, 0].T, torch.tensor([[0.0, 0.0, 0.0], [100.0, 0.0, 0.0]]), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("kinds", [1, 3])
