@@ -28,7 +28,7 @@ class VDPOptimize:
     DESCRIPTION = (
         "Takes a clip apart by optimising on the clip itself, with no training data. "
         f"{' '.join(f'{task.name} finds {task.says}.' for task in TASKS.values())} "
-        "Runs once; the other nodes then play with the result in moments."
+        "It runs once; the other nodes then edit the result in moments."
     )
     SEARCH_ALIASES = [
         "decompose",
@@ -39,7 +39,7 @@ class VDPOptimize:
     FUNCTION = "optimize"
     RETURN_TYPES = ("VDP_LAYERS",)
     RETURN_NAMES = ("layers",)
-    OUTPUT_TOOLTIPS = ("What was found: small fields and numbers that, with the frames, rebuild the clip.",)
+    OUTPUT_TOOLTIPS = ("Small fields and numbers that rebuild the clip together with its frames.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -54,8 +54,8 @@ class VDPOptimize:
                     list(presets),
                     {
                         "default": "balanced",
-                        "tooltip": "How much work to put in. paper runs the published networks and losses, for "
-                        "comparison: far slower, and what is found is left to chance.",
+                        "tooltip": "More work gives a finer result. paper runs the published networks and losses, for "
+                        "comparison: far slower, and its result depends on chance.",
                     },
                 ),
                 "steps": (

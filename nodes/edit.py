@@ -20,8 +20,8 @@ class Relight:
 
     CATEGORY = "VDP/edit"
     DESCRIPTION = (
-        "Applies the light that VDPOptimize found, at the clip's own size, and lets you set how much, how bright and "
-        "how warm. Nothing is optimised again when a slider moves."
+        "Applies the light that VDPOptimize found, at the clip's own size, with its strength, brightness and warmth "
+        "as you set them. Nothing is optimised again when a slider moves."
     )
     SEARCH_ALIASES = [
         "brighten",
@@ -49,12 +49,12 @@ class Relight:
         return {
             "required": {
                 "layers": ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task relight, or LoadLayers."}),
-                "strength": _slider(1.0, 0.0, 1.5, "0 leaves the light as it is, 1 takes off what was found."),
+                "strength": _slider(1.0, 0.0, 1.5, "0 keeps the light as it is, 1 removes the light that was found."),
                 "exposure": _slider(0.0, -4.0, 4.0, "Brighter or darker, in stops of scene light."),
                 "gamma": _slider(1.0, 0.2, 5.0, "Above 1 lifts the middle tones, below 1 lowers them."),
                 "warmth": _slider(0.0, -1.0, 1.0, "Above 0 warmer (more red, less blue), below 0 cooler."),
                 "denoise": _slider(
-                    1.0, 0.0, 1.0, "How much of the noise to take out. The first run takes a while, then it is kept."
+                    1.0, 0.0, 1.0, "Share of the noise to remove. The first run takes a while; its result is kept."
                 ),
             },
         }
@@ -114,7 +114,7 @@ class Dehaze:
             "required": {
                 "layers": ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task dehaze, or LoadLayers."}),
                 "strength": _slider(
-                    1.0, -1.0, 1.0, "1 takes off the haze that was found, 0 leaves it, below 0 adds haze."
+                    1.0, -1.0, 1.0, "1 removes the haze that was found, 0 keeps it, below 0 adds haze."
                 ),
                 "min_transmission": _slider(
                     0.1,
@@ -129,8 +129,8 @@ class Dehaze:
                     1.0,
                     0.0,
                     1.0,
-                    "How much of the noise to take out, which would grow where haze is taken off. The first run takes "
-                    "a while, then it is kept.",
+                    "Share of the noise to remove; removing haze would amplify it. The first run takes a while; its "
+                    "result is kept.",
                 ),
             },
         }

@@ -17,8 +17,8 @@ class RAFTFlow:
 
     CATEGORY = "VDP/flow"
     DESCRIPTION = (
-        "Estimates how every pixel moves from frame to frame, both ways, and which pixels are hidden in the other "
-        "frame: RAFT where its weights are at hand, OpenCV's DIS where none are."
+        "Estimates how every pixel moves from frame to frame, both ways, and which pixels are occluded in the other "
+        "frame, with RAFT if its weights are on disk, else with OpenCV's DIS."
     )
     SEARCH_ALIASES = ["optical flow", "motion", "motion vectors", "track motion", "RAFT", "DIS", "estimate flow"]
     FUNCTION = "estimate"
@@ -58,9 +58,9 @@ class RAFTFlow:
                         "min": 0,
                         "max": 8192,
                         "advanced": True,
-                        "tooltip": "Motion is estimated on a copy of at most this width and height; 0 uses the frames' "
-                        "own size, for which RAFT may need much memory. Anything from 16 on works; what follows scales "
-                        "the motion to its frames.",
+                        "tooltip": "Motion is estimated on a copy of at most this width and height; 0 uses the "
+                        "frames' own size, for which RAFT may need much memory. 16 or more works; the nodes that use "
+                        "the motion scale it to their frames.",
                     },
                 ),
                 "lift_dark": (
@@ -79,7 +79,7 @@ class RAFTFlow:
                     {
                         "default": True,
                         "advanced": True,
-                        "tooltip": "Look for cuts, dissolves and fades. Each shot is then taken apart by itself, and "
+                        "tooltip": "Look for cuts, dissolves and fades. Each shot is then decomposed by itself, and "
                         "nothing is compared across a cut. Off: the clip is one shot.",
                     },
                 ),

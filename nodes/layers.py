@@ -44,7 +44,7 @@ class SplitLayers:
     RETURN_NAMES = ("frames", "mask")
     OUTPUT_TOOLTIPS = (
         "The layer's own colours, not multiplied with its mask; the background is whole, without objects.",
-        "Where the layer is seen, 1 = it alone.",
+        "Where the layer is seen, 1 = this layer alone.",
     )
 
     @classmethod
@@ -101,7 +101,7 @@ class ReplaceLayer:
             "optional": {
                 "mask": (
                     "MASK,IMAGE",
-                    {"tooltip": "Where the layer is, 1 = it alone; without one it stays where it was."},
+                    {"tooltip": "Opacity of the layer, 1 = this layer alone; without a mask the layer keeps its own."},
                 ),
             },
         }
@@ -120,9 +120,9 @@ class Composite:
 
     CATEGORY = "VDP/layers"
     DESCRIPTION = (
-        "Puts layers together again, as you like them: take an object out (its background is filled from frames that "
-        "saw it), dim, move or recolour it, or put another background behind. Takes layers, or frames with a mask. "
-        "The edits stay in the layers it gives on, so that a second Composite edits another layer."
+        "Puts layers together again with your edits: it removes an object (frames that saw the background fill it), "
+        "dims, moves or recolours it, or puts another background behind it. It takes layers, or frames with a mask. "
+        "The layers it returns keep the edits, so a second Composite can edit another layer."
     )
     SEARCH_ALIASES = [
         "remove object",
@@ -158,7 +158,8 @@ class Composite:
             "required": {
                 "layer": (
                     ["objects", "background", "1", "2", "3"],
-                    {"default": "objects", "tooltip": "What the settings act on: all objects, the background, or one."},
+                    {"default": "objects", "tooltip": "The layer that the settings change: all objects, the "
+                    "background, or one."},
                 ),
                 "visibility": _number(1.0, 0.0, 1.0, "0 takes it out, 1 shows it whole. The background goes to black."),
                 "gain": _number(0.0, -4.0, 4.0, "Brighter or darker, in stops of scene light."),
@@ -193,8 +194,8 @@ class Composite:
                 "background": (
                     "IMAGE",
                     {
-                        "tooltip": "Put behind the objects: one still, or as many frames as the clip. Scaled to cover "
-                        "the frame; what stands out is cut off."
+                        "tooltip": "Put behind the objects: one still, or as many frames as the clip. It is scaled to "
+                        "cover the frame and cropped."
                     },
                 ),
             },
@@ -269,7 +270,7 @@ class SaveLayers:
     """Write layers to one .safetensors file."""
 
     CATEGORY = "VDP/layers"
-    DESCRIPTION = "Keeps what VDPOptimize found in one .safetensors file, so that it need not be optimised again."
+    DESCRIPTION = "Saves layers of VDPOptimize in one .safetensors file, so that nothing need be optimised again."
     SEARCH_ALIASES = ["export layers", "write layers", "safetensors"]
     FUNCTION = "save"
     RETURN_TYPES = ()

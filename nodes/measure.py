@@ -48,7 +48,7 @@ class MeasureVideo:
     OUTPUT_TOOLTIPS = (
         "dB, higher is better; 100 for identical frames. Needs reference.",
         "Structural similarity, 1 is best. Needs reference.",
-        "Mean difference, 0 to 1, between a frame and the one before brought along the motion; lower is calmer. "
+        "Mean difference, 0 to 1, between a frame and the frame before, warped along the motion; lower is calmer. "
         "Needs flow or reference.",
         "Intersection over union, 1 is best. Needs mask and reference_mask.",
         "All figures as text, one a line.",
@@ -73,7 +73,7 @@ class MeasureVideo:
                 ),
             },
             "optional": {
-                "reference": ("IMAGE", {"tooltip": "What the clip should be: as many frames, of the same size."}),
+                "reference": ("IMAGE", {"tooltip": "The true clip: as many frames, of the same size."}),
                 "mask": (
                     "MASK,IMAGE",
                     {"tooltip": "A found mask or matte, or pictures of one, measured against reference_mask."},

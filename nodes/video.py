@@ -73,7 +73,7 @@ class LoadFrames:
                         "min": 1,
                         "max": 10_000,
                         "advanced": True,
-                        "tooltip": "Take one frame of this many; the rate is divided by it, so that the speed stays.",
+                        "tooltip": "Take one frame out of this many; the rate is divided by it, so the speed stays.",
                     },
                 ),
                 "max_side": (

@@ -1,4 +1,4 @@
-"""What is refused: frames, masks and flow that cannot be used, each with a sentence that names the cure."""
+"""Checks that refuse unusable frames, masks and flow, each with a sentence that names the cure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flows between the parts: motion and layers."""
+"""The data that parts exchange: motion and layers."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Edit:
-    """What a person did to one layer; the defaults do nothing."""
+    """A person's edit of one layer; the defaults change nothing."""
 
     visibility: float = 1.0
     """0 takes the layer out, 1 shows it whole; the background goes to black."""
@@ -133,7 +133,7 @@ class Edit:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Layers:
-    """What a decomposition found: small fields that, with the source frames, rebuild the video.
+    """The result of a decomposition: small fields that rebuild the video together with the source frames.
 
     See ``vdp_core.models`` for the composition models, and ``models.file`` for saving and loading.
     """

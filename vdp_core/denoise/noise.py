@@ -1,4 +1,4 @@
-"""How strong the noise of a clip is."""
+"""The noise level of a clip."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Noise:
     offset: tuple[float, float, float]
     slope: tuple[float, float, float]
     loudness: float = 1.0
-    """Mean high-frequency energy of the clip, against which single frames are louder or less loud."""
+    """Mean high-frequency energy of the clip; a frame with more energy is noisier."""
 
     @classmethod
     def of(cls, layers: Layers, frame: int) -> Noise:

@@ -1,4 +1,4 @@
-"""Small masks to native size with the picture's own edges, and what colour a layer has where a pixel shows several."""
+"""Small masks upsampled to native size along the picture's edges, and the colours of layers in mixed pixels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Matte", "native_masks", "object_colours", "refine", "settle"]
 RADIUS = 3
 """Of the guided filter's windows, in samples of the small masks."""
 EPS = 5e-5
-"""Least colour variance, in the direction of the mask's change, that an edge is followed at; up: softer, steadier."""
+"""Regularisation of the guided filter: colour variance below which it follows no edge; up: softer, calmer masks."""
 LEFT = 1e-2
 """Variance of a mask that colour leaves unexplained at which a window counts a quarter; up: softer edges in texture."""
 BORDER = 0.3
@@ -27,15 +27,15 @@ BORDER = 0.3
 ALIKE = (0.4, 0.8)
 """Share of a mask's variance that colour explains: up to the first the mask is kept, from the second colour decides."""
 ROUNDS = 4
-"""In which ``settle`` moves masks to edges, each by up to a sample; masks that are off by one need four or more."""
+"""Rounds of ``settle``; each moves a border by up to one sample: masks that are off by one need four or more."""
 SETTLING = 0.05
-"""``BORDER`` while settling."""
+"""``BORDER`` inside ``settle``."""
 CERTAIN = 0.1
-"""From 0 or 1: how far a mask may be from certain and still count as certain; takes off the filter's softness."""
+"""Distance from 0 or 1 within which a mask counts as 0 or 1; it removes the filter's softness."""
 MIXED = 0.01
-"""Least share of a second layer from which on a pixel counts as mixed."""
+"""Least share of a second layer in a mixed pixel."""
 ALONE = 8
-"""Power of a mask that says how far a pixel shows that layer alone."""
+"""Exponent on a mask; the power is the weight of a pixel for the colour of that layer alone."""
 TRUST = 0.2
 """Squared share of a layer in a pixel at which half of what the smooth colours leave over goes into its colour; down:
 finer colours in the borders, up: fewer fringes where the mask or what is behind is wrong."""

@@ -1,4 +1,4 @@
-"""Where the background behind an object is seen in other frames: its motion completed under the objects, and followed.
+"""Tracking of the background behind objects: its flow, completed under the objects, leads to frames that see it.
 
 The background's flow is known around the objects, and flow estimators carry the objects' motion a few pixels beyond
 their borders. So a hole somewhat larger than the objects is closed with the motion of the whole background, which is a
@@ -25,7 +25,7 @@ from .warp import resize_flow
 __all__ = ["COVERED", "trace"]
 
 COVERED = 0.99
-"""Share of the background in a pixel from which on it counts as seen whole."""
+"""Least share of the background in a pixel that shows only background."""
 POLLUTED = 16
 """Pixels of the flow's own grid: how far around an object the flow is partly the object's. With DIS on rendered clips
 it is off by 0.9 pixels beside the border, 0.35 at four, 0.15 at eight and 0.03 to 0.1, as everywhere, from sixteen on;
@@ -33,7 +33,7 @@ what is spread under an object is off by 0.20, 0.09, 0.06 and 0.05 with margins 
 BORDER = 2
 """Pixels of the masks beside a border that may still show something of the object."""
 FARTHEST = 150
-"""Frames a point is followed; beyond, errors have added up and light has changed."""
+"""Most frames over which a point is followed: beyond them errors add up and the light has changed."""
 
 
 def trace(

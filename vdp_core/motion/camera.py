@@ -1,4 +1,4 @@
-"""The camera's motion, and what moves against it."""
+"""The camera's motion, and the residual motion against it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["own_motion"]
 
 
 def own_motion(flow: Flow, on_step: OnStep | None = None) -> Tensor:
-    """Motion against the scene, ``(T, 2, h, w)`` in pixels a frame: what the camera does, a homography, is taken off.
+    """Flow less the camera's homography, ``(T, 2, h, w)`` in pixels a frame.
 
     The homography of each pair is found robustly (MAGSAC++, Barath et al. 2020) on the pixels that both frames see. The
     middle frames average what leads to them and away from them. ``on_step`` is told after every pair.

@@ -1,4 +1,4 @@
-"""What an estimator of motion is asked and gives."""
+"""The interface of a motion estimator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["no_motion", "with_occlusion"]
 
 
 class Motion(NamedTuple):
-    """Motion of n pairs of frames and what is hidden: the four tensors of a ``Flow``."""
+    """Flow and occlusion of n pairs of frames: the four tensors of a ``Flow``."""
 
     forward: Tensor
     backward: Tensor

@@ -1,4 +1,4 @@
-"""Motion between neighbouring frames: RAFT or DIS, on a lifted copy of dark frames, and motion as colours."""
+"""Motion between neighbouring frames, by RAFT or DIS, on an equalised copy of dark frames."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def estimate_flow(
     weights_folders: Sequence[str | Path] = (),
     on_step: OnStep | None = None,
 ) -> Flow:
-    """Estimate the motion between neighbouring frames, both ways, and what is hidden in the other frame.
+    """Estimate the motion between neighbouring frames, both ways, and its occlusion.
 
     Cuts and dissolves between shots are found on the way. A pair of frames that show different scenes has no motion:
     its vectors are zero and all its pixels count as occluded.

@@ -1,4 +1,4 @@
-"""What moves by itself, gathered into objects that last."""
+"""Residual motion grouped into objects that last."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class _Track:
 
 
 class _Ends:
-    """When tracks begin and end, and where they would be outside: at even speed from where they were seen whole."""
+    """Ends of tracks, extrapolated at constant speed from the frames that saw the objects whole."""
 
     def __init__(self) -> None:
         self._first, self._last, self._radius = (np.empty(0) for _ in "abc")
@@ -131,7 +131,7 @@ class _Ends:
 
 
 def _joined(tracks: list[_Track], on_step: Callable[[], None] | None) -> list[_Track]:
-    """Join what is one thing that was hidden for a while, the nearest ends first."""
+    """Link tracks of one object that was occluded for a while, the nearest ends first."""
     left = dict(enumerate(tracks))
     ends = _Ends()
     pairs: list[tuple[float, int, int]] = []
@@ -222,7 +222,7 @@ def moving_objects(motion: Tensor, flow: Flow, wanted: int, on_step: OnStep | No
 
 
 def _matches(pieces: list[_Piece], now: Tensor) -> dict[int, int]:
-    """Which piece is which of the things that the flow has carried along, ``(K, h, w)``: those that overlap most."""
+    """Match pieces with the tracks' warped masks ``(K, h, w)``, largest overlap first."""
     areas = now.sum(dim=(1, 2)).tolist()
     pairs = []
     for number, piece in enumerate(pieces):

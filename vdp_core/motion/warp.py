@@ -1,4 +1,4 @@
-"""Motion applied to pictures: reading frames along a flow, resizing a flow, finding what is hidden."""
+"""Motion applied to pictures: warping along a flow, resizing a flow, finding occlusion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long shots in overlapping windows: where they lie, and their fields put together without a seam."""
+"""Long shots in overlapping windows: their frames, and their fields joined without a seam."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .progress import Progress
 __all__ = ["OVERLAP", "Window", "Work", "blended", "fit_windows", "joined", "windows"]
 
 OVERLAP = 24
-"""Frames that neighbouring windows share: a second of film, over which one gives way to the other."""
+"""Frames that neighbouring windows share, a second of film; one window fades into the other over them."""
 
 
 class Window(NamedTuple):
@@ -52,7 +52,7 @@ def windows(count: int, length: int, overlap: int) -> list[range]:
 
 
 def blended(spans: Sequence[range], parts: Sequence[Tensor], *, level_of: int | None = None) -> Tensor:
-    """Fields ``(n, ...)`` of windows, in order, as one of all frames; each gives way to the next across the overlap.
+    """Fields ``(n, ...)`` of windows, in order, as one field of all frames; each fades into the next.
 
     Args:
         spans: the windows.

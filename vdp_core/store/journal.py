@@ -1,4 +1,4 @@
-"""What long work has found so far, kept on disk, so that it goes on where it was after the process was killed."""
+"""State of long work, kept on disk, so that the work goes on after the process was killed."""
 
 from __future__ import annotations
 

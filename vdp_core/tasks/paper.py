@@ -33,7 +33,7 @@ DARKEST = 1e-4  # keeps logarithms and quotients finite
 
 
 class Recipe(NamedTuple):
-    """What differs between the tasks."""
+    """The settings that differ between the tasks."""
 
     learning_rate: float
     batch: int
@@ -46,18 +46,18 @@ LIGHT = HAZE = Recipe(learning_rate=2e-3, batch=4, warp=0.02)
 
 
 class Seen(NamedTuple):
-    """How the networks see some neighbouring frames."""
+    """The networks' prediction for some neighbouring frames."""
 
     rebuilt: Tensor
     """``(n, 3, h, w)``: the frames put together again."""
     steady: Tensor
-    """``(n, C, h, w)``: what should stay the same along the flow."""
+    """``(n, C, h, w)``: the quantity that the warp term compares along the flow."""
     terms: Mapping[str, Tensor]
     """Weighted losses that only this task has."""
 
 
 class PublishedFit:
-    """What the networks look at, at a small size, and the optimisation that the tasks share."""
+    """The networks' inputs, at a small size, and the optimisation that the tasks share."""
 
     def __init__(self, frames: Tensor, flow: Flow, device: torch.device | str, weights_folders: Sequence[Path]) -> None:
         self.small = working_copy(frames, SIDE).to(device)

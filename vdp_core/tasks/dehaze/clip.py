@@ -1,4 +1,4 @@
-"""What a hazy clip shows, and the haze that is fitted to it."""
+"""Measurements of a hazy clip, and the haze that is fitted to them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FRAMES_AN_AIRLIGHT = 24  # of the airlight in time
 
 
 class HazyClip:
-    """What the clip shows, and the haze that is fitted to it."""
+    """The measurements of a clip, and the haze that is fitted to them."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class HazyClip:
         return self._fit(step, [*self._smooth.parts, self.air.parameter], steps, on_step, journal.part("smooth"))
 
     def fit_objects(self, steps: int, on_step: OnStep | None = None, journal: Journal = NO_JOURNAL) -> Fitted:
-        """Fit the smooth part again, and objects that have less haze in front of them or more, with sharp outlines."""
+        """Fit the smooth part again, together with objects: regions with sharp outlines and less haze, or more."""
         config, blocks, cells = self._config, self._blocks, self._cells
         dark, bright = least_transmission(blocks, self.air(blocks.places[:, 2]).detach())
         dark_cell, _ = least_transmission(cells, self.air(cells.places[:, 2]).detach())
@@ -129,7 +129,7 @@ class HazyClip:
         return self._fit(step, parameters, steps, on_step, journal.part("objects"))
 
     def explained(self) -> float:
-        """The share of the change of followed colours that is gone when the smooth haze and the airlight are known."""
+        """Share of the change of followed colours that the smooth haze and the airlight explain."""
         if len(self.points) == 0:
             return 0.0
         chosen = torch.arange(0, len(self.points), max(1, len(self.points) // 100_000), device=self._small.device)
@@ -155,7 +155,7 @@ class HazyClip:
         return torch.randint(max(count, 1), size, generator=self._generator, device=self._small.device)
 
     def _changed(self, log_t: Tensor, chosen: Tensor) -> Tensor:
-        """By how much points came out otherwise than haze and airlight say, ``(N, 3)``; a zero where there are none."""
+        """Charbonnier loss of the residuals of correspondences, ``(N, 3)``; a zero where there are none."""
         if len(chosen) == 0:
             return log_t.new_zeros(1, 3)
         first, second = self.points.first[chosen], self.points.second[chosen]

@@ -9,7 +9,7 @@ __all__ = ["PRESETS", "DehazeConfig"]
 
 @dataclass(frozen=True)
 class DehazeConfig:
-    """What a preset sets."""
+    """The settings of a preset."""
 
     steps: int = 400
     """The first half finds the airlight, the second half objects in front of the haze."""
@@ -18,28 +18,28 @@ class DehazeConfig:
     grid: int = 12
     """Samples of log t along the long side; up: haze may vary faster over the frame."""
     points: int = 15_000
-    """Followed points looked at in a step."""
+    """Correspondences drawn in each step."""
     learning_rate: float = 0.04
     same_scene: float = 100.0
-    """Weight of the same point keeping its clear colour; up: haze follows what changes, errors of the flow too."""
+    """Weight of correspondences keeping their clear colour; up: haze follows each change, errors of the flow too."""
     black: float = 1.0
-    """Weight of something near being almost black; down: haze may be left in."""
+    """Weight of the dark channel, a quantile loss; down: haze may be left in."""
     tolerance: float = 0.1
-    """Share of the blocks that may lie deeper in haze than log t says; up: t follows bright surfaces down."""
+    """Quantile of that loss: share of blocks whose bound may exceed log t; up: t falls on bright surfaces."""
     smooth: float = 1.0
-    """Weight of evenness over the frame and in time; up: broader haze, but the airlight is found less well."""
+    """Weight of second-order smoothness in space and time; up: broader haze, but a less certain airlight."""
     objects: float = 0.1
-    """Weight of objects having the haze of what is around them; up: fewer stand out."""
+    """Weight of sparsity: few objects differ from the haze around them; up: fewer objects."""
     outline: float = 10.0
-    """Weight of haze changing only at edges of the picture; up: fewer and larger objects."""
+    """Weight of edge-aware smoothness (first order): haze changes at edges only; up: fewer and larger objects."""
     expected: float = 3.0
-    """Weight of the airlight being the brightest haze; it decides only where nothing moves in the haze."""
+    """Weight of the airlight's difference to the brightest haze; it decides only where nothing moves in the haze."""
     drift: float = 30.0
-    """Weight of the airlight staying as it is; down: it follows the time of day, and changes of exposure too."""
+    """Weight of the airlight's squared change in time; down: it follows the time of day, and the exposure too."""
     mistaken: float = 0.002
-    """Change of a colour beyond which the flow is rather wrong than the haze another."""
+    """Scale of the Charbonnier loss of correspondences, in colour; larger residuals count as errors of the flow."""
     window: int = 240
-    """Most frames that are fitted at once."""
+    """Most frames of a window."""
 
 
 PRESETS = {

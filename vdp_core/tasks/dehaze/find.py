@@ -1,4 +1,4 @@
-"""Haze fitted window by window, and how far it is believed."""
+"""Haze fitted window by window, and its confidence."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fit_haze(
     journal: Journal,
     progress: Progress,
 ) -> Haze:
-    """Find the haze window by window; how far to believe in it, and how dense it may be, is one for the whole shot."""
+    """Find the haze window by window; the whole shot has one confidence and one bound on its density."""
     spans = windows(len(frames), config.window, OVERLAP)
     expected = None
     if len(spans) > 1:
@@ -103,16 +103,16 @@ def _fit_window(clip: HazyClip, config: DehazeConfig, journal: Journal, progress
 
 
 def _credit(explained: float, amount: float, misfit: float) -> float:
-    """How far to believe that what was found is haze, 0 to 1: clear pictures are not black everywhere either.
+    """Confidence that the result is haze, 0 to 1: clear pictures are not black everywhere either.
 
     Either the haze explains how the colours of followed points change: over 15 hazy clips by 0.59 to 0.87, over five
     clear ones by -0.4 to 0.41. Or there is much of it and nearly every part of the clip fits it: clear clips seem to
     hold 0.07 to 0.10 of haze, or up to 0.44 with misfits of 0.1 and more where walls are bright.
 
     Args:
-        explained: share of the change of followed colours that is gone when t and L are known.
+        explained: share of the change of followed colours that t and L explain; 1 is all of it.
         amount: mean of 1 - t.
-        misfit: mean of the frontier's loss.
+        misfit: mean of the quantile loss.
     """
     moving = _smoothstep(explained, 0.39, 0.49) * _smoothstep(amount, 0.10, 0.18)
     still = _smoothstep(amount, 0.15, 0.30) * (1.0 - _smoothstep(misfit, 0.07, 0.09))

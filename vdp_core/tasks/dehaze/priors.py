@@ -142,7 +142,7 @@ def brightest_haze(blocks: Extremes) -> Tensor:
 
 
 def least_transmission(blocks: Extremes, airlight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what the darkest and the brightest values of the blocks say of log t, ``(N,)`` each.
+    """Return lower bounds on log t from the darkest and the brightest value of each block, ``(N,)`` each.
 
     ``J = L + (x - L) / t`` lies in 0..1, so ``t >= 1 - x / L`` of the darkest channel, which is about t itself where
     something almost black lies in the block, and ``t >= (x - L) / (1 - L)`` of the brightest.

@@ -9,7 +9,7 @@ __all__ = ["PRESETS", "RelightConfig"]
 
 @dataclass(frozen=True)
 class RelightConfig:
-    """What a preset sets."""
+    """The settings of a preset."""
 
     steps: int = 250
     side: int = 160
@@ -17,22 +17,22 @@ class RelightConfig:
     grid: int = 15
     """Samples of the light map along the long side; up: light may vary faster over the frame."""
     points: int = 30_000
-    """Correspondences looked at in a step."""
+    """Correspondences drawn in each step."""
     learning_rate: float = 0.03
     same_scene: float = 1.0
-    """Weight of points of the scene keeping their colour along the motion; up: more of what changes counts as light."""
+    """Weight of correspondences keeping their colour along the flow; up: more of a change counts as light."""
     smooth: float = 1.0
-    """Weight of evenness over the frame; up: broader light, but small shadows stay in the picture."""
+    """Weight of second-order smoothness over the frame; up: broader light, but small shadows stay in the picture."""
     steady: float = 1.0
-    """Weight of evenness in time; up: its shape changes more slowly; as a whole it may flicker."""
+    """Weight of second-order smoothness in time of the light's shape; up: it changes more slowly."""
     modest: float = 1e-3
-    """Weight of light doing nothing; it decides only where nothing else does, such as a still camera's still light."""
+    """Weight of the squared log light; it decides only where nothing else does, as with a still camera and light."""
     graded: float = 4.0
-    """Weight of looking like the reference, where one is given."""
+    """Weight of the difference to the reference, if one is given."""
     mistaken: float = 0.05
-    """Log brightness beyond which a correspondence is rather wrong than lit otherwise."""
+    """Scale of the Charbonnier loss of correspondences, in log brightness; larger residuals count as errors."""
     window: int = 240
-    """Most frames that are fitted at once."""
+    """Most frames of a window."""
 
 
 PRESETS = {

@@ -1,4 +1,4 @@
-"""What the ways of finding light have in common."""
+"""The result of finding the light, the same for each preset."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ class Light(NamedTuple):
     """Log gain of red, green and blue for the whole clip."""
     fitted: Fitted
     notes: Mapping[str, str]
-    """What else a person may want to know."""
+    """Further information for a person."""

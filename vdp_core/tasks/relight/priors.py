@@ -1,4 +1,4 @@
-"""What makes an answer identifiable when reconstruction alone does not: things about light and pictures that hold."""
+"""Priors that identify the light where reconstruction alone does not."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Correspondences:
 def corresponding_light(
     frames: Tensor, flow: Flow, *, spans: tuple[int, ...] = (1, 2, 4, 8, 16), limit: int = 1_500_000, seed: int = 0
 ) -> Correspondences:
-    """Follow the flow over several distances in time and compare what the same points of the scene looked like.
+    """Follow the flow over several distances in time and compare the brightness of the same points of the scene.
 
-    What reflects the light keeps its colour, so a difference in brightness is a difference in light. Long spans keep
-    errors from adding up over the clip. Points count less where they are dim, and not at all where they were hidden on
-    the way or changed colour.
+    A surface keeps its colour, so a difference in brightness is a difference in light. Long spans keep errors from
+    adding up over the clip. Points count less where they are dim, and not at all where they were hidden on the way or
+    changed colour.
 
     Args:
         frames: the working copy ``(T, 3, h, w)``.
@@ -87,7 +87,7 @@ def corresponding_light(
 
 
 def _compare(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """How much two pictures of the same points can be trusted to show one colour, and the log ratio of brightness."""
+    """Confidence that two pictures of the same points show one colour, and the log ratio of brightness."""
     bright = torch.stack((before.mean(dim=1), after.mean(dim=1)))
     dim = bright.amin(dim=0)
     colour = before / (bright[0, :, None] + DIMMEST) - after / (bright[1, :, None] + DIMMEST)

@@ -1,4 +1,4 @@
-"""What layers look like: features of pixels, and a small network that learns them on the clip."""
+"""Appearance of layers: features of pixels, and a small network that learns them on the clip."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .motion import MovingThings
 __all__ = ["PixelFeatures", "learn"]
 
 CERTAIN = 6
-"""Pixels from the border of a first mask at which its labels are taken as certain."""
+"""Distance from the border of a mask, in pixels, from which on its labels have full confidence."""
 LOUDEST = 4.0
-"""Most that the classifier may say, as a log of odds."""
+"""Largest log odds of the classifier."""
 
 
 class PixelFeatures:
-    """What the classifier sees of a pixel: its colour, those around it, their contrast, and how it moves."""
+    """Features of a pixel: its colour, the mean colour and contrast around it, and its motion."""
 
     def __init__(self, small: Tensor, motion: MovingThings) -> None:
         self._small, self._speed = small, motion.speed

@@ -9,25 +9,25 @@ __all__ = ["PRESETS", "SegmentConfig"]
 
 @dataclass(frozen=True)
 class SegmentConfig:
-    """What a preset sets."""
+    """The settings of a preset."""
 
     steps: int = 300
     """Of the classifier, each time."""
     side: int = 512
     """Long side of the masks; up: finer, slower."""
     rounds: int = 2
-    """How often the classifier learns from the masks, and the masks are found with it."""
+    """Rounds in which the classifier learns from the masks and the masks are found with it."""
     samples: int = 4096
     """Pixels a frame that the classifier learns from."""
     learning_rate: float = 5e-3
     appearance: float = 1.0
-    """Weight of what the classifier says; up: masks follow colour and motion, down: the neighbouring frames."""
+    """Weight of the classifier; up: masks follow colour and motion, down: they follow the neighbouring frames."""
     rebuilt: float = 6.0
-    """Weight of which layer's motion rebuilds a pixel from the neighbouring frames; up: borders as motion has them."""
+    """Weight of the warp evidence: which layer's flow rebuilds a pixel; up: borders follow motion."""
     neighbours: float = 1.0
     """Weight of the masks of neighbouring frames; down: every frame decides for itself."""
     window: int = 160
-    """Most frames that are looked at at once."""
+    """Most frames of a window."""
 
 
 PRESETS = {

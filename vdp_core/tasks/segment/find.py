@@ -112,7 +112,7 @@ def _round(
     progress: Progress,
     _: Journal,
 ) -> Kept:
-    """Better masks ``(T, L, h, w)`` from the motion and the looks that the ones so far give the layers."""
+    """One round: learn the layers' motion and appearance from the masks so far, then find masks ``(T, L, h, w)``."""
     explaining, learning, carrying = progress.phases(1, 2, 2)
     ways = LayerFlows(labels, flow)
     count, kinds, height, width = labels.shape
@@ -132,7 +132,7 @@ def _round(
 
 
 def shown_masks(given: Mapping[int, Tensor], size: tuple[int, int]) -> dict[int, Tensor]:
-    """Given masks at the working size ``(h, w)``, of the frames in which something is left of them."""
+    """The given masks, resized to the working size ``(h, w)``; masks without a pixel above 0.5 there are left out."""
     masks = {index: _fit_to(one, size) for index, one in given.items()}
     masks = {index: mask for index, mask in masks.items() if bool((mask > 0.5).any())}
     if not masks:
@@ -144,7 +144,7 @@ def shown_masks(given: Mapping[int, Tensor], size: tuple[int, int]) -> dict[int,
 
 
 def _without_faint(labels: Tensor) -> Tensor:
-    """Masks ``(T, L, h, w)`` less the objects that nowhere have half of a pixel; the background takes their share."""
+    """Masks ``(T, L, h, w)`` without objects that nowhere exceed 0.5; the background takes their share."""
     clear = labels[:, 1:].amax(dim=(0, 2, 3)) > 0.5
     if bool(clear.all()):
         return labels
@@ -153,7 +153,7 @@ def _without_faint(labels: Tensor) -> Tensor:
 
 
 def too_few(number: int, guided: bool = False) -> str:
-    """What a person is told where fewer objects were found than there are layers for them."""
+    """The warning for fewer objects than layers."""
     if guided:
         return "nothing of the mask's object could be held on to: the foreground is empty; give masks of more frames"
     if number == 0:

@@ -1,4 +1,4 @@
-"""How each layer moves, and which layer's motion explains a pixel."""
+"""The flow of each layer, and the layer whose flow explains a pixel."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ HIDDEN = 0.5
 SLIVER = 0.15
 """Where a layer shows less than this share of the most that is ever seen of it, flow is mostly its surroundings'."""
 NOISE = 0.01
-"""Difference of colours that even the right motion leaves."""
+"""Residual that even the right flow leaves."""
 
 
 class LayerFlows:
-    """How each layer moves, also where it is covered: its motion in its middle, spread smoothly."""
+    """The flow of each layer, also where the layer is covered: the flow of its middle, inpainted."""
 
     def __init__(self, labels: Tensor, flow: Flow) -> None:
         labels = resize(labels, flow.size, mode="area")
@@ -33,14 +33,14 @@ class LayerFlows:
         self.backward = torch.stack([_spread_inside(flow.backward, mask[1:]) for mask in labels.unbind(dim=1)], dim=1)
 
     def from_to(self, index: int, other: int, size: tuple[int, int]) -> Tensor:
-        """Where the layers' pixels of a frame are in the one before or after it, ``(L, 2, H, W)``."""
+        """Flow of the layers from a frame to the one before or after it, ``(L, 2, H, W)``."""
         return resize_flow(self.forward[index] if other > index else self.backward[other], size)
 
     def explained(self, small: Tensor, index: int) -> Tensor:
-        """How much better each object's motion explains the pixels than the background's, ``(1, L - 1, H, W)``.
+        """Log ratio of the warp residuals of background and objects, ``(1, L - 1, H, W)`` in -2..2.
 
-        A log ratio of differences to the better one of the two neighbouring frames: what is hidden in one is mostly
-        seen in the other.
+        Above 0 the object's flow explains a pixel better. Each residual is that to the better one of the two
+        neighbouring frames: a pixel that is occluded in one is mostly seen in the other.
         """
         size = (small.shape[2], small.shape[3])
         least: Tensor | None = None

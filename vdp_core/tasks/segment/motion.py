@@ -1,4 +1,4 @@
-"""What moves by itself, on the small grid of the flow."""
+"""Objects that move by themselves, on the small grid of the flow."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["MovingThings"]
 MOTION_SIDE = 256
 """Long side of the flow that motion is looked at on."""
 SPAN = 8
-"""Frames either way over which a pixel's motion is averaged: water's evens out, an object's lasts."""
+"""Frames either way over which a pixel's motion is averaged: that of water averages out, an object's stays."""
 TRACKS = 8
-"""Most moving things that are told apart where a mask says which of them is meant."""
+"""Most tracks that are kept apart when a mask says which of them is meant."""
 
 
 class MovingThings:
-    """What moves by itself, on the small grid of the flow."""
+    """Objects that move by themselves, on the small grid of the flow."""
 
     def __init__(self, flow: Flow, wanted: int, device: torch.device, progress: Progress) -> None:
         scale = MOTION_SIDE / max(flow.size)
@@ -44,10 +44,10 @@ class MovingThings:
         kept from the classifier: it would repeat it instead of learning what the objects look like."""
 
     def gather(self, given: Mapping[int, Tensor]) -> None:
-        """Put together what belongs to the object that masks show in some frames; what does not becomes a second one.
+        """Merge the tracks that belong to the object of the given masks; the other tracks become a second object.
 
-        Things that move are seen too large, as flow is smooth: a fifth inside the mask is enough. What is not seen in
-        those frames may be the object, hidden there: what it looks like will decide.
+        Smooth flow makes moving objects too large, so a fifth of a track inside the mask is enough. A track that is not
+        seen in those frames may be the object, occluded there; its appearance will decide.
         """
         index = torch.tensor(list(given), device=self.objects.device)
         shown = torch.stack(list(given.values()))[:, None]

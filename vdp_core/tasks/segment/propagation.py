@@ -1,4 +1,4 @@
-"""Masks carried from frame to frame, forwards and backwards, with evidence and edges put together."""
+"""Masks propagated from frame to frame, forwards and backwards, and combined with evidence and edges."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ WINDOW = 8
 FLAT = 1e-4
 """Variance of colour below which the guided filter sees no edge."""
 SHARPEN = 2.0
-"""Slope with which masks return to 0 and 1 after the guided filter has softened them."""
+"""Slope that brings masks back towards 0 and 1 after the guided filter has softened them."""
 DOUBT = 0.1
-"""How far masks from a neighbouring frame are kept from 0 and 1, so that evidence can overrule them."""
+"""Least value of a propagated mask, so that evidence can overrule it."""
 
 
 @torch.no_grad()
