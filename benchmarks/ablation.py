@@ -177,7 +177,7 @@ STUDIES = {
         dark_clips,
         {"flow of a lifted copy": without_lifted_flow},
         {"natural brightness and contrast": without_tone, "noise removal": without_noise_removal},
-        idle=("graded",),  # no still is given
+        idle=("reference",),  # no still is given
     ),
     "dehaze": Study(
         ("PSNR", "error of t", "warping error"),

@@ -24,9 +24,9 @@ from clips import synthetic
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.checks import as_mask
-from comfyui_vdp.vdp_core.edit.composite import composite, plate
+from comfyui_vdp.vdp_core.edit.composite import clean_plate, composite
 from comfyui_vdp.vdp_core.edit.layers import add_background, edit
-from comfyui_vdp.vdp_core.image.matting import native_masks, settle
+from comfyui_vdp.vdp_core.image.matting import align_masks, native_masks
 from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.motion import background as behind
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
@@ -43,7 +43,7 @@ def psnr_in(found: Tensor, truth: Tensor, where: Tensor) -> float:
 
 
 def traced(masks: Tensor, frames: Tensor, flow: Flow) -> Layers:
-    before, after = behind.trace(masks[:, 0], flow, frames=frames)
+    before, after = behind.track_background(masks[:, 0], flow, frames=frames)
     return Layers("segment", {"masks": masks, "before": before, "after": after}, frames, flow)
 
 
@@ -76,7 +76,7 @@ def on_rendered(seed: int, frames: int, *, crossing: bool) -> dict[str, float]:
     for name, flow in (("exact flow", clip.flow), ("DIS", estimate_flow(clip.frames, model="dis"))):
         layers = traced(clip.masks, clip.frames, flow)
         seen = (layers.fields["before"][:, 2] > 0) | (layers.fields["after"][:, 2] > 0)
-        empty = plate(layers, 0, frames)
+        empty = clean_plate(layers, 0, frames)
         figures |= {
             f"untouched, {name}": psnr_in(composite(layers)[0], clip.frames, torch.ones_like(covered)),
             f"removed, {name}": psnr_in(empty, clip.background, covered),
@@ -95,7 +95,7 @@ def on_rendered(seed: int, frames: int, *, crossing: bool) -> dict[str, float]:
     some = slice(0, frames, 8)
     wrong = off_by_one(small)[some]
     chosen = Layers("segment", {"masks": small[some]}, clip.frames[some])
-    settled = settle(wrong, chosen.frames)
+    settled = align_masks(wrong, chosen.frames)
     for name, masks in (
         ("ours", native_masks(chosen, 0, len(chosen))),
         ("bilinear", plain[some]),
@@ -113,7 +113,7 @@ def blackswan(data: Path, frames: int) -> Layers:
     scale = MASK_SIDE / max(clip.shape[1:3])
     size = (round(clip.shape[1] * scale), round(clip.shape[2] * scale))
     small = F.interpolate(given[:, None], size=size, mode="area")
-    masks = settle(torch.cat((1.0 - small, small), dim=1), clip)
+    masks = align_masks(torch.cat((1.0 - small, small), dim=1), clip)
     return traced(masks, clip, estimate_flow(clip, model="dis"))
 
 
@@ -136,7 +136,7 @@ def write_crops(layers: Layers, folder: Path) -> None:
         rows.append(torch.cat(crops, dim=1))
     sheet = torch.cat(rows).repeat_interleave(3, dim=0).repeat_interleave(3, dim=1)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in (("borders", sheet), ("removed", plate(layers, index, index + 1)[0])):
+    for name, picture in (("borders", sheet), ("removed", clean_plate(layers, index, index + 1)[0])):
         cv2.imwrite(str(folder / f"{name}.png"), (picture.flip(-1) * 255.0).round().byte().numpy())
 
 

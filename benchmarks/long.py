@@ -34,7 +34,7 @@ from torch import Tensor
 from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
 from comfyui_vdp.vdp_core.models import MODELS
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
-from comfyui_vdp.vdp_core.optim.windows import OVERLAP, windows
+from comfyui_vdp.vdp_core.optim.windows import WINDOW_OVERLAP, windows
 from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
@@ -75,7 +75,7 @@ def seams(data: Path, task: str) -> str:
     wrong = made.sub_(truth.repeat(CYCLES, 1, 1, 1))
     errors = wrong.abs().mean(dim=(1, 2, 3))
     flicker = torch.stack([(after - before).abs().mean() for before, after in pairwise(wrong)])
-    spans = windows(len(shown), TASKS[task].presets["balanced"].config.window, OVERLAP)
+    spans = windows(len(shown), TASKS[task].presets["balanced"].config.window, WINDOW_OVERLAP)
     across = {index for one, other in pairwise(spans) for index in range(other.start - 1, one.stop)}
     ratios = [apart(values, across, length) for values in (errors, flicker)]
     return f"| {task} | {len(spans)} | {errors.mean():.4f} | {ratios[0]:.3f} | {flicker.mean():.5f} | {ratios[1]:.3f} |"

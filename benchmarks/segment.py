@@ -24,7 +24,7 @@ from comfyui_vdp.vdp_core.checks import as_mask
 from comfyui_vdp.vdp_core.image.matting import native_masks
 from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
 from comfyui_vdp.vdp_core.metrics import boundary_f, iou
-from comfyui_vdp.vdp_core.motion.camera import own_motion
+from comfyui_vdp.vdp_core.motion.camera import residual_motion
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.motion.trajectories import average_along
 from comfyui_vdp.vdp_core.motion.warp import warp
@@ -44,7 +44,7 @@ def real_clips(data: Path | None) -> list[tuple[str, Tensor, Tensor]]:
 
 def residual(flow: Flow) -> Tensor:
     """How fast each pixel moves against the homography, averaged along the flow, ``(T, h, w)``."""
-    return average_along(own_motion(flow).norm(dim=1, keepdim=True), flow, 4)[:, 0]
+    return average_along(residual_motion(flow).norm(dim=1, keepdim=True), flow, 4)[:, 0]
 
 
 def otsu(speed: Tensor) -> Tensor:

@@ -132,10 +132,10 @@ def _for(chosen: Callable[[Task], bool]) -> str:
 
 def _memory(task: str, preset: str, frames: int) -> int:
     """About how many bytes of a GPU's an optimisation takes: only a window of a long clip is on it at a time."""
-    from ..vdp_core.optim.windows import OVERLAP
+    from ..vdp_core.optim.windows import WINDOW_OVERLAP
 
     window = TASKS[task].presets[preset].config.window if task in TASKS and preset in TASKS[task].presets else 0
-    return BYTES + BYTES_A_FRAME * (frames if window is None else min(frames, window + OVERLAP))
+    return BYTES + BYTES_A_FRAME * (frames if window is None else min(frames, window + WINDOW_OVERLAP))
 
 
 def _selected(name: str, mask: Any) -> Tensor | None:
@@ -157,14 +157,14 @@ def _status(task: str, done: host.Computed[Layers]) -> str:
     """How it went, in one line: warnings first, then steps, time and loss, then what the task has to say itself."""
     info = done.result.info
     end = "stopped at a plateau after" if info["stopped"] == "plateau" else "all"
-    told = [f"{end} {info['steps']} steps", f"{info['seconds']} s on {done.device}", f"flow {info['flow']}"]
+    phrases = [f"{end} {info['steps']} steps", f"{info['seconds']} s on {done.device}", f"flow {info['flow']}"]
     losses = [float(value) for name, value in info.items() if name.startswith("loss_")]
     if losses:
-        told.append(f"loss {sum(losses):.4g}")
+        phrases.append(f"loss {sum(losses):.4g}")
     if info.get("said"):
-        told.append(info["said"])
+        phrases.append(info["said"])
     if "reference_frame" in info:
-        told.append(f"reference is frame {info['reference_frame']}")
+        phrases.append(f"reference is frame {info['reference_frame']}")
     warnings = [text for text in (done.warning, info.get("warning")) if text]
-    line = f"{task}: {', '.join(told)}"
+    line = f"{task}: {', '.join(phrases)}"
     return f"warning: {'; '.join([*warnings, line])}" if warnings else line

@@ -158,7 +158,7 @@ class Dehaze:
 def _edited(label: str, layers: Layers, work: Callable[[torch.device, host.OnStep], Tensor]) -> tuple[Tensor]:
     """Apply an edit on the host's device, and say how it went."""
     done = host.compute(label, len(layers), work, memory=host.native_memory(layers.frames))
-    host.say(done.told(f"{label}: {host.described(done.result)}"))
+    host.say(done.with_warning(f"{label}: {host.described(done.result)}"))
     (frames,) = host.hand_on(done.result)
     return (frames,)
 

@@ -121,10 +121,10 @@ class RAFTFlow:
         )
         flow = done.result
         height, width = flow.size
-        hidden = 100.0 * float(flow.backward_occlusion.mean())
+        occluded = 100.0 * float(flow.backward_occlusion.mean())
         pairs = f"{len(flow)} pair{'s' * (len(flow) != 1)}"
         cuts = f", {len(flow.shots)} shots" if flow.cuts else ""
-        host.say(done.told(f"flow: {flow.method}, {pairs} at {width}x{height}, {hidden:.0f} % hidden{cuts}"))
+        host.say(done.with_warning(f"flow: {flow.method}, {pairs} at {width}x{height}, {occluded:.0f} % hidden{cuts}"))
         return (flow,)
 
 

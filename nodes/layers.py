@@ -69,7 +69,7 @@ class SplitLayers:
             memory=host.native_memory(layers.frames),
         )
         colours, mask = host.hand_on(*done.result)
-        host.say(done.told(f"layer {layer}: {host.described(colours)}{_share(mask, 'covers')}"))
+        host.say(done.with_warning(f"layer {layer}: {host.described(colours)}{_coverage(mask, 'covers')}"))
         return colours, mask
 
 
@@ -158,14 +158,18 @@ class Composite:
             "required": {
                 "layer": (
                     ["objects", "background", "1", "2", "3"],
-                    {"default": "objects", "tooltip": "The layer that the settings change: all objects, the "
-                    "background, or one."},
+                    {
+                        "default": "objects",
+                        "tooltip": "The layer that the settings change: all objects, the background, or one.",
+                    },
                 ),
-                "visibility": _number(1.0, 0.0, 1.0, "0 takes it out, 1 shows it whole. The background goes to black."),
-                "gain": _number(0.0, -4.0, 4.0, "Brighter or darker, in stops of scene light."),
-                "saturation": _number(1.0, 0.0, 4.0, "0 is grey, 1 as it is, above 1 more colourful."),
-                "offset_x": _number(0.0, -10_000.0, 10_000.0, "To the right, in pixels.", slider=False),
-                "offset_y": _number(0.0, -10_000.0, 10_000.0, "Down, in pixels.", slider=False),
+                "visibility": _number_input(
+                    1.0, 0.0, 1.0, "0 takes it out, 1 shows it whole. The background goes to black."
+                ),
+                "gain": _number_input(0.0, -4.0, 4.0, "Brighter or darker, in stops of scene light."),
+                "saturation": _number_input(1.0, 0.0, 4.0, "0 is grey, 1 as it is, above 1 more colourful."),
+                "offset_x": _number_input(0.0, -10_000.0, 10_000.0, "To the right, in pixels.", slider=False),
+                "offset_y": _number_input(0.0, -10_000.0, 10_000.0, "Down, in pixels.", slider=False),
                 "linear_light": (
                     "BOOLEAN",
                     {
@@ -246,18 +250,18 @@ class Composite:
         done = host.compute("Composite", len(clip), work, memory=host.native_memory(clip))
         made, mattes, edited = done.result
         shown, covered = host.hand_on(made, mattes)
-        host.say(done.told(f"Composite: {host.described(shown)}{_share(covered, 'objects cover')}"))
+        host.say(done.with_warning(f"Composite: {host.described(shown)}{_coverage(covered, 'objects cover')}"))
         return shown, covered, edited
 
 
-def _share(mask: Tensor, words: str) -> str:
+def _coverage(mask: Tensor, words: str) -> str:
     """How much a mask covers; nothing of one that is yet to be computed, which asking would do."""
     from ..vdp_core.store.lazy import LazyFrames
 
     return "" if isinstance(mask, LazyFrames) else f", {words} {100.0 * float(mask.mean()):.1f} %"
 
 
-def _number(
+def _number_input(
     default: float, low: float, high: float, tooltip: str, *, slider: bool = True
 ) -> tuple[str, dict[str, Any]]:
     shown = {"display": "slider"} if slider else {}

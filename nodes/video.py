@@ -145,8 +145,8 @@ class LoadFrames:
         host.remember(unique_id, source, video.fingerprint)
         sound = "no sound" if clip.audio is None else "with sound"
         rate = f"{float(clip.fps):.6g} fps"
-        told = f"read: {host.described(clip.frames)}, {rate}, {sound}, {time.perf_counter() - started:.1f} s"
-        host.say(f"warning: {source.name}: {'; '.join(clip.notes)}; {told}" if clip.notes else told)
+        summary = f"read: {host.described(clip.frames)}, {rate}, {sound}, {time.perf_counter() - started:.1f} s"
+        host.say(f"warning: {source.name}: {'; '.join(clip.notes)}; {summary}" if clip.notes else summary)
         frames, alpha = host.hand_on(clip.frames, clip.alpha)
         return frames, alpha, clip.audio, float(clip.fps), len(frames)
 
@@ -280,8 +280,8 @@ class SaveFrames:
                 on_step=on_step,
             )
         written = path.relative_to(host.output_folder())
-        told = f"saved: {written.as_posix()}, {host.described(frames)}, {time.perf_counter() - started:.1f} s"
-        host.say(f"warning: {missing}; {told}" if missing else told)
+        summary = f"saved: {written.as_posix()}, {host.described(frames)}, {time.perf_counter() - started:.1f} s"
+        host.say(f"warning: {missing}; {summary}" if missing else summary)
         shown: dict[str, str]
         if format in ("mp4", "webm"):
             shown = {"filename": path.name, "subfolder": "/".join(written.parent.parts), "type": "output"}
@@ -292,7 +292,7 @@ class SaveFrames:
                 preview = self._write_preview(path, frames, fps, alpha, audio)
                 shown = {"filename": preview.name, "subfolder": "", "type": "temp"}
             except OSError as error:  # what was asked for is there
-                host.say(f"warning: there is no preview ({error}); {told}")
+                host.say(f"warning: there is no preview ({error}); {summary}")
                 shown = {}
         return {
             "ui": {"images": [shown] if shown else [], "animated": (True,), "vdp_outputs": [written.as_posix()]},
@@ -309,7 +309,7 @@ class SaveFrames:
         from ..vdp_core.media import clip as video
 
         target = host.temp_folder() / f"{path.stem}_{uuid.uuid4().hex[:8]}"
-        return video.write_clip(target, _small(frames, alpha), fps=fps, quality=60, audio=audio)
+        return video.write_clip(target, _preview_frames(frames, alpha), fps=fps, quality=60, audio=audio)
 
 
 def _sound(audio: Any) -> tuple[dict[str, Any] | None, str]:
@@ -327,7 +327,7 @@ def _sound(audio: Any) -> tuple[dict[str, Any] | None, str]:
         return None, f"the sound could not be read, so there is none ({error})"
 
 
-def _small(frames: Tensor, alpha: Tensor | None, chunk: int = 8) -> Iterator[Tensor]:
+def _preview_frames(frames: Tensor, alpha: Tensor | None, chunk: int = 8) -> Iterator[Tensor]:
     """Frames averaged down to PREVIEW_SIDE, a few at a time, multiplied by their alpha."""
     from torch.nn.functional import interpolate
 

@@ -230,8 +230,8 @@ def batch(
     }
     click.echo(json.dumps(summary))
     if failed:
-        told = f"{len(failed)} of {len(entries)} clips failed; {summary['report']} says why"
-        raise GraphError(told) if all(entry.bad_input for entry in failed) else NodeFailed(told)
+        message = f"{len(failed)} of {len(entries)} clips failed; {summary['report']} says why"
+        raise GraphError(message) if all(entry.bad_input for entry in failed) else NodeFailed(message)
 
 
 @vdp.command()

@@ -23,7 +23,7 @@ Progress = Callable[[int, str], AbstractContextManager[Callable[[int, int, Any],
 
 CLIP = "bigbuckbunny.mp4"
 FRAMES = 48
-SIDE = 640
+DEMO_SIDE = 640
 LIGHT = 2  # seed of the light that falls on the clip; any other will do
 SHEET_ROWS = 4
 LABELS = ("dark", "relit", "truth")
@@ -53,7 +53,7 @@ def run_demo(output_dir: Path, progress: Progress) -> dict[str, Any]:
     from ..vdp_core.motion.flow import estimate_flow
 
     with progress(1, "reading the clip") as on_step:
-        clip = read_clip(_clip_path(), count=FRAMES, max_side=SIDE, on_step=on_step)
+        clip = read_clip(_clip_path(), count=FRAMES, max_side=DEMO_SIDE, on_step=on_step)
     dark, _ = darken(clip.frames, seed=LIGHT)
     with progress(FRAMES, "writing the dark copy") as on_step:
         # Near lossless: the noise of a dark clip is what encoders drop first.

@@ -87,12 +87,12 @@ def haze(
     Returns:
         The hazy frames ``(T, H, W, 3)``, and t ``(T, H, W)``.
     """
-    through = torch.exp(-beta * depth)
+    transmission = torch.exp(-beta * depth)
     generator = torch.Generator().manual_seed(seed + 1000)
     light = frames.new_tensor(airlight)
     hazy = torch.empty_like(frames)
     for index, frame in enumerate(frames):
-        hazy[index] = torch.lerp(light.expand_as(frame), frame, through[index, ..., None])
+        hazy[index] = torch.lerp(light.expand_as(frame), frame, transmission[index, ..., None])
         if noise > 0.0:
             hazy[index] += noise * torch.randn(frame.shape, generator=generator)
-    return hazy.clamp_(0.0, 1.0).mul_(255.0).round_().div_(255.0), through
+    return hazy.clamp_(0.0, 1.0).mul_(255.0).round_().div_(255.0), transmission

@@ -131,13 +131,13 @@ def warping_error(frames: Tensor, flow: Flow) -> float:
     return _over_visible(_over(_differences, frames, flow.backward, flow.backward_occlusion, pairs=True))
 
 
-def _differences(frames: Tensor, backward: Tensor, hidden: Tensor) -> list[tuple[float, float]]:
+def _differences(frames: Tensor, backward: Tensor, occluded: Tensor) -> list[tuple[float, float]]:
     """Sum of the differences between each frame and the one before brought along the flow, and how many count."""
     size = frames.shape[1:3]
     pairs = len(frames) - 1
     clip = frames.movedim(-1, 1)
     backward = resize_flow(backward[:pairs].to(clip), (size[0], size[1]))
-    visible = 1.0 - resize(hidden[:pairs].to(clip)[:, None], (size[0], size[1]))
+    visible = 1.0 - resize(occluded[:pairs].to(clip)[:, None], (size[0], size[1]))
     difference = (clip[1:] - warp(clip[:-1], backward)).abs()
     sums = (difference * visible).sum(dim=(1, 2, 3), dtype=torch.float64)
     counts = visible.sum(dim=(1, 2, 3), dtype=torch.float64) * difference.shape[1]

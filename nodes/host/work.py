@@ -41,7 +41,7 @@ class Computed(Generic[T]):
     is_later: bool = False
     """Whether frames of a long clip are yet to be made, by the nodes that look at them."""
 
-    def told(self, text: str) -> str:
+    def with_warning(self, text: str) -> str:
         """A status line: the warning, the text, time and device."""
         when = "made when they are needed" if self.is_later else f"{self.seconds:.1f} s"
         line = f"{text}, {when} on {self.device}"

@@ -208,9 +208,9 @@ def _take_picture(job: Job, folder: Path, outputs: Sequence[str]) -> None:
             continue
         with suppress(VDPError):  # the clip is done; a picture of it is an extra
             middle = (video.probe(folder / output).frame_count or 1) // 2
-            first = _number(clip, "start") + middle * _number(clip, "every_nth", 1)
-            before = _picture(clip["path"], first)
-            after = _picture(folder / output, middle)
+            first = _integer_of(clip, "start") + middle * _integer_of(clip, "every_nth", 1)
+            before = _thumbnail(clip["path"], first)
+            after = _thumbnail(folder / output, middle)
             pair = Image.new("RGB", (before.width + 4 + after.width, max(before.height, after.height)))
             pair.paste(before, (0, 0))
             pair.paste(after, (before.width + 4, 0))
@@ -218,7 +218,7 @@ def _take_picture(job: Job, folder: Path, outputs: Sequence[str]) -> None:
             return
 
 
-def _picture(source: str | Path, index: int) -> Image:
+def _thumbnail(source: str | Path, index: int) -> Image:
     from PIL import Image
 
     from ...nodes import host
@@ -229,7 +229,7 @@ def _picture(source: str | Path, index: int) -> Image:
     return Image.fromarray(shown.mul(255.0).round().byte().numpy())
 
 
-def _number(inputs: dict[str, Any], name: str, default: int = 0) -> int:
+def _integer_of(inputs: dict[str, Any], name: str, default: int = 0) -> int:
     value = inputs.get(name, default)
     return default if isinstance(value, Link) else int(value)
 
@@ -249,8 +249,8 @@ def part_of(job: Job, needed: Sequence[str], ranges: Sequence[Range], index: int
     """
     start, count = ranges[index]
     clip, nodes = job.graph.nodes[job.clip], dict(job.graph.nodes)
-    first = _number(clip.inputs, "start") + start * _number(clip.inputs, "every_nth", 1)
-    if index == len(ranges) - 1 and not _number(clip.inputs, "count"):
+    first = _integer_of(clip.inputs, "start") + start * _integer_of(clip.inputs, "every_nth", 1)
+    if index == len(ranges) - 1 and not _integer_of(clip.inputs, "count"):
         count = 0  # all that are left: a header may announce fewer than there are
     nodes[job.clip] = replace(clip, inputs={**clip.inputs, "start": first, "count": count})
     for key in saved_by(job.graph, needed):
@@ -293,7 +293,7 @@ def cut_clip(job: Job, tell: Tell) -> list[Range] | Outcome:
         from ...vdp_core.media.source import plan
 
         clip = job.graph.nodes[job.clip].inputs
-        start, count, every = _number(clip, "start"), _number(clip, "count"), _number(clip, "every_nth", 1)
+        start, count, every = _integer_of(clip, "start"), _integer_of(clip, "count"), _integer_of(clip, "every_nth", 1)
         reader, wanted = plan(host.input_path(clip["path"]), start, count, every, 0)
         # by what is there, not by what is announced: a part must not begin behind the end
         total = max(1, min(wanted.count, -(-(reader.count_frames() - start) // every)))
@@ -316,10 +316,10 @@ def _nearby_cut(job: Job, edge: int) -> int:
     from ...vdp_core.motion.shots import SHORTEST
 
     clip, reach = job.graph.nodes[job.clip].inputs, job.shard // NEAR
-    every, first = _number(clip, "every_nth", 1), max(0, edge - reach - SHORTEST)
+    every, first = _integer_of(clip, "every_nth", 1), max(0, edge - reach - SHORTEST)
     around = read_clip(
         host.input_path(clip["path"]),
-        start=_number(clip, "start") + first * every,
+        start=_integer_of(clip, "start") + first * every,
         count=edge + reach + SHORTEST - first,
         every_nth=every,
         max_side=CUTS_SIDE,
@@ -401,8 +401,8 @@ def _sound(job: Job, frames: int) -> dict[str, Any] | None:
     from ...vdp_core.media.source import plan
 
     clip = job.graph.nodes[job.clip].inputs
-    every = _number(clip, "every_nth", 1)
-    reader, wanted = plan(host.input_path(clip["path"]), _number(clip, "start"), 1, every, 0)
+    every = _integer_of(clip, "every_nth", 1)
+    reader, wanted = plan(host.input_path(clip["path"]), _integer_of(clip, "start"), 1, every, 0)
     began, _ = next(reader.walk(wanted))
     return reader.sound(began, float(frames * every / reader.info.fps))
 

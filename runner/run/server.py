@@ -142,18 +142,20 @@ async def _queue(session: aiohttp.ClientSession, url: str, graph: Graph, client:
         return str(answer["prompt_id"])
     if not problems:
         error = answer.get("error") or {}
-        problems = [_joined([error.get("message"), error.get("details")]) if isinstance(error, dict) else str(error)]
+        problems = [
+            _joined_message([error.get("message"), error.get("details")]) if isinstance(error, dict) else str(error)
+        ]
     raise GraphError(f"the server refuses the graph: {'; '.join(problems)}")
 
 
-def _joined(parts: Iterable[Any]) -> str:
+def _joined_message(parts: Iterable[Any]) -> str:
     return ": ".join(str(part) for part in parts if part)
 
 
 def _sentence(graph: Graph, key: str, error: Mapping[str, Any]) -> str:
     if error.get("type") == "custom_validation_failed":  # "input - what the node itself says", and that is enough
         return f"{graph.nodes.get(key, key)}: {str(error.get('details', '')).partition(' - ')[2] or error['message']}"
-    return f"{graph.nodes.get(key, key)}: {_joined([error.get('message'), error.get('details')])}"
+    return f"{graph.nodes.get(key, key)}: {_joined_message([error.get('message'), error.get('details')])}"
 
 
 async def _follow(socket: AsyncIterable[Any], prompt: str, graph: Graph, progress: Progress) -> None:

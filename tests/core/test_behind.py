@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.errors import ShapeError
-from comfyui_vdp.vdp_core.image.inpaint import spread
-from comfyui_vdp.vdp_core.motion.background import trace
+from comfyui_vdp.vdp_core.image.inpaint import inpaint
+from comfyui_vdp.vdp_core.motion.background import track_background
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.types import Flow
 
@@ -31,7 +31,7 @@ def test_what_is_known_stays_and_the_rest_is_filled_smoothly():
     values = torch.linspace(0, 1, 16).view(1, 1, 1, 16).expand(1, 1, 12, 16).clone()
     weight = torch.ones(1, 1, 12, 16)
     weight[..., 3:8, 5:11] = 0
-    filled = spread(torch.where(weight > 0, values, 7.0), weight)
+    filled = inpaint(torch.where(weight > 0, values, 7.0), weight)
     assert torch.equal(filled[weight > 0], values[weight > 0])
     assert_close(filled, values, atol=0.15, rtol=0)
 
@@ -40,13 +40,13 @@ def test_a_constant_is_spread_over_any_size():
     for size in ((1, 1), (1, 7), (5, 3), (9, 16)):
         weight = torch.zeros(1, 1, *size)
         weight[..., 0, 0] = 1
-        assert_close(spread(torch.full((1, 2, *size), 0.3), weight), torch.full((1, 2, *size), 0.3))
-    assert torch.equal(spread(torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)), torch.zeros(1, 1, 4, 4))
+        assert_close(inpaint(torch.full((1, 2, *size), 0.3), weight), torch.full((1, 2, *size), 0.3))
+    assert torch.equal(inpaint(torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)), torch.zeros(1, 1, 4, 4))
 
 
 def test_it_finds_where_the_background_is_seen(clip):
     background = clip.masks[:, 0]
-    before, after = trace(background, clip.flow)
+    before, after = track_background(background, clip.flow)
     assert before.shape == after.shape == (16, 3, 72, 128)
     covered = background < 0.99
     assert float(drift(before, after, covered).max()) < 0.01
@@ -63,7 +63,7 @@ def test_it_finds_where_the_background_is_seen(clip):
 
 def test_estimated_flow_does(clip):
     flow = estimate_flow(clip.frames, model="dis")
-    before, after = trace(clip.masks[:, 0], flow)
+    before, after = track_background(clip.masks[:, 0], flow)
     assert float(drift(before, after, clip.masks[:, 0] < 0.99).mean()) < 0.5
 
 
@@ -77,7 +77,8 @@ def test_what_frames_show_corrects_the_flow(clip):
     )
     covered = clip.masks[:, 0] < 0.99
     plain, corrected = (
-        float(drift(*trace(clip.masks[:, 0], wrong, frames=frames), covered).mean()) for frames in (None, clip.frames)
+        float(drift(*track_background(clip.masks[:, 0], wrong, frames=frames), covered).mean())
+        for frames in (None, clip.frames)
     )
     assert plain > 0.5
     assert corrected < 0.3 * plain
@@ -89,7 +90,7 @@ def test_a_picture_that_is_brighter_on_one_side_corrects_the_flow_as_well(clip):
     ramp = (torch.arange(128) + PAN[0, 0] * torch.arange(16).view(-1, 1)) / 150  # of the scene, not of the picture
     frames = 0.2 * clip.frames + 0.8 * ramp.clamp(0, 1).view(16, 1, 128, 1)
     covered = clip.masks[:, 0] < 0.99
-    assert float(drift(*trace(clip.masks[:, 0], wrong, frames=frames), covered).mean()) < 0.15
+    assert float(drift(*track_background(clip.masks[:, 0], wrong, frames=frames), covered).mean()) < 0.15
 
 
 @pytest.mark.parametrize("flat", [[0], [7], [15], range(16)])
@@ -97,13 +98,13 @@ def test_a_picture_that_is_brighter_on_one_side_corrects_the_flow_as_well(clip):
 def test_flat_frames_correct_nothing(clip, flat, level):
     frames = clip.frames.clone()
     frames[list(flat)] = level
-    before, after = trace(clip.masks[:, 0], clip.flow, frames=frames)
+    before, after = track_background(clip.masks[:, 0], clip.flow, frames=frames)
     assert bool(before.isfinite().all()) and bool(after.isfinite().all())
     assert float(drift(before, after, clip.masks[:, 0] < 0.99).mean()) < 0.1
 
 
 def test_first_frames_look_ahead_and_last_ones_back(clip):
-    before, after = trace(clip.masks[:, 0], clip.flow)
+    before, after = track_background(clip.masks[:, 0], clip.flow)
     assert not bool(before[0].any())
     assert not bool(after[-1].any())
     assert bool(after[0, 2].any()) and bool(before[-1, 2].any())
@@ -111,7 +112,7 @@ def test_first_frames_look_ahead_and_last_ones_back(clip):
 
 def test_flow_of_another_size_is_scaled(clip):
     small = torch.nn.functional.interpolate(clip.masks, size=(36, 64), mode="area")[:, 0]
-    before, _ = trace(small, clip.flow)
+    before, _ = track_background(small, clip.flow)
     off = (before[:, :2] - 0.5 * PAN * before[:, 2:]).norm(dim=1)[(before[:, 2] > 0) & (small < 0.99)]
     assert before.shape == (16, 3, 36, 64)
     assert len(off) > 100
@@ -122,7 +123,7 @@ def test_what_never_moves_is_never_uncovered():
     background = torch.ones(4, 32, 48)
     background[:, 10:20, 10:30] = 0
     still, none = torch.zeros(3, 2, 32, 48), torch.zeros(3, 32, 48)
-    before, after = trace(background, Flow(still, still, none, none, (32, 48)))
+    before, after = track_background(background, Flow(still, still, none, none, (32, 48)))
     assert not bool(before.any()) and not bool(after.any())
 
 
@@ -130,7 +131,7 @@ def test_nothing_is_followed_across_a_cut(clip):
     flow = clip.flow
     hidden = flow.forward_occlusion.clone()
     hidden[7] = 1.0
-    before, after = trace(
+    before, after = track_background(
         clip.masks[:, 0], Flow(flow.forward, flow.backward, hidden, flow.backward_occlusion, (72, 128))
     )
     for index in range(16):
@@ -140,7 +141,7 @@ def test_nothing_is_followed_across_a_cut(clip):
 
 def test_a_clip_that_is_covered_whole_has_nothing_behind():
     flow = Flow(*torch.zeros(2, 2, 2, 16, 16), *torch.zeros(2, 2, 16, 16), (16, 16))
-    before, after = trace(torch.zeros(3, 16, 16), flow)
+    before, after = track_background(torch.zeros(3, 16, 16), flow)
     assert not bool(before.any()) and not bool(after.any())
 
 
@@ -150,11 +151,11 @@ def test_a_person_can_stop_it(clip):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trace(clip.masks[:, 0], clip.flow, on_step=stop)
+        track_background(clip.masks[:, 0], clip.flow, on_step=stop)
 
 
 def test_what_does_not_belong_together_is_refused(clip):
     with pytest.raises(ShapeError, match=r"background masks \(T, h, w\), got \(16, 2, 72, 128\)"):
-        trace(clip.masks, clip.flow)
+        track_background(clip.masks, clip.flow)
     with pytest.raises(ShapeError, match="holds 15 frame pairs, a clip of 9 frames has 8"):
-        trace(clip.masks[:9, 0], clip.flow)
+        track_background(clip.masks[:9, 0], clip.flow)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.edit.composite import composite, plate
+from comfyui_vdp.vdp_core.edit.composite import clean_plate, composite
 from comfyui_vdp.vdp_core.edit.layers import add_background, cut_out, edit, layer_numbers, replace_layer, split_layer
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.image.colour import to_display, to_linear
@@ -38,7 +38,7 @@ def clip(synthetic):
 
 @pytest.fixture(scope="module")
 def layers(clip) -> Layers:
-    before, after = behind.trace(clip.masks[:, 0], clip.flow)
+    before, after = behind.track_background(clip.masks[:, 0], clip.flow)
     return Layers("segment", {"masks": clip.masks, "before": before, "after": after}, clip.frames, clip.flow)
 
 
@@ -121,7 +121,7 @@ def test_the_background_of_a_long_clip_is_filled_without_decoding_it_again(tmp_p
     monkeypatch.setattr(video_file, "_decoded", decoding)
     monkeypatch.setattr(Scratch, "frame", reading)
     for index in range(45, 55):
-        assert plate(layers, index, index + 1).shape == (1, height, width, 3)
+        assert clean_plate(layers, index, index + 1).shape == (1, height, width, 3)
     assert given["decoded"] == 0
     assert given["read"] <= 10 * (1 + 2 * 30)
     # with room for no more than a few dozen frames past the beginning
@@ -129,7 +129,7 @@ def test_the_background_of_a_long_clip_is_filled_without_decoding_it_again(tmp_p
     layers = replace(layers, frames=read_clip(path).frames)
     given.clear()
     for index in range(40, 90):
-        plate(layers, index, index + 1)
+        clean_plate(layers, index, index + 1)
     assert 0 < given["decoded"] < 3 * 50
 
 
@@ -155,14 +155,16 @@ def test_pictures_that_are_changed_on_their_way_in_are_not_laid_out(clip, layers
 def test_paths_that_lead_nowhere_are_no_paths(layers):
     nowhere = {name: torch.zeros_like(layers.fields[name]) for name in ("before", "after")}
     without = replace(layers, fields={"masks": layers.fields["masks"]})
-    assert torch.equal(plate(replace(layers, fields={**layers.fields, **nowhere}), 2, 4), plate(without, 2, 4))
+    assert torch.equal(
+        clean_plate(replace(layers, fields={**layers.fields, **nowhere}), 2, 4), clean_plate(without, 2, 4)
+    )
 
 
 def test_how_frames_lie_in_memory_does_not_matter(layers):
     strided = replace(layers, frames=layers.frames.transpose(1, 2).contiguous().transpose(1, 2))
     assert torch.equal(composite(strided)[0], composite(layers)[0])
     assert torch.equal(split_layer(strided, 1)[0], split_layer(layers, 1)[0])
-    assert torch.equal(plate(strided, 0, 2), plate(layers, 0, 2))
+    assert torch.equal(clean_plate(strided, 0, 2), clean_plate(layers, 0, 2))
 
 
 def test_the_source_is_not_changed(clip, layers):
@@ -188,17 +190,17 @@ def test_a_removed_object_leaves_the_background(clip, layers, seen):
     frames, mask = composite(edit(layers, "objects", Edit(visibility=0.0)))
     assert error(frames, clip.background, seen) > 35
     assert not bool(mask.any())
-    assert torch.equal(frames, plate(layers, 0, COUNT).clamp(0, 1))
+    assert torch.equal(frames, clean_plate(layers, 0, COUNT).clamp(0, 1))
 
 
 def test_the_background_keeps_what_is_seen(clip, layers):
     far = F.max_pool2d(1 - clip.masks[:, :1], 13, 1, 6)[:, 0] == 0
-    assert torch.equal(plate(layers, 0, COUNT)[far], clip.frames[far])
+    assert torch.equal(clean_plate(layers, 0, COUNT)[far], clip.frames[far])
 
 
 def test_what_no_frame_saw_is_filled_smoothly(clip):
     alone = Layers("segment", {"masks": clip.masks}, clip.frames)
-    filled = plate(alone, 1, 2)[0]
+    filled = clean_plate(alone, 1, 2)[0]
     inside = clip.masks[1, 0] < 0.01
     assert bool(filled.isfinite().all())
     assert float(filled[inside].std(dim=0).mean()) < 0.5 * float(clip.background[1][inside].std(dim=0).mean())
@@ -207,7 +209,7 @@ def test_what_no_frame_saw_is_filled_smoothly(clip):
 def test_masks_and_paths_may_be_smaller_than_the_frames(synthetic):
     big = synthetic.layered(COUNT, 2 * HEIGHT + 6, 2 * WIDTH - 14, crossing=True, seed=2, soft=2.0)
     small = F.interpolate(big.masks, size=(HEIGHT, WIDTH), mode="area")
-    before, after = behind.trace(small[:, 0], resize_flow(big.flow, (HEIGHT, WIDTH)))
+    before, after = behind.track_background(small[:, 0], resize_flow(big.flow, (HEIGHT, WIDTH)))
     layers = Layers("segment", {"masks": small, "before": before, "after": after}, big.frames, big.flow)
     found = ((before[:, 2:] > 0) | (after[:, 2:] > 0)).float()
     seen = F.interpolate(found, size=big.frames.shape[1:3])[:, 0] * (1 - big.masks[:, 0]) > 0.5
@@ -498,7 +500,7 @@ def test_layers_of_another_model_are_refused(layers):
     for call in (
         composite,
         lambda found: edit(found, "objects", Edit()),
-        lambda found: plate(found, 0, 1),
+        lambda found: clean_plate(found, 0, 1),
         lambda found: split_layer(found, 0),
         lambda found: add_background(found, layers.frames),
         lambda found: replace_layer(found, 1, layers.frames),

@@ -7,7 +7,7 @@ import torch
 
 from comfyui_vdp.vdp_core.errors import FitError, InputError
 from comfyui_vdp.vdp_core.optim import fit as fit_module
-from comfyui_vdp.vdp_core.optim.fit import WINDOW, Fitted, fit
+from comfyui_vdp.vdp_core.optim.fit import PLATEAU_STEPS, Fitted, fit
 from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL, Journal
 
 
@@ -45,7 +45,7 @@ def test_the_first_step_of_adam_is_as_long_as_the_rate():
 def test_a_loss_that_stays_is_a_plateau():
     x, _ = parabola()
     fitted = fit(lambda _: {"flat": 0.0 * x + 1.0}, [x], steps=1000, learning_rate=0.1)
-    assert (fitted.stopped, fitted.steps) == ("plateau", 2 * WINDOW)
+    assert (fitted.stopped, fitted.steps) == ("plateau", 2 * PLATEAU_STEPS)
 
 
 def test_a_plateau_is_looked_for_every_tenth_step():
@@ -146,7 +146,7 @@ def test_a_plateau_is_told_as_the_end():
         learning_rate=0.1,
         on_step=lambda done, total, _: told.append((done, total)),
     )
-    assert told[-2:] == [(2 * WINDOW - 1, 1000), (1000, 1000)]
+    assert told[-2:] == [(2 * PLATEAU_STEPS - 1, 1000), (1000, 1000)]
 
 
 def test_every_step_is_told_with_a_preview():

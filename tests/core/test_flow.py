@@ -13,7 +13,7 @@ from comfyui_vdp.vdp_core.errors import InputError, ShapeError, WeightsError
 from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.motion import flow as flow_module
 from comfyui_vdp.vdp_core.motion.colours import flow_to_rgb
-from comfyui_vdp.vdp_core.motion.equalise import lifted
+from comfyui_vdp.vdp_core.motion.equalise import equalised
 from comfyui_vdp.vdp_core.motion.flow import MODELS, estimate_flow, working_size
 from comfyui_vdp.vdp_core.motion.raft import largest_side, load_raft, pair_bytes
 from comfyui_vdp.vdp_core.types import Flow
@@ -115,11 +115,11 @@ def test_bright_clips_are_left_alone():
 def test_lifting_takes_light_away():
     picture = texture(64, 96).mean(dim=-1, keepdim=True).numpy() * 0.5 + 0.5
     light = np.linspace(0.3, 0.9, 96, dtype=np.float32)[None, :, None]
-    plain, lit = lifted(picture), lifted(picture * light)
+    plain, lit = equalised(picture), equalised(picture * light)
     assert plain.shape == picture.shape
     assert plain.dtype == np.float32
     assert np.abs(plain - lit)[8:-8, 8:-8].mean() < 0.03 < np.abs(picture - picture * light).mean()
-    assert np.allclose(lifted(np.full((32, 32, 3), 0.01, np.float32)), 0.5)
+    assert np.allclose(equalised(np.full((32, 32, 3), 0.01, np.float32)), 0.5)
 
 
 def test_a_cut_has_no_motion_and_hides_everything():

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.tasks.dehaze.priors import brightest_haze, extremes, followed_colours, least_transmission
+from comfyui_vdp.vdp_core.tasks.dehaze.priors import (
+    block_extremes,
+    followed_colours,
+    initial_airlight,
+    transmission_bounds,
+)
 
 AIR = torch.tensor([0.8, 0.7, 0.9])
 
@@ -63,7 +68,7 @@ def test_extremes_by_hand():
     frames[0, 1, 3, 4] = 0.1  # one value of the 400 of its block lies below the hundredth
     frames[:, 2, 10:12, 20:23] = 0.2
     frames[:, 0, :10, 10:20] = 0.9
-    blocks = extremes(frames, block=10, length=4)
+    blocks = block_extremes(frames, block=10, length=4)
     assert blocks.low.shape == (6, 3)
     assert_close(blocks.low[0], torch.full((3,), 0.5))
     assert_close(blocks.low[5], torch.tensor([0.5, 0.5, 0.2]))
@@ -73,7 +78,7 @@ def test_extremes_by_hand():
 
 @pytest.mark.parametrize("size", [(2, 16, 16), (7, 33, 17), (5, 4, 90)])
 def test_blocks_of_any_clip(size):
-    blocks = extremes(grey(torch.rand(size)))
+    blocks = block_extremes(grey(torch.rand(size)))
     assert len(blocks.places) == math.ceil(size[0] / 2) * max(1, size[1] // 10) * max(1, size[2] // min(10, size[1]))
     assert blocks.places.abs().max() <= 1.0
     assert bool((blocks.low <= blocks.high).all())
@@ -82,7 +87,7 @@ def test_blocks_of_any_clip(size):
 def test_the_brightest_haze_is_where_nothing_is_dark():
     frames = torch.rand(4, 3, 40, 40, generator=torch.Generator().manual_seed(0))
     frames[:, :, :10, :10] = AIR.view(3, 1, 1)
-    assert_close(brightest_haze(extremes(frames)), AIR)
+    assert_close(initial_airlight(block_extremes(frames)), AIR)
 
 
 # what the blocks say of t
@@ -93,7 +98,7 @@ def test_black_and_white_give_the_transmission():
     for t in (0.9, 0.3):
         values = [t * colour + (1 - t) * AIR for colour in (black, white)]
         picture = torch.cat([value.view(1, 3, 1, 1).expand(1, 3, 20, 10) for value in values], dim=3)
-        dark, bright = least_transmission(extremes(picture, block=20), AIR)
+        dark, bright = transmission_bounds(block_extremes(picture, block=20), AIR)
         assert_close(dark.exp(), torch.tensor([t]), atol=1e-5, rtol=0)
         assert_close(bright.exp(), torch.tensor([t]), atol=1e-5, rtol=0)
 
@@ -101,13 +106,13 @@ def test_black_and_white_give_the_transmission():
 def test_no_clear_colour_lies_outside_at_that_transmission(synthetic):
     clean, _ = synthetic.pan(2, 20, 20)
     frames = (0.5 * clean + 0.5 * AIR).movedim(-1, 1)
-    dark, bright = least_transmission(extremes(frames, share=0.0), AIR)
+    dark, bright = transmission_bounds(block_extremes(frames, share=0.0), AIR)
     assert 0.3 < float(dark.exp().max()) <= 0.5 + 1e-6
     assert float(bright.exp().max()) <= 0.5 + 1e-6
 
 
 def test_the_airlight_itself_is_no_more_than_thick_haze():
-    dark, bright = least_transmission(extremes(AIR.view(1, 3, 1, 1).expand(2, 3, 16, 16)), AIR)
+    dark, bright = transmission_bounds(block_extremes(AIR.view(1, 3, 1, 1).expand(2, 3, 16, 16)), AIR)
     assert dark.isfinite().all()
     assert bright.isfinite().all()
     assert dark.max() < math.log(0.05)

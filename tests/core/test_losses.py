@@ -13,10 +13,10 @@ from comfyui_vdp.vdp_core.optim.losses import (
     mask_binarisation,
     perceptual,
     reconstruction,
+    smoothness,
     structure,
     vgg_features,
     warp_term,
-    waviness,
 )
 
 
@@ -227,12 +227,12 @@ def test_mask_binarisation_by_hand():
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_waviness_is_zero_on_ramps_and_counts_bends(dim):
     ramp = torch.arange(6.0).view([6 if axis == dim else 1 for axis in range(3)]).expand(6, 6, 6)
-    assert waviness(ramp, dim).eq(0).all()
-    assert waviness(torch.full((6, 6, 6), 0.7), dim).eq(0).all()
-    assert waviness(ramp.square(), dim).eq(4).all()  # the second difference of x^2 is 2
+    assert smoothness(ramp, dim).eq(0).all()
+    assert smoothness(torch.full((6, 6, 6), 0.7), dim).eq(0).all()
+    assert smoothness(ramp.square(), dim).eq(4).all()  # the second difference of x^2 is 2
     for other in {0, 1, 2} - {dim}:
-        assert waviness(ramp.square(), other).eq(0).all()
+        assert smoothness(ramp.square(), other).eq(0).all()
 
 
 def test_waviness_of_fewer_than_three_is_zero():
-    assert waviness(torch.rand(2, 5, 5), 0).tolist() == [0.0]
+    assert smoothness(torch.rand(2, 5, 5), 0).tolist() == [0.0]

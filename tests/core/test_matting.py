@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.image.matting import (
+    align_masks,
     native_masks,
     object_colours,
     pixels_of,
-    refine,
     sample_of,
-    settle,
+    upsample_masks,
 )
 from comfyui_vdp.vdp_core.image.sample import places_of, rescaled, sample_points
 from comfyui_vdp.vdp_core.types import Layers
@@ -53,7 +53,7 @@ def test_masks_of_the_layers_come_at_native_size(clip):
 
 def test_away_from_borders_they_are_exactly_0_or_1(clip):
     masks = F.interpolate(clip.masks[:1], size=(135, 240), mode="area")[0]
-    native = refine(masks, clip.frames[0]).masks
+    native = upsample_masks(masks, clip.frames[0]).masks
     certain = clip.masks[0].amax(dim=0) > 0.999
     near = F.max_pool2d((~certain).float()[None, None], 33, 1, 16)[0, 0] > 0
     assert bool(((native == 0) | (native == 1))[:, ~near].all())
@@ -61,7 +61,7 @@ def test_away_from_borders_they_are_exactly_0_or_1(clip):
 
 def test_borders_are_as_fine_as_the_picture(clip):
     opacity = edge()
-    native = refine(small(opacity), picture(opacity)).masks[1]
+    native = upsample_masks(small(opacity), picture(opacity)).masks[1]
     assert float((native - opacity).abs().max()) < 0.25
     assert float((native - opacity).abs().mean()) < 0.004
 
@@ -70,14 +70,14 @@ def test_a_coarse_mask_finds_a_thin_thing():
     opacity = torch.zeros(64, 128)
     opacity[:, 64:] = 1
     opacity[30:32, 56:64] = 1  # a hair, half a sample thick on the small grid
-    native = refine(small(opacity, (16, 32)), picture(opacity)).masks[1]
+    native = upsample_masks(small(opacity, (16, 32)), picture(opacity)).masks[1]
     assert float(native[30:32, 58:64].mean()) > 0.5
     assert float(native[20:24, 50:60].mean()) < 0.05
 
 
 def test_without_any_colour_the_small_mask_decides():
     masks = small(edge())
-    native = refine(masks, torch.full((64, 128, 3), 0.5)).masks
+    native = upsample_masks(masks, torch.full((64, 128, 3), 0.5)).masks
     assert float((native[1] - edge(soft=5.0)).abs().max()) < 0.3
     assert float(native[1][:, 40:60].max()) == 0.0
 
@@ -85,7 +85,7 @@ def test_without_any_colour_the_small_mask_decides():
 def test_masks_settle_on_the_edges_of_the_picture():
     opacity, wrong = edge(), edge(at=73.0)
     frames = picture(opacity)[None]
-    settled = settle(small(wrong)[None], frames)
+    settled = align_masks(small(wrong)[None], frames)
     assert settled.shape == (1, 2, 32, 64)
     assert_close(settled.sum(dim=1), torch.ones(1, 32, 64))
     off = [float((masks - small(opacity)).abs().mean()) for masks in (small(wrong), settled[0])]
@@ -94,16 +94,16 @@ def test_masks_settle_on_the_edges_of_the_picture():
 
 def test_in_a_flat_picture_they_stay():
     masks = small(edge())[None]
-    settled = settle(masks, torch.full((1, 64, 128, 3), 0.5))
+    settled = align_masks(masks, torch.full((1, 64, 128, 3), 0.5))
     assert float((settled - masks).abs().mean()) < 0.01
 
 
 def test_an_empty_object_stays_empty():
     masks = torch.stack((torch.ones(32, 64), torch.zeros(32, 64)))
-    matte = refine(masks, picture(edge()))
+    matte = upsample_masks(masks, picture(edge()))
     assert len(matte.mixed) == 0
     assert torch.equal(matte.masks[1], torch.zeros(64, 128))
-    assert torch.equal(settle(masks[None], picture(edge())[None])[0], masks)
+    assert torch.equal(align_masks(masks[None], picture(edge())[None])[0], masks)
 
 
 def test_settling_can_be_stopped():
@@ -111,13 +111,13 @@ def test_settling_can_be_stopped():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        settle(small(edge())[None], picture(edge())[None], on_step=stop)
+        align_masks(small(edge())[None], picture(edge())[None], on_step=stop)
 
 
 def test_objects_lose_the_colour_of_what_is_behind():
     opacity = edge(soft=8.0)
     frame = picture(opacity)
-    matte = refine(small(opacity), frame)
+    matte = upsample_masks(small(opacity), frame)
     behind = DARK[:, None].expand(3, len(matte.mixed)) + 0.01
     colours = object_colours(frame.view(-1, 3)[matte.mixed].T, matte, behind)
     assert colours.shape == (1, 3, len(matte.mixed))

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.metrics import iou
-from comfyui_vdp.vdp_core.motion.camera import own_motion
+from comfyui_vdp.vdp_core.motion.camera import residual_motion
 from comfyui_vdp.vdp_core.motion.objects import moving_objects
 from comfyui_vdp.vdp_core.motion.trajectories import average_along
 from comfyui_vdp.vdp_core.motion.warp import pixel_grid
@@ -43,7 +43,7 @@ CAMERA = torch.tensor([[1.01, -0.02, 1.5], [0.015, 0.99, -0.8], [1e-5, -2e-5, 1.
 def test_what_the_camera_does_is_taken_off():
     flow = seen_through(CAMERA, 4, 72, 120)
     assert flow.forward.norm(dim=1).max() > 2.0
-    assert own_motion(flow).norm(dim=1).max() < 0.02
+    assert residual_motion(flow).norm(dim=1).max() < 0.02
 
 
 def test_what_moves_by_itself_is_left():
@@ -52,14 +52,14 @@ def test_what_moves_by_itself_is_left():
     by = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1)
     flow.forward[square] += by
     flow.backward[square] -= by
-    own = own_motion(flow)
+    own = residual_motion(flow)
     assert_close(own[square], by.expand_as(own[square]), atol=0.3, rtol=0)
     own[square] = 0.0
     assert own.norm(dim=1).quantile(0.95) < 0.15
 
 
 def test_a_pair_that_sees_nothing_again_has_no_motion():
-    assert own_motion(even(3, 40, 60, 3.0, 1.0, hidden=1.0)).abs().max() == 0.0
+    assert residual_motion(even(3, 40, 60, 3.0, 1.0, hidden=1.0)).abs().max() == 0.0
 
 
 # along the paths
@@ -95,7 +95,7 @@ def test_hidden_frames_are_left_out_of_the_mean():
 
 
 def found(flow: Flow, wanted: int) -> torch.Tensor:
-    return moving_objects(average_along(own_motion(flow), flow, SPAN), flow, wanted)
+    return moving_objects(average_along(residual_motion(flow), flow, SPAN), flow, wanted)
 
 
 def alike(objects: torch.Tensor, masks: torch.Tensor) -> list[list[float]]:

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.optim.fit import Fitted
 from comfyui_vdp.vdp_core.optim.progress import Progress
-from comfyui_vdp.vdp_core.optim.windows import Window, blended, fit_windows, joined, windows
+from comfyui_vdp.vdp_core.optim.windows import Window, blended, combined_fit, fit_windows, windows
 from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL, Journal
 
 
@@ -29,8 +29,8 @@ def test_a_short_shot_is_one_window():
 
 def test_a_window_gives_way_to_the_next_in_even_steps():
     one, other = torch.zeros(6, 2), torch.ones(5, 2)
-    joined = blended([range(6), range(3, 8)], [one, other])
-    assert_close(joined[:, 0], torch.tensor([0.0, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]))
+    combined_fit = blended([range(6), range(3, 8)], [one, other])
+    assert_close(combined_fit[:, 0], torch.tensor([0.0, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]))
     assert torch.equal(blended([range(6)], [one]), one)
 
 
@@ -79,7 +79,7 @@ def test_another_order_gives_the_windows_first_to_last():
     found = fitted(work, order=[2, 1, 0])
     assert work.visited == [(2, []), (1, [2]), (0, [2, 1])]
     assert [window.numbers["number"] for window in found] == [0, 1, 2]
-    assert joined(found) == Fitted(3, 1.5, {"a": 1.0}, "plateau")
+    assert combined_fit(found) == Fitted(3, 1.5, {"a": 1.0}, "plateau")
 
 
 def test_an_order_may_grow_on_the_way():

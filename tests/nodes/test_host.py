@@ -266,7 +266,7 @@ def test_out_of_memory_is_tried_again_and_then_on_the_cpu(comfy: FakeComfy, fail
     assert comfy.memory == ["1000 on cuda", *["unload", "empty"] * fails]
     assert done.device == torch.device("cpu" if fails == 2 else "cuda")
     warned = "warning: Relight ran out of memory on cuda, so it ran on the CPU; use smaller frames or fewer to stay on "
-    assert done.told("done").startswith(warned if fails == 2 else "done, ")
+    assert done.with_warning("done").startswith(warned if fails == 2 else "done, ")
 
 
 def test_out_of_memory_headless_goes_to_the_cpu(headless: host.Headless, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +369,7 @@ def test_a_long_clip_is_made_where_there_is_memory(comfy: FakeComfy) -> None:
     comfy.place = torch.device("cuda")
     work = Made(fails_at=2)
     done = host.compute("Relight", 5, work, memory=1000)
-    assert done.told("5 frames") == "5 frames, made when they are needed on cuda"
+    assert done.with_warning("5 frames") == "5 frames, made when they are needed on cuda"
     assert (work.made, comfy.memory) == ([], ["1000 on cuda"])
     assert [float(frame[0].mean()) for frame in done.result.split(1)] == [1.0, 1.0, 0.5, 0.5, 0.5]
     assert work.made == ["0 on cuda", "1 on cuda", "2 on cpu", "3 on cpu", "4 on cpu"]

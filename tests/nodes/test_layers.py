@@ -132,7 +132,7 @@ NEUTRAL = {
 @pytest.fixture(scope="module")
 def objects(synthetic) -> Layers:
     clip = synthetic.layered(4, 64, 96, objects=1, seed=1)
-    before, after = behind.trace(clip.masks[:, 0], clip.flow)
+    before, after = behind.track_background(clip.masks[:, 0], clip.flow)
     return Layers("segment", {"masks": clip.masks, "before": before, "after": after}, clip.frames, clip.flow)
 
 

@@ -17,7 +17,7 @@ def test_the_demo_relights_its_clip_and_leaves_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "FRAMES", 8)
-    monkeypatch.setattr(demo, "SIDE", 240)
+    monkeypatch.setattr(demo, "DEMO_SIDE", 240)
     assert cli.main(["demo", "--output-dir", str(tmp_path), "--device", "cpu", "--quiet"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert any(line.startswith("before (dark)") for line in printed)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..types import Layers
 from .blocks import BLOCK, brightness_of, dct_basis, split, to_opponent
 
-__all__ = ["Noise", "estimate_noise", "loudness_of"]
+__all__ = ["Noise", "estimate_noise", "high_frequency_energy_of"]
 
 COLOUR_SHARE = 0.7
 """Least deviation of the noise in colour, as a share of that in brightness: files that store colour at half size keep
@@ -30,18 +30,22 @@ class Noise:
 
     offset: tuple[float, float, float]
     slope: tuple[float, float, float]
-    loudness: float = 1.0
+    high_frequency_energy: float = 1.0
     """Mean high-frequency energy of the clip; a frame with more energy is noisier."""
 
     @classmethod
     def of(cls, layers: Layers, frame: int) -> Noise:
         """The noise of a frame of the source, as it was estimated when the layers were found."""
-        a, b, c, d, e, f, loudness = layers.fields["noise"][frame].flatten().tolist()
-        return cls((a, b, c), (d, e, f), loudness)
+        a, b, c, d, e, f, high_frequency_energy = layers.fields["noise"][frame].flatten().tolist()
+        return cls((a, b, c), (d, e, f), high_frequency_energy)
 
     def field(self, count: int) -> Tensor:
         """What layers keep of it, the same for ``count`` frames: ``(count, 7, 1, 1)``."""
-        return torch.tensor((*self.offset, *self.slope, self.loudness)).view(1, -1, 1, 1).repeat(count, 1, 1, 1)
+        return (
+            torch.tensor((*self.offset, *self.slope, self.high_frequency_energy))
+            .view(1, -1, 1, 1)
+            .repeat(count, 1, 1, 1)
+        )
 
     def negligible(self, gain: float = 1.0) -> bool:
         """Whether there is nothing to remove, at any brightness, from frames whose contrast is to grow by ``gain``."""
@@ -72,7 +76,9 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
     if min(frames.shape[1:3]) < BLOCK:
         return Noise((ROUNDING**2,) * 3, (0.0,) * 3)
     some = torch.linspace(0, len(frames) - 1, min(samples, len(frames))).round().long().tolist()
-    levels, deviations = zip(*(_hiss(to_opponent(frames[index : index + 1].float())) for index in some), strict=True)
+    levels, deviations = zip(
+        *(_noise_levels(to_opponent(frames[index : index + 1].float())) for index in some), strict=True
+    )
     level, deviation = torch.cat(levels), torch.cat(deviations, dim=1)
     order = level.argsort()
     bins = [part for part in order.tensor_split(8) if len(part) > 0]
@@ -82,8 +88,10 @@ def estimate_noise(frames: Tensor, *, samples: int = 12) -> Noise:
     variance = torch.stack([(deviation[:, part].quantile(0.05, dim=1) / lowest).square() for part in bins])
     variance = torch.maximum(variance, variance[:, :1] * COLOUR_SHARE**2).clamp_min(ROUNDING**2)
     pairs = [_line(brightness, variance[:, channel]) for channel in range(3)]
-    loudness = max(sum(_quiet_energy(of_frame[0]) for of_frame in deviations) / len(some), 1e-12)
-    return Noise((pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]), loudness)
+    high_frequency_energy = max(sum(_lower_half_energy(of_frame[0]) for of_frame in deviations) / len(some), 1e-12)
+    return Noise(
+        (pairs[0][0], pairs[1][0], pairs[2][0]), (pairs[0][1], pairs[1][1], pairs[2][1]), high_frequency_energy
+    )
 
 
 def _high() -> Tensor:
@@ -92,7 +100,7 @@ def _high() -> Tensor:
     return (frequency[:, None] + frequency[None, :] > BLOCK).flatten()
 
 
-def _hiss(pictures: Tensor) -> tuple[Tensor, Tensor]:
+def _noise_levels(pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Of the 8x8 blocks of opponent pictures ``(1, C, H, W)``: brightness ``(n,)``, deviation of the high frequencies
     ``(C, n)``."""
     height, width = (side // BLOCK * BLOCK for side in pictures.shape[-2:])
@@ -100,14 +108,14 @@ def _hiss(pictures: Tensor) -> tuple[Tensor, Tensor]:
     return brightness_of(blocks)[0].flatten(), blocks[0, ..., _high()].square().mean(-1).sqrt().flatten(1)
 
 
-def loudness_of(noisy: Tensor) -> float:
+def high_frequency_energy_of(noisy: Tensor) -> float:
     """Mean high-frequency energy of an opponent picture ``(1, 3, H, W)``, in brightness; 1 where it has no blocks."""
     if min(noisy.shape[-2:]) < BLOCK:
         return 1.0
-    return _quiet_energy(_hiss(noisy[:, :1])[1][0])
+    return _lower_half_energy(_noise_levels(noisy[:, :1])[1][0])
 
 
-def _quiet_energy(deviation: Tensor) -> float:
+def _lower_half_energy(deviation: Tensor) -> float:
     """Mean energy of the quieter half of the blocks ``(n,)``."""
     energy = deviation.square().sort().values
     return float(energy[: (len(energy) + 1) // 2].mean())
@@ -115,8 +123,8 @@ def _quiet_energy(deviation: Tensor) -> float:
 
 def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
     """Least-squares offset and slope, neither of them below zero."""
-    spread = (x - x.mean()).square().sum()
-    slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread) if spread > 0 else 0.0
+    squares = (x - x.mean()).square().sum()
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / squares) if squares > 0 else 0.0
     offset = float(y.mean()) - slope * float(x.mean())
     if slope < 0.0:
         return float(y.mean()), 0.0

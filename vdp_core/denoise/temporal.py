@@ -21,8 +21,8 @@ from ..store.budget import fits_in_memory
 from ..store.scratch import large_empty
 from ..types import Flow, Layers
 from .blocks import bands, from_opponent, to_opponent
-from .noise import Noise, loudness_of
-from .transform import sliding
+from .noise import Noise, high_frequency_energy_of
+from .transform import sliding_dct
 
 __all__ = ["clean_frames", "denoised", "is_noisy", "less_noisy"]
 
@@ -69,8 +69,10 @@ def denoised(
             frame = frames[ahead : ahead + 1].to(device).float()
             noisy = to_opponent(frame)
             # encoders keep more of the noise in some frames, such as key frames
-            louder = noise.scaled(min(max(loudness_of(noisy) / max(noise.loudness, 1e-12), 0.5), 4.0))
-            window.append(_Seen(frame, sliding(noisy, None, louder, None).half(), louder))
+            frame_noise = noise.scaled(
+                min(max(high_frequency_energy_of(noisy) / max(noise.high_frequency_energy, 1e-12), 0.5), 4.0)
+            )
+            window.append(_Seen(frame, sliding_dct(noisy, None, frame_noise, None).half(), frame_noise))
             ahead += 1
         first = ahead - len(window)
         yield _without_noise(window, first, index, flow, size)
@@ -80,7 +82,7 @@ def _without_noise(window: deque[_Seen], first: int, index: int, flow: Flow | No
     """Frame ``index``, ``(1, H, W, 3)``, from those in the window, which begins with frame ``first``."""
     here = window[index - first]
     mean, counted = (here.both(), None) if flow is None else _average(window, first, index, flow, size)
-    return from_opponent(sliding(mean[:, :3], mean[:, 3:], here.noise, counted)).clamp_(0.0, 1.0)
+    return from_opponent(sliding_dct(mean[:, :3], mean[:, 3:], here.noise, counted)).clamp_(0.0, 1.0)
 
 
 _kept: WeakKeyDictionary[Layers, Tensor] = WeakKeyDictionary()
@@ -130,8 +132,8 @@ def less_noisy(
     """
     if clean is None:
         return layers.frames[start:stop].to(device)
-    quiet = torch.cat([next(clean) for _ in range(start, stop)])  # first, as it needs the most memory
-    return layers.frames[start:stop].to(device).lerp(quiet, amount)
+    clean_run = torch.cat([next(clean) for _ in range(start, stop)])  # first, as it needs the most memory
+    return layers.frames[start:stop].to(device).lerp(clean_run, amount)
 
 
 def is_noisy(layers: Layers, contrast: Tensor | None = None) -> bool:
@@ -186,13 +188,13 @@ def _add(total: Tensor, weights: Tensor, squares: Tensor, here: _Seen, there: _S
     frame, pilot = there.frame.movedim(-1, 1), there.pilot.float()
     for band, around in bands(*path.shape[-2:], margin=1):
         way, own = path[..., around, :], here.pilot[..., around, :].float()
-        noisy, brought = (warp(whole, way, top=around.start) for whole in (frame, pilot))
-        brought = torch.cat((to_opponent(noisy.movedim(1, -1)), brought), dim=1)
-        gap = _mean_around((brought[:, 3:] - own).square_().mean(dim=1, keepdim=True))
+        noisy, warped = (warp(whole, way, top=around.start) for whole in (frame, pilot))
+        warped = torch.cat((to_opponent(noisy.movedim(1, -1)), warped), dim=1)
+        gap = _mean_around((warped[:, 3:] - own).square_().mean(dim=1, keepdim=True))
         variance = here.noise.variance(own[:, :1] / math.sqrt(3)).mean(dim=1, keepdim=True).clamp_min(1e-8)
         inside = slice(band.start - around.start, band.stop - around.start)
         weight = gap.div_(-variance).exp_()[..., inside, :]
-        total[..., band, :].addcmul_(weight, brought[..., inside, :])
+        total[..., band, :].addcmul_(weight, warped[..., inside, :])
         weights[..., band, :] += weight
         squares[..., band, :].addcmul_(weight, weight)
 

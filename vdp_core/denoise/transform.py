@@ -9,12 +9,12 @@ from torch import Tensor
 from .blocks import BLOCK, STRIDE, bands, brightness_of, dct_basis, join, split
 from .noise import Noise
 
-__all__ = ["sliding"]
+__all__ = ["sliding_dct"]
 
 THRESHOLD = 2.7  # in deviations of the noise; the usual choice for sliding-window DCT
 
 
-def sliding(noisy: Tensor, pilot: Tensor | None, noise: Noise, counted: Tensor | None) -> Tensor:
+def sliding_dct(noisy: Tensor, pilot: Tensor | None, noise: Noise, counted: Tensor | None) -> Tensor:
     """Shrink the DCT coefficients of overlapping 8x8 blocks and put the blocks together again.
 
     Without a pilot, coefficients below ``THRESHOLD`` deviations of the noise become zero; with one, each is scaled by
@@ -37,13 +37,13 @@ def sliding(noisy: Tensor, pilot: Tensor | None, noise: Noise, counted: Tensor |
             None if whole is None else F.pad(whole[..., around, :], sides, mode="replicate")
             for whole in (pilot, counted)
         )
-        shrunk = _shrunk(F.pad(noisy[..., around, :], sides, mode="replicate"), guide, noise, frames)
-        out[..., band, :] = shrunk[..., STRIDE : STRIDE + band.stop - band.start, STRIDE : STRIDE + width]
+        filtered = _shrink_coefficients(F.pad(noisy[..., around, :], sides, mode="replicate"), guide, noise, frames)
+        out[..., band, :] = filtered[..., STRIDE : STRIDE + band.stop - band.start, STRIDE : STRIDE + width]
     return out
 
 
-def _shrunk(picture: Tensor, guide: Tensor | None, noise: Noise, frames: Tensor | None) -> Tensor:
-    """``sliding`` of padded pictures: of their inner pixels, those half a block from the borders, all is right."""
+def _shrink_coefficients(picture: Tensor, guide: Tensor | None, noise: Noise, frames: Tensor | None) -> Tensor:
+    """``sliding_dct`` of padded pictures: of their inner pixels, those half a block from the borders, all is right."""
     basis = dct_basis(picture.device)
     total = torch.zeros_like(picture)
     # blocks begin every STRIDE pixels, so that weights are the same over STRIDE by STRIDE pixels

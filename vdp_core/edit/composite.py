@@ -18,7 +18,7 @@ from ..models.plate import background_of, matte_of
 from ..store.lazy import computed_with_mask
 from ..types import Layers, OnStep
 
-__all__ = ["composite", "plate"]
+__all__ = ["clean_plate", "composite"]
 
 
 def composite(
@@ -55,7 +55,7 @@ def composite(
 
 
 @torch.no_grad()
-def plate(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
+def clean_plate(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
     """The background without objects, ``(stop - start, H, W, 3)`` at native size.
 
     The source where it shows the background; else what ``before`` and ``after`` say earlier and later frames saw there,

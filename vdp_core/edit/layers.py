@@ -23,7 +23,7 @@ __all__ = ["add_background", "cut_out", "edit", "layer_numbers", "replace_layer"
 
 MASK_SIDE = 512
 """Long side of the small masks that are made of a given one."""
-BLACK = 1.0 / 255.0
+BLACK_LEVEL = 1.0 / 255.0
 
 
 def layer_numbers(layers: Layers, name: str) -> tuple[int, ...]:
@@ -154,7 +154,7 @@ def _is_black_outside(frames: Tensor, mask: Tensor) -> bool:
     for index, frame in enumerate(frames):
         chosen = mask[index if len(mask) > 1 else 0] <= 0.0
         outside = outside or bool(chosen.any())
-        if float((frame.amax(dim=-1) * chosen).amax()) > BLACK:
+        if float((frame.amax(dim=-1) * chosen).amax()) > BLACK_LEVEL:
             return False
     return outside
 

@@ -16,7 +16,7 @@ from ..errors import ShapeError
 from .morphology import box_mean
 from .resize import resize, upsample
 
-__all__ = ["Lines", "fit_lines", "follow", "lift"]
+__all__ = ["Lines", "fit_lines", "follow", "joint_upsample"]
 
 GUIDED_FROM = 48
 """Long side of a field, in samples, from which it can hold edges that are worth aligning with those of the picture."""
@@ -77,7 +77,7 @@ def follow(coefficients: Tensor, guide: Tensor) -> Tensor:
     return (coefficients[:, :, :-1] * guide[:, None]).sum(dim=2).add_(coefficients[:, :, -1])
 
 
-def lift(fields: Tensor, frames: Tensor, *, radius: int = 3, eps: float = 1e-3) -> Tensor:
+def joint_upsample(fields: Tensor, frames: Tensor, *, radius: int = 3, eps: float = 1e-3) -> Tensor:
     """Bring small fields to the size of the frames, their edges aligned with those of the frames where they have any.
 
     Grids too coarse to hold an edge are knots that are interpolated. Finer fields go through the fast guided filter (He

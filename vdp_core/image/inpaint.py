@@ -7,10 +7,10 @@ from torch import Tensor
 
 from .resize import resize
 
-__all__ = ["spread"]
+__all__ = ["inpaint"]
 
 
-def spread(values: Tensor, weight: Tensor) -> Tensor:
+def inpaint(values: Tensor, weight: Tensor) -> Tensor:
     """Fill in values where their weight is zero, smoothly from around: the nearer, the finer.
 
     Push-pull (Gortler et al., "The Lumigraph", SIGGRAPH 1996, sec. 3.4): weighted means at half the size, filled in
@@ -30,6 +30,6 @@ def spread(values: Tensor, weight: Tensor) -> Tensor:
     pad = (0, width % 2, 0, height % 2)
     weighted = F.avg_pool2d(F.pad(values * weight, pad, mode="replicate"), 2)
     weights = F.avg_pool2d(F.pad(weight, pad, mode="replicate"), 2)
-    half = spread(weighted / weights.clamp_min(1e-12), (4.0 * weights).clamp_max(1.0))
+    half = inpaint(weighted / weights.clamp_min(1e-12), (4.0 * weights).clamp_max(1.0))
     filled = resize(half, (height + pad[3], width + pad[1]))
     return filled[..., :height, :width].lerp(values, weight)

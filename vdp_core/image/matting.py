@@ -9,32 +9,32 @@ from torch import Tensor
 
 from ..types import Layers, OnStep
 from .guided import fit_lines, follow
-from .inpaint import spread
+from .inpaint import inpaint
 from .morphology import box_mean, box_sum, dilate
 from .resize import resize
 from .sample import places_of, rescaled, sample_points
 
-__all__ = ["Matte", "native_masks", "object_colours", "refine", "settle"]
+__all__ = ["Matte", "align_masks", "native_masks", "object_colours", "upsample_masks"]
 
-RADIUS = 3
+GUIDED_RADIUS = 3
 """Of the guided filter's windows, in samples of the small masks."""
-EPS = 5e-5
+GUIDED_EPS = 5e-5
 """Regularisation of the guided filter: colour variance below which it follows no edge; up: softer, calmer masks."""
-LEFT = 1e-2
+RESIDUAL_VARIANCE = 1e-2
 """Variance of a mask that colour leaves unexplained at which a window counts a quarter; up: softer edges in texture."""
-BORDER = 0.3
+BORDER_WEIGHT = 0.3
 """Weight of pixels beside a border in the fits; down: masks move further to where the picture has its edges."""
-ALIKE = (0.4, 0.8)
+EXPLAINED_RANGE = (0.4, 0.8)
 """Share of a mask's variance that colour explains: up to the first the mask is kept, from the second colour decides."""
-ROUNDS = 4
-"""Rounds of ``settle``; each moves a border by up to one sample: masks that are off by one need four or more."""
-SETTLING = 0.05
-"""``BORDER`` inside ``settle``."""
-CERTAIN = 0.1
+ALIGN_ROUNDS = 4
+"""Rounds of ``align_masks``; each moves a border by up to one sample: masks that are off by one need four or more."""
+ALIGN_BORDER_WEIGHT = 0.05
+"""``BORDER_WEIGHT`` inside ``align_masks``."""
+CLIPPED = 0.1
 """Distance from 0 or 1 within which a mask counts as 0 or 1; it removes the filter's softness."""
 MIXED = 0.01
 """Least share of a second layer in a mixed pixel."""
-ALONE = 8
+ALONE_POWER = 8
 """Exponent on a mask; the power is the weight of a pixel for the colour of that layer alone."""
 TRUST = 0.2
 """Squared share of a layer in a pixel at which half of what the smooth colours leave over goes into its colour; down:
@@ -64,18 +64,18 @@ def native_masks(layers: Layers, start: int, stop: int, device: torch.device | s
         device: where to compute.
     """
     mattes = [
-        refine(layers.fields["masks"][index].to(device), layers.frames[index].to(device))
+        upsample_masks(layers.fields["masks"][index].to(device), layers.frames[index].to(device))
         for index in range(start, stop)
     ]
     return torch.stack([matte.masks for matte in mattes])
 
 
 @torch.no_grad()
-def settle(masks: Tensor, frames: Tensor, *, rounds: int = ROUNDS, on_step: OnStep | None = None) -> Tensor:
+def align_masks(masks: Tensor, frames: Tensor, *, rounds: int = ALIGN_ROUNDS, on_step: OnStep | None = None) -> Tensor:
     """Move the borders of small masks to where the pictures have their edges; once, when masks have been found.
 
-    ``refine`` at the masks' own size, several times over, each time with little weight on what is beside a border.
-    Where colours do not tell the layers apart the masks stay.
+    ``upsample_masks`` at the masks' own size, several times over, each time with little weight on what is beside a
+    border. Where colours do not tell the layers apart the masks stay.
 
     Args:
         masks: ``(T, L, h, w)``, sum over L is 1.
@@ -91,14 +91,14 @@ def settle(masks: Tensor, frames: Tensor, *, rounds: int = ROUNDS, on_step: OnSt
         moved = masks[index]
         coarse = resize(frame.to(masks.device).movedim(-1, 0)[None], (masks.shape[2], masks.shape[3]))
         for _ in range(rounds):
-            moved = refine(moved, coarse[0].movedim(0, -1), border=SETTLING).masks
+            moved = upsample_masks(moved, coarse[0].movedim(0, -1), border=ALIGN_BORDER_WEIGHT).masks
         out[index] = moved
         if on_step is not None:
             on_step(index + 1, len(frames), None)
     return out
 
 
-def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
+def upsample_masks(masks: Tensor, frame: Tensor, *, border: float = BORDER_WEIGHT) -> Matte:
     """Bring the masks of a frame to its size.
 
     Guided filter with a colour guide (He, Sun and Tang, "Guided Image Filtering", TPAMI 2013, eqs. 19 and 20): in every
@@ -116,7 +116,7 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
     height, width, _ = frame.shape
     coarse = resize(frame.movedim(-1, 0)[None], (small_height, small_width))
     # a mask that is hardly off 0 or 1 is 0 or 1
-    sharp = ((masks - CERTAIN) / (1.0 - 2.0 * CERTAIN)).clamp(0.0, 1.0)
+    sharp = ((masks - CLIPPED) / (1.0 - 2.0 * CLIPPED)).clamp(0.0, 1.0)
     sharp = sharp / sharp.sum(dim=0, keepdim=True).clamp_min(1e-6)
     largest = masks.max(dim=0).indices
     # a window's fit reaches its radius, and the mean over windows as far again
@@ -124,24 +124,31 @@ def refine(masks: Tensor, frame: Tensor, *, border: float = BORDER) -> Matte:
     beside = torch.maximum(beside, _changes(largest))
     alone = torch.stack([largest == layer for layer in range(count)]).to(frame.dtype)
     out = resize(alone[None], (height, width), mode="nearest")[0]
-    mixed = pixels_of(dilate(beside, 2 * RADIUS)[0, 0], (height, width))
+    mixed = pixels_of(dilate(beside, 2 * GUIDED_RADIUS)[0, 0], (height, width))
     if len(mixed) == 0:
         return Matte(out, coarse[0], mixed)
     # of the objects alone: the background is what they leave, since all sums are linear
     fields = torch.cat((sharp.new_zeros(4 * (count - 1), small_height, small_width), sharp[1:], sharp[:1]))
-    part = box(beside[0, 0], 4 * RADIUS)
+    part = bounding_box(beside[0, 0], 4 * GUIDED_RADIUS)
     counts = 1.0 - (1.0 - border) * beside[..., part[0], part[1]]
-    lines, alike = _guided_lines(coarse[..., part[0], part[1]], sharp[None, 1:, part[0], part[1]], counts)
-    fields[:-count, part[0], part[1]], fields[-1, part[0], part[1]] = lines[0].flatten(0, 1), alike[0, 0]
+    lines, explained_variance = _guided_lines(coarse[..., part[0], part[1]], sharp[None, 1:, part[0], part[1]], counts)
+    fields[:-count, part[0], part[1]], fields[-1, part[0], part[1]] = lines[0].flatten(0, 1), explained_variance[0, 0]
     place = rescaled(places_of(mixed, width), (height, width), (small_height, small_width))
     read = sample_points(fields, place)
-    line, own, alike = read[: 4 * (count - 1)].unflatten(0, (count - 1, 4)), read[4 * (count - 1) : -1], read[-1]
+    line, own, explained_variance = (
+        read[: 4 * (count - 1)].unflatten(0, (count - 1, 4)),
+        read[4 * (count - 1) : -1],
+        read[-1],
+    )
     colour = frame.reshape(-1, 3).index_select(0, mixed).T
     followed = follow(line[None], colour[None])[0]
     # where colour does not tell the layers apart, the small mask itself is the better guess
-    objects = own.lerp(followed, ((alike - ALIKE[0]) / (ALIKE[1] - ALIKE[0])).clamp(0.0, 1.0))
+    objects = own.lerp(
+        followed,
+        ((explained_variance - EXPLAINED_RANGE[0]) / (EXPLAINED_RANGE[1] - EXPLAINED_RANGE[0])).clamp(0.0, 1.0),
+    )
     values = torch.cat((1.0 - objects.sum(dim=0, keepdim=True), objects))
-    values = ((values - CERTAIN) / (1.0 - 2.0 * CERTAIN)).clamp_(0.0, 1.0)
+    values = ((values - CLIPPED) / (1.0 - 2.0 * CLIPPED)).clamp_(0.0, 1.0)
     values /= values.sum(dim=0, keepdim=True).clamp_min_(1e-6)
     out.view(count, -1)[:, mixed] = values
     # what came out as one layer's alone is not mixed
@@ -155,17 +162,19 @@ def _guided_lines(guide: Tensor, masks: Tensor, counts: Tensor) -> tuple[Tensor,
         Coefficients ``(N, L, 4, h, w)`` of red, green, blue and one, averaged over the windows that hold a pixel, and
         ``(N, 1, h, w)`` how much of the masks colour explains there, 0..1.
     """
-    lines = fit_lines(guide, masks, radius=RADIUS, eps=EPS, weights=counts)
+    lines = fit_lines(guide, masks, radius=GUIDED_RADIUS, eps=GUIDED_EPS, weights=counts)
     # windows count by how much of the masks' variance their colours explain
     variance = lines.variance.sum(dim=1, keepdim=True)
-    left = (variance - lines.explained.sum(dim=1, keepdim=True)).clamp_min(0.0)
-    weight = (left + LEFT).square().reciprocal()
-    averaged = box_mean(lines.coefficients, RADIUS, weight[:, :, None])
-    alike = 1.0 - box_sum(weight * left, RADIUS) / box_sum(weight * variance, RADIUS).clamp_min(1e-6)
-    return averaged, alike.clamp(0.0, 1.0)
+    residual = (variance - lines.explained.sum(dim=1, keepdim=True)).clamp_min(0.0)
+    weight = (residual + RESIDUAL_VARIANCE).square().reciprocal()
+    averaged = box_mean(lines.coefficients, GUIDED_RADIUS, weight[:, :, None])
+    explained_variance = 1.0 - box_sum(weight * residual, GUIDED_RADIUS) / box_sum(
+        weight * variance, GUIDED_RADIUS
+    ).clamp_min(1e-6)
+    return averaged, explained_variance.clamp(0.0, 1.0)
 
 
-def box(marks: Tensor, margin: int = 0) -> tuple[slice, slice]:
+def bounding_box(marks: Tensor, margin: int = 0) -> tuple[slice, slice]:
     """Rows and columns of the smallest box around what is not 0 in ``(h, w)``, with a margin."""
     sides = [(marks != 0).any(dim=dim).int() for dim in (1, 0)]
     ends = torch.stack([end for side in sides for end in (side.argmax(), side.flip(0).argmax())]).tolist()
@@ -194,16 +203,16 @@ def object_colours(picture: Tensor, matte: Matte, behind: Tensor) -> Tensor:
     smooth = smooth_colours(matte, slice(1, None))
     place = rescaled(places_of(pixels, size[1]), size, (smooth.shape[2], smooth.shape[3]))
     objects = sample_points(smooth.flatten(0, 1), place).unflatten(0, (len(shares) - 1, 3))
-    left = picture - shares[0] * behind - (shares[1:, None] * objects).sum(dim=0)
+    residual = picture - shares[0] * behind - (shares[1:, None] * objects).sum(dim=0)
     # the last term is 0 where objects have the pixel to themselves: there they take all of it
     known = shares[1:].square().sum(dim=0) + TRUST * shares[0]
-    return (objects + shares[1:, None] * (left / known.clamp_min(1e-6))).clamp_(0.0, 1.0)
+    return (objects + shares[1:, None] * (residual / known.clamp_min(1e-6))).clamp_(0.0, 1.0)
 
 
 def smooth_colours(matte: Matte, layers: slice) -> Tensor:
     """Some layers' colours where they are alone, spread over the whole frame; ``(n, 3, h, w)`` at the small size."""
-    alone = resize(matte.masks[layers, None], (matte.coarse.shape[1], matte.coarse.shape[2])).pow(ALONE)
-    return spread(matte.coarse.expand(len(alone), -1, -1, -1), alone)
+    alone = resize(matte.masks[layers, None], (matte.coarse.shape[1], matte.coarse.shape[2])).pow(ALONE_POWER)
+    return inpaint(matte.coarse.expand(len(alone), -1, -1, -1), alone)
 
 
 def sample_of(place: Tensor, size: tuple[int, int], small: tuple[int, int]) -> Tensor:
@@ -218,7 +227,7 @@ def pixels_of(marks: Tensor, size: tuple[int, int]) -> Tensor:
     if not bool(marks.any()):
         return torch.zeros(0, dtype=torch.long, device=marks.device)
     lies, first = [], []
-    for side, small, part in zip(size, marks.shape, box(marks), strict=True):
+    for side, small, part in zip(size, marks.shape, bounding_box(marks), strict=True):
         index = ((torch.arange(side, device=marks.device) + 0.5) * (small / side)).long()
         lies.append(index[(index >= part.start) & (index < part.stop)])
         first.append((index < part.start).sum())

@@ -188,7 +188,7 @@ class _Kept:
             self._grow(index + max(index // 8, _CHUNK))
         if self._file is None:
             paint(self._frames[index], None if self._alpha is None else self._alpha[index])
-            return partial(_picture, self._frames, index)
+            return partial(_frame_preview, self._frames, index)
         if self._file.is_full:  # it is decoded again when it is looked at
             return None
         frame = self._painted(paint)
@@ -226,7 +226,7 @@ def _joined(frames: Array, alpha: Array | None, index: int) -> Tensor:
     return frame if alpha is None else torch.cat((frame, torch.from_numpy(alpha[index, ..., None])), dim=-1)
 
 
-def _picture(frames: Array, index: int) -> Tensor:
+def _frame_preview(frames: Array, index: int) -> Tensor:
     return torch.from_numpy(frames[index].copy())
 
 
@@ -343,13 +343,13 @@ def write_clip(
     if first.alpha is not None and format == "mp4":
         raise InputError("alpha: mp4 holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
     target = path_without_suffix.with_name(path_without_suffix.name + spec.suffix)
-    told = _told(chain([first], pieces), total, on_step)
+    reporting = _reporting(chain([first], pieces), total, on_step)
     tags = dict(metadata or {})
     with sinks.whole(target) as partial:
         if format == "png":
-            sinks.write_pictures(partial, told, rate, sound, tags)
+            sinks.write_pictures(partial, reporting, rate, sound, tags)
         else:
-            sinks.write_video(partial, told, spec, rate, quality, sound, tags)
+            sinks.write_video(partial, reporting, spec, rate, quality, sound, tags)
     return target
 
 
@@ -430,11 +430,11 @@ def _check_sound(audio: Mapping[str, Any]) -> tuple[NDArray[np.float32], int] | 
     return np.ascontiguousarray(samples.clamp(-1.0, 1.0).numpy()), rate
 
 
-def _told(pieces: Iterable[Piece], total: int | None, on_step: OnStep | None) -> Iterator[Piece]:
+def _reporting(pieces: Iterable[Piece], total: int | None, on_step: OnStep | None) -> Iterator[Piece]:
     """Pass pieces on, and tell on_step when each has been dealt with."""
     done = 0
     for piece in pieces:
         yield piece
         done += len(piece.frames)
         if on_step is not None:
-            on_step(done, max(done, total or 0), partial(_picture, piece.frames, -1))
+            on_step(done, max(done, total or 0), partial(_frame_preview, piece.frames, -1))

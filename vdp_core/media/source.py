@@ -65,7 +65,7 @@ def open_source(source: str | Path) -> VideoFile | PictureFiles:
         raise MediaError(f"{path}: is a device or a pipe, which cannot be read as a clip; give a file or a folder")
     if not glob.has_magic(text):
         raise MediaError(f"{path}: there is no such file or folder")
-    matches = _natural(find_matches(text))
+    matches = _natural_order(find_matches(text))
     if not matches:
         raise MediaError(f"{text}: no file matches this pattern")
     pictures = [file for file in matches if is_picture(file)]
@@ -86,10 +86,10 @@ def files_of(source: str | Path) -> list[Path]:
     if is_folder:
         sound = path / SOUND_NAME
         return [*_pictures_in(path), *([sound] if sound.is_file() else [])]
-    return [path] if is_file else _natural(find_matches(str(source)))
+    return [path] if is_file else _natural_order(find_matches(str(source)))
 
 
-def _natural(files: Iterable[Path]) -> list[Path]:
+def _natural_order(files: Iterable[Path]) -> list[Path]:
     from natsort import natsorted, ns
 
     return natsorted(files, key=str, alg=ns.PATH | ns.IGNORECASE)
@@ -98,7 +98,7 @@ def _natural(files: Iterable[Path]) -> list[Path]:
 def _pictures_in(folder: Path) -> list[Path]:
     """Pictures of a folder in natural order, without hidden files (macOS leaves ``._name`` twins)."""
     try:
-        return _natural(f for f in folder.iterdir() if is_picture(f) and f.is_file() and f.name[0] != ".")
+        return _natural_order(f for f in folder.iterdir() if is_picture(f) and f.is_file() and f.name[0] != ".")
     except OSError as error:
         raise MediaError(f"{folder}: the folder cannot be read ({error.strerror})") from error
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..image.guided import lift
+from ..image.guided import joint_upsample
 from ..types import Layers, OnStep
 from .base import Field, Model
 from .render import NOISE, applied
@@ -18,7 +18,7 @@ __all__ = ["MIN_TRANSMISSION", "MODEL", "apply", "compose", "rebuild", "split", 
 
 MIN_TRANSMISSION = 0.1
 """What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
-LIFT_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
+UPSAMPLING_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
 
 
 def compose(
@@ -42,30 +42,30 @@ def compose(
     Returns:
         ``(stop - start, H, W, 3)``.
     """
-    through, air = _model(layers, start, stop, frames, min_transmission, tint)
-    return (frames - air).mul_(through.pow_(-strength)).add_(air)
+    t, airlight = _model(layers, start, stop, frames, min_transmission, tint)
+    return (frames - airlight).mul_(t.pow_(-strength)).add_(airlight)
 
 
 def rebuild(layers: Layers, start: int, stop: int, clear: Tensor) -> Tensor:
     """The inverse of ``compose`` as found: ``x = t J + (1 - t) L``, the source from the clear frames."""
     guide = layers.frames[start:stop].to(clear.device)
-    through, air = _model(layers, start, stop, guide, MIN_TRANSMISSION)
-    return (clear - air).mul_(through).add_(air)
+    t, airlight = _model(layers, start, stop, guide, MIN_TRANSMISSION)
+    return (clear - airlight).mul_(t).add_(airlight)
 
 
 def _model(
     layers: Layers, start: int, stop: int, guide: Tensor, least: float, tint: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """t ``(n, H, W, 1)`` at native size, ``least`` or more, and L ``(n, 1, 1, 3)``."""
-    through = transmission(layers, start, stop, guide).clamp_(max(least, 1e-3), 1.0)
-    air = layers.fields["airlight"][start:stop].to(guide.device).movedim(1, -1)
-    return through, (air * torch.exp(air.new_tensor([0.1, 0.0, -0.1]) * tint)).clamp(max=1.0)
+    t = transmission(layers, start, stop, guide).clamp_(max(least, 1e-3), 1.0)
+    airlight = layers.fields["airlight"][start:stop].to(guide.device).movedim(1, -1)
+    return t, (airlight * torch.exp(airlight.new_tensor([0.1, 0.0, -0.1]) * tint)).clamp(max=1.0)
 
 
 def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
     """t of frames ``start`` to ``stop`` at native size, ``(n, H, W, 1)`` in 0..1, along the edges of the frames."""
     field = layers.fields["transmission"][start:stop].to(frames.device)
-    return lift(field, frames, radius=LIFT_RADIUS).movedim(1, -1).clamp_(0.0, 1.0)
+    return joint_upsample(field, frames, radius=UPSAMPLING_RADIUS).movedim(1, -1).clamp_(0.0, 1.0)
 
 
 def apply(
@@ -109,11 +109,11 @@ def apply(
 
 def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
     """Layer 0 is the clear picture with t as its mask, layer 1 the airlight with the rest; see ``base.Split``."""
-    through = transmission(layers, index, index + 1, frame[None])[0, ..., 0]
+    t = transmission(layers, index, index + 1, frame[None])[0, ..., 0]
     if number == 0:
-        return compose(layers, index, index + 1, frame[None])[0].clamp(0.0, 1.0), through
+        return compose(layers, index, index + 1, frame[None])[0].clamp(0.0, 1.0), t
     airlight = layers.fields["airlight"][index, :, 0, 0].to(frame.device)
-    return airlight.expand(frame.shape), 1.0 - through
+    return airlight.expand(frame.shape), 1.0 - t
 
 
 MODEL = Model(

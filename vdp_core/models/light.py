@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..image.colour import DISPLAY_GAMMA
-from ..image.guided import lift
+from ..image.guided import joint_upsample
 from ..types import Layers, OnStep
 from .base import Field, Model
 from .render import NOISE, applied
@@ -59,7 +59,7 @@ def _model(layers: Layers, start: int, stop: int, guide: Tensor, strength: float
     field, colour, gamma = (
         layers.fields[name][start:stop].to(guide.device) for name in ("log_gain", "colour", "gamma")
     )
-    log_gain = (lift(field, guide) + colour).movedim(1, -1)
+    log_gain = (joint_upsample(field, guide) + colour).movedim(1, -1)
     # a strength above 1 could turn a small gamma negative
     return log_gain.mul_(strength), (1.0 + strength * (gamma - 1.0)).clamp_min(0.05)
 

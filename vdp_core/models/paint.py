@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.colour import as_is, regrade, to_display, to_linear
-from ..image.matting import box, object_colours
+from ..image.matting import bounding_box, object_colours
 from ..types import Edit, Layers
 from .plate import background_of, matte_of, picture_of
 
@@ -29,12 +29,12 @@ def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) 
     matte = matte_of(layers, index, frame)
     count = len(matte.masks)
     edits = [layers.edits.get(layer, Edit()) for layer in range(count)]
-    hidden = [
+    revealing = [
         layer
         for layer in range(1, count)
         if edits[layer].visibility < 1.0 or edits[layer].offset != (0.0, 0.0) or f"mask_{layer}" in layers.pictures
     ]
-    seen_through = bool(hidden) or edits[0].offset != (0.0, 0.0)
+    seen_through = bool(revealing) or edits[0].offset != (0.0, 0.0)
     own = background_of(layers, index, frame, matte, whole=seen_through and "colour_0" not in layers.pictures)
     behind = own.view(-1, 3)[matte.mixed].T
     out = picture_of(layers, "colour_0", index, device)
@@ -46,7 +46,7 @@ def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) 
         colours = display(object_colours(light(picture), replace(matte, coarse=light(matte.coarse)), light(behind)))
     out = regrade(out, edits[0], linear_light)
     if edits[0].offset != (0.0, 0.0):
-        out = _slide(out, edits[0].offset)
+        out = _shift(out, edits[0].offset)
     shown = torch.zeros_like(matte.masks[0])
     for layer in range(1, count):
         change = edits[layer]
@@ -55,7 +55,7 @@ def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) 
             opacity = matte.masks[layer]
         if change.visibility <= 0.0 or not bool(opacity.any()):
             continue
-        part = box(opacity)
+        part = bounding_box(opacity)
         opacity = opacity[part]
         if layer < count - 1:  # what the layers in front of it leave
             opacity = opacity / (1.0 - matte.masks[layer + 1 :, part[0], part[1]].sum(dim=0)).clamp_min(1e-6)
@@ -66,7 +66,7 @@ def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) 
         colour = light(colour) * opacity[..., None]
         # what is premultiplied moves without colours from beyond its border coming in
         place, crop = _places(part, change.offset, (len(out), out.shape[1]))
-        colour, opacity = (_finely(values, change.offset)[crop] for values in (colour, opacity[..., None]))
+        colour, opacity = (_subpixel(values, change.offset)[crop] for values in (colour, opacity[..., None]))
         out[place] = display(torch.addcmul(colour, light(out[place]), 1.0 - opacity))
         shown[place] += opacity[..., 0] * (1.0 - shown[place])
     return out.clamp_(0.0, 1.0), shown
@@ -83,7 +83,7 @@ def _own_colours(frame: Tensor, mixed: Tensor, colours: Tensor, part: tuple[slic
     return out
 
 
-def _slide(picture: Tensor, offset: tuple[float, float]) -> Tensor:
+def _shift(picture: Tensor, offset: tuple[float, float]) -> Tensor:
     """Move ``(H, W, C)`` by (dx, dy) pixels, bilinearly; the borders are repeated."""
     for axis, by in ((1, offset[0]), (0, offset[1])):
         source = torch.arange(picture.shape[axis], device=picture.device) - math.floor(by)
@@ -94,7 +94,7 @@ def _slide(picture: Tensor, offset: tuple[float, float]) -> Tensor:
     return picture
 
 
-def _finely(picture: Tensor, offset: tuple[float, float]) -> Tensor:
+def _subpixel(picture: Tensor, offset: tuple[float, float]) -> Tensor:
     """Move ``(h, w, C)`` by what (dx, dy) has beyond whole pixels, bilinearly: it grows by a row and a column."""
     for pad, by in (((0, 0, 0, 1), offset[0]), ((0, 0, 0, 0, 0, 1), offset[1])):
         if by % 1.0 > 0.0:
@@ -106,7 +106,7 @@ def _finely(picture: Tensor, offset: tuple[float, float]) -> Tensor:
 def _places(
     part: tuple[slice, slice], offset: tuple[float, float], size: tuple[int, int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where a part of a picture of some size comes to lie when it is moved ``_finely``, and what of it is inside."""
+    """Where a part of a picture of some size comes to lie when it is moved ``_subpixel``, and what of it is inside."""
     places, crops = [], []
     for side, by, limit in zip(part, (offset[1], offset[0]), size, strict=True):
         start, stop = side.start + math.floor(by), side.stop + math.ceil(by)

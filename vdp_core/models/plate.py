@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..image.inpaint import spread
-from ..image.matting import MIXED, Matte, box, pixels_of, refine, sample_of, smooth_colours
+from ..image.inpaint import inpaint
+from ..image.matting import MIXED, Matte, bounding_box, pixels_of, sample_of, smooth_colours, upsample_masks
 from ..image.morphology import dilate
 from ..image.resize import resize
 from ..image.sample import places_of, rescaled, sample_points
-from ..motion.background import BORDER, COVERED
+from ..motion.background import BORDER_MARGIN, COVERED
 from ..types import Layers
 
 __all__ = ["background_of", "matte_of", "picture_of"]
@@ -21,7 +21,7 @@ def matte_of(layers: Layers, index: int, frame: Tensor) -> Matte:
     masks = layers.fields["masks"][index].to(frame.device)
     given = picture_of(layers, "matte", index, frame.device)
     if given is None:
-        return refine(masks, frame)
+        return upsample_masks(masks, frame)
     mixed = ((given > MIXED) & (given < 1.0 - MIXED)).flatten().nonzero()[:, 0]
     coarse = resize(frame.movedim(-1, 0)[None], (masks.shape[1], masks.shape[2]))[0]
     return Matte(torch.stack((1.0 - given, given)), coarse, mixed)
@@ -33,18 +33,18 @@ def background_of(layers: Layers, index: int, frame: Tensor, matte: Matte, *, wh
     out = frame.clone()
     if whole:
         covered = (resize(matte.masks[None, :1], small) < COVERED).float()
-        pixels = pixels_of(dilate(covered, BORDER)[0, 0], size)
+        pixels = pixels_of(dilate(covered, BORDER_MARGIN)[0, 0], size)
     else:
         pixels = matte.mixed
     if len(pixels) == 0:
         return out
     place = places_of(pixels, size[1])
     lies = sample_of(place, size, small)
-    colours = _read_behind(layers, index, place, lies, size)
+    colours = _tracked_colours(layers, index, place, lies, size)
     never = colours[:, 0].isnan().nonzero()[:, 0]
     if len(never) > 0:
         unknown = pixels[never]
-        smooth = _spread_behind(matte.coarse, colours, lies) if whole else smooth_colours(matte, slice(0, 1))
+        smooth = _inpaint_behind(matte.coarse, colours, lies) if whole else smooth_colours(matte, slice(0, 1))
         # beside a border the frame itself is a better guess than what is spread, but not good enough to be spread
         own = matte.masks[0].view(-1)[unknown, None] >= COVERED
         spread_there = sample_points(smooth[0], rescaled(place[never], size, small)).T
@@ -54,7 +54,7 @@ def background_of(layers: Layers, index: int, frame: Tensor, matte: Matte, *, wh
     return out
 
 
-def _spread_behind(coarse: Tensor, colours: Tensor, lies: Tensor) -> Tensor:
+def _inpaint_behind(coarse: Tensor, colours: Tensor, lies: Tensor) -> Tensor:
     """The background at the small size ``(1, 3, h, w)``, smooth where it is not known.
 
     Args:
@@ -68,10 +68,10 @@ def _spread_behind(coarse: Tensor, colours: Tensor, lies: Tensor) -> Tensor:
     total, found, count = sums.T.unflatten(1, coarse.shape[1:]).split((3, 1, 1))
     picture = torch.where(count > 0.0, total / found.clamp_min(1.0), coarse)
     weight = torch.where(count > 0.0, found / count.clamp_min(1.0), 1.0)
-    return spread(picture[None], weight[None])
+    return inpaint(picture[None], weight[None])
 
 
-def _read_behind(layers: Layers, index: int, place: Tensor, lies: Tensor, size: tuple[int, int]) -> Tensor:
+def _tracked_colours(layers: Layers, index: int, place: Tensor, lies: Tensor, size: tuple[int, int]) -> Tensor:
     """Colours ``(N, 3)`` of the background at places, from the frames that saw it; NaN where none did.
 
     ``lies`` ``(N,)`` are the samples the places lie in: they say which frames to look into.
@@ -94,7 +94,7 @@ def _read_behind(layers: Layers, index: int, place: Tensor, lies: Tensor, size: 
             # a few places go to the frame: it is larger than they are
             source = layers.frames[index + sign * away]
             where = (some + _offsets(field, away, some, size)).to(source.device)
-            colours[start : start + count, :3] = _read(source, where).to(place.device)
+            colours[start : start + count, :3] = _sample_bicubic(source, where).to(place.device)
             start += count
         total.index_add_(0, order, colours.div_(distance.float().square()[:, None]))
     # (no weight: 0 / 0, which is NaN)
@@ -108,7 +108,7 @@ def _offsets(field: Tensor, away: int, place: Tensor, size: tuple[int, int]) -> 
     """
     same = (field[2] == away).to(field.dtype)
     small = (field.shape[1], field.shape[2])
-    rows, columns = box(same, 1)
+    rows, columns = bounding_box(same, 1)
     field, same = field[:2, rows, columns], same[rows, columns]
     x, y = rescaled(place, size, small).unbind(dim=-1)
     there = torch.stack((x - columns.start, y - rows.start), dim=-1)
@@ -116,7 +116,7 @@ def _offsets(field: Tensor, away: int, place: Tensor, size: tuple[int, int]) -> 
     return torch.stack((across / weight * (size[1] / small[1]), down / weight * (size[0] / small[0])), dim=-1)
 
 
-def _read(frame: Tensor, where: Tensor) -> Tensor:
+def _sample_bicubic(frame: Tensor, where: Tensor) -> Tensor:
     """Read ``(H, W, 3)`` at (x, y) ``(N, 2)``, bicubically, within 0..1; ``(N, 3)``."""
     return sample_points(frame.movedim(-1, 0), where, mode="bicubic").T.clamp(0.0, 1.0)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..checks import check_flow
 from ..errors import ShapeError
-from ..image.inpaint import spread
+from ..image.inpaint import inpaint
 from ..image.morphology import erode
 from ..image.resize import resize
 from ..image.sample import sample_points
@@ -22,21 +22,21 @@ from ..types import Flow, OnStep
 from .planar import planar_correction, planar_motion
 from .warp import resize_flow
 
-__all__ = ["COVERED", "trace"]
+__all__ = ["COVERED", "track_background"]
 
 COVERED = 0.99
 """Least share of the background in a pixel that shows only background."""
-POLLUTED = 16
+CONTAMINATED = 16
 """Pixels of the flow's own grid: how far around an object the flow is partly the object's. With DIS on rendered clips
 it is off by 0.9 pixels beside the border, 0.35 at four, 0.15 at eight and 0.03 to 0.1, as everywhere, from sixteen on;
 what is spread under an object is off by 0.20, 0.09, 0.06 and 0.05 with margins of 4, 8, 12 and 16."""
-BORDER = 2
+BORDER_MARGIN = 2
 """Pixels of the masks beside a border that may still show something of the object."""
 FARTHEST = 150
 """Most frames over which a point is followed: beyond them errors add up and the light has changed."""
 
 
-def trace(
+def track_background(
     background: Tensor,
     flow: Flow,
     *,
@@ -66,24 +66,24 @@ def trace(
         raise ShapeError(f"trace: expected background masks (T, h, w), got {tuple(background.shape)}")
     check_flow(flow, len(background))
     count, height, width = background.shape
-    polluted = max(BORDER, round(POLLUTED * max(height, width) / max(flow.size)))
+    margin = max(BORDER_MARGIN, round(CONTAMINATED * max(height, width) / max(flow.size)))
     home, device = background.device, background.device if device is None else torch.device(device)
     whole = background >= COVERED
-    seen = torch.stack([erode(one, BORDER) for one in whole])
+    seen = torch.stack([erode(one, BORDER_MARGIN) for one in whole])
     forward, backward = (large_empty(count - 1, 2, height, width).to(home) for _ in range(2))
     steps = 2 * count - 1
-    there = None if frames is None else _small(frames[0], (height, width), device)
+    there = None if frames is None else _resized_frame(frames[0], (height, width), device)
     for index in range(count - 1):
-        here, there = there, None if frames is None else _small(frames[index + 1], (height, width), device)
-        pair = _pair(flow, index, (height, width), device)
+        here, there = there, None if frames is None else _resized_frame(frames[index + 1], (height, width), device)
+        pair = _pair_flow(flow, index, (height, width), device)
         known = whole[index : index + 2].to(device)
         visible = (pair.forward_occlusion[0] < 0.5, pair.backward_occlusion[0] < 0.5)
-        forward[index] = _complete(pair.forward[0], known[0], visible[0], polluted, here, there)
-        backward[index] = _complete(pair.backward[0], known[1], visible[1], polluted, there, here)
+        forward[index] = _complete_flow(pair.forward[0], known[0], visible[0], margin, here, there)
+        backward[index] = _complete_flow(pair.backward[0], known[1], visible[1], margin, there, here)
         if on_step is not None:
             on_step(index + 1, steps, None)
     # a pair across a cut has no motion: all its pixels count as hidden
-    joined = (torch.stack([hidden.mean() for hidden in flow.forward_occlusion]) < 0.99).tolist()
+    same_shot = (torch.stack([occluded.mean() for occluded in flow.forward_occlusion]) < 0.99).tolist()
     before, after = (large_empty(count, 3, height, width).to(home) for _ in range(2))
     for start in range(0, count, FARTHEST):
         first, stop = max(0, start - FARTHEST), start + 2 * FARTHEST
@@ -92,24 +92,24 @@ def trace(
         for index in range(start, min(start + FARTHEST, count)):
             points = (~near[index - first]).nonzero().flip(-1).float()
             for found, step in ((before, -1), (after, 1)):
-                found[index] = _follow(points, index - first, step, ways, near, joined[first : stop - 1])
+                found[index] = _follow(points, index - first, step, ways, near, same_shot[first : stop - 1])
             if on_step is not None:
                 on_step(count + index, steps, None)
     return before, after
 
 
-def _small(frame: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
+def _resized_frame(frame: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
     """A frame ``(H, W, 3)`` as ``(3, h, w)``."""
     return resize(frame.to(device).movedim(-1, 0)[None], size)[0]
 
 
-def _pair(flow: Flow, index: int, size: tuple[int, int], device: torch.device) -> Flow:
+def _pair_flow(flow: Flow, index: int, size: tuple[int, int], device: torch.device) -> Flow:
     """The flow of one pair of frames at another size: that of a whole clip would take as much memory as all else."""
     return resize_flow(flow.part(index, index + 2).to(device), size)
 
 
 def _follow(
-    start: Tensor, index: int, step: int, ways: tuple[Tensor, Tensor], seen: Tensor, joined: list[bool]
+    start: Tensor, index: int, step: int, ways: tuple[Tensor, Tensor], seen: Tensor, same_shot: list[bool]
 ) -> Tensor:
     """Follow points ``(N, 2)`` of a frame into earlier (``step`` -1) or later frames, and note where they are seen.
 
@@ -122,7 +122,7 @@ def _follow(
     for distance in range(1, FARTHEST + 1):
         other = index + step * distance
         pair = min(other, other - step)
-        if not 0 <= other < len(seen) or not joined[pair] or len(home) == 0:
+        if not 0 <= other < len(seen) or not same_shot[pair] or len(home) == 0:
             break
         moved = sample_points(onward[pair], there).T
         there = there + moved
@@ -141,8 +141,8 @@ def _follow(
     return found
 
 
-def _complete(
-    field: Tensor, whole: Tensor, visible: Tensor, polluted: int, here: Tensor | None, there: Tensor | None
+def _complete_flow(
+    field: Tensor, whole: Tensor, visible: Tensor, margin: int, here: Tensor | None, there: Tensor | None
 ) -> Tensor:
     """Replace flow ``(2, h, w)`` where objects are, and where it is partly theirs, by what surrounds it.
 
@@ -154,16 +154,16 @@ def _complete(
         field: ``(2, h, w)``.
         whole: ``(h, w)``, where a pixel is the background's alone.
         visible: ``(h, w)``, where it is seen in the other frame.
-        polluted: the margin, in pixels, for objects at rest.
+        margin: the margin, in pixels, for objects at rest.
         here, there: ``(3, h, w)``, the frames that the flow leads from and to: it is then corrected as a whole.
     """
-    known = erode(whole, polluted) & visible
+    known = erode(whole, margin) & visible
     plane = planar_motion(field, known.float())
     if not bool(whole.all()):
         speed = float((field - plane).norm(dim=0)[~whole].quantile(0.75))
-        known &= erode(whole, polluted + round(speed))
+        known &= erode(whole, margin + round(speed))
     certain = known.float()
-    around = spread((field - plane)[None], certain[None, None])[0]
+    around = inpaint((field - plane)[None], certain[None, None])[0]
     field = torch.where(known, field, plane + around)
     if here is None or there is None:
         return field

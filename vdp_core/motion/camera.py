@@ -9,35 +9,35 @@ from torch import Tensor
 from ..types import Flow, OnStep
 from .warp import pixel_grid
 
-__all__ = ["own_motion"]
+__all__ = ["residual_motion"]
 
 
-def own_motion(flow: Flow, on_step: OnStep | None = None) -> Tensor:
+def residual_motion(flow: Flow, on_step: OnStep | None = None) -> Tensor:
     """Flow less the camera's homography, ``(T, 2, h, w)`` in pixels a frame.
 
     The homography of each pair is found robustly (MAGSAC++, Barath et al. 2020) on the pixels that both frames see. The
     middle frames average what leads to them and away from them. ``on_step`` is told after every pair.
     """
     count = len(flow) + 1
-    own = torch.zeros(count, 2, *flow.size)
+    residual = torch.zeros(count, 2, *flow.size)
     for index in range(len(flow)):
         away = _without_camera(flow.forward[index], flow.forward_occlusion[index])
         back = _without_camera(flow.backward[index], flow.backward_occlusion[index])
-        own[index] += away if index == 0 else 0.5 * away
-        own[index + 1] -= back if index + 2 == count else 0.5 * back
+        residual[index] += away if index == 0 else 0.5 * away
+        residual[index + 1] -= back if index + 2 == count else 0.5 * back
         if on_step is not None:
             on_step(index + 1, len(flow), None)
-    return own
+    return residual
 
 
-def _without_camera(vectors: Tensor, hidden: Tensor) -> Tensor:
+def _without_camera(vectors: Tensor, occluded: Tensor) -> Tensor:
     import cv2
 
     height, width = vectors.shape[1:]
     places = pixel_grid(height, width)
     every = max(1, min(height, width) // 24)
     some = (slice(every // 2, None, every), slice(every // 2, None, every))
-    seen = hidden[some] < 0.5
+    seen = occluded[some] < 0.5
     start = places[:, some[0], some[1]][:, seen].T.numpy()
     end = (places + vectors.cpu())[:, some[0], some[1]][:, seen].T.numpy()
     if len(start) < 12:

@@ -57,9 +57,9 @@ class Dis:
         tried = []
         for a, b in zip(before, after, strict=True):
             motion = with_occlusion(self._between(a, b), self._between(b, a))
-            hidden = float(motion.backward_occlusion.mean())
-            tried.append((hidden, motion))
-            if hidden <= self.content_with:
+            occluded = float(motion.backward_occlusion.mean())
+            tried.append((occluded, motion))
+            if occluded <= self.content_with:
                 break
         return min(tried, key=lambda attempt: attempt[0])[1]
 

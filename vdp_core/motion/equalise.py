@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = []
 
 
-def lifted(picture: np.ndarray, *, keep: float = 0.0) -> np.ndarray:
+def equalised(picture: np.ndarray, *, keep: float = 0.0) -> np.ndarray:
     """Return a denoised copy in which every region has about the same brightness and contrast, however dark it was.
 
     Smoothed a little against noise, in logs (where light multiplies it becomes an offset), less the local mean and over

@@ -38,8 +38,8 @@ class Estimator(Protocol):
 
 
 def with_occlusion(forward: Tensor, backward: Tensor) -> Motion:
-    hidden = occlusion(torch.cat((forward, backward)), torch.cat((backward, forward)))
-    return Motion(forward, backward, *hidden.chunk(2))
+    occluded = occlusion(torch.cat((forward, backward)), torch.cat((backward, forward)))
+    return Motion(forward, backward, *occluded.chunk(2))
 
 
 def no_motion(frames: Tensor) -> Motion:

@@ -16,7 +16,7 @@ from ..store.scratch import large_empty
 from ..types import Flow, OnStep
 from .colours import flow_preview
 from .dis import Dis
-from .equalise import lifted
+from .equalise import equalised
 from .estimator import Estimator, Motion
 from .raft import RAFT_FILES, Raft, free_memory, largest_side, load_raft, pair_bytes, raft_url
 from .shots import differ, is_cut, join_shots, small_copy
@@ -87,7 +87,7 @@ def estimate_flow(
     if path is not None:
         _check_memory(height, width, place, memory)
         estimator = Raft(load_raft(name, path), updates=updates, device=place, half=half, memory=memory)
-    lift = lift_dark and _is_dark(frames)
+    equalise = lift_dark and _is_dark(frames)
 
     pairs = len(frames) - 1
     vectors, masks = large_empty(2, pairs, 2, height, width), large_empty(2, pairs, height, width)
@@ -99,7 +99,7 @@ def estimate_flow(
     seen = 0
     jumps: list[int] = []
     with torch.no_grad():
-        for batch, plain in _prepared(frames, (height, width), estimator, lift):
+        for batch, plain in _prepared(frames, (height, width), estimator, equalise):
             motion = estimator.show(batch)
             run = batch if last is None else torch.cat((last, batch))
             last = batch[-1:]
@@ -139,11 +139,11 @@ def find_cuts(frames: Tensor, *, on_step: OnStep | None = None) -> tuple[int, ..
         InputError, ShapeError: the frames cannot be used.
     """
 
-    def told(done: int, total: int, _: Callable[[], Tensor] | None) -> None:
+    def report(done: int, total: int, _: Callable[[], Tensor] | None) -> None:
         if on_step is not None:
             on_step(done, total, None)
 
-    return estimate_flow(frames, model="dis", max_side=CUTS_SIDE, on_step=told).cuts
+    return estimate_flow(frames, model="dis", max_side=CUTS_SIDE, on_step=report).cuts
 
 
 def working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
@@ -193,7 +193,7 @@ def _is_dark(frames: Tensor) -> bool:
 
 
 def _prepared(
-    frames: Tensor, size: tuple[int, int], estimator: Estimator, lift: bool
+    frames: Tensor, size: tuple[int, int], estimator: Estimator, equalise: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the frames as the estimator reads them, ``(n, C, h, w)`` in 0..1, in runs of the length it asks for.
 
@@ -214,9 +214,9 @@ def _prepared(
             plain.append(torch.from_numpy(grey).movedim(-1, 0))
             if not estimator.wants_colour:
                 picture = grey
-                if lift:
-                    picture = np.concatenate((lifted(picture), lifted(picture, keep=0.4)), axis=-1)
-            elif lift:
-                picture = lifted(picture)
+                if equalise:
+                    picture = np.concatenate((equalised(picture), equalised(picture, keep=0.4)), axis=-1)
+            elif equalise:
+                picture = equalised(picture)
             run.append(torch.from_numpy(picture).movedim(-1, 0))
         yield torch.stack(run), torch.stack(plain)

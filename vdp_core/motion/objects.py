@@ -18,11 +18,11 @@ from .warp import warp
 
 __all__ = ["moving_objects"]
 
-WINDOW = 3
+POOLED_FRAMES = 3
 """Frames either way whose motions are counted together; up: calmer modes, down: quicker changes of motion."""
 BINS = 129
 HALF = BINS // 2
-STEP = 0.08
+BIN_WIDTH = 0.08
 """Width of a bin, as a log of one plus the speed in usual speeds."""
 FLOOR = 0.1
 """Least usual speed, as a share of the fastest; up: parallax and slow objects join the background."""
@@ -36,9 +36,9 @@ SMALLEST = 0.002
 """Share of the frame below which something that moves is taken for an error of the flow."""
 PATIENCE = 4
 """Times the frames that saw a thing, and three more, for which it is looked for where the flow has carried it."""
-LEFT = 0.5
+LEAST_REMAINING = 0.5
 """Share of the smallest size below which what the flow has carried is gone."""
-OVERLAP = 0.3
+LEAST_OVERLAP = 0.3
 """Share of the smaller one that a piece and what the flow has carried must have in common to be one thing."""
 WHOLE = 0.7
 """Share of its largest size from which on a thing counts as seen whole."""
@@ -87,7 +87,7 @@ class _Track:
 
     def given_up(self, index: int) -> bool:
         """Whether it has not been seen for so long that where the flow has carried it says little."""
-        return index - next(reversed(self.seen)) > PATIENCE * len(self.seen) + WINDOW
+        return index - next(reversed(self.seen)) > PATIENCE * len(self.seen) + POOLED_FRAMES
 
 
 class _Ends:
@@ -130,7 +130,7 @@ class _Ends:
         return gaps
 
 
-def _joined(tracks: list[_Track], on_step: Callable[[], None] | None) -> list[_Track]:
+def _linked(tracks: list[_Track], on_step: Callable[[], None] | None) -> list[_Track]:
     """Link tracks of one object that was occluded for a while, the nearest ends first."""
     left = dict(enumerate(tracks))
     ends = _Ends()
@@ -189,7 +189,7 @@ def moving_objects(motion: Tensor, flow: Flow, wanted: int, on_step: OnStep | No
             kept = [
                 number
                 for number, track in enumerate(live)
-                if areas[number] >= LEFT * SMALLEST * height * width and not track.given_up(index)
+                if areas[number] >= LEAST_REMAINING * SMALLEST * height * width and not track.given_up(index)
             ]
             live, now = [live[number] for number in kept], now[kept]
         pieces = _pieces(motion, index)
@@ -210,7 +210,7 @@ def moving_objects(motion: Tensor, flow: Flow, wanted: int, on_step: OnStep | No
         if on_step is not None:
             on_step(index + 1, count, None)
     still_going = None if on_step is None else partial(on_step, count, count, None)
-    tracks = _joined([track for track in tracks if len(track.seen) > 1], still_going)
+    tracks = _linked([track for track in tracks if len(track.seen) > 1], still_going)
     tracks.sort(key=lambda track: -track.size)
     least = LASTS * tracks[0].size * min(1.0, ENOUGH / len(tracks[0].seen)) if tracks else 0.0
     lasting = [track for track in tracks if len(track.seen) >= max(2, LASTS * count) and track.size >= least]
@@ -230,7 +230,7 @@ def _matches(pieces: list[_Piece], now: Tensor) -> dict[int, int]:
         pairs += [
             (-overlap, number, match)
             for match, overlap in enumerate(overlaps)
-            if overlap >= OVERLAP * min(piece.area, areas[match])
+            if overlap >= LEAST_OVERLAP * min(piece.area, areas[match])
         ]
     matches: dict[int, int] = {}
     for _, number, match in sorted(pairs):
@@ -243,7 +243,7 @@ def _pieces(motion: Tensor, index: int) -> list[_Piece]:
     """Connected pieces of frame ``index`` that move unlike the background."""
     import cv2
 
-    near = motion[max(0, index - WINDOW) : index + WINDOW + 1]
+    near = motion[max(0, index - POOLED_FRAMES) : index + POOLED_FRAMES + 1]
     height, width = motion.shape[2:]
     speed = torch.hypot(near[:, 0], near[:, 1]).flatten()
     speed = speed[:: max(1, len(speed) // 100_000)]
@@ -255,13 +255,13 @@ def _pieces(motion: Tensor, index: int) -> list[_Piece]:
     def bins(vectors: Tensor) -> Tensor:
         """Finer for slow motion than for fast: the flow's errors grow with the speed."""
         length = torch.hypot(vectors[0], vectors[1]).clamp_min(1e-6)
-        place = vectors * ((1.0 + length / usual).log() / (length * STEP))
+        place = vectors * ((1.0 + length / usual).log() / (length * BIN_WIDTH))
         place = place.round().long().clamp(-HALF, HALF) + HALF
         return place[1] * BINS + place[0]
 
     counts = torch.bincount(bins(near.movedim(1, 0)).flatten(), minlength=BINS * BINS).float().view(BINS, BINS)
-    hills = _uphill(torch.from_numpy(cv2.GaussianBlur(counts.numpy(), (0, 0), BANDWIDTH)))
-    groups = hills[bins(motion[index])]
+    modes = _modes(torch.from_numpy(cv2.GaussianBlur(counts.numpy(), (0, 0), BANDWIDTH)))
+    groups = modes[bins(motion[index])]
     border = torch.cat((groups[0], groups[-1], groups[:, 0], groups[:, -1]))
     scene = groups == border.mode().values
     middle = motion[index][:, scene].median(dim=1).values
@@ -282,7 +282,7 @@ def _pieces(motion: Tensor, index: int) -> list[_Piece]:
     return pieces
 
 
-def _uphill(counts: Tensor) -> Tensor:
+def _modes(counts: Tensor) -> Tensor:
     """For each of the bins ``(B, B)`` the number of the top that steepest ascent leads to, ``(B * B,)``."""
     size = len(counts)
     around = F.unfold(F.pad(counts[None, None], (1, 1, 1, 1), value=-1.0), 3)[0]  # (9, B * B)

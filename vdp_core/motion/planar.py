@@ -9,8 +9,8 @@ from .warp import pixel_grid, warp
 
 __all__ = ["planar_correction", "planar_motion"]
 
-ROUNDS = 12  # of reweighting; the planar fit stands still after six to ten
-SAMPLES = 6000  # pixels of a flow that eight numbers are fitted to
+REWEIGHTINGS = 12  # of reweighting; the planar fit stands still after six to ten
+FLOW_SAMPLES = 6000  # pixels of a flow that eight numbers are fitted to
 DENSE_SAMPLES = 20_000  # pixels of the frames that they are corrected on
 FEWEST = 32  # pixels below which there is nothing to fit
 CORRECTIONS = 4
@@ -47,16 +47,16 @@ def planar_motion(field: Tensor, weight: Tensor) -> Tensor:
     numbers, found by least squares that are reweighted (Geman-McClure), so that what moves otherwise hardly counts.
     """
     size = (weight.shape[0], weight.shape[1])
-    rows, columns = _chosen(weight, SAMPLES)
+    rows, columns = _chosen(weight, FLOW_SAMPLES)
     if len(rows) < FEWEST:
         return torch.zeros_like(field)
     basis = torch.stack(_planar_basis(columns.double(), rows.double(), size))  # (2, n, 8)
     target = field[:, rows, columns].double()
-    share = torch.ones_like(target[0])
-    for _ in range(ROUNDS):
-        found = _least_squares(basis, target, share)
-        wrong = (basis @ found - target).square().sum(dim=0)
-        share = _share(wrong)
+    weights = torch.ones_like(target[0])
+    for _ in range(REWEIGHTINGS):
+        found = _least_squares(basis, target, weights)
+        squared_residual = (basis @ found - target).square().sum(dim=0)
+        weights = _robust_weight(squared_residual)
     return _planar_field(found.to(field.dtype), size)
 
 
@@ -77,26 +77,26 @@ def planar_correction(here: Tensor, there: Tensor, field: Tensor, weight: Tensor
         seen = warp(there[None], (field + total)[None])[0]
         gap = (seen - here)[:, rows, columns].double()
         error = gap.square().sum(dim=0)
-        share = _share(error)
-        cost = float((share * error).sum() / share.sum())
+        weights = _robust_weight(error)
+        cost = float((weights * error).sum() / weights.sum())
         if cost >= least:
             break
         least, best = cost, total
         slope_y, slope_x = (slope[:, rows, columns].double() for slope in torch.gradient(seen, dim=(1, 2)))
         basis = slope_x[..., None] * across + slope_y[..., None] * down  # (3, n, 8)
-        total = total + _planar_field(_least_squares(basis, -gap, share).to(field.dtype), size)
+        total = total + _planar_field(_least_squares(basis, -gap, weights).to(field.dtype), size)
     return best
 
 
-def _share(wrong: Tensor) -> Tensor:
+def _robust_weight(squared_residual: Tensor) -> Tensor:
     """How much squared errors count (Geman-McClure), by their median."""
-    scale = wrong.median().clamp_min(1e-6)
-    return (scale / (scale + wrong)).square()
+    scale = squared_residual.median().clamp_min(1e-6)
+    return (scale / (scale + squared_residual)).square()
 
 
-def _least_squares(basis: Tensor, target: Tensor, share: Tensor) -> Tensor:
+def _least_squares(basis: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """The numbers ``(8,)`` for which ``basis`` ``(c, n, 8)`` times them is nearest to ``target`` ``(c, n)``."""
-    weighted = (basis * share[:, None]).flatten(0, 1)
+    weighted = (basis * weights[:, None]).flatten(0, 1)
     normal = weighted.T @ basis.flatten(0, 1)
     # the ridge keeps what a few pixels, or flat ones, cannot tell at zero: curvature, or all of the motion
     normal += (1e-6 * normal.diagonal().sum() + RIDGE) * torch.eye(8, device=basis.device)

@@ -20,26 +20,26 @@ __all__ = ["SHORTEST", "differ", "join_shots", "small_copy"]
 
 SHORTEST = 5
 """Frames of the shortest shot: what is shorter, such as a flash, belongs to its neighbours."""
-SIDE = 96  # pixels of the copies that dissolves are looked for on
+DISSOLVE_SIDE = 96  # pixels of the copies that dissolves are looked for on
 REACHES = (3, 6, 12)
 """Frames on either side of its middle that a dissolve of up to twice that length is looked for in."""
 CONTRAST = 0.88
 """Variance of a mixture, of the mean of its two pictures': less than this, as two scenes that have nothing to do with
 each other cancel. At the best reach it was at most 0.82 in 62 of 64 dissolves of real clips; where something large
 passed by, it was 0.96 or more."""
-ALIKE = 0.58
+LEAST_TOGETHER = 0.58
 """Share of the change that must be on its way equally far in every pixel: in all but one of the dissolves it was; where
 something passes by, a pixel shows what was before or what comes after."""
 ON_ITS_WAY = 0.25  # how equally far
 DIFFERENT = 0.4  # squared difference of the two, over the sum of their variances: less tells nothing
 RELATED = 0.75  # correlation of the two from which they are one scene whose light changes
-FLAT = 0.02  # deviation of brightness below which a frame shows nothing, as in the middle of a fade
+FLAT_DEVIATION = 0.02  # deviation of brightness below which a frame shows nothing, as in the middle of a fade
 
 
 def small_copy(pictures: Tensor) -> Tensor:
     """Copies ``(n, h, w)``, in 8 bits, of pictures ``(n, 1, H, W)`` in 0..1, for ``join_shots``."""
     height, width = pictures.shape[-2:]
-    scale = min(1.0, SIDE / max(height, width))
+    scale = min(1.0, DISSOLVE_SIDE / max(height, width))
     small = resize(pictures, (max(1, round(height * scale)), max(1, round(width * scale))), mode="area")
     return (small[:, 0] * 255.0).round().byte()
 
@@ -76,7 +76,7 @@ def join_shots(copies: Tensor, jumps: list[int], differs: Callable[[Tensor, Tens
 
 def _fades(clip: Tensor, cuts: list[int], apart: Callable[[int, int], bool]) -> list[int]:
     """The middles of stretches that show nothing, where they lie between two scenes."""
-    flat = [bool(frame.std() < FLAT) for frame in clip]
+    flat = [bool(frame.std() < FLAT_DEVIATION) for frame in clip]
     edges = [index for index in range(1, len(flat)) if flat[index] != flat[index - 1]]
     return [
         (first + end) // 2
@@ -114,7 +114,7 @@ def _mixture(first: Tensor, inner: Tensor, last: Tensor) -> tuple[float, int] | 
     """
     change = last - first
     contrasts = torch.stack((first.var(), last.var()))
-    if change.square().mean() < DIFFERENT * contrasts.sum() or contrasts.min() < FLAT**2:
+    if change.square().mean() < DIFFERENT * contrasts.sum() or contrasts.min() < FLAT_DEVIATION**2:
         return None
     if torch.corrcoef(torch.stack((first, last)))[0, 1] > RELATED:
         return None
@@ -126,7 +126,7 @@ def _mixture(first: Tensor, inner: Tensor, last: Tensor) -> tuple[float, int] | 
     contrast = (inner.var(dim=1) / torch.lerp(contrasts[0], contrasts[1], part[:, 0])).mean()
     on_its_way = (inner - first) / torch.where(change.abs() < 1e-3, 1e-3, change)
     together = ((on_its_way - part).abs() < ON_ITS_WAY).float().mul(change.square()).sum(dim=1) / change.square().sum()
-    if contrast > CONTRAST or together.mean() < ALIKE:
+    if contrast > CONTRAST or together.mean() < LEAST_TOGETHER:
         return None
     return float(contrast), int((share > 0.5).nonzero()[0])
 

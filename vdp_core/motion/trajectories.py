@@ -13,12 +13,12 @@ from .warp import pixel_grid, warp
 __all__ = ["average_along", "follow"]
 
 
-def follow(forward: Tensor, hidden: Tensor, spans: Sequence[int]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+def follow(forward: Tensor, occluded: Tensor, spans: Sequence[int]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
     """Follow every pixel of every frame over several distances in time.
 
     Args:
         forward: ``(T-1, 2, h, w)``, the flow from each frame to the next, in pixels.
-        hidden: ``(T-1, h, w)``, 1 where a pixel is not seen in the next frame.
+        occluded: ``(T-1, h, w)``, 1 where a pixel is not seen in the next frame.
         spans: distances in frames, rising.
 
     Yields:
@@ -40,7 +40,7 @@ def follow(forward: Tensor, hidden: Tensor, spans: Sequence[int]) -> Iterator[tu
             path, seen = path[:alive], seen[:alive]
             at = slice(start + hop, start + hop + alive)
             # both read where the path has led to so far
-            onward = warp(torch.cat((forward[at], hidden[at, None]), dim=1), path)
+            onward = warp(torch.cat((forward[at], occluded[at, None]), dim=1), path)
             path = path + onward[:, :2]
             seen = seen * (1.0 - onward[:, 2:])
             if hop + 1 in spans:
@@ -52,7 +52,7 @@ def average_along(fields: Tensor, flow: Flow, span: int) -> Tensor:
     """Mean of ``(T, C, h, w)`` along the path of each pixel, up to ``span`` frames either way while it is seen."""
     total, weight = fields.clone(), torch.ones_like(fields[:, :1])
     count = len(fields)
-    for vectors, hidden, sign in (
+    for vectors, occluded, sign in (
         (flow.forward, flow.forward_occlusion, 1),
         (flow.backward, flow.backward_occlusion, -1),
     ):
@@ -63,7 +63,7 @@ def average_along(fields: Tensor, flow: Flow, span: int) -> Tensor:
             ours = slice(0, count - hop) if sign > 0 else slice(hop, count)
             pair = slice(hop - 1, count - 1) if sign > 0 else slice(0, count - hop)
             theirs = slice(hop, count) if sign > 0 else slice(0, count - hop)
-            onward = warp(torch.cat((vectors[pair], hidden[pair, None]), dim=1), path[ours])
+            onward = warp(torch.cat((vectors[pair], occluded[pair, None]), dim=1), path[ours])
             path[ours] += onward[:, :2]
             seen[ours] *= 1.0 - onward[:, 2:]
             total[ours] += seen[ours] * warp(fields[theirs], path[ours])

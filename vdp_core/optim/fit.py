@@ -20,7 +20,7 @@ __all__ = ["Fitted", "fit"]
 
 Terms = Mapping[str, Tensor]
 _log = logging.getLogger(__name__)
-WINDOW = 40  # steps whose mean loss is compared with that of the steps before them
+PLATEAU_STEPS = 40  # steps whose mean loss is compared with that of the steps before them
 READ_EVERY = 10  # steps between two looks at the loss
 SAVE_EVERY = 20.0  # seconds between two entries in the journal
 SAVE_SHARE = 0.01  # of the time that these may take
@@ -162,10 +162,10 @@ def _evenly_down(progress: float) -> float:
 
 
 def _on_plateau(losses: list[float], least_fall: float) -> bool:
-    if len(losses) < 2 * WINDOW:
+    if len(losses) < 2 * PLATEAU_STEPS:
         return False
-    before = sum(losses[-2 * WINDOW : -WINDOW]) / WINDOW
-    now = sum(losses[-WINDOW:]) / WINDOW
+    before = sum(losses[-2 * PLATEAU_STEPS : -PLATEAU_STEPS]) / PLATEAU_STEPS
+    now = sum(losses[-PLATEAU_STEPS:]) / PLATEAU_STEPS
     return before - now < least_fall * abs(before)
 
 

@@ -18,10 +18,10 @@ __all__ = [
     "mask_binarisation",
     "perceptual",
     "reconstruction",
+    "smoothness",
     "structure",
     "vgg_features",
     "warp_term",
-    "waviness",
 ]
 
 
@@ -160,18 +160,18 @@ def mask_binarisation(mask: Tensor) -> Tensor:
     return 1.0 / (mask - 0.5).abs().flatten(1).mean(dim=1).clamp_min(1e-3)
 
 
-def warp_term(now: Tensor, before: Tensor, backward: Tensor, hidden: Tensor) -> Tensor:
+def warp_term(now: Tensor, before: Tensor, backward: Tensor, occluded: Tensor) -> Tensor:
     """``|now - before brought along the flow|``, occluded pixels left out (VDP, arXiv 2412.04930).
 
     Args:
         now, before: pictures of frames t and t-1, ``(N, C, h, w)``.
         backward: flow from t to t-1, ``(N, 2, h, w)``.
-        hidden: ``(N, h, w)``, 1 where a pixel of t is not seen in t-1.
+        occluded: ``(N, h, w)``, 1 where a pixel of t is not seen in t-1.
     """
-    return (now - warp(before, backward)).abs() * (1.0 - hidden[:, None])
+    return (now - warp(before, backward)).abs() * (1.0 - occluded[:, None])
 
 
-def waviness(field: Tensor, dim: int) -> Tensor:
+def smoothness(field: Tensor, dim: int) -> Tensor:
     """Squared second difference along ``dim``: zero for a field that is constant or grows evenly."""
     if field.shape[dim] < 3:
         return field.new_zeros(1)

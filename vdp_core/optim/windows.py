@@ -15,9 +15,9 @@ from ..store.journal import Journal, Kept
 from .fit import Fitted
 from .progress import Progress
 
-__all__ = ["OVERLAP", "Window", "Work", "blended", "fit_windows", "joined", "windows"]
+__all__ = ["WINDOW_OVERLAP", "FitWindow", "Window", "blended", "combined_fit", "fit_windows", "windows"]
 
-OVERLAP = 24
+WINDOW_OVERLAP = 24
 """Frames that neighbouring windows share, a second of film; one window fades into the other over them."""
 
 
@@ -31,7 +31,7 @@ class Window(NamedTuple):
     fitted: Fitted
 
 
-Work = Callable[[int, Mapping[int, Window], Journal, Progress], Window]
+FitWindow = Callable[[int, Mapping[int, Window], Journal, Progress], Window]
 """Fits a window: its number, what was found already, where the fit keeps its state, whom to tell."""
 
 
@@ -83,7 +83,7 @@ def blended(spans: Sequence[range], parts: Sequence[Tensor], *, level_of: int | 
 
 def fit_windows(
     spans: Sequence[range],
-    work: Work,
+    work: FitWindow,
     *,
     order: Iterable[int] | None = None,
     hold: Callable[[int, Window], Window] | None = None,
@@ -118,12 +118,12 @@ def fit_windows(
     return [held[number] for number in range(len(spans))]
 
 
-def _fit(work: Work, number: int, held: Mapping[int, Window], progress: Progress, journal: Journal) -> Kept:
+def _fit(work: FitWindow, number: int, held: Mapping[int, Window], progress: Progress, journal: Journal) -> Kept:
     fields, numbers, fitted = work(number, held, journal, progress)
     return fields, {"numbers": dict(numbers), "fitted": asdict(fitted)}
 
 
-def joined(windows: Sequence[Window]) -> Fitted:
+def combined_fit(windows: Sequence[Window]) -> Fitted:
     """How the fits of windows went as a whole."""
     fits = [window.fitted for window in windows]
     names = dict.fromkeys(name for fitted in fits for name in fitted.terms)

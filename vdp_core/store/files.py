@@ -17,7 +17,7 @@ __all__ = ["beside", "held", "remove", "remove_left_overs", "scratch", "watching
 
 MARK = re.compile(r"(\..+\.[0-9a-f]{8})\.lock")
 """A hidden file that is locked as long as the process lives that writes beside it."""
-_told: ContextVar[Callable[[Path, Path], None] | None] = ContextVar("told", default=None)
+_watcher: ContextVar[Callable[[Path, Path], None] | None] = ContextVar("watcher", default=None)
 
 
 @contextmanager
@@ -35,13 +35,13 @@ def beside(target: Path) -> Iterator[Path]:
         yield partial
         if partial.is_dir() and target.is_dir():
             target.rmdir()
-        _settle(partial)
-        if (told := _told.get()) is not None:
-            told(partial, target)
+        _flush_to_disk(partial)
+        if (watcher := _watcher.get()) is not None:
+            watcher(partial, target)
         partial.replace(target)
 
 
-def _settle(path: Path) -> None:
+def _flush_to_disk(path: Path) -> None:
     """Have the disk take what was written, so that a name never outlives its content when the power fails."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
@@ -50,13 +50,13 @@ def _settle(path: Path) -> None:
 
 
 @contextmanager
-def watching(told: Callable[[Path, Path], None]) -> Iterator[None]:
-    """Inside the block, ``told(partial, target)`` is called just before anything whole gets its name."""
-    before = _told.set(told)
+def watching(watcher: Callable[[Path, Path], None]) -> Iterator[None]:
+    """Inside the block, ``watcher(partial, target)`` is called just before anything whole gets its name."""
+    before = _watcher.set(watcher)
     try:
         yield
     finally:
-        _told.reset(before)
+        _watcher.reset(before)
 
 
 @contextmanager

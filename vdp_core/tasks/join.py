@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..optim.fit import Fitted
-from ..optim.windows import Window, joined
+from ..optim.windows import Window, combined_fit
 from ..store.scratch import large_empty
 from .base import Found, Given
 
@@ -31,7 +31,7 @@ def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
     notes.pop("warning", None)
     if warnings := list(dict.fromkeys(_numbered(found, "warning"))):
         notes["warning"] = "; ".join(warnings)
-    fitted: Fitted = joined([Window({}, {}, part.fitted) for part in found])
+    fitted: Fitted = combined_fit([Window({}, {}, part.fitted) for part in found])
     return Found(fields, fitted, notes, found[0].assets)
 
 

@@ -3,6 +3,22 @@
 Video Decomposition Prior, ICLR 2024, arXiv 2412.04930, with what the paper leaves open taken from its re-implementation
 VideoDIP. It runs on a small copy like the other presets, and what it finds is lifted to native size; the published code
 works at native size.
+
+Energy, for a run of neighbouring frames x; y is what the networks rebuild them as, z what should stay along the flow::
+
+    E = mean |y - x|                                              ("reconstruction")
+      + mean |vgg(y) - vgg(x)|                                    ("perceptual"; ``losses.structure`` without weights)
+      + recipe.warp * mean (1 - occluded) |z_t - warp(z_(t-1))|   ("warp")
+
+relight:  log y = (1/gamma) (log(1/A) + log x_out),  z = x_out,   warp 0.02
+dehaze:   y = t J + (1 - t) L,                       z = J,       warp 0.02
+segment:  y = sum_i m_i x_i,                         z = m,       warp 0.01, and
+
+    E += LAYER           * mean sum_i |m_i x_i - m_i x|                                   ("layer", 1)
+       + FLOW_SIMILARITY * mean_(i<j) cos(vgg(m_i F), vgg(m_j F))                         ("flow_similarity", 0.001)
+       + BINARISATION    * mean 1 / mean |m - 0.5|                                        ("binarisation", 0.01)
+
+F is the flow as a picture; x_i the picture of layer i.
 """
 
 from __future__ import annotations
@@ -25,9 +41,9 @@ from ..optim.losses import perceptual, reconstruction, structure, vgg_features, 
 from ..store.journal import Journal
 from ..types import Flow, OnStep
 
-__all__ = ["PublishedFit", "Recipe", "Seen"]
+__all__ = ["Prediction", "PublishedFit", "Recipe"]
 
-SIDE = 256
+PAPER_SIDE = 256
 EPOCHS = 100
 DARKEST = 1e-4  # keeps logarithms and quotients finite
 
@@ -45,12 +61,12 @@ class Recipe(NamedTuple):
 LIGHT = HAZE = Recipe(learning_rate=2e-3, batch=4, warp=0.02)
 
 
-class Seen(NamedTuple):
+class Prediction(NamedTuple):
     """The networks' prediction for some neighbouring frames."""
 
     rebuilt: Tensor
     """``(n, 3, h, w)``: the frames put together again."""
-    steady: Tensor
+    consistent: Tensor
     """``(n, C, h, w)``: the quantity that the warp term compares along the flow."""
     terms: Mapping[str, Tensor]
     """Weighted losses that only this task has."""
@@ -60,7 +76,7 @@ class PublishedFit:
     """The networks' inputs, at a small size, and the optimisation that the tasks share."""
 
     def __init__(self, frames: Tensor, flow: Flow, device: torch.device | str, weights_folders: Sequence[Path]) -> None:
-        self.small = working_copy(frames, SIDE).to(device)
+        self.small = working_copy(frames, PAPER_SIDE).to(device)
         size = (self.small.shape[2], self.small.shape[3])
         if min(size) < 8:
             raise ShapeError(
@@ -70,7 +86,7 @@ class PublishedFit:
         colours = flow_to_rgb(flow).movedim(-1, 1).to(device)
         self.colours = resize(colours, size)
         motion = resize_flow(flow, size)
-        self.backward, self.hidden = motion.backward.to(device), motion.backward_occlusion.to(device)
+        self.backward, self.occluded = motion.backward.to(device), motion.backward_occlusion.to(device)
         vgg_file = find_weights(("vgg16-*", "vgg16"), weights_folders)
         self.features = None if vgg_file is None else vgg_features(read_weights(vgg_file)).to(device)
         self.notes = {"perceptual": "vgg16" if self.features is not None else "gradients and SSIM"}
@@ -84,7 +100,7 @@ class PublishedFit:
 
     def optimise(
         self,
-        model: Callable[[slice], Seen],
+        model: Callable[[slice], Prediction],
         parameters: Sequence[Tensor],
         recipe: Recipe,
         steps: int,
@@ -105,17 +121,19 @@ class PublishedFit:
         def step(index: int) -> dict[str, Tensor]:
             first = starts[index]
             run = slice(first, first + recipe.batch)
-            made, frames = model(run), self.small[run]
-            alike = structure(made.rebuilt, frames)
+            predicted, frames = model(run), self.small[run]
+            perceptual_loss = structure(predicted.rebuilt, frames)
             if self.features is not None:
-                alike = perceptual(made.rebuilt, frames, self.features)
+                perceptual_loss = perceptual(predicted.rebuilt, frames, self.features)
             pairs = slice(first, first + len(frames) - 1)
-            steady = warp_term(made.steady[1:], made.steady[:-1], self.backward[pairs], self.hidden[pairs])
+            warp_loss = warp_term(
+                predicted.consistent[1:], predicted.consistent[:-1], self.backward[pairs], self.occluded[pairs]
+            )
             return {
-                "reconstruction": reconstruction(made.rebuilt, frames).mean(),
-                "perceptual": alike.mean(),
-                "warp": recipe.warp * steady.mean(),
-                **made.terms,
+                "reconstruction": reconstruction(predicted.rebuilt, frames).mean(),
+                "perceptual": perceptual_loss.mean(),
+                "warp": recipe.warp * warp_loss.mean(),
+                **predicted.terms,
             }
 
         @torch.no_grad()
@@ -141,7 +159,7 @@ class PublishedFit:
         )
 
     @torch.no_grad()
-    def seen_by(self, net: nn.Module) -> Tensor:
+    def predicted_by(self, net: nn.Module) -> Tensor:
         """What an alpha-net gives for the flow of every frame, ``(T, 1, h, w)`` on the CPU."""
         net.eval()
         return torch.cat([net(picture[None]).cpu() for picture in self.colours])

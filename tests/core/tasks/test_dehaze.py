@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
-from comfyui_vdp.vdp_core.image.guided import lift
+from comfyui_vdp.vdp_core.image.guided import joint_upsample
 from comfyui_vdp.vdp_core.metrics import psnr, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.models import render
@@ -212,7 +212,7 @@ def test_objects_at_the_sides_are_found_where_they_are(synthetic):
 def test_what_the_fit_reads_at_a_pixel_is_shown_there():
     columns = torch.arange(50.0).expand(1, 28, 50)
     frames = torch.full((1, 108, 192, 3), 0.5)
-    shown = lift(columns[None], frames, radius=haze_model.LIFT_RADIUS)[0, 0, 54]
+    shown = joint_upsample(columns[None], frames, radius=haze_model.UPSAMPLING_RADIUS)[0, 0, 54]
     x = centres(torch.arange(192.0), 192)
     places = within(torch.stack((x, torch.zeros(192), torch.zeros(192)), dim=-1), (2, 28, 50))
     read = read_grid(columns.expand(2, -1, -1), places)

@@ -145,7 +145,7 @@ def test_the_layers_say_how_they_were_made(pan):
     assert layers.info["preset"] == "fast"
     assert 0 < int(layers.info["steps"]) <= TASKS["relight"].presets["fast"].config.steps
     assert layers.info["stopped"] in ("plateau", "steps")
-    assert float(layers.info["loss_same_scene"]) < 0.2
+    assert float(layers.info["loss_correspondence"]) < 0.2
     light.MODEL.check(layers)
 
 

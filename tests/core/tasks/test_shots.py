@@ -120,9 +120,9 @@ def steps_of(made: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 
 
 def borders(count: int, window: int) -> list[int]:
-    from comfyui_vdp.vdp_core.optim.windows import OVERLAP, windows
+    from comfyui_vdp.vdp_core.optim.windows import WINDOW_OVERLAP, windows
 
-    spans = windows(count, window, OVERLAP)
+    spans = windows(count, window, WINDOW_OVERLAP)
     assert len(spans) > 1
     return [edge for one, other in pairwise(spans) for edge in (other.start, one.stop)]
 
@@ -237,9 +237,9 @@ def test_windows_are_visited_from_masks_outwards():
 
 def test_a_window_gives_way_to_those_that_are_there():
     masks = torch.zeros(14, 2, 1, 1)
-    segment_windows._lay(masks, THREE, 0, torch.zeros(6, 2, 1, 1), {})
-    segment_windows._lay(masks, THREE, 2, torch.zeros(6, 2, 1, 1), {0})
-    segment_windows._lay(masks, THREE, 1, torch.ones(6, 2, 1, 1), {0, 2})
+    segment_windows._blend_window(masks, THREE, 0, torch.zeros(6, 2, 1, 1), {})
+    segment_windows._blend_window(masks, THREE, 2, torch.zeros(6, 2, 1, 1), {0})
+    segment_windows._blend_window(masks, THREE, 1, torch.ones(6, 2, 1, 1), {0, 2})
     third = 1.0 / 3.0
     wanted = [0.0] * 4 + [third, 2 * third, 1.0, 1.0, 2 * third, third] + [0.0] * 4
     assert_close(masks[:, 1, 0, 0], torch.tensor(wanted))

@@ -20,23 +20,23 @@ class DehazeConfig:
     points: int = 15_000
     """Correspondences drawn in each step."""
     learning_rate: float = 0.04
-    same_scene: float = 100.0
+    correspondence: float = 100.0
     """Weight of correspondences keeping their clear colour; up: haze follows each change, errors of the flow too."""
-    black: float = 1.0
+    dark_channel: float = 1.0
     """Weight of the dark channel, a quantile loss; down: haze may be left in."""
-    tolerance: float = 0.1
+    quantile: float = 0.1
     """Quantile of that loss: share of blocks whose bound may exceed log t; up: t falls on bright surfaces."""
-    smooth: float = 1.0
+    smoothness: float = 1.0
     """Weight of second-order smoothness in space and time; up: broader haze, but a less certain airlight."""
-    objects: float = 0.1
+    sparsity: float = 0.1
     """Weight of sparsity: few objects differ from the haze around them; up: fewer objects."""
-    outline: float = 10.0
+    edge_aware_smoothness: float = 10.0
     """Weight of edge-aware smoothness (first order): haze changes at edges only; up: fewer and larger objects."""
-    expected: float = 3.0
+    airlight_prior: float = 3.0
     """Weight of the airlight's difference to the brightest haze; it decides only where nothing moves in the haze."""
-    drift: float = 30.0
+    airlight_smoothness: float = 30.0
     """Weight of the airlight's squared change in time; down: it follows the time of day, and the exposure too."""
-    mistaken: float = 0.002
+    robust_scale: float = 0.002
     """Scale of the Charbonnier loss of correspondences, in colour; larger residuals count as errors of the flow."""
     window: int = 240
     """Most frames of a window."""

@@ -14,16 +14,16 @@ from torch import Tensor
 from ...image.resize import working_copy
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
-from ...optim.windows import OVERLAP, Window, blended, fit_windows, joined, windows
+from ...optim.windows import WINDOW_OVERLAP, Window, blended, combined_fit, fit_windows, windows
 from ...store.journal import Journal
 from ...types import Flow
 from .clip import HazyClip
 from .config import DehazeConfig
-from .priors import brightest_haze, extremes
+from .priors import block_extremes, initial_airlight
 
 __all__ = ["Haze", "fit_haze"]
 
-MIDDLE = math.log(0.25)
+LEAST_MEDIAN = math.log(0.25)
 """Of t, its median over the clip, at least. A bright scene in haze looks just as a dark one in denser haze does, and
 taking off too much does more harm: without this, bright clips in dense haze came out up to 5.6 dB below the hazy ones
 themselves; with it, never more than 0.04 (30 clips)."""
@@ -50,11 +50,11 @@ def fit_haze(
     progress: Progress,
 ) -> Haze:
     """Find the haze window by window; the whole shot has one confidence and one bound on its density."""
-    spans = windows(len(frames), config.window, OVERLAP)
+    spans = windows(len(frames), config.window, WINDOW_OVERLAP)
     expected = None
     if len(spans) > 1:
         some = working_copy(frames[:: max(1, len(frames) // 64)], config.side)
-        expected = brightest_haze(extremes(some)).to(device)
+        expected = initial_airlight(block_extremes(some)).to(device)
 
     def work(number: int, _: Mapping[int, Window], journal: Journal, progress: Progress) -> Window:
         span = spans[number]
@@ -68,18 +68,18 @@ def fit_haze(
         / sum(map(len, spans))
         for name in found[0].numbers
     }
-    credit = _credit(mean["explained"], mean["amount"], mean["misfit"])
+    confidence = _confidence(mean["explained_variance"], mean["amount"], mean["dark_channel_loss"])
     notes = {
         "points": f"{sum(window.numbers['points'] for window in found):.0f}",
-        "explained": f"{mean['explained']:.2f}",
-        "credit": f"{credit:.2f}",
+        "explained_variance": f"{mean['explained_variance']:.2f}",
+        "confidence": f"{confidence:.2f}",
     }
-    if credit < 0.5:
+    if confidence < 0.5:
         notes["warning"] = "hardly any haze to be seen, so hardly any is taken off"
     log_t, airlight = (blended(spans, [window.fields[name] for window in found]) for name in ("log_t", "airlight"))
-    log_t = log_t + F.relu(MIDDLE - log_t.median())
-    through = (credit * log_t.clamp(max=0.0)).exp()[:, None]
-    return Haze(through, airlight[:, :, None, None], joined(found), notes)
+    log_t = log_t + F.relu(LEAST_MEDIAN - log_t.median())
+    transmission = (confidence * log_t.clamp(max=0.0)).exp()[:, None]
+    return Haze(transmission, airlight[:, :, None, None], combined_fit(found), notes)
 
 
 def _fit_window(clip: HazyClip, config: DehazeConfig, journal: Journal, progress: Progress) -> Window:
@@ -89,8 +89,8 @@ def _fit_window(clip: HazyClip, config: DehazeConfig, journal: Journal, progress
     fitted = clip.fit_smooth(steps, first, journal)
     with torch.no_grad():
         numbers = {
-            "explained": clip.explained(),
-            "misfit": fitted.terms["black"] / max(config.black, 1e-9),
+            "explained_variance": clip.explained_variance(),
+            "dark_channel_loss": fitted.terms["dark_channel"] / max(config.dark_channel, 1e-9),
             "amount": float(1.0 - clip.smooth().clamp(max=0.0).exp().mean()),
             "points": float(len(clip.points)),
         }
@@ -102,7 +102,7 @@ def _fit_window(clip: HazyClip, config: DehazeConfig, journal: Journal, progress
         return Window({name: field.cpu() for name, field in fields.items()}, numbers, fitted)
 
 
-def _credit(explained: float, amount: float, misfit: float) -> float:
+def _confidence(explained_variance: float, amount: float, dark_channel_loss: float) -> float:
     """Confidence that the result is haze, 0 to 1: clear pictures are not black everywhere either.
 
     Either the haze explains how the colours of followed points change: over 15 hazy clips by 0.59 to 0.87, over five
@@ -110,12 +110,12 @@ def _credit(explained: float, amount: float, misfit: float) -> float:
     hold 0.07 to 0.10 of haze, or up to 0.44 with misfits of 0.1 and more where walls are bright.
 
     Args:
-        explained: share of the change of followed colours that t and L explain; 1 is all of it.
+        explained_variance: share of the change of followed colours that t and L explain; 1 is all of it.
         amount: mean of 1 - t.
-        misfit: mean of the quantile loss.
+        dark_channel_loss: mean of the quantile loss.
     """
-    moving = _smoothstep(explained, 0.39, 0.49) * _smoothstep(amount, 0.10, 0.18)
-    still = _smoothstep(amount, 0.15, 0.30) * (1.0 - _smoothstep(misfit, 0.07, 0.09))
+    moving = _smoothstep(explained_variance, 0.39, 0.49) * _smoothstep(amount, 0.10, 0.18)
+    still = _smoothstep(amount, 0.15, 0.30) * (1.0 - _smoothstep(dark_channel_loss, 0.07, 0.09))
     return max(moving, still)
 
 

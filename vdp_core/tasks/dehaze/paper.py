@@ -12,7 +12,7 @@ from ...errors import ShapeError
 from ...nets.unet import alpha_net, rgb_net
 from ...store.journal import Journal
 from ...types import Flow, OnStep
-from ..paper import DARKEST, HAZE, PublishedFit, Seen
+from ..paper import DARKEST, HAZE, Prediction, PublishedFit
 from .find import Haze
 
 __all__ = ["dehaze"]
@@ -45,13 +45,13 @@ def dehaze(
         raise ShapeError(f"airlight: expected one colour a frame, ({len(frames)}, 3), got {tuple(airlight.shape)}")
     clip = PublishedFit(frames, flow, device, weights_folders)
     rgb, alpha = clip.networks(seed, rgb_net, alpha_net)
-    light = airlight.float()[:, :, None, None]
-    there = light.to(device)
+    airlight_field = airlight.float()[:, :, None, None]
+    airlight_on_device = airlight_field.to(device)
 
-    def model(run: slice) -> Seen:
-        clear, through = rgb(clip.small[run]), alpha(clip.colours[run])
-        return Seen(through * clear + (1.0 - through) * there[run], clear, {})
+    def model(run: slice) -> Prediction:
+        clear, t = rgb(clip.small[run]), alpha(clip.colours[run])
+        return Prediction(t * clear + (1.0 - t) * airlight_on_device[run], clear, {})
 
     parameters = [*rgb.parameters(), *alpha.parameters()]
     fitted = clip.optimise(model, parameters, HAZE, steps, seed, lambda run: rgb(clip.small[run])[0], journal, on_step)
-    return Haze(clip.seen_by(alpha).clamp_min(DARKEST), light.cpu(), fitted, clip.notes)
+    return Haze(clip.predicted_by(alpha).clamp_min(DARKEST), airlight_field.cpu(), fitted, clip.notes)

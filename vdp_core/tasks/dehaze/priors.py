@@ -19,11 +19,18 @@ from ...motion.warp import pixel_grid, resize_flow, warp
 from ...optim.grids import centres
 from ...types import Flow
 
-__all__ = ["Extremes", "FollowedColours", "brightest_haze", "extremes", "followed_colours", "least_transmission"]
+__all__ = [
+    "Extremes",
+    "FollowedColours",
+    "block_extremes",
+    "followed_colours",
+    "initial_airlight",
+    "transmission_bounds",
+]
 
 LARGEST_CHANGE = 0.25  # of a colour, beyond which the flow is rather wrong
 LEAST_VISIBLE = 0.9
-THINNEST = 0.02  # transmissions below this are taken for this: 8 bits hold nothing there
+LEAST_TRANSMISSION = 0.02  # transmissions below this are taken for this: 8 bits hold nothing there
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,9 @@ def followed_colours(
         # backward in time is forward in the reversed clip
         clip = smooth.flip(0) if backward else smooth
         vectors = flow.backward.flip(0) if backward else flow.forward
-        hidden = flow.backward_occlusion.flip(0) if backward else flow.forward_occlusion
+        occluded = flow.backward_occlusion.flip(0) if backward else flow.forward_occlusion
         direction = frames.new_tensor([1.0, 1.0, -1.0 if backward else 1.0])
-        for start, span, path, seen in follow(vectors.to(frames.device), hidden.to(frames.device), spans):
+        for start, span, path, seen in follow(vectors.to(frames.device), occluded.to(frames.device), spans):
             before = clip[start : start + len(path)]
             after = warp(clip[start + span : start + span + len(path)], path)
             chosen = (seen > LEAST_VISIBLE) & ((before - after).abs().amax(dim=1) < LARGEST_CHANGE)
@@ -104,7 +111,7 @@ class Extremes:
     """``(N, 3)``, centres of the blocks: (x, y, t), -1..1 between the edges of frame and clip."""
 
 
-def extremes(frames: Tensor, *, block: int = 10, length: int = 2, share: float = 0.01) -> Extremes:
+def block_extremes(frames: Tensor, *, block: int = 10, length: int = 2, share: float = 0.01) -> Extremes:
     """Return a low and a high quantile of every block of a clip.
 
     Args:
@@ -134,14 +141,14 @@ def extremes(frames: Tensor, *, block: int = 10, length: int = 2, share: float =
     return Extremes(torch.cat(low), torch.cat(high), torch.cat(places))
 
 
-def brightest_haze(blocks: Extremes) -> Tensor:
+def initial_airlight(blocks: Extremes) -> Tensor:
     """Return a first guess of the airlight, ``(3,)``: the median colour of the hundredth of blocks with least dark."""
     dark = blocks.low.amin(dim=1)
     some = dark.topk(max(1, len(dark) // 100)).indices
     return blocks.low[some].median(dim=0).values
 
 
-def least_transmission(blocks: Extremes, airlight: Tensor) -> tuple[Tensor, Tensor]:
+def transmission_bounds(blocks: Extremes, airlight: Tensor) -> tuple[Tensor, Tensor]:
     """Return lower bounds on log t from the darkest and the brightest value of each block, ``(N,)`` each.
 
     ``J = L + (x - L) / t`` lies in 0..1, so ``t >= 1 - x / L`` of the darkest channel, which is about t itself where
@@ -151,6 +158,6 @@ def least_transmission(blocks: Extremes, airlight: Tensor) -> tuple[Tensor, Tens
         blocks: of the hazy clip.
         airlight: L at each block, ``(N, 3)``.
     """
-    dark = 1.0 - (blocks.low / airlight.clamp_min(THINNEST)).amin(dim=1)
-    bright = ((blocks.high - airlight) / (1.0 - airlight).clamp_min(THINNEST)).amax(dim=1)
-    return dark.clamp_min(THINNEST).log(), bright.clamp(THINNEST, 1.0).log()
+    dark = 1.0 - (blocks.low / airlight.clamp_min(LEAST_TRANSMISSION)).amin(dim=1)
+    bright = ((blocks.high - airlight) / (1.0 - airlight).clamp_min(LEAST_TRANSMISSION)).amax(dim=1)
+    return dark.clamp_min(LEAST_TRANSMISSION).log(), bright.clamp(LEAST_TRANSMISSION, 1.0).log()

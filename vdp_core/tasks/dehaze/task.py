@@ -6,6 +6,36 @@ every few frames and L as a few colours, and find them by what identifies them: 
 along the flow, moves in a straight line towards L as haze thickens; somewhere near, the clear scene is almost black in
 one channel; and no clear colour is darker than black or brighter than white. J needs no network: it follows from x, t
 and L, at native size.
+
+Energy. Log transmission is u = s + o, a smooth part s and objects o, ``(T, h, w)``; the airlight L has a colour every
+24 frames. First stage (``HazyClip.fit_smooth``), over s and L with o = 0::
+
+    E = smoothness          * (mean D_t^2 s + mean D_y^2 s + mean D_x^2 s)
+      + dark_channel        * mean_b pinball(s(b) - d_b; quantile)
+      + (1 - quantile)      * mean_b (max(h_b - s(b), 0) + max(s(b), 0))                     ("range")
+      + airlight_smoothness * sum_k |L_(k+1) - L_k|^2
+      + airlight_prior      * mean_k |L_k - L_0|^2
+      + correspondence      * mean_i rho(x(q_i) - L(q_i) - exp(s(q_i) - s(p_i)) (x(p_i) - L(p_i)); robust_scale)
+
+Second stage (``HazyClip.fit_objects``), over s and o with L known::
+
+    E = smoothness            * (mean D_t^2 s + mean D_y^2 s + mean D_x^2 s)
+      + dark_channel          * (quantile mean_b max(u(b) - d_b, 0)
+                                 + (1 - quantile) CELL_WEIGHT / B sum_c max(d_c - u(c), 0))
+      + (1 - quantile)        * mean_b (max(h_b - u(b), 0) + max(u(b), 0))                   ("range")
+      + sparsity              * mean rho(o; OBJECT_SCALE)
+      + edge_aware_smoothness * (mean e_y rho(D_y o; STEP_SCALE) + mean e_x rho(D_x o; STEP_SCALE))
+      + correspondence        * mean_i rho(x(q_i) - L(q_i) - exp(u(q_i) - u(p_i)) (x(p_i) - L(p_i)); robust_scale)
+
+pinball(v; q) = q max(v, 0) + (1 - q) max(-v, 0), the quantile loss (Koenker and Bassett, "Regression Quantiles",
+Econometrica 1978): a share q of the B blocks b may have d_b above s(b). d_b = log(1 - min_c x_c / L_c) of the darkest
+value of a block bounds log t from below, and is about log t itself by the dark channel prior (He, Sun and Tang, CVPR
+2009); h_b = log max_c (x_c - L_c) / (1 - L_c) of the brightest keeps J below 1; cells c are smaller blocks
+(``priors.block_extremes``, ``priors.transmission_bounds``). L_0 is the brightest haze (``priors.initial_airlight``).
+D_a^2 is the squared second difference (``losses.smoothness``), D_a o the first; e_a = exp(-|colour difference|^2 /
+EDGE_SCALE^2) makes it edge-aware (Godard et al., CVPR 2017, eq. 3). rho is the Charbonnier loss. Correspondence i sees
+one point of the scene at p_i and q_i: on a line towards the airlight (``priors.followed_colours``). What is kept is
+t = exp(confidence min(u, 0)), u raised so that its median is LEAST_MEDIAN or more (``find.fit_haze``).
 """
 
 from __future__ import annotations

@@ -19,17 +19,17 @@ class RelightConfig:
     points: int = 30_000
     """Correspondences drawn in each step."""
     learning_rate: float = 0.03
-    same_scene: float = 1.0
+    correspondence: float = 1.0
     """Weight of correspondences keeping their colour along the flow; up: more of a change counts as light."""
-    smooth: float = 1.0
+    spatial_smoothness: float = 1.0
     """Weight of second-order smoothness over the frame; up: broader light, but small shadows stay in the picture."""
-    steady: float = 1.0
+    temporal_smoothness: float = 1.0
     """Weight of second-order smoothness in time of the light's shape; up: it changes more slowly."""
-    modest: float = 1e-3
+    l2_prior: float = 1e-3
     """Weight of the squared log light; it decides only where nothing else does, as with a still camera and light."""
-    graded: float = 4.0
+    reference: float = 4.0
     """Weight of the difference to the reference, if one is given."""
-    mistaken: float = 0.05
+    robust_scale: float = 0.05
     """Scale of the Charbonnier loss of correspondences, in log brightness; larger residuals count as errors."""
     window: int = 240
     """Most frames of a window."""

@@ -10,9 +10,9 @@ from torch import Tensor
 from ...image.resize import working_copy
 from ...optim.fit import fit
 from ...optim.grids import Pyramid, frame_sizes, read_grid
-from ...optim.losses import charbonnier, waviness
+from ...optim.losses import charbonnier, smoothness
 from ...optim.progress import Progress
-from ...optim.windows import OVERLAP, Window, blended, fit_windows, joined, windows
+from ...optim.windows import WINDOW_OVERLAP, Window, blended, combined_fit, fit_windows, windows
 from ...store.journal import Journal
 from ...types import Flow
 from .config import RelightConfig
@@ -39,7 +39,7 @@ def fit_light(
 
     The light of a window is known but for a factor, which is that of the window with the reference, or the first.
     """
-    spans = windows(len(frames), config.window, OVERLAP)
+    spans = windows(len(frames), config.window, WINDOW_OVERLAP)
     graded = None
     if reference is not None:
         graded = next(number for number, span in enumerate(spans) if reference_frame in span)
@@ -62,7 +62,7 @@ def fit_light(
         colour = (red, green, blue)
     # x_out = exp(colour) (x / light)^gamma, so log A is the colour less gamma times log light
     notes = {} if reference is None else {"reference_frame": str(reference_frame)}
-    return Light((-gamma * grid)[:, None], gamma, colour, joined(found), notes)
+    return Light((-gamma * grid)[:, None], gamma, colour, combined_fit(found), notes)
 
 
 def _fit_window(
@@ -86,20 +86,21 @@ def _fit_window(
     def step(_: int) -> dict[str, Tensor]:
         grid = light()
         terms = {
-            "smooth": config.smooth * (waviness(grid, 1).mean() + waviness(grid, 2).mean()),
+            "spatial_smoothness": config.spatial_smoothness * (smoothness(grid, 1).mean() + smoothness(grid, 2).mean()),
             # of the shape of the light only: a lamp may flicker, and a cut may change it at once
-            "steady": config.steady * waviness(grid - grid.mean(dim=(1, 2), keepdim=True), 0).mean(),
-            "modest": config.modest * grid.square().mean(),
+            "temporal_smoothness": config.temporal_smoothness
+            * smoothness(grid - grid.mean(dim=(1, 2), keepdim=True), 0).mean(),
+            "l2_prior": config.l2_prior * grid.square().mean(),
         }
         if len(points) > 0:
             size = (min(config.points, len(points)),)
             chosen = torch.randint(len(points), size, generator=generator, device=device)
             change = read_grid(grid, points.second[chosen]) - read_grid(grid, points.first[chosen])
-            wrong = charbonnier(change - points.log_ratio[chosen], config.mistaken)
+            losses = charbonnier(change - points.log_ratio[chosen], config.robust_scale)
             weight = points.weight[chosen]
-            terms["same_scene"] = config.same_scene * (weight * wrong).sum() / weight.sum()
+            terms["correspondence"] = config.correspondence * (weight * losses).sum() / weight.sum()
         if still is not None:
-            terms["graded"] = config.graded * still.difference(grid).mean()
+            terms["reference"] = config.reference * still.difference(grid).mean()
         return terms
 
     @torch.no_grad()

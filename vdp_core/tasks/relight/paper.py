@@ -11,7 +11,7 @@ from torch import Tensor
 from ...nets.unet import alpha_net, rgb_net
 from ...store.journal import Journal
 from ...types import Flow, OnStep
-from ..paper import DARKEST, LIGHT, PublishedFit, Seen
+from ..paper import DARKEST, LIGHT, Prediction, PublishedFit
 from .found import Light
 
 __all__ = ["relight"]
@@ -46,15 +46,15 @@ def relight(
     rgb, alpha = clip.networks(seed, rgb_net, alpha_net)
     inverse_gamma = torch.tensor(INVERSE_GAMMA, device=device, requires_grad=True)
 
-    def model(run: slice) -> Seen:
+    def model(run: slice) -> Prediction:
         out = rgb(clip.small[run]).clamp_min(DARKEST)
         inverse_gain = alpha(clip.colours[run]).clamp_min(DARKEST)
         rebuilt = (inverse_gamma.clamp(*INVERSE_GAMMA_RANGE) * (inverse_gain.log() + out.log())).exp()
-        return Seen(rebuilt, out, {})
+        return Prediction(rebuilt, out, {})
 
     parameters = [*rgb.parameters(), *alpha.parameters(), inverse_gamma]
     fitted = clip.optimise(model, parameters, LIGHT, steps, seed, lambda run: rgb(clip.small[run])[0], journal, on_step)
-    gain = clip.seen_by(alpha).clamp_min(DARKEST).log().neg()
+    gain = clip.predicted_by(alpha).clamp_min(DARKEST).log().neg()
     with torch.no_grad():
         gamma = 1.0 / float(inverse_gamma.clamp(*INVERSE_GAMMA_RANGE))
     return Light(gain, gamma, (0.0, 0.0, 0.0), fitted, clip.notes)

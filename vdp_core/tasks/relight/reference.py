@@ -14,6 +14,7 @@ from .tone import without_light
 
 __all__ = ["Still", "frame_shown"]
 
+REFERENCE_SCALE = 0.02  # difference from the still beyond which it is rather burnt out or a local change
 LEAST_LIKENESS = 0.12  # the graded frame itself has up to 0.9, its neighbours 0.25 or more, other clips below 0.05
 
 
@@ -59,9 +60,9 @@ class Still:
 
     def difference(self, grid: Tensor) -> Tensor:
         """How far the frame is from the still, ``(1, 3, h, w)``; burnt-out and other local changes count little."""
-        unlit = without_light(self.dark, grid[self.index]).clamp_min(1e-4)  # the power's slope at 0 is infinite
-        lit = self.colour.exp().view(1, 3, 1, 1) * unlit.pow(self.log_gamma.exp())
-        return charbonnier(lit - self.picture, 0.02)
+        reflectance = without_light(self.dark, grid[self.index]).clamp_min(1e-4)  # the power's slope at 0 is infinite
+        lit = self.colour.exp().view(1, 3, 1, 1) * reflectance.pow(self.log_gamma.exp())
+        return charbonnier(lit - self.picture, REFERENCE_SCALE)
 
     def tone(self) -> tuple[float, tuple[float, float, float]]:
         """Gamma, and the log gain of red, green and blue."""

@@ -22,9 +22,9 @@ class SegmentConfig:
     learning_rate: float = 5e-3
     appearance: float = 1.0
     """Weight of the classifier; up: masks follow colour and motion, down: they follow the neighbouring frames."""
-    rebuilt: float = 6.0
+    warping: float = 6.0
     """Weight of the warp evidence: which layer's flow rebuilds a pixel; up: borders follow motion."""
-    neighbours: float = 1.0
+    propagation: float = 1.0
     """Weight of the masks of neighbouring frames; down: every frame decides for itself."""
     window: int = 160
     """Most frames of a window."""

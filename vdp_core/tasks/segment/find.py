@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...image.matting import settle
+from ...image.matting import align_masks
 from ...image.resize import resize, working_copy
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
 from ...store.journal import Journal, Kept
 from ...types import Flow
-from .classifier import PixelFeatures, learn
+from .classifier import PixelFeatures, train_classifier
 from .config import SegmentConfig
 from .layer_flow import LayerFlows
-from .motion import TRACKS, MovingThings
+from .motion import MOST_TRACKS, MotionTracks
 from .propagation import propagate
 
 __all__ = ["Masks", "all_background", "coverage", "find_in_window", "shown_masks", "too_few"]
@@ -37,7 +37,7 @@ class Masks(NamedTuple):
 
 MOVING, ROUND, SETTLING = 1, 5, 2
 """How long the phases take, as shares."""
-NOTHING = Fitted(0, 0.0, {}, "steps")
+NO_FIT = Fitted(0, 0.0, {}, "steps")
 """Of a classifier where there was nothing to learn."""
 
 
@@ -69,28 +69,31 @@ def find_in_window(
     size = (height, width)
     shown = {} if given is None else {index: one.to(device) for index, one in shown_masks(given, size).items()}
     moving, *rounds, settling = progress.phases(MOVING, *[ROUND] * config.rounds, SETTLING)
-    motion = MovingThings(flow, layers - 1 if given is None else TRACKS, device, moving)
+    motion = MotionTracks(flow, layers - 1 if given is None else MOST_TRACKS, device, moving)
     if given is None and motion.objects.shape[1] == 0:
-        return Masks(all_background(frames, config, layers), NOTHING, {"warning": too_few(0)})
+        return Masks(all_background(frames, config, layers), NO_FIT, {"warning": too_few(0)})
     fixed: dict[int, Tensor] = {}
     if given is None:
         labels = motion.labels(size)
     else:
-        motion.gather({index: _fit_to(one.to(device), motion.flow.size) for index, one in given.items()})
+        motion.merge_given({index: _resized_mask(one.to(device), motion.flow.size) for index, one in given.items()})
         labels = motion.labels(size)
         for index, mask in shown.items():
             others = labels[index, 2:] * (1.0 - mask)
-            fixed[index] = labels[index] = torch.cat((_two(mask)[:1] - others.sum(dim=0), mask[None], others))
-    sight = PixelFeatures(small, motion)
+            fixed[index] = labels[index] = torch.cat(
+                (_with_background(mask)[:1] - others.sum(dim=0), mask[None], others)
+            )
+    features = PixelFeatures(small, motion)
     for number, phase in enumerate(rounds):
         kept, notes = journal.step(
-            f"round_{number}", partial(_round, small, motion.flow, sight, labels, fixed, number, config, seed, phase)
+            f"round_{number}",
+            partial(_em_round, small, motion.flow, features, labels, fixed, number, config, seed, phase),
         )
         labels, fitted = kept["labels"].to(device), Fitted(**notes["fitted"])
-    del small, motion, sight
+    del small, motion, features
     if given is not None:  # what else moves belongs to the background
-        labels = _two(labels[:, 1])
-    labels = settle(labels, frames, on_step=settling)
+        labels = _with_background(labels[:, 1])
+    labels = align_masks(labels, frames, on_step=settling)
     labels = _without_faint(labels)
     number = labels.shape[1] - 1
     notes = {"warning": too_few(number, guided=given is not None)} if number < layers - 1 else {}
@@ -100,10 +103,10 @@ def find_in_window(
     return Masks(labels, fitted, {**coverage(labels), **notes})
 
 
-def _round(
+def _em_round(
     small: Tensor,
     flow: Flow,
-    sight: PixelFeatures,
+    features: PixelFeatures,
     labels: Tensor,
     fixed: Mapping[int, Tensor],
     number: int,
@@ -114,26 +117,28 @@ def _round(
 ) -> Kept:
     """One round: learn the layers' motion and appearance from the masks so far, then find masks ``(T, L, h, w)``."""
     explaining, learning, carrying = progress.phases(1, 2, 2)
-    ways = LayerFlows(labels, flow)
+    layer_flows = LayerFlows(labels, flow)
     count, kinds, height, width = labels.shape
     # half precision holds logs of odds to a thousandth, in half the memory
-    explained = torch.empty(count, kinds - 1, height, width, dtype=torch.half, device=small.device)
+    warp_evidence = torch.empty(count, kinds - 1, height, width, dtype=torch.half, device=small.device)
     for index in range(count):
-        explained[index] = ways.explained(small, index)[0]
+        warp_evidence[index] = layer_flows.warp_evidence(small, index)[0]
         explaining(index + 1, count)
-    taught = sorted(fixed) if fixed and number == 0 else list(range(count))
+    training_frames = sorted(fixed) if fixed and number == 0 else list(range(count))
     start = (seed + number) % 2**64
-    classifier, fitted = learn(sight, explained, labels, taught, fixed, config, start, learning)
-    evidence = torch.empty(labels.shape, dtype=torch.half, device=small.device)
+    classifier, fitted = train_classifier(
+        features, warp_evidence, labels, training_frames, fixed, config, start, learning
+    )
+    appearance_evidence = torch.empty(labels.shape, dtype=torch.half, device=small.device)
     for index in range(count):
-        evidence[index] = classifier(sight.of(index, explained[index]))
-    better = propagate(small, ways, evidence, explained, fixed, config, carrying)
+        appearance_evidence[index] = classifier(features.of(index, warp_evidence[index]))
+    better = propagate(small, layer_flows, appearance_evidence, warp_evidence, fixed, config, carrying)
     return {"labels": better}, {"fitted": asdict(fitted)}
 
 
 def shown_masks(given: Mapping[int, Tensor], size: tuple[int, int]) -> dict[int, Tensor]:
     """The given masks, resized to the working size ``(h, w)``; masks without a pixel above 0.5 there are left out."""
-    masks = {index: _fit_to(one, size) for index, one in given.items()}
+    masks = {index: _resized_mask(one, size) for index, one in given.items()}
     masks = {index: mask for index, mask in masks.items() if bool((mask > 0.5).any())}
     if not masks:
         raise InputError(
@@ -161,9 +166,9 @@ def too_few(number: int, guided: bool = False) -> str:
     return f"only {number} moving object{'s' if number > 1 else ''} found: the layers after it are empty"
 
 
-def _fit_to(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return resize(mask[None, None].float(), size, mode="area")[0, 0]
 
 
-def _two(mask: Tensor) -> Tensor:
+def _with_background(mask: Tensor) -> Tensor:
     return torch.stack((1.0 - mask, mask), dim=-3)

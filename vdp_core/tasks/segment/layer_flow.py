@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...image.inpaint import spread
+from ...image.inpaint import inpaint
 from ...image.morphology import box_mean, distance_inside
 from ...image.resize import resize
 from ...motion.warp import resize_flow, warp
@@ -13,13 +13,13 @@ from ...types import Flow
 
 __all__ = ["LayerFlows"]
 
-DEEP = 3
+CORE_DISTANCE = 3
 """Samples of the flow from a border at which its motion is that of one layer alone."""
-HIDDEN = 0.5
+OCCLUDED = 0.5
 """A layer is hidden where it shows less than this share of what it shows both before and after."""
-SLIVER = 0.15
+LEAST_VISIBLE = 0.15
 """Where a layer shows less than this share of the most that is ever seen of it, flow is mostly its surroundings'."""
-NOISE = 0.01
+LEAST_RESIDUAL = 0.01
 """Residual that even the right flow leaves."""
 
 
@@ -28,15 +28,15 @@ class LayerFlows:
 
     def __init__(self, labels: Tensor, flow: Flow) -> None:
         labels = resize(labels, flow.size, mode="area")
-        self.forward = torch.stack([_spread_inside(flow.forward, mask[:-1]) for mask in labels.unbind(dim=1)], dim=1)
+        self.forward = torch.stack([_extended_flow(flow.forward, mask[:-1]) for mask in labels.unbind(dim=1)], dim=1)
         """``(T-1, L, 2, h, w)``, like the flow's."""
-        self.backward = torch.stack([_spread_inside(flow.backward, mask[1:]) for mask in labels.unbind(dim=1)], dim=1)
+        self.backward = torch.stack([_extended_flow(flow.backward, mask[1:]) for mask in labels.unbind(dim=1)], dim=1)
 
     def from_to(self, index: int, other: int, size: tuple[int, int]) -> Tensor:
         """Flow of the layers from a frame to the one before or after it, ``(L, 2, H, W)``."""
         return resize_flow(self.forward[index] if other > index else self.backward[other], size)
 
-    def explained(self, small: Tensor, index: int) -> Tensor:
+    def warp_evidence(self, small: Tensor, index: int) -> Tensor:
         """Log ratio of the warp residuals of background and objects, ``(1, L - 1, H, W)`` in -2..2.
 
         Above 0 the object's flow explains a pixel better. Each residual is that to the better one of the two
@@ -47,25 +47,25 @@ class LayerFlows:
         for other in (index - 1, index + 1):
             if not 0 <= other < len(small):
                 continue
-            ways = self.from_to(index, other, size)
-            there = warp(small[other].expand(len(ways), -1, -1, -1), ways)
-            differs = (there - small[index]).abs().mean(dim=1, keepdim=True)
-            differs = box_mean(differs, 1)
-            least = differs if least is None else torch.minimum(least, differs)
+            flows = self.from_to(index, other, size)
+            warped = warp(small[other].expand(len(flows), -1, -1, -1), flows)
+            residual = (warped - small[index]).abs().mean(dim=1, keepdim=True)
+            residual = box_mean(residual, 1)
+            least = residual if least is None else torch.minimum(least, residual)
         assert least is not None
-        least = least[:, 0] + NOISE
+        least = least[:, 0] + LEAST_RESIDUAL
         return (least[:1] / least[1:]).log()[None].clamp(-2.0, 2.0)
 
 
-def _spread_inside(vectors: Tensor, masks: Tensor) -> Tensor:
+def _extended_flow(vectors: Tensor, masks: Tensor) -> Tensor:
     """Motion ``(N, 2, h, w)`` of the middle of masks ``(N, h, w)``: at borders flow mixes both sides."""
-    weight = (distance_inside(masks > 0.5, DEEP) / DEEP).square()[:, None]
+    weight = (distance_inside(masks > 0.5, CORE_DISTANCE) / CORE_DISTANCE).square()[:, None]
     weight = torch.maximum(weight, 0.02 * masks[:, None])
-    filled = spread(vectors, weight)
+    filled = inpaint(vectors, weight)
     # what is hidden for a while, or has hardly entered, moves there as in the frames that see it; what grows does not
     seen = weight.sum(dim=(1, 2, 3))
     before, after = seen.cummax(dim=0).values, seen.flip(0).cummax(dim=0).values.flip(0)
-    well = (seen > SLIVER * seen.max()) & (seen >= HIDDEN * torch.minimum(before, after))
+    well = (seen > LEAST_VISIBLE * seen.max()) & (seen >= OCCLUDED * torch.minimum(before, after))
     mean = (vectors * weight).sum(dim=(2, 3)) / seen.clamp_min(1e-6)[:, None]
     return torch.where((well | ~well.any())[:, None, None, None], filled, _between(mean, well)[:, :, None, None])
 

@@ -8,24 +8,24 @@ import torch
 from torch import Tensor
 
 from ...image.resize import resize
-from ...motion.camera import own_motion
+from ...motion.camera import residual_motion
 from ...motion.objects import moving_objects
 from ...motion.trajectories import average_along
 from ...motion.warp import resize_flow
 from ...optim.progress import Progress
 from ...types import Flow
 
-__all__ = ["MovingThings"]
+__all__ = ["MotionTracks"]
 
 MOTION_SIDE = 256
 """Long side of the flow that motion is looked at on."""
-SPAN = 8
+AVERAGING_FRAMES = 8
 """Frames either way over which a pixel's motion is averaged: that of water averages out, an object's stays."""
-TRACKS = 8
+MOST_TRACKS = 8
 """Most tracks that are kept apart when a mask says which of them is meant."""
 
 
-class MovingThings:
+class MotionTracks:
     """Objects that move by themselves, on the small grid of the flow."""
 
     def __init__(self, flow: Flow, wanted: int, device: torch.device, progress: Progress) -> None:
@@ -34,16 +34,16 @@ class MovingThings:
         small = resize_flow(flow, size)
         self.flow = small.to(device)
         camera, objects = progress.phases(1, 4)
-        own = average_along(own_motion(small, camera).to(device), self.flow, SPAN)
+        residual = average_along(residual_motion(small, camera).to(device), self.flow, AVERAGING_FRAMES)
         # connected pieces, and which of them are one thing, are found on the CPU
-        self.objects = moving_objects(own.cpu(), small, wanted, objects).to(device)
+        self.objects = moving_objects(residual.cpu(), small, wanted, objects).to(device)
         """``(T, K, h, w)``."""
-        speed = own.norm(dim=1, keepdim=True)
+        speed = residual.norm(dim=1, keepdim=True)
         self.speed = (speed / speed.flatten(1).quantile(0.98, dim=1).clamp_min(0.1).view(-1, 1, 1, 1)).clamp_max(2.0)
         """Against the scene, as a share of the frame's fastest, ``(T, 1, h, w)``. Which object a pixel seems to be is
         kept from the classifier: it would repeat it instead of learning what the objects look like."""
 
-    def gather(self, given: Mapping[int, Tensor]) -> None:
+    def merge_given(self, given: Mapping[int, Tensor]) -> None:
         """Merge the tracks that belong to the object of the given masks; the other tracks become a second object.
 
         Smooth flow makes moving objects too large, so a fifth of a track inside the mask is enough. A track that is not
@@ -55,14 +55,14 @@ class MovingThings:
         inside = (self.objects[index] * shown).sum(dim=(0, 2, 3))
         chosen = inside >= 0.2 * seen
         empty = torch.zeros_like(self.speed)
-        belongs, other = (
+        given_object, other = (
             torch.cat((empty, self.objects[:, which]), dim=1).amax(dim=1, keepdim=True) for which in (chosen, ~chosen)
         )
-        self.objects = torch.cat((belongs, other), dim=1) if bool(other.any()) else belongs
+        self.objects = torch.cat((given_object, other), dim=1) if bool(other.any()) else given_object
 
     def labels(self, size: tuple[int, int]) -> Tensor:
         """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""
-        lasting = average_along(self.objects, self.flow, SPAN)
+        lasting = average_along(self.objects, self.flow, AVERAGING_FRAMES)
         objects = resize(lasting, size)
         best, number = objects.max(dim=1)
         number = torch.where(best > 0.5, number + 1, torch.zeros_like(number))

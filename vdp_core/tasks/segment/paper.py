@@ -14,7 +14,7 @@ from ...nets.unet import alpha_net, rgb_net
 from ...optim.losses import flow_similarity, layer_term, mask_binarisation
 from ...store.journal import Journal
 from ...types import Flow, OnStep
-from ..paper import DARKEST, PublishedFit, Recipe, Seen
+from ..paper import DARKEST, Prediction, PublishedFit, Recipe
 from .find import Masks
 
 __all__ = ["segment"]
@@ -56,18 +56,18 @@ def segment(
     networks = clip.networks(seed, *[rgb_net] * layers, *[alpha_net] * (layers - 1))
     colour_nets, mask_nets = networks[:layers], networks[layers:]
 
-    def model(run: slice) -> Seen:
+    def model(run: slice) -> Prediction:
         x, motion = clip.small[run], clip.colours[run]
         masks = _sum_to_one(torch.cat([net(motion) for net in mask_nets], dim=1))
         pictures = torch.stack([net(x) for net in colour_nets], dim=1)
         pairs = [(masks[:, i : i + 1], masks[:, j : j + 1]) for i, j in combinations(range(layers), 2)]
-        alike = torch.stack([flow_similarity(motion, first, second, clip.features) for first, second in pairs])
+        similarity = torch.stack([flow_similarity(motion, first, second, clip.features) for first, second in pairs])
         terms = {
             "layer": LAYER * layer_term(masks, pictures, x).mean(),
-            "flow_similarity": FLOW_SIMILARITY * alike.mean(),
+            "flow_similarity": FLOW_SIMILARITY * similarity.mean(),
             "binarisation": BINARISATION * mask_binarisation(masks).mean(),
         }
-        return Seen((masks[:, :, None] * pictures).sum(dim=1), masks, terms)
+        return Prediction((masks[:, :, None] * pictures).sum(dim=1), masks, terms)
 
     def preview(run: slice) -> Tensor:
         masks = _sum_to_one(torch.cat([net(clip.colours[run]) for net in mask_nets], dim=1))
@@ -75,7 +75,7 @@ def segment(
 
     parameters = [parameter for net in networks for parameter in net.parameters()]
     fitted = clip.optimise(model, parameters, OBJECTS, steps, seed, preview, journal, on_step)
-    masks = _sum_to_one(torch.cat([clip.seen_by(net) for net in mask_nets], dim=1))
+    masks = _sum_to_one(torch.cat([clip.predicted_by(net) for net in mask_nets], dim=1))
     notes = {**clip.notes, "flow_similarity": "vgg16" if clip.features is not None else "mean colours of the flow"}
     return Masks(_background_first(masks), fitted, notes)
 

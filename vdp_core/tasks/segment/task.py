@@ -7,6 +7,31 @@ shows. Then, in turn: each layer's motion is spread over the frame, and says whi
 neighbouring frames; a small classifier learns what the layers look like; and both, the masks of the neighbouring frames
 and the edges of the picture are put together frame by frame, forwards and backwards through the clip. Colours are the
 frames' own, so colour cannot settle before the masks do.
+
+Energy. Each of ``rounds`` rounds takes two steps in turn, as hard expectation maximisation does. First the classifier f
+learns the masks so far (``classifier.train_classifier``), over its weights::
+
+    E = sum_i w_i cross_entropy(f(features_i), label_i) / n
+
+Then masks m ``(L, h, w)`` are found frame by frame, forwards and backwards (``propagation.propagate``). In each pixel::
+
+    E = sum_l m_l (log m_l - u_l),    sum_l m_l = 1,    least at m = softmax(u)
+    u_l  = appearance  * a_l                          classifier: log odds against the most likely layer, -4..0
+         + warping     * log(r_0 / r_l)               warp evidence: layer 0 has 0, -2..2
+         + propagation * log max(m'_l, PROPAGATED_FLOOR)     the mask of the frame before, along the layer's own flow
+
+r_l is the mean colour difference (3x3 pixels, plus LEAST_RESIDUAL) between the frame and its neighbour warped by the
+flow of layer l, the less of the two neighbours' (``LayerFlows.warp_evidence``). The guided filter then moves borders to
+the edges of the frame: over a line (a, b) of colours in each window k of radius GUIDED_RADIUS::
+
+    E = sum_(i in k) (a . x_i + b - m_i)^2 + GUIDED_EPS |a|^2
+
+(He, Sun and Tang, "Guided Image Filtering", TPAMI 2013, eq. 5, with the colours x as the guide; windows keep their mask
+where colour explains little of its variance). Frames with a given mask keep it. Both directions are averaged, by the
+inverse of the distance to the nearest given mask. Weights w_i balance layers by their share, and pixels near borders
+count less.
+x = sum_i m_i c_i itself is no term: colours are the frames' own. The model is that of Video Decomposition Prior (ICLR
+2024, arXiv 2412.04930); the terms are ours.
 """
 
 from __future__ import annotations
@@ -18,15 +43,15 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...image.resize import working_copy
-from ...motion.background import trace
+from ...motion.background import track_background
 from ...optim.progress import Progress
 from ...store.scratch import need_room
 from ...types import Shot
 from ..base import Found, Given, Published, Work
-from ..paper import SIDE as PUBLISHED_SIDE
+from ..paper import PAPER_SIDE as PUBLISHED_SIDE
 from . import paper
 from .config import SegmentConfig
-from .find import NOTHING, Masks, all_background, shown_masks
+from .find import NO_FIT, Masks, all_background, shown_masks
 from .windows import find_masks
 
 __all__ = ["find", "find_as_published", "prepare"]
@@ -61,7 +86,7 @@ def find(shot: Shot, given: Given, config: SegmentConfig, work: Work) -> Found:
 
     Returns:
         The fields ``masks`` ``(T, L, h, w)``, the background first, sum 1; and ``before`` and ``after``
-        ``(T, 3, h, w)``, where the background behind objects is seen (``motion.background.trace``).
+        ``(T, 3, h, w)``, where the background behind objects is seen (``motion.background.track_background``).
     """
     assert shot.flow is not None
     masks: Mapping[int, Tensor] | None = given["mask"]
@@ -94,7 +119,7 @@ def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -
 
 def _traced(shot: Shot, found: Masks, device: torch.device, progress: Progress) -> Found:
     assert shot.flow is not None
-    before, after = trace(found.masks[:, 0], shot.flow, frames=shot.frames, device=device, on_step=progress)
+    before, after = track_background(found.masks[:, 0], shot.flow, frames=shot.frames, device=device, on_step=progress)
     return Found({"masks": found.masks, "before": before, "after": after}, found.fitted, found.notes)
 
 
@@ -103,4 +128,4 @@ def _no_object(shot: Shot, config: SegmentConfig) -> Found:
     masks = all_background(shot.frames, config, 2)
     nowhere = masks.new_zeros(len(masks), 3, *masks.shape[2:])
     warning = "no mask shows anything here: the foreground is empty; give a mask of one of these frames"
-    return Found({"masks": masks, "before": nowhere, "after": nowhere}, NOTHING, {"warning": warning})
+    return Found({"masks": masks, "before": nowhere, "after": nowhere}, NO_FIT, {"warning": warning})

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ...image.resize import working_copy
 from ...optim.progress import Progress
-from ...optim.windows import OVERLAP, Window, fit_windows, joined, windows
+from ...optim.windows import WINDOW_OVERLAP, Window, combined_fit, fit_windows, windows
 from ...store.journal import Journal
 from ...store.scratch import large_empty
 from ...types import Flow
 from .config import SegmentConfig
-from .find import NOTHING, Masks, all_background, coverage, find_in_window, too_few
+from .find import NO_FIT, Masks, all_background, coverage, find_in_window, too_few
 
 __all__ = ["find_masks"]
 
@@ -32,7 +32,7 @@ def find_masks(
     progress: Progress,
 ) -> Masks:
     """Find the masks window by window; an object keeps the layer that it has where windows overlap."""
-    spans = windows(len(frames), config.window, OVERLAP)
+    spans = windows(len(frames), config.window, WINDOW_OVERLAP)
     if len(spans) == 1:
         return find_in_window(frames, flow, config, layers, seed, given, device, journal, progress)
     masks = large_empty(len(frames), layers, *working_copy(frames[:1], config.side).shape[2:])
@@ -46,7 +46,7 @@ def find_masks(
             own = {index: mask for other in neighbours for index, mask in _handed_over(masks, span, other).items()}
         part, motion = frames[span.start : span.stop], flow.part(span.start, span.stop)
         if given is not None and not own:
-            return Window({"masks": all_background(part, config, layers)}, {}, NOTHING)
+            return Window({"masks": all_background(part, config, layers)}, {}, NO_FIT)
         one = find_in_window(part, motion, config, layers, seed + number, own, device, journal, progress)
         return Window({"masks": one.masks}, {}, one.fitted)
 
@@ -54,7 +54,7 @@ def find_masks(
         own = window.fields["masks"]
         if done and given is None:
             own = _in_order_of(masks, spans[number], spans[number - 1], own)
-        _lay(masks, spans, number, own, done)
+        _blend_window(masks, spans, number, own, done)
         done.add(number)
         return Window({}, {"shown": float(own[:, 1].max())}, window.fitted)
 
@@ -65,7 +65,7 @@ def find_masks(
     if given is not None and objects > 0 and lost:
         where = ", ".join(f"{span.start} to {span.stop - 1}" for span in lost)
         notes = {"warning": f"the mask's object was lost in frames {where}; where it is there, give a mask of one more"}
-    return Masks(masks, joined(found), {**coverage(masks), **notes})
+    return Masks(masks, combined_fit(found), {**coverage(masks), **notes})
 
 
 def _order(spans: Sequence[range], given: Mapping[int, Tensor] | None) -> list[int]:
@@ -93,7 +93,7 @@ def _in_order_of(masks: Tensor, span: range, other: range, own: Tensor) -> Tenso
     return own[:, [0, *(1 + index for index in best)]]
 
 
-def _lay(masks: Tensor, spans: Sequence[range], number: int, own: Tensor, done: Container[int]) -> None:
+def _blend_window(masks: Tensor, spans: Sequence[range], number: int, own: Tensor, done: Container[int]) -> None:
     """Put the masks of a window among those of all frames; it gives way to those that are there already."""
     span = spans[number]
     weight = torch.ones(len(span))
