@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from comfyui_vdp.vdp_core.optim.fit import READ_EVERY, Fitted, fit
-from comfyui_vdp.vdp_core.tasks import decompose
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 FITS = {
     "relight": ("tasks.relight.find", {}),
