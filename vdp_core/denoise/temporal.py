@@ -166,7 +166,7 @@ def _average(window: deque[_Seen], first: int, index: int, flow: Flow, size: tup
     """Average frame ``index`` with its neighbours in the window, and say how many frames each pixel averages.
 
     A neighbour counts ``exp(-d / v)``, with d the mean squared difference of the pilots over 3x3 pixels and v the
-    variance of the noise there: what differs by more than the noise moved wrongly, was hidden or was lit otherwise.
+    variance of the noise there: what differs by more than the noise moved wrongly, was occluded or was lit otherwise.
     """
     here = window[index - first]
     total = here.both()

@@ -96,7 +96,7 @@ def joint_upsample(fields: Tensor, frames: Tensor, *, radius: int = 3, eps: floa
         ShapeError: fields and frames differ in number.
     """
     if len(fields) != len(frames):
-        raise ShapeError(f"lift: got fields of {len(fields)} frames and {len(frames)} frames to lift them to")
+        raise ShapeError(f"joint_upsample: got fields of {len(fields)} frames and {len(frames)} frames to guide them")
     size, small = (frames.shape[1], frames.shape[2]), (fields.shape[2], fields.shape[3])
     if max(small) < GUIDED_FROM:
         return upsample(fields, size)

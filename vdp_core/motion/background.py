@@ -82,7 +82,7 @@ def track_background(
         backward[index] = _complete_flow(pair.backward[0], known[1], visible[1], margin, there, here)
         if on_step is not None:
             on_step(index + 1, steps, None)
-    # a pair across a cut has no motion: all its pixels count as hidden
+    # a pair across a cut has no motion: all its pixels count as occluded
     same_shot = (torch.stack([occluded.mean() for occluded in flow.forward_occlusion]) < 0.99).tolist()
     before, after = (large_empty(count, 3, height, width).to(home) for _ in range(2))
     for start in range(0, count, FARTHEST):
@@ -127,7 +127,7 @@ def _follow(
         moved = sample_points(onward[pair], there).T
         there = there + moved
         returned = sample_points(back[pair], there).T
-        # as in warp.occlusion: a point that does not come home is hidden by another part of the background
+        # as in warp.occlusion: a point that does not come home is occluded by another part of the background
         gap = (moved + returned).square().sum(dim=-1)
         allowed = 0.01 * (moved.square().sum(dim=-1) + returned.square().sum(dim=-1)) + 0.5
         x, y = there.unbind(dim=-1)

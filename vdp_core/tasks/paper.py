@@ -1,7 +1,7 @@
 """The preset ``paper``: the published networks, losses, weights and schedule, for comparison.
 
 Video Decomposition Prior, ICLR 2024, arXiv 2412.04930, with what the paper leaves open taken from its re-implementation
-VideoDIP. It runs on a small copy like the other presets, and what it finds is lifted to native size; the published code
+VideoDIP. It runs on a small copy like the other presets, and what it finds is brought to native size; the published code
 works at native size.
 
 Energy, for a run of neighbouring frames x; y is what the networks rebuild them as, z what should stay along the flow::

@@ -23,7 +23,7 @@ from .priors import block_extremes, followed_colours, initial_airlight, transmis
 __all__ = ["HazyClip"]
 
 LEAST_CHANGE = 0.004  # of colours, about a level of 8 bits: less than it says nothing
-FULL_GRID = 50  # of log t along the long side, at least: fine enough to be lifted along the edges of the picture
+FULL_GRID = 50  # of log t along the long side, at least: fine enough to follow the edges of the picture
 CELL_WEIGHT = 0.5  # one over the number of cells of a block that hold its darkest values
 OBJECT_SCALE, STEP_SCALE = 0.05, 0.02  # of log t: what counts as an object, and as a step at its outline
 EDGE_SCALE = 0.05  # difference of neighbouring colours that speaks for an edge in depth

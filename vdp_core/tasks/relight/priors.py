@@ -48,7 +48,7 @@ def corresponding_light(
     """Follow the flow over several distances in time and compare the brightness of the same points of the scene.
 
     A surface keeps its colour, so a difference in brightness is a difference in light. Long spans keep errors from
-    adding up over the clip. Points count less where they are dim, and not at all where they were hidden on the way or
+    adding up over the clip. Points count less where they are dim, and not at all where they were occluded on the way or
     changed colour.
 
     Args:

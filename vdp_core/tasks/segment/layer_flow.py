@@ -16,7 +16,7 @@ __all__ = ["LayerFlows"]
 CORE_DISTANCE = 3
 """Samples of the flow from a border at which its motion is that of one layer alone."""
 OCCLUDED = 0.5
-"""A layer is hidden where it shows less than this share of what it shows both before and after."""
+"""A layer is occluded where it shows less than this share of what it shows both before and after."""
 LEAST_VISIBLE = 0.15
 """Where a layer shows less than this share of the most that is ever seen of it, flow is mostly its surroundings'."""
 LEAST_RESIDUAL = 0.01
@@ -62,7 +62,7 @@ def _extended_flow(vectors: Tensor, masks: Tensor) -> Tensor:
     weight = (distance_inside(masks > 0.5, CORE_DISTANCE) / CORE_DISTANCE).square()[:, None]
     weight = torch.maximum(weight, 0.02 * masks[:, None])
     filled = inpaint(vectors, weight)
-    # what is hidden for a while, or has hardly entered, moves there as in the frames that see it; what grows does not
+    # what is occluded for a while, or has hardly entered, moves there as in the frames that see it; what grows does not
     seen = weight.sum(dim=(1, 2, 3))
     before, after = seen.cummax(dim=0).values, seen.flip(0).cummax(dim=0).values.flip(0)
     well = (seen > LEAST_VISIBLE * seen.max()) & (seen >= OCCLUDED * torch.minimum(before, after))
