@@ -15,6 +15,7 @@ from typing import Any
 import programs
 import pytest
 import torch
+from golden_set import SHOWN_BY
 from processes import Started, ended_at, states_of
 
 from comfyui_vdp.nodes import host
@@ -29,6 +30,7 @@ from comfyui_vdp.runner.run.resume import Kept, identities
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.store.files import beside, remove
 from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL, Journal
+from comfyui_vdp.vdp_core.tasks import TASKS
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 
@@ -492,8 +494,8 @@ def with_defaults(graph: Any) -> Any:
 
 
 @needs_kill
-@pytest.mark.parametrize(("task", "apply"), [("relight", "Relight"), ("dehaze", "Dehaze"), ("segment", "Composite")])
-def test_a_decomposition_that_is_killed_ends_as_one_that_is_not(tmp_path, synthetic, task, apply):
+@pytest.mark.parametrize("task", TASKS)
+def test_a_decomposition_that_is_killed_ends_as_one_that_is_not(tmp_path, synthetic, task):
     """Killed early and late in the fit, and when the layers are about to get their name."""
     clip = video.write_clip(tmp_path / "clip", synthetic.layered(8, 48, 64).frames * 0.3, fps=24, format="png")
     sources: Any = {"frames": ["1", 0], "flow": ["2", 0]}
@@ -501,7 +503,7 @@ def test_a_decomposition_that_is_killed_ends_as_one_that_is_not(tmp_path, synthe
         "1": {"class_type": "LoadFrames", "inputs": {"path": str(clip)}},
         "2": {"class_type": "RAFTFlow", "inputs": {"frames": ["1", 0], "model": "dis"}},
         "3": {"class_type": "VDPOptimize", "inputs": {**sources, "task": task, "steps": 60}},
-        "4": {"class_type": apply, "inputs": {"layers": ["3", 0]}},
+        "4": {"class_type": SHOWN_BY[task], "inputs": {"layers": ["3", 0]}},
         "5": {"class_type": "SaveLayers", "inputs": {"layers": ["3", 0], "filename_prefix": "layers"}},
         "6": {"class_type": "SaveFrames", "inputs": {"frames": ["4", 0], "format": "png"}},
     }

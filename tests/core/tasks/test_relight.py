@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.nodes.decompose import VDPOptimize
 from comfyui_vdp.vdp_core.degrade import darken
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
@@ -334,8 +333,3 @@ def test_layers_that_lack_something_are_refused(pan):
         left = {key: value for key, value in pan.layers.fields.items() if key != name}
         with pytest.raises(LayersFileError, match=f"no (usable )?'{name}'"):
             light.MODEL.check(replace(pan.layers, fields=left))
-
-
-def test_presets_are_the_nodes_choices():
-    choices = VDPOptimize.INPUT_TYPES()["required"]["preset"][0]
-    assert choices == ["balanced", *(name for name in TASKS["relight"].presets if name != "balanced")]
