@@ -263,6 +263,25 @@ def test_a_kill_at_the_very_end_leaves_all_known_as_done(saving, long_specs, out
     assert names(output_folder) == ["saved_00001"]
 
 
+def test_a_kill_while_a_journal_is_removed_leaves_none_after_the_next_run(
+    long_graph, long_specs, output_folder, monkeypatch
+):
+    clear = Journal.clear
+
+    def cut_off(journal: Journal) -> None:
+        for path in journal.folder.iterdir():
+            path.unlink()
+        raise Killed
+
+    monkeypatch.setattr(Journal, "clear", cut_off)
+    with pytest.raises(Killed):
+        resumed(long_graph, long_specs, output_folder)
+    monkeypatch.setattr(Journal, "clear", clear)
+    assert len(resumed(long_graph, long_specs, output_folder).outputs) == 2
+    assert Long.counted == [1, 2, 3, 4, 5]
+    assert names(output_folder) == ["early_00001.txt", "late_00001.txt"]
+
+
 def test_a_folder_that_cannot_be_used_stops_nothing(long_graph, long_specs, output_folder, caplog):
     (output_folder / RESUME_FOLDER).write_text("a file")
     resumed(long_graph, long_specs, output_folder)
@@ -433,6 +452,7 @@ def go_on(jobs: Jobs, out: Path) -> None:
         shutil.rmtree(out / RESUME_FOLDER, ignore_errors=True)
     else:
         jobs.finish(out)
+        assert not (out / RESUME_FOLDER).exists()
 
 
 @needs_kill
