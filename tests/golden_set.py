@@ -62,6 +62,12 @@ def sides(count: int, height: int, width: int) -> tuple[tuple[int, tuple[int, ..
     return (count, (-1, 1, 1, 1)), (height, (1, -1, 1, 1)), (width, (1, 1, -1, 1))
 
 
+WORSENED = {"relight": darker, "dehaze": hazier, "segment": torch.clone}
+"""By task, what makes of a clip one that the task is for."""
+SHOWN_BY = {"relight": "Relight", "dehaze": "Dehaze", "segment": "Composite"}
+"""By task, the node that shows what was found."""
+
+
 def optimised(frames: Tensor, task: str, **settings: Any) -> Any:
     """Layers of a task."""
     flow = run("RAFTFlow", frames=frames, model="dis")[0]

@@ -22,7 +22,7 @@ from typing import Any
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 # The first step of an optimiser imports dynamo, which takes as long as torch itself.
-_context.set_forkserver_preload(["av", "cv2", "torch", "torch._dynamo", "comfyui_vdp.runner.execute"])
+_context.set_forkserver_preload(["av", "cv2", "torch", "torch._dynamo", "comfyui_vdp.runner.run.execute"])
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.mkdir": 0, "os.remove": 0, "os.rename": 1, "os.rmdir": 0}

@@ -185,19 +185,20 @@ class Kept:
         return state
 
     def clear(self) -> None:
-        """Remove what is kept of this run, and what nobody came back for in a week."""
+        """Remove what is kept of this run and of one before that it went on from, and what nobody wanted for a week."""
         from ...vdp_core.store.files import held
         from ...vdp_core.store.journal import Journal
 
         if self._folder is None or not self._folder.is_dir():
             return
+        for name in {path.stem for path in self._folder.iterdir()} - set(self._open):
+            with held(self._folder / f"{name}.lock", wait=0.0) as is_nobodys:
+                # a node whose outputs were there did not run again, and its place was not opened
+                if is_nobodys and (name in self._names.values() or _age(self._folder / name) > KEPT_FOR):
+                    Journal(self._folder / name).clear()
         # the run's own last: until then a kill leaves all outputs known as done
         for name in sorted(self._open, key=lambda name: name == self._run):
             self._open[name].clear()
-        for name in {path.stem for path in self._folder.iterdir()} - set(self._open):
-            with held(self._folder / f"{name}.lock", wait=0.0) as is_nobodys:
-                if is_nobodys and _age(self._folder / name) > KEPT_FOR:
-                    Journal(self._folder / name).clear()
 
 
 def _digest(value: object) -> str:

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from golden_set import WORSENED
 from torch import Tensor
 
 from comfyui_vdp.runner import cli
 from comfyui_vdp.runner.graph.read import load, to_api
 from comfyui_vdp.runner.graph.set import set_value
 from comfyui_vdp.runner.graph.specs import local_specs
-from comfyui_vdp.vdp_core import degrade, metrics
+from comfyui_vdp.vdp_core import metrics
 from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.tasks import TASKS
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -45,10 +47,7 @@ def settings(comfyui: Any, synthetic: Any) -> Settings:
         return video.write_clip(folder / name, frame[None], fps=1, format="png") / "00000.png"
 
     plain = clip("plain", rendered.frames)
-    clips = {
-        "relight": clip("dark", degrade.darken(rendered.frames, seed=1)[0]),
-        "dehaze": clip("hazy", degrade.haze(rendered.frames, rendered.depth)[0]),
-    }
+    clips = {task: clip(task, WORSENED[task](rendered.frames)) for task in TASKS}
     stills = {
         "Reference": still("reference", rendered.frames[0]),
         "Mask": still("mask", rendered.masks[0, 1, ..., None].expand(-1, -1, 3)),

@@ -39,6 +39,29 @@ def test_a_folder_too(tmp_path):
     assert names(tmp_path) == ["clip"]
 
 
+def test_an_interruption_while_things_are_tidied_up_leaves_nothing(tmp_path, monkeypatch):
+    """What is left without its mark would stay for good."""
+    removing = os.unlink
+    stops = iter([True])
+
+    def stopped(path, *more, **named):
+        if "partial" in str(path) and next(stops, False):
+            raise KeyboardInterrupt
+        removing(path, *more, **named)
+
+    monkeypatch.setattr(os, "unlink", stopped)
+    with pytest.raises(KeyboardInterrupt), beside(tmp_path / "clip.mp4") as partial:
+        partial.touch()
+        raise OSError
+    assert names(tmp_path) == []
+    (tmp_path / ".clip.01234567.partial.mp4").touch()
+    (tmp_path / ".clip.01234567.lock").touch()
+    stops = iter([True])
+    with pytest.raises(KeyboardInterrupt):
+        remove_left_overs(tmp_path)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_nothing_is_left_of_what_failed(tmp_path, error):
     target = tmp_path / "clip.mp4"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, MediaError, ShapeError
-from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.types import Edit, Layers
@@ -44,15 +44,6 @@ def saved(layers, tmp_path) -> Path:
 # put together again
 
 
-def test_the_input_comes_back(layers):
-    assert psnr(reconstruct(layers), layers.frames) > 60
-
-
-def test_also_with_finer_fields_and_strong_light(layers):
-    field = torch.randn(COUNT, 1, 40, 60, generator=torch.Generator().manual_seed(1))
-    assert psnr(reconstruct(replace(layers, fields={**layers.fields, "log_gain": field})), layers.frames) > 60
-
-
 def test_reconstruct_leaves_the_layers_alone(layers):
     frames, field = layers.frames.clone(), layers.fields["log_gain"].clone()
     reconstruct(layers)
@@ -81,7 +72,7 @@ def test_a_file_brings_everything_back(layers, saved):
     for name in ("forward", "backward", "forward_occlusion", "backward_occlusion"):
         assert getattr(found.flow, name).dtype == torch.float32
         assert_close(getattr(found.flow, name), getattr(layers.flow, name), atol=1e-3, rtol=1e-3)
-    assert torch.equal(reconstruct(found), reconstruct(layers))
+    assert torch.equal(light.apply(found, denoise=0.0), light.apply(layers, denoise=0.0))
 
 
 def test_frames_of_8_bits_are_kept_in_8_and_finer_ones_in_16(layers, saved, tmp_path):

@@ -95,6 +95,19 @@ def test_hidden_pixels_do_not_count():
     assert warping_error(noise(2, 24, 32, 3), all_hidden) == 0.0
 
 
+def test_an_occlusion_of_two_fifths_counts_three_fifths():
+    frames, flow = pan(2)
+    frames = frames * 0.5
+    frames[1] += 0.1
+    frames[1, :8] += 0.4  # a third of the rows differs by 0.5, the others by 0.1
+    hidden = flow.backward_occlusion.clone()
+    hidden[:, :8, :-1] = 0.4
+    soft = Flow(flow.forward, flow.backward, flow.forward_occlusion, hidden, (24, 32), "dis")
+    weights = {0.5: 8 * 31 * 0.6, 0.1: 16 * 31}
+    expected = sum(size * weight for size, weight in weights.items()) / sum(weights.values())
+    assert warping_error(frames, soft) == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_smaller_flow_is_resized():
     frames, flow = pan(2)
     large = frames.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)

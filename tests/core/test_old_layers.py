@@ -14,9 +14,6 @@ FOLDER = Path(__file__).parents[1] / "layers_files"
 """A file of each task and format, written by the version that had it; ``results`` is what the nodes made of them."""
 
 
-NODES = {"relight": "Relight", "dehaze": "Dehaze", "segment": "Composite"}
-
-
 @pytest.mark.parametrize(
     ("file", "settings"),
     [
@@ -33,6 +30,6 @@ def test_old_files_give_what_they_gave(file, settings):
     # the dehaze files were saved without their frames
     frames = {"frames": golden_set.hazier(synthetic.layered(6, 40, 64).frames)} if task == "dehaze" else {}
     layers = golden_set.run("LoadLayers", path=str(FOLDER / f"{file}.safetensors"), **frames)[0]
-    result = golden_set.run(NODES[task], layers=layers, **settings)[0]
+    result = golden_set.run(golden_set.SHOWN_BY[task], layers=layers, **settings)[0]
     expected = golden_set.unpacked(load_file(FOLDER / "results.safetensors")[file])
     assert_close(result[::2], expected, rtol=1e-3, atol=1e-3)

@@ -65,7 +65,7 @@ def test_a_signal_in_any_state_leaves_nothing(
         named = [Path(made).name for made in json.loads(run.out)["outputs"]] if run.out else []
         assert named in ([], left)  # which may have been said, too
         assert all(len(video.read_clip(out / name).frames) == 6 for name in left)
-        assert files_in(tmp_path / "temp") == [], state
+        assert names_in(tmp_path / "temp") == [], state
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import synthetic
 import torch
-from golden_set import darker, hazier, run
+from golden_set import SHOWN_BY, WORSENED, darker, run
 from torch import Tensor
 from torchvision.models import optical_flow
 
@@ -33,8 +33,6 @@ ROUNDING = 1e-3
 """Mean absolute difference of pictures in 0..1 that sums in another order may make."""
 DRAWS = 5e-3
 """The same where a fit draws its samples on the device: another seed changes results by 2 to 4 thousandths."""
-WAYS = {"relight": (darker, "Relight"), "dehaze": (hazier, "Dehaze"), "segment": (torch.clone, "Composite")}
-"""By task, what is done to a clip before, and the node that shows what was found."""
 OF_FILES = {"LoadFrames", "SaveFrames", "LoadLayers", "SaveLayers"}
 """Nodes that compute nothing."""
 
@@ -64,14 +62,14 @@ def clip() -> Tensor:
 
 @cache
 def flow_of(task: str) -> Flow:
-    found: Flow = run("RAFTFlow", frames=WAYS[task][0](clip()), model="dis")[0]
+    found: Flow = run("RAFTFlow", frames=WORSENED[task](clip()), model="dis")[0]
     return found
 
 
 @cache
 def layers_of(task: str) -> Layers:
     """Layers of a task that both devices are given."""
-    frames = WAYS[task][0](clip())
+    frames = WORSENED[task](clip())
     found: Layers = run("VDPOptimize", frames=frames, flow=flow_of(task), task=task, preset="fast", steps=40)[0]
     return found
 
@@ -98,14 +96,13 @@ def gap(one: Any, other: Any) -> float:
 @pytest.mark.parametrize("preset", ["fast", "paper"])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_finds_the_same(task: str, preset: str) -> None:
-    before, node = WAYS[task]
-    frames = before(clip())
+    frames = WORSENED[task](clip())
     settings = {"frames": frames, "flow": flow_of(task), "task": task, "preset": preset}
     shown = []
     for device in ("cpu", GPU):
         (layers,) = on(device, "VDPOptimize", **settings, steps=0 if preset == "fast" else 4)
         assert all(field.device.type == "cpu" for field in layers.fields.values())
-        shown.append(on("cpu", node, layers=layers)[0])
+        shown.append(on("cpu", SHOWN_BY[task], layers=layers)[0])
     assert gap(*shown) < DRAWS
 
 
@@ -146,7 +143,7 @@ def test_a_node_gives_the_same(node: str) -> None:
 @needs_gpu
 @pytest.mark.parametrize("task", TASKS)
 def test_on_a_gpu_the_same_seed_gives_about_the_same_layers(task: str) -> None:
-    frames = WAYS[task][0](clip())
+    frames = WORSENED[task](clip())
     settings = {"frames": frames, "flow": flow_of(task), "task": task, "preset": "fast", "steps": 40}
     first, again = (on(GPU, "VDPOptimize", **settings)[0] for _ in range(2))
-    assert gap(*(on("cpu", WAYS[task][1], layers=layers)[0] for layers in (first, again))) < ROUNDING
+    assert gap(*(on("cpu", SHOWN_BY[task], layers=layers)[0] for layers in (first, again))) < ROUNDING

@@ -41,7 +41,12 @@ def test_widgets_keep_their_order():
     assert list(inputs["required"]) == ["frames", "task", "preset", "steps", "layers", "seed"]
     assert list(inputs["optional"]) == ["flow", "reference", "mask", "reference_frame", "mask_frame"]
     assert inputs["required"]["task"][0] == list(TASKS)
-    assert inputs["required"]["preset"][0] == ["balanced", "fast", "quality", "paper"]
+    presets = inputs["required"]["preset"][0]
+    assert set(presets) == {name for task in TASKS.values() for name in task.presets}
+    # what saved workflows choose; the first is what a new node has
+    assert {"relight", "dehaze", "segment"} <= set(TASKS)
+    assert presets[0] == "balanced"
+    assert {"fast", "quality", "paper"} <= set(presets)
     assert all(spec[1]["tooltip"] for family in ("required", "optional") for spec in inputs[family].values())
     assert len(VDPOptimize.OUTPUT_TOOLTIPS) == len(VDPOptimize.RETURN_TYPES) == 1
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from golden_set import SHOWN_BY, run
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.decompose import VDPOptimize
-from comfyui_vdp.nodes.edit import Dehaze, Relight
 from comfyui_vdp.nodes.flow import FlowToRGB, RAFTFlow
 from comfyui_vdp.nodes.layers import Composite, ReplaceLayer, SplitLayers
 from comfyui_vdp.nodes.measure import MeasureVideo
 from comfyui_vdp.nodes.video import SaveFrames
 from comfyui_vdp.vdp_core.errors import InputError
 from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.tasks import TASKS
 
 SETTINGS = {"preset": "fast", "steps": 2, "layers": 2, "seed": 0}
 AS_IT_IS = {"layer": "objects", "visibility": 1.0, "gain": 0.0, "saturation": 1.0, "offset_x": 0.0, "offset_y": 0.0}
@@ -75,13 +76,12 @@ def same(given: Any, wanted: Any, form: Callable[..., torch.Tensor]) -> bool:
 
 
 @every_form
-@pytest.mark.parametrize("task", ["relight", "dehaze"])
+@pytest.mark.parametrize("task", TASKS)
 def test_from_frames_to_frames(frames: torch.Tensor, form: Callable[..., torch.Tensor], task: str) -> None:
     def made(given: torch.Tensor) -> torch.Tensor:
         (flow,) = RAFTFlow().estimate(given)
         (layers,) = VDPOptimize().optimize(given, flow, task=task, **SETTINGS)
-        edit = Relight().relight(layers, 1, 0, 1, 0, 1) if task == "relight" else Dehaze().dehaze(layers, 1, 0.1, 0, 1)
-        return edit[0]
+        return run(SHOWN_BY[task], layers=layers)[0]
 
     given = form(frames)
     before = given.clone()

@@ -700,28 +700,28 @@ def test_odd_sizes(vdp: Vdp, tmp_path: Path, kind: str) -> None:
     assert code == 0
     frames = video.read_clip(json.loads(out.splitlines()[-1])["outputs"][0]).frames
     assert frames.shape == (3, 47, 61, 3)
-    assert frames.isfinite().all()
+    assert frames.mean() > 1.3 * moving(3, 61, 47).mean()
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 90), (90, 16)])
 def test_the_smallest_clip(vdp: Vdp, tmp_path: Path, size: tuple[int, int]) -> None:
     frames = relit(vdp, pictures(tmp_path / "small", eight_bit(moving(2, *size))))
     assert frames.shape == (2, size[1], size[0], 3)
+    assert frames.mean() > 1.3 * moving(2, *size).mean()
 
 
-ODD_NAMES = ["a clip.mp4", "cl\u00efp \u30d5\u30a1.mp4", "clip [1] (2) {3}.mp4", "~clip.mp4", "c=l,i;p.mp4"]
-
-
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_names_of_files(vdp: Vdp, tmp_path: Path, name: str) -> None:
+def test_names_of_files_do_not_matter(vdp: Vdp, tmp_path: Path) -> None:
     written = video.write_clip(tmp_path / "plain", moving(3), fps=24)
-    written.rename(tmp_path / name)
-    assert relit(vdp, name).shape == (3, HEIGHT, WIDTH, 3)
+    wanted = relit(vdp, written)
+    for name in ("a clip.mp4", "cl\u00efp \u30d5\u30a1.mp4", "clip [1] (2) {3}.mp4", "~clip.mp4", "c=l,i;p.mp4"):
+        written = written.rename(tmp_path / name)
+        assert torch.equal(relit(vdp, name), wanted), name
 
 
-def test_names_of_folders(vdp: Vdp, tmp_path: Path) -> None:
+def test_names_of_folders_do_not_matter(vdp: Vdp, tmp_path: Path) -> None:
+    wanted = relit(vdp, pictures(tmp_path / "plain", eight_bit(moving(3))))
     folder = pictures(tmp_path / "shots [a] \u00fc", eight_bit(moving(3)))
-    assert relit(vdp, folder, "Result.filename_prefix=\u00fc [1]/x y").shape == (3, HEIGHT, WIDTH, 3)
+    assert torch.equal(relit(vdp, folder, "Result.filename_prefix=\u00fc [1]/x y"), wanted)
 
 
 def test_all_black_stays_black(vdp: Vdp, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import programs
 import pytest
 import torch
+from golden_set import SHOWN_BY
 from processes import Started, ended_at, states_of
 
 from comfyui_vdp.nodes import host
@@ -29,6 +30,7 @@ from comfyui_vdp.runner.run.resume import Kept, identities
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.store.files import beside, remove
 from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL, Journal
+from comfyui_vdp.vdp_core.tasks import TASKS
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 
@@ -261,6 +263,25 @@ def test_a_kill_at_the_very_end_leaves_all_known_as_done(saving, long_specs, out
     assert names(output_folder) == ["saved_00001"]
 
 
+def test_a_kill_while_a_journal_is_removed_leaves_none_after_the_next_run(
+    long_graph, long_specs, output_folder, monkeypatch
+):
+    clear = Journal.clear
+
+    def cut_off(journal: Journal) -> None:
+        for path in journal.folder.iterdir():
+            path.unlink()
+        raise Killed
+
+    monkeypatch.setattr(Journal, "clear", cut_off)
+    with pytest.raises(Killed):
+        resumed(long_graph, long_specs, output_folder)
+    monkeypatch.setattr(Journal, "clear", clear)
+    assert len(resumed(long_graph, long_specs, output_folder).outputs) == 2
+    assert Long.counted == [1, 2, 3, 4, 5]
+    assert names(output_folder) == ["early_00001.txt", "late_00001.txt"]
+
+
 def test_a_folder_that_cannot_be_used_stops_nothing(long_graph, long_specs, output_folder, caplog):
     (output_folder / RESUME_FOLDER).write_text("a file")
     resumed(long_graph, long_specs, output_folder)
@@ -431,6 +452,7 @@ def go_on(jobs: Jobs, out: Path) -> None:
         shutil.rmtree(out / RESUME_FOLDER, ignore_errors=True)
     else:
         jobs.finish(out)
+        assert not (out / RESUME_FOLDER).exists()
 
 
 @needs_kill
@@ -492,8 +514,8 @@ def with_defaults(graph: Any) -> Any:
 
 
 @needs_kill
-@pytest.mark.parametrize(("task", "apply"), [("relight", "Relight"), ("dehaze", "Dehaze"), ("segment", "Composite")])
-def test_a_decomposition_that_is_killed_ends_as_one_that_is_not(tmp_path, synthetic, task, apply):
+@pytest.mark.parametrize("task", TASKS)
+def test_a_decomposition_that_is_killed_ends_as_one_that_is_not(tmp_path, synthetic, task):
     """Killed early and late in the fit, and when the layers are about to get their name."""
     clip = video.write_clip(tmp_path / "clip", synthetic.layered(8, 48, 64).frames * 0.3, fps=24, format="png")
     sources: Any = {"frames": ["1", 0], "flow": ["2", 0]}
@@ -501,7 +523,7 @@ def test_a_decomposition_that_is_killed_ends_as_one_that_is_not(tmp_path, synthe
         "1": {"class_type": "LoadFrames", "inputs": {"path": str(clip)}},
         "2": {"class_type": "RAFTFlow", "inputs": {"frames": ["1", 0], "model": "dis"}},
         "3": {"class_type": "VDPOptimize", "inputs": {**sources, "task": task, "steps": 60}},
-        "4": {"class_type": apply, "inputs": {"layers": ["3", 0]}},
+        "4": {"class_type": SHOWN_BY[task], "inputs": {"layers": ["3", 0]}},
         "5": {"class_type": "SaveLayers", "inputs": {"layers": ["3", 0], "filename_prefix": "layers"}},
         "6": {"class_type": "SaveFrames", "inputs": {"frames": ["4", 0], "format": "png"}},
     }

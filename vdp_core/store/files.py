@@ -80,8 +80,7 @@ def _hidden(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
         try:
             yield partial
         finally:
-            with suppress(OSError):  # what went wrong is being said already
-                remove(partial)
+            _remove_with_its_mark(partial)
 
 
 @contextmanager
@@ -114,8 +113,17 @@ def remove_left_overs(folder: Path) -> None:
         with held(path, wait=0.0) as is_left_over:
             if is_left_over:
                 for partial in folder.glob(f"{glob.escape(mark[1])}.partial*"):
-                    with suppress(OSError):  # of another user
-                        remove(partial)
+                    _remove_with_its_mark(partial)
+
+
+def _remove_with_its_mark(partial: Path) -> None:
+    """Remove what a process wrote, if it may; its mark goes next, and without a mark nobody would come back for it."""
+    try:
+        with suppress(OSError):  # of another user, or what went wrong is being said already
+            remove(partial)
+    finally:  # an interruption may have come in the middle of it
+        with suppress(OSError):
+            remove(partial)
 
 
 def remove(path: Path) -> None:

@@ -13,7 +13,6 @@ from comfyui_vdp.vdp_core.metrics import psnr, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.models import render
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
-from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.optim.grids import centres, read_grid, within
 from comfyui_vdp.vdp_core.tasks import TASKS
@@ -114,8 +113,8 @@ def test_noise_in_far_haze_is_not_blown_up(pan):
 def test_even_frames_stay_even():
     grey = torch.full((3, 32, 48, 3), 0.6)
     flow = estimate_flow(grey, model="dis")
-    clear = haze_model.apply(decompose("dehaze", grey, flow, preset="fast", steps=5))
-    assert clear.isfinite().all()
+    clear = haze_model.apply(decompose("dehaze", grey, flow, preset="fast"))
+    assert_close(clear, clear[:1, :1, :1].expand_as(clear), atol=1 / 255, rtol=0)
 
 
 # what is in the layers
@@ -141,14 +140,8 @@ def test_the_layers_say_how_they_were_made(pan):
 def test_any_size_and_two_frames(synthetic, size):
     clean, flow = scene(synthetic, 2, *size)
     hazy, _ = haze(clean, hazy_depth(2, *size, seed=0))
-    layers = decompose("dehaze", hazy, flow, preset="fast", steps=3)
-    assert haze_model.apply(layers).isfinite().all()
-    assert psnr(reconstruct(layers), hazy) > 60
-
-
-def test_the_input_can_be_rebuilt(pan, real):
-    for case in (pan, *real.values()):
-        assert psnr(reconstruct(case.layers), case.hazy) > 60
+    clear = haze_model.apply(decompose("dehaze", hazy, flow, preset="fast"))
+    assert psnr(clear, clean) > psnr(hazy, clean) + 1.5
 
 
 def test_layers_are_saved_and_loaded(pan, tmp_path):

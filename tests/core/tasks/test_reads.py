@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from comfyui_vdp.vdp_core.optim.fit import READ_EVERY, Fitted, fit
+from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 FITS = {
@@ -127,6 +128,10 @@ def waiting(mode: str) -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
+
+
+def test_every_task_is_watched():
+    assert TASKS.keys() <= FITS.keys()
 
 
 @pytest.mark.gpu

@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.nodes.decompose import VDPOptimize
 from comfyui_vdp.vdp_core.degrade import darken
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
 from comfyui_vdp.vdp_core.models import light, render
-from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import TASKS, task_of
 from comfyui_vdp.vdp_core.tasks.driver import decompose
@@ -155,13 +153,7 @@ def test_any_size_and_two_frames(synthetic, size):
     layers = decompose("relight", frames * 0.2, flow, preset="fast", steps=3)
     lit = light.apply(layers)
     assert lit.shape == frames.shape
-    assert lit.isfinite().all()
-    assert psnr(reconstruct(layers), frames * 0.2) > 60
-
-
-def test_the_input_can_be_rebuilt(pan, real):
-    for case in (pan, *real.values()):
-        assert psnr(reconstruct(case.layers), case.dark) > 60
+    assert lit.mean() > 1.5 * (frames * 0.2).mean()
 
 
 @pytest.mark.parametrize("with_still", [False, True])
@@ -341,8 +333,3 @@ def test_layers_that_lack_something_are_refused(pan):
         left = {key: value for key, value in pan.layers.fields.items() if key != name}
         with pytest.raises(LayersFileError, match=f"no (usable )?'{name}'"):
             light.MODEL.check(replace(pan.layers, fields=left))
-
-
-def test_presets_are_the_nodes_choices():
-    choices = VDPOptimize.INPUT_TYPES()["required"]["preset"][0]
-    assert choices == ["balanced", *(name for name in TASKS["relight"].presets if name != "balanced")]

@@ -11,6 +11,7 @@ import torch
 
 from comfyui_vdp.vdp_core.optim import fit as fit_module
 from comfyui_vdp.vdp_core.store.journal import Journal
+from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Layers
 
@@ -72,7 +73,7 @@ def check_it_goes_on(journal: Journal, steps_run: list[int], work: Callable[...,
 
 
 @pytest.mark.parametrize("cuts", [(), (4,)], ids=["one shot", "two shots"])
-@pytest.mark.parametrize("task", ["relight", "dehaze", "segment"])
+@pytest.mark.parametrize("task", TASKS)
 def test_what_was_cut_off_goes_on(tmp_path, synthetic, always, steps_run, task, cuts):
     frames, flow = synthetic.pan(8, 48, 64)
     flow = replace(flow, cuts=cuts)
@@ -81,7 +82,7 @@ def test_what_was_cut_off_goes_on(tmp_path, synthetic, always, steps_run, task, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["relight", "dehaze", "segment"])
+@pytest.mark.parametrize("task", TASKS)
 def test_the_published_networks_go_on(tmp_path, synthetic, always, steps_run, task):
     frames, flow = synthetic.pan(4, 48, 64)
     work = partial(decompose, task, frames, flow, preset="paper", steps=6, seed=1)

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden_set import SHOWN_BY, run
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
-from comfyui_vdp.vdp_core.edit.composite import composite
 from comfyui_vdp.vdp_core.errors import InputError
 from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr
-from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.models import light
 from comfyui_vdp.vdp_core.models import masks as masks_model
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
@@ -28,7 +27,8 @@ from comfyui_vdp.vdp_core.tasks.relight import find as relight_find
 from comfyui_vdp.vdp_core.tasks.segment import windows as segment_windows
 from comfyui_vdp.vdp_core.types import Flow
 
-APPLIED = {"relight": light.apply, "dehaze": haze_model.apply, "segment": lambda layers: composite(layers)[0]}
+BLENDED = {"relight": relight_find, "dehaze": dehaze_find}
+"""Tasks whose windows fade into each other, and where they do; those of segment hand objects on instead."""
 CUT = 8
 AIR = (0.78, 0.82, 0.88)
 
@@ -49,10 +49,10 @@ SHOTS = (slice(0, CUT), slice(CUT, 2 * CUT))
 def test_shots_of_a_clip_come_out_as_if_they_were_alone(two_shots, name):
     _, dark, flow = two_shots
     settings = {"preset": "fast", "steps": 20}
-    whole = APPLIED[name](decompose(name, dark, flow, **settings))
+    whole = run(SHOWN_BY[name], layers=decompose(name, dark, flow, **settings))[0]
     for shot in SHOTS:
         alone = decompose(name, dark[shot], flow.part(shot.start, shot.stop), **settings)
-        assert torch.equal(APPLIED[name](alone), whole[shot])
+        assert torch.equal(run(SHOWN_BY[name], layers=alone)[0], whole[shot])
 
 
 def test_progress_goes_on_from_shot_to_shot(two_shots):
@@ -127,14 +127,13 @@ def borders(count: int, window: int) -> list[int]:
     return [edge for one, other in pairwise(spans) for edge in (other.start, one.stop)]
 
 
-@pytest.mark.slow
 def shorten_windows(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     presets = TASKS[name].presets
     shorter = replace(presets["fast"].config, window=WINDOW)
     monkeypatch.setitem(presets, "fast", replace(presets["fast"], config=shorter))
 
 
-@pytest.mark.parametrize("name", ["relight", "dehaze"])
+@pytest.mark.parametrize("name", BLENDED)
 def test_no_seam_is_seen_where_windows_meet(long_pan, monkeypatch, tmp_path, name):
     clean, flow = long_pan
     if name == "relight":
@@ -143,15 +142,15 @@ def test_no_seam_is_seen_where_windows_meet(long_pan, monkeypatch, tmp_path, nam
         bad, _ = haze(clean, hazy_depth(*clean.shape[:3], seed=0), airlight=AIR)
     settings = {"preset": "fast", "steps": {"relight": 100, "dehaze": 0}[name], "journal": Journal(tmp_path)}
     shorten_windows(monkeypatch, name)
-    made = APPLIED[name](decompose(name, bad, flow, **settings), denoise=0.0)
+    made = run(SHOWN_BY[name], layers=decompose(name, bad, flow, **settings), denoise=0.0)[0]
     assert psnr(made, clean) > psnr(bad, clean) + 6
     steps = steps_of(made, clean)
     across = [edge + beside for edge in borders(LONG, WINDOW) for beside in (-2, -1, 0)]
     inside = [index for index in range(len(steps)) if index not in across]
     assert steps[across].max() < 2.0 * steps[inside].quantile(0.9)
     # the same windows side by side do step
-    monkeypatch.setattr({"relight": relight_find, "dehaze": dehaze_find}[name], "blended", side_by_side)
-    apart = steps_of(APPLIED[name](decompose(name, bad, flow, **settings), denoise=0.0), clean)
+    monkeypatch.setattr(BLENDED[name], "blended", side_by_side)
+    apart = steps_of(run(SHOWN_BY[name], layers=decompose(name, bad, flow, **settings), denoise=0.0)[0], clean)
     assert apart[across].max() > 1.5 * steps[across].max()
 
 
@@ -165,7 +164,7 @@ class Stop(Exception):
     """Cuts work off."""
 
 
-@pytest.mark.parametrize("name", ["relight", "dehaze"])
+@pytest.mark.parametrize("name", BLENDED)
 @pytest.mark.parametrize("at", [3, 8, 14])
 def test_work_that_was_cut_off_goes_on(long_pan, monkeypatch, tmp_path: Path, name, at):
     frames, flow = long_pan
