@@ -9,11 +9,9 @@ from ..vdp_core.tasks.inputs import INPUTS
 from . import host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
-    from ..vdp_core.tasks.base import Input, Task
+    from ..vdp_core.tasks.base import Input
     from ..vdp_core.types import Flow, Layers
 
 # Of a GPU's memory, on the generous side: the small copy of the frames, fields, gradients, and networks of the paper.
@@ -44,7 +42,7 @@ class VDPOptimize:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         presets = dict.fromkeys(name for task in TASKS.values() for name in ("balanced", *task.presets))
-        moving = _for(lambda task: task.needs_flow)
+        moving = [task.name for task in TASKS.values() if task.needs_flow]
         found = " ".join(f"{task.name}: {task.says}." for task in TASKS.values())
         return {
             "required": {
@@ -81,10 +79,34 @@ class VDPOptimize:
                 ),
             },
             "optional": {
-                "flow": ("VDP_FLOW", {"tooltip": f"{moving}Motion of the same clip, from RAFTFlow."}),
+                "flow": (
+                    "VDP_FLOW",
+                    {
+                        "tooltip": f"{_for(moving)}Motion of the same clip, from RAFTFlow.",
+                        "needed_where": {"task": moving},  # what the runner's check goes by
+                    },
+                ),
                 **{one.name: _declared(one) for one in INPUTS if not one.required},
             },
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, task: str | None = None, input_types: dict[str, str] | None = None) -> bool | str:
+        """Refuse a graph before it runs: no flow for a task that needs it, or a link of another type.
+
+        Who asks for the types of links, as one must to know what is linked, has to compare them too.
+        """
+        if input_types is None:
+            return True
+        declared = {name: spec[0] for group in cls.INPUT_TYPES().values() for name, spec in group.items()}
+        for name, given in input_types.items():
+            wanted = declared.get(name, "*")
+            wanted = "COMBO" if isinstance(wanted, list) else wanted
+            if given != wanted and "*" not in (given, wanted) and not {*given.split(",")} & {*wanted.split(",")}:
+                return f"{name}: takes {wanted}, but is linked to {given}"
+        if task in TASKS and TASKS[task].needs_flow and "flow" not in input_types:
+            return f"flow: the task {task} needs the motion of the clip; link RAFTFlow's output"
+        return True
 
     def optimize(
         self, frames: Tensor, flow: Flow | None = None, *, task: str, preset: str, steps: int, seed: int, **given: Any
@@ -119,15 +141,14 @@ class VDPOptimize:
 
 def _declared(one: Input) -> tuple[str, dict[str, Any]]:
     """A task's input as the node has it, with the tasks that take it named first."""
-    tooltip = f"{_for(lambda task: one in task.inputs)}{one.options['tooltip']}"
+    takers = [task.name for task in TASKS.values() if one in task.inputs]
+    tooltip = f"{_for(takers)}{one.options['tooltip']}"
     return (one.socket, {**one.options, "tooltip": tooltip})
 
 
-def _for(chosen: Callable[[Task], bool]) -> str:
-    """Which tasks something is for; nothing where it is for all."""
-
-    names = [task.name for task in TASKS.values() if chosen(task)]
-    return "" if len(names) == len(TASKS) else f"For {' and '.join(names)}: "
+def _for(tasks: list[str]) -> str:
+    """Which tasks something is for, before its tooltip; nothing where it is for all."""
+    return "" if len(tasks) == len(TASKS) else f"({', '.join(tasks)}) "
 
 
 def _memory(task: str, preset: str, frames: int) -> int:

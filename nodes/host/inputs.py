@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .paths import input_path
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["changed", "given_mask", "remember"]
 

@@ -109,10 +109,17 @@ def _node_problems(graph: Graph, specs: Specs, node: Node, spec: NodeSpec) -> li
         if what is not None:
             problems.append(f"{short(name)}: {what}" if entry is None else f"{name} {what}")
     for name, entry in spec.inputs.items():
-        if entry.required and name not in node.inputs and name not in node.damaged:
+        if _is_needed(entry, node) and name not in node.inputs and name not in node.damaged:
             why = f"; {node.unlinked[name]}" if name in node.unlinked else ""
             problems.append(f"{name} ({entry.type}) is missing{why}")
     return [f"{node}: {problem}" for problem in problems]
+
+
+def _is_needed(entry: InputSpec, node: Node) -> bool:
+    """Whether a node cannot do without an input, always or with the choices it has (``needed_where``)."""
+    where = entry.options.get("needed_where")
+    choices = where.items() if isinstance(where, dict) else ()
+    return entry.required or any(node.inputs.get(name) in values for name, values in choices)
 
 
 def _sources(graph: Graph, node: Node) -> list[str]:

@@ -75,5 +75,5 @@ def test_nothing_given_is_changed(small):
 
 
 def test_another_number_of_frames_is_refused():
-    with pytest.raises(ShapeError, match="fields of 2 frames and 3 frames to lift"):
+    with pytest.raises(ShapeError, match="fields of 2 frames and 3 frames to guide"):
         joint_upsample(noise(2, 1, 5, 8), noise(3, 60, 90, 3))

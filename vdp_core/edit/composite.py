@@ -64,7 +64,7 @@ def clean_plate(layers: Layers, start: int, stop: int, device: torch.device | st
     Raises:
         InputError: layers of another model.
     """
-    MASKS.require(layers, "plate")
+    MASKS.require(layers, "clean_plate")
     chunk = []
     for index in range(start, stop):
         frame = layers.frames[index].to(device).contiguous()

@@ -132,7 +132,7 @@ def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     if header == 1:
         header = {**json.loads(metadata["layers"]), "format": "1"}
     number = header.get("format") if isinstance(header, dict) else None
-    if not isinstance(number, str) or not number.isdecimal():
+    if not isinstance(number, str) or not number.isdecimal() or int(number) < 1:
         raise LayersFileError(f"{path}: not a layers file; give one that SaveLayers wrote, not model weights")
     if int(number) > FORMAT:
         raise LayersFileError(

@@ -31,11 +31,10 @@ def _invariant(layers: Layers) -> None:
         field = layers.fields.get(name)
         if field is None:
             continue
-        number = torch.arange(len(field)).view(-1, 1, 1)
-        room = number if name == "before" else len(field) - 1 - number
-        away = field[:, 2]
-        if not bool(((away >= 0.0) & (away <= room) & (away == away.round())).all()):
-            raise LayersFileError(f"the layers' '{name}' points to frames that are not there; save them again")
+        for index, away in enumerate(field[:, 2]):
+            room = index if name == "before" else len(field) - 1 - index
+            if not bool(((away >= 0.0) & (away <= room) & (away == away.round())).all()):
+                raise LayersFileError(f"the layers' '{name}' points to frames that are not there; save them again")
     count, height, width, _ = layers.frames.shape
     for name, picture in layers.pictures.items():
         kind, _, which = name.partition("_")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..store.scratch import large_empty
 from ..types import Layers
 from . import model_of
 
@@ -19,7 +20,7 @@ def reconstruct(layers: Layers) -> Tensor:
         InputError: layers of an unknown model.
     """
     model = model_of(layers)
-    out = torch.empty_like(layers.frames)
+    out = large_empty(*layers.frames.shape)
     for index in range(len(layers)):
         frame = layers.frames[index : index + 1]
         out[index] = model.rebuild(layers, index, index + 1, model.compose(layers, index, index + 1, frame))[0]

@@ -63,13 +63,15 @@ def track_background(
         ShapeError: not a clip's masks, or the flow is of another length.
     """
     if background.ndim != 3:
-        raise ShapeError(f"trace: expected background masks (T, h, w), got {tuple(background.shape)}")
+        raise ShapeError(f"track_background: expected background masks (T, h, w), got {tuple(background.shape)}")
     check_flow(flow, len(background))
     count, height, width = background.shape
     margin = max(BORDER_MARGIN, round(CONTAMINATED * max(height, width) / max(flow.size)))
     home, device = background.device, background.device if device is None else torch.device(device)
-    whole = background >= COVERED
-    seen = torch.stack([erode(one, BORDER_MARGIN) for one in whole])
+    whole, seen = (large_empty(*background.shape, dtype=torch.bool).to(home) for _ in range(2))
+    for index, shown in enumerate(background):
+        whole[index] = shown >= COVERED
+        seen[index] = erode(whole[index], BORDER_MARGIN)
     forward, backward = (large_empty(count - 1, 2, height, width).to(home) for _ in range(2))
     steps = 2 * count - 1
     there = None if frames is None else _resized_frame(frames[0], (height, width), device)

@@ -12,21 +12,21 @@ from .estimator import Motion, no_motion, with_occlusion
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = []
+__all__ = ["Dis"]
 
 
 class Dis:
     """OpenCV's dense inverse search, medium preset, with more rounds of variational refinement.
 
-    Given several copies of the luminance, it reads the first; where that leaves much hidden, it tries the others and
-    keeps the best. On lifted dark copies of real clips ten rounds instead of five took the error from 0.75 to 0.72
-    pixels and a twentieth off what is hidden; on the clean ones nothing changed.
+    Given several copies of the luminance, it reads the first; where that leaves much occluded, it tries the others and
+    keeps the best. On equalised dark copies of real clips ten rounds instead of five took the error from 0.75 to 0.72
+    pixels and a twentieth off what is occluded; on the clean ones nothing changed.
     """
 
     wants_colour = False
     refinements = 10
     content_with = 0.25
-    """Part of the pixels that may be hidden before another copy is tried."""
+    """Part of the pixels that may be occluded before another copy is tried."""
 
     def __init__(self) -> None:
         import cv2
@@ -53,7 +53,7 @@ class Dis:
         return Motion(*map(torch.cat, zip(*found, strict=True)))
 
     def _best(self, before: np.ndarray, after: np.ndarray) -> Motion:
-        """Motion between two frames ``(C, h, w)``, by the copy that leaves least hidden."""
+        """Motion between two frames ``(C, h, w)``, by the copy that leaves least occluded."""
         tried = []
         for a, b in zip(before, after, strict=True):
             motion = with_occlusion(self._between(a, b), self._between(b, a))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = []
+__all__ = ["equalised"]
 
 
 def equalised(picture: np.ndarray, *, keep: float = 0.0) -> np.ndarray:

@@ -143,7 +143,7 @@ def is_cut(before: Tensor, after: Tensor, motion: Motion) -> Tensor:
 
     Across a cut most pixels find no way home, and what the flow does bring over looks little like the frame; both are
     asked for, so that a fast pan does not count as a cut. Between joined real clips, clean and dark, 0.78 and more was
-    hidden and the likeness at most 0.36; within them, down to every third frame of a fast one, it was at least 0.77.
+    occluded and the likeness at most 0.36; within them, down to every third frame of a fast one, it was at least 0.77.
 
     Args:
         before, after: ``(n, 1, h, w)``, the frames as the estimator read them.

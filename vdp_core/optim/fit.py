@@ -186,7 +186,8 @@ class _Keeper:
         self._places = {f"parameter.{index}": parameter for index, parameter in enumerate(parameters)}
         self._places |= {f"buffer.{index}": buffer for index, buffer in enumerate(buffers)}
         shapes = {name: [str(place.dtype), *place.shape] for name, place in self._places.items()}
-        self._kind = [steps, shapes, len(generators)]
+        # a generator's state is of one kind of device: work that falls back to the CPU begins anew
+        self._kind = [steps, shapes, [generator.device.type for generator in generators]]
         self._due = time.monotonic() + SAVE_EVERY
 
     def is_due(self) -> bool:

@@ -60,7 +60,7 @@ def decompose(
     """
     task = task_of(name)
     frames = check_frames(frames, at_least=task.least_frames, smallest_side=task.least_side)
-    _check_flow(task, flow, len(frames))
+    spans = _shots(task, flow, len(frames))
     given = {one.name: one.default for one in INPUTS} | given
     _refuse_others(f"the task {name}", task.inputs, given)
     if preset not in task.presets:
@@ -74,7 +74,6 @@ def decompose(
     checked = task.prepare(frames, checked, config)
 
     started = time.perf_counter()
-    spans = [range(len(frames))] if flow is None else flow.shots
     phases = Progress(on_step).phases(*[1] * len(spans))
     found = []
     for number, (span, progress) in enumerate(zip(spans, phases, strict=True)):
@@ -90,11 +89,20 @@ def decompose(
     return Layers(task.model, whole.fields, frames, flow, seed, {**info, **whole.notes}, assets=whole.assets)
 
 
-def _check_flow(task: Task, flow: Flow | None, count: int) -> None:
-    if flow is not None:
-        check_flow(flow, count)
-    elif task.needs_flow:
-        raise ShapeError(f"flow: the task {task.name} needs the motion of the clip; link RAFTFlow's output")
+def _shots(task: Task, flow: Flow | None, count: int) -> list[range]:
+    """The frames of each shot of a clip of ``count`` frames; refuses a flow that the task cannot work with."""
+    if flow is None:
+        if task.needs_flow:
+            raise InputError(f"flow: the task {task.name} needs the motion of the clip; link RAFTFlow's output")
+        return [range(count)]
+    check_flow(flow, count)
+    for shot in flow.shots:
+        if len(shot) < task.least_frames:
+            raise ShapeError(
+                f"flow: its shot at frame {shot.start} has {len(shot)} frame{'s' * (len(shot) != 1)}, the task "
+                f"{task.name} needs {task.least_frames}; leave that cut out"
+            )
+    return flow.shots
 
 
 def _refuse_others(what: str, taken: tuple[object, ...], given: Given) -> None:
@@ -109,5 +117,5 @@ def _refuse_others(what: str, taken: tuple[object, ...], given: Given) -> None:
 
 def _refuse_without(preset: str, way: Preset, checked: Given) -> None:
     for one in way.without:
-        if checked[one.name] is not None:
+        if "default" not in one.options and checked[one.name] is not None:
             raise InputError(f"{one.name}: the preset '{preset}' takes none; choose another preset, or unlink it")

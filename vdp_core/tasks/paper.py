@@ -1,8 +1,8 @@
 """The preset ``paper``: the published networks, losses, weights and schedule, for comparison.
 
 Video Decomposition Prior, ICLR 2024, arXiv 2412.04930, with what the paper leaves open taken from its re-implementation
-VideoDIP. It runs on a small copy like the other presets, and what it finds is brought to native size; the published code
-works at native size.
+VideoDIP. It runs on a small copy like the other presets, and joint upsampling brings what it finds to native size; the
+published code works at native size.
 
 Energy, for a run of neighbouring frames x; y is what the networks rebuild them as, z what should stay along the flow::
 
@@ -56,9 +56,6 @@ class Recipe(NamedTuple):
     """Neighbouring frames, so that the warp term needs no others."""
     warp: float
     """Weight of the warp term; reconstruction has 1."""
-
-
-LIGHT = HAZE = Recipe(learning_rate=2e-3, batch=4, warp=0.02)
 
 
 class Prediction(NamedTuple):

@@ -298,7 +298,7 @@ def test_the_number_of_frames_at_once_changes_nothing(pan, monkeypatch, at_once)
         ({"frames": torch.rand(1, 96, 160, 3)}, ShapeError, "got 1 frame, motion needs at least two frames"),
         ({"frames": torch.rand(5, 96, 160, 3)}, ShapeError, "holds 7 frame pairs, a clip of 5 frames has 4"),
         ({"frames": torch.rand(8, 1, 1, 3)}, ShapeError, "1x1 pixels, at least 16x16 needed"),
-        ({"flow": None}, ShapeError, "flow: the task dehaze needs the motion of the clip; link RAFTFlow"),
+        ({"flow": None}, InputError, "flow: the task dehaze needs the motion of the clip; link RAFTFlow"),
         ({"preset": "best"}, InputError, "no 'best'; known: fast, balanced, quality, paper"),
         ({"steps": -1}, InputError, "steps: 0 for the preset's, or more, got -1"),
         ({"reference": torch.rand(1, 96, 160, 3)}, InputError, "reference: the task dehaze takes none; unlink it"),

@@ -288,7 +288,7 @@ def test_noise_removal_goes_from_none_to_all(pan):
         ({"frames": torch.rand(5, 96, 160, 3)}, ShapeError, "holds 7 frame pairs, a clip of 5 frames has 4"),
         ({"frames": torch.rand(8, 1, 1, 3)}, ShapeError, "1x1 pixels, at least 16x16 needed"),
         ({"frames": torch.full((8, 96, 160, 3), float("nan"))}, InputError, "frame 0 holds NaN"),
-        ({"flow": None}, ShapeError, "flow: the task relight needs the motion of the clip; link RAFTFlow"),
+        ({"flow": None}, InputError, "flow: the task relight needs the motion of the clip; link RAFTFlow"),
         ({"preset": "best"}, InputError, "no 'best'; known: fast, balanced, quality, paper"),
         ({"steps": -1}, InputError, "steps: 0 for the preset's, or more, got -1"),
         ({"reference": torch.rand(1, 160, 96, 3)}, ShapeError, "still is 96x160 pixels, the frames are 160x96"),

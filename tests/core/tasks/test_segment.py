@@ -400,7 +400,7 @@ def speck() -> torch.Tensor:
         ({"frames": torch.rand(1, 48, 80, 3)}, ShapeError, "got 1 frame, motion needs at least two frames"),
         ({"frames": torch.rand(5, 48, 80, 3)}, ShapeError, "holds 3 frame pairs, a clip of 5 frames has 4"),
         ({"frames": torch.rand(4, 1, 1, 3)}, ShapeError, "1x1 pixels, at least 16x16 needed"),
-        ({"flow": None}, ShapeError, "flow: the task segment needs the motion of the clip; link RAFTFlow"),
+        ({"flow": None}, InputError, "flow: the task segment needs the motion of the clip; link RAFTFlow"),
         ({"preset": "best"}, InputError, "no 'best'; known: fast, balanced, quality, paper"),
         ({"steps": -1}, InputError, "steps: 0 for the preset's, or more, got -1"),
         ({"layers": 1}, InputError, "layers: 2 to 4, the background included, got 1"),

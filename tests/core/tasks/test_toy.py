@@ -8,15 +8,18 @@ from torch import Tensor
 
 from comfyui_vdp.nodes.decompose import VDPOptimize
 from comfyui_vdp.nodes.layers import LoadLayers, SaveLayers, SplitLayers
+from comfyui_vdp.runner.graph.check import check
+from comfyui_vdp.runner.graph.read import read
+from comfyui_vdp.runner.graph.specs import local_specs
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.models import MODELS, Field, Model
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.optim.fit import Fitted
 from comfyui_vdp.vdp_core.tasks import TASKS
-from comfyui_vdp.vdp_core.tasks.base import Found, Given, Preset, Published, Task, Work
+from comfyui_vdp.vdp_core.tasks.base import Found, Given, Input, Preset, Published, Task, Work
 from comfyui_vdp.vdp_core.tasks.driver import decompose
-from comfyui_vdp.vdp_core.tasks.inputs import LAYERS
-from comfyui_vdp.vdp_core.types import Layers, Shot
+from comfyui_vdp.vdp_core.tasks.inputs import INPUTS, LAYERS
+from comfyui_vdp.vdp_core.types import Flow, Layers, Shot
 
 # x = mean + difference: the mean picture of the clip is an asset, the brightness of each frame a field
 
@@ -52,14 +55,15 @@ MODEL = Model(
     split=split,
     layer_names=lambda layers: ("the mean picture",),
 )
+PICTURE = Input("picture", "IMAGE", {"tooltip": "A picture."}, check=lambda given, frames: given["picture"])
 TASK = Task(
     name="toy",
     model="toy",
     says="the mean picture, for nobody",
     aliases=("average",),
-    presets={"balanced": Preset(Published()), "silly": Preset(Published(), without=(LAYERS,))},
+    presets={"balanced": Preset(Published()), "silly": Preset(Published(), without=(PICTURE,))},
     find=find,
-    inputs=(LAYERS,),
+    inputs=(LAYERS, PICTURE),
     needs_flow=False,
     least_frames=1,
     least_side=1,
@@ -71,6 +75,8 @@ FRAMES = torch.rand(3, 8, 10, 3, generator=torch.Generator().manual_seed(0))
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, "toy", TASK)
     monkeypatch.setitem(MODELS, "toy", MODEL)
+    for module in ("comfyui_vdp.vdp_core.tasks.driver", "comfyui_vdp.nodes.decompose"):
+        monkeypatch.setattr(f"{module}.INPUTS", (*INPUTS, PICTURE))
 
 
 def test_the_node_offers_it_and_needs_no_flow() -> None:
@@ -78,8 +84,9 @@ def test_the_node_offers_it_and_needs_no_flow() -> None:
     assert inputs["required"]["task"][0][-1] == "toy"
     assert "toy: the mean picture, for nobody." in inputs["required"]["task"][1]["tooltip"]
     assert "silly" in inputs["required"]["preset"][0]
-    assert inputs["required"]["layers"][1]["tooltip"].startswith("For segment and toy: How many")
-    assert inputs["optional"]["flow"][1]["tooltip"].startswith("For relight and dehaze and segment: ")
+    assert inputs["optional"]["picture"] == ("IMAGE", {"tooltip": "(toy) A picture."})
+    assert inputs["required"]["layers"][1]["tooltip"].startswith("(segment, toy) How many")
+    assert inputs["optional"]["flow"][1]["tooltip"].startswith("(relight, dehaze, segment) ")
     (layers,) = VDPOptimize().optimize(FRAMES, task="toy", preset="balanced", steps=0, seed=3, layers=3)
     assert layers.info["said"] == "3 layers"
     assert layers.info["flow"] == "none"
@@ -91,13 +98,16 @@ def test_the_node_offers_it_and_needs_no_flow() -> None:
 def test_what_it_does_not_take_is_refused() -> None:
     with pytest.raises(InputError, match="reference: the task toy takes none; unlink it, or choose the task relight"):
         decompose("toy", FRAMES, reference=FRAMES[:1])
-    with pytest.raises(InputError, match="layers: the preset 'silly' takes none"):
-        decompose("toy", FRAMES, preset="silly")
+    with pytest.raises(InputError, match="picture: the preset 'silly' takes none"):
+        decompose("toy", FRAMES, preset="silly", picture=FRAMES)
     with pytest.raises(InputError, match="preset: there is no 'fast'; known: balanced, silly"):
         decompose("toy", FRAMES, preset="fast")
-    with pytest.raises(InputError, match="hat: no task takes such an input; known: layers, reference"):
+    with pytest.raises(InputError, match="hat: no task takes such an input; known: layers, reference, "):
         decompose("toy", FRAMES, hat=1)
-    with pytest.raises(ShapeError, match="flow: the task relight needs the motion of the clip; link RAFTFlow's output"):
+    with pytest.raises(ShapeError, match="its shot at frame 2 has 1 frame, the task relight needs 2"):
+        flow = Flow(*(torch.zeros(2, 2, 16, 16),) * 2, *(torch.zeros(2, 16, 16),) * 2, (16, 16), cuts=(2,))
+        decompose("relight", torch.rand(3, 16, 16, 3), flow)
+    with pytest.raises(InputError, match="flow: the task relight needs the motion of the clip; link RAFTFlow's output"):
         decompose("relight", torch.rand(2, 16, 16, 3))
 
 
@@ -145,3 +155,20 @@ def test_what_it_declares_is_checked(changes, words) -> None:
     layers = Layers(**{**vars(layers), "assets": {"picture": layers.assets["picture"]}, **changes})
     with pytest.raises(LayersFileError, match=words):
         MODELS["toy"].check(layers)
+
+
+def test_a_flow_that_a_task_needs_is_missed_before_anything_runs() -> None:
+    assert VDPOptimize.VALIDATE_INPUTS("toy", {"frames": "IMAGE"}) is True
+    assert VDPOptimize.VALIDATE_INPUTS("relight", {"frames": "IMAGE", "flow": "VDP_FLOW"}) is True
+    assert "the task relight needs the motion" in VDPOptimize.VALIDATE_INPUTS("relight", {"frames": "IMAGE"})
+    assert VDPOptimize.VALIDATE_INPUTS(None, {"task": "COMBO", "mask": "IMAGE", "flow": "*"}) is True
+    wrong = VDPOptimize.VALIDATE_INPUTS("toy", {"frames": "MASK"})
+    assert wrong == "frames: takes IMAGE, but is linked to MASK"
+    graph = {
+        "1": {"class_type": "LoadFrames", "inputs": {"path": "a.mp4"}},
+        "2": {"class_type": "VDPOptimize", "inputs": {"frames": ["1", 0], "task": "relight"}},
+        "3": {"class_type": "SaveLayers", "inputs": {"layers": ["2", 0]}},
+    }
+    specs = local_specs()
+    missing = [line for line in check(read(graph, specs), specs) if "flow" in line]
+    assert missing == ["Optimize (VDP) (VDPOptimize): flow (VDP_FLOW) is missing"]

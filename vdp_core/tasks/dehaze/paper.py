@@ -8,14 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...errors import ShapeError
 from ...nets.unet import alpha_net, rgb_net
 from ...store.journal import Journal
 from ...types import Flow, OnStep
-from ..paper import DARKEST, HAZE, Prediction, PublishedFit
+from ..paper import DARKEST, Prediction, PublishedFit, Recipe
 from .find import Haze
 
 __all__ = ["dehaze"]
+
+HAZE = Recipe(learning_rate=2e-3, batch=4, warp=0.02)
 
 
 def dehaze(
@@ -35,14 +36,12 @@ def dehaze(
     The loss is ``L1 + perceptual`` between x and what it is rebuilt as, and 0.02 times the warp term of J.
 
     Args:
-        frames, flow, steps, seed, device, weights_folders, journal, on_step: see ``dehaze.decompose``.
+        frames, flow, steps, seed, device, weights_folders, journal, on_step: see ``tasks.base.Work``.
         airlight: ``(T, 3)`` in 0..1. The paper takes that of Bahat and Irani, ICCP 2016; any estimate will do.
 
     Raises:
-        ShapeError: the airlight is of another clip, or the frames are too long and narrow for the networks.
+        ShapeError: the frames are too long and narrow for the networks.
     """
-    if tuple(airlight.shape) != (len(frames), 3):
-        raise ShapeError(f"airlight: expected one colour a frame, ({len(frames)}, 3), got {tuple(airlight.shape)}")
     clip = PublishedFit(frames, flow, device, weights_folders)
     rgb, alpha = clip.networks(seed, rgb_net, alpha_net)
     airlight_field = airlight.float()[:, :, None, None]

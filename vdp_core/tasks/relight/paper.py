@@ -11,13 +11,15 @@ from torch import Tensor
 from ...nets.unet import alpha_net, rgb_net
 from ...store.journal import Journal
 from ...types import Flow, OnStep
-from ..paper import DARKEST, LIGHT, Prediction, PublishedFit
+from ..paper import DARKEST, Prediction, PublishedFit, Recipe
 from .found import Light
 
 __all__ = ["relight"]
 
 INVERSE_GAMMA = 0.9  # where it starts
 INVERSE_GAMMA_RANGE = (0.1, 1.0)
+
+LIGHT = Recipe(learning_rate=2e-3, batch=4, warp=0.02)
 
 
 def relight(
@@ -37,7 +39,7 @@ def relight(
     perceptual term compares VGG16 features where weights are found, else gradients and SSIM; ``notes`` say which.
 
     Args:
-        frames, flow, steps, seed, device, weights_folders, journal, on_step: see ``relight.decompose``.
+        frames, flow, steps, seed, device, weights_folders, journal, on_step: see ``tasks.base.Work``.
 
     Raises:
         ShapeError: the frames are too long and narrow for the networks' three poolings.

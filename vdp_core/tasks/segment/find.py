@@ -49,6 +49,7 @@ def all_background(frames: Tensor, config: SegmentConfig, layers: int) -> Tensor
 
 
 def coverage(masks: Tensor) -> dict[str, str]:
+    """The note that says how much of the clip objects cover."""
     share = 100.0 * (1.0 - float(torch.stack([mask.mean() for mask in masks[:, 0]]).mean()))
     return {"said": f"objects cover {share:.1f} % of the clip"}
 
@@ -67,7 +68,7 @@ def find_in_window(
     small = working_copy(frames, config.side, device)
     count, _, height, width = small.shape
     size = (height, width)
-    shown = {} if given is None else {index: one.to(device) for index, one in shown_masks(given, size).items()}
+    shown = {} if given is None else {index: one.to(device) for index, one in given.items()}
     moving, *rounds, settling = progress.phases(MOVING, *[ROUND] * config.rounds, SETTLING)
     motion = MotionTracks(flow, layers - 1 if given is None else MOST_TRACKS, device, moving)
     if given is None and motion.objects.shape[1] == 0:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...errors import InputError
 from ...nets.unet import alpha_net, rgb_net
 from ...optim.losses import flow_similarity, layer_term, mask_binarisation
 from ...store.journal import Journal
@@ -43,15 +42,12 @@ def segment(
     left to chance; the one that holds most of the frames' border is put first, as the background.
 
     Args:
-        frames, flow, steps, seed, device, weights_folders, journal, on_step: see ``segment.decompose``.
+        frames, flow, steps, seed, device, weights_folders, journal, on_step: see ``tasks.base.Work``.
         layers: how many, 2 or more.
 
     Raises:
-        InputError: fewer than two layers.
         ShapeError: the frames are too long and narrow for the networks' three poolings.
     """
-    if layers < 2:
-        raise InputError(f"layers: at least 2 needed, got {layers}")
     clip = PublishedFit(frames, flow, device, weights_folders)
     networks = clip.networks(seed, *[rgb_net] * layers, *[alpha_net] * (layers - 1))
     colour_nets, mask_nets = networks[:layers], networks[layers:]
