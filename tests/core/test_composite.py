@@ -43,6 +43,12 @@ def layers(clip) -> Layers:
 
 
 @pytest.fixture(scope="module")
+def plain(layers) -> tuple[torch.Tensor, torch.Tensor]:
+    """Untouched layers put together again: frames and mask."""
+    return composite(layers)
+
+
+@pytest.fixture(scope="module")
 def seen(clip, layers) -> torch.Tensor:
     """Pixels of objects whose background some frame saw."""
     found = (layers.fields["before"][:, 2] > 0) | (layers.fields["after"][:, 2] > 0)
@@ -62,8 +68,8 @@ def error(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> float:
 # together again
 
 
-def test_untouched_layers_give_the_clip_back(clip, layers):
-    frames, mask = composite(layers)
+def test_untouched_layers_give_the_clip_back(clip, layers, plain):
+    frames, mask = plain
     assert psnr(frames, clip.frames) > 45
     assert float((mask - (1 - clip.masks[:, 0])).abs().mean()) < 0.003
     assert torch.equal(untouched(layers, 3, 5), frames[3:5])
@@ -160,9 +166,9 @@ def test_paths_that_lead_nowhere_are_no_paths(layers):
     )
 
 
-def test_how_frames_lie_in_memory_does_not_matter(layers):
+def test_how_frames_lie_in_memory_does_not_matter(layers, plain):
     strided = replace(layers, frames=layers.frames.transpose(1, 2).contiguous().transpose(1, 2))
-    assert torch.equal(composite(strided)[0], composite(layers)[0])
+    assert torch.equal(composite(strided)[0], plain[0])
     assert torch.equal(split_layer(strided, 1)[0], split_layer(layers, 1)[0])
     assert torch.equal(clean_plate(strided, 0, 2), clean_plate(layers, 0, 2))
 
@@ -267,23 +273,22 @@ def test_objects_move_by_whole_pixels(clip, layers, offset):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_a_quarter_of_a_pixel_is_a_quarter_of_the_way(layers, axis):
-    none, quarter, one = (
-        composite(edit(layers, "2", Edit(offset=(by, 0.0) if axis == 0 else (0.0, by))))[1] for by in (-1.0, -0.75, 0.0)
+def test_a_quarter_of_a_pixel_is_a_quarter_of_the_way(layers, plain, axis):
+    none, quarter = (
+        composite(edit(layers, "2", Edit(offset=(by, 0.0) if axis == 0 else (0.0, by))))[1] for by in (-1.0, -0.75)
     )
-    assert_close(quarter, 0.75 * none + 0.25 * one, atol=1e-5, rtol=0)
+    assert_close(quarter, 0.75 * none + 0.25 * plain[1], atol=1e-5, rtol=0)
 
 
 def test_the_background_moves_and_its_borders_are_repeated(layers):
     alone = edit(layers, "objects", Edit(visibility=0.0))
-    plain, moved, between = (
-        composite(edit(alone, "background", Edit(offset=(by, -2.0))))[0] for by in (0.0, 3.0, 2.25)
-    )
-    assert_close(plain[:, :-2], composite(alone)[0][:, 2:])
-    assert_close(plain[:, -1], composite(alone)[0][:, -1])
-    assert_close(moved[:, :, 3:], plain[:, :, :-3])
-    assert_close(moved[:, :, :3], plain[:, :, :1].expand(-1, -1, 3, -1))
-    assert_close(between[:, :, 3:], 0.75 * plain[:, :, 1:-2] + 0.25 * plain[:, :, :-3], atol=1e-5, rtol=0)
+    unmoved = composite(alone)[0]
+    up, moved, between = (composite(edit(alone, "background", Edit(offset=(by, -2.0))))[0] for by in (0.0, 3.0, 2.25))
+    assert_close(up[:, :-2], unmoved[:, 2:])
+    assert_close(up[:, -1], unmoved[:, -1])
+    assert_close(moved[:, :, 3:], up[:, :, :-3])
+    assert_close(moved[:, :, :3], up[:, :, :1].expand(-1, -1, 3, -1))
+    assert_close(between[:, :, 3:], 0.75 * up[:, :, 1:-2] + 0.25 * up[:, :, :-3], atol=1e-5, rtol=0)
 
 
 def test_half_of_white_over_black_is_half_the_light_in_linear_light(layers):

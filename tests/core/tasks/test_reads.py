@@ -74,7 +74,7 @@ def watch(monkeypatch, place: str, watched: Callable[..., Fitted]) -> None:
 def run(synthetic, name: str, device: str = "cpu") -> None:
     _, settings = FITS[name]
     task = name.split(",")[0]
-    clip = synthetic.layered(6, 64, 96)
+    clip = synthetic.layered(4, 32, 48) if "preset" in settings else synthetic.layered(6, 64, 96)
     decompose(task, clip.frames, clip.flow, **{"preset": "fast", **settings}, steps=STEPS, device=device)
 
 

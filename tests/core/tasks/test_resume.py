@@ -84,6 +84,6 @@ def test_what_was_cut_off_goes_on(tmp_path, synthetic, always, steps_run, task, 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_the_published_networks_go_on(tmp_path, synthetic, always, steps_run, task):
-    frames, flow = synthetic.pan(4, 48, 64)
+    frames, flow = synthetic.pan(4, 32, 48)
     work = partial(decompose, task, frames, flow, preset="paper", steps=6, seed=1)
     check_it_goes_on(Journal(tmp_path), steps_run, work)
