@@ -92,10 +92,13 @@ class VDPOptimize:
 
     @classmethod
     def VALIDATE_INPUTS(cls, task: str | None = None, input_types: dict[str, str] | None = None) -> bool | str:
-        """Refuse a graph before it runs: no flow for a task that needs it, or a link of another type.
+        """Refuse a graph before it runs: no such task, no flow for a task that needs it, or a link of another type.
 
-        Who asks for the types of links, as one must to know what is linked, has to compare them too.
+        ComfyUI leaves the choices of a widget, and the types of links, to a node that asks for them here, as one must to
+        know what is linked.
         """
+        if task is not None and task not in TASKS:
+            return f"task: there is no '{task}'; known: {', '.join(TASKS)}"
         if input_types is None:
             return True
         declared = {name: spec[0] for group in cls.INPUT_TYPES().values() for name, spec in group.items()}
@@ -104,7 +107,7 @@ class VDPOptimize:
             wanted = "COMBO" if isinstance(wanted, list) else wanted
             if given != wanted and "*" not in (given, wanted) and not {*given.split(",")} & {*wanted.split(",")}:
                 return f"{name}: takes {wanted}, but is linked to {given}"
-        if task in TASKS and TASKS[task].needs_flow and "flow" not in input_types:
+        if task is not None and TASKS[task].needs_flow and "flow" not in input_types:
             return f"flow: the task {task} needs the motion of the clip; link RAFTFlow's output"
         return True
 

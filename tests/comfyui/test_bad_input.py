@@ -96,7 +96,7 @@ CASES: dict[str, tuple[Graph, str, str, str]] = {
         "ShapeError",
         "flow",
     ),
-    "unknown task": (layers("cartoon"), "layers", "value_not_in_list", "task"),
+    "unknown task": (layers("cartoon"), "layers", BY_THE_NODE, "task: there is no 'cartoon'; known: relight"),
     "steps below nought": (layers("relight", steps=-1), "layers", "value_smaller_than_min", "steps"),
     "reference of another shape": (
         then(layers("relight", reference=["still", 0]), still=node("LoadFrames", path="bad/square.png")),
