@@ -94,7 +94,7 @@ class VDPOptimize:
     def VALIDATE_INPUTS(cls, task: str | None = None, input_types: dict[str, str] | None = None) -> bool | str:
         """Refuse a graph before it runs: no such task, no flow for a task that needs it, or a link of another type.
 
-        ComfyUI leaves the choices of a widget, and the types of links, to a node that asks for them here, as one must to
+        ComfyUI leaves the choices of a widget and the types of links to a node that asks for them here, as one must to
         know what is linked.
         """
         if task is not None and task not in TASKS:
