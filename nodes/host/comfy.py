@@ -27,8 +27,11 @@ __all__ = [
     "embed_metadata",
     "has_viewer",
     "headless",
+    "ignore_step",
     "is_interruption",
+    "journal",
     "keeping",
+    "running",
     "say",
 ]
 

@@ -81,6 +81,7 @@ def let_go() -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that a GPU has no room, in torch's words, cuBLAS's, cuDNN's or the host's."""
     import torch
 
     management = comfy_module("comfy.model_management")

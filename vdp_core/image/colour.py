@@ -16,7 +16,10 @@ LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
 
 
 def regrade(colour: Tensor, change: Edit, linear_light: bool) -> Tensor:
-    """Gain, saturation and, as fading to black, visibility."""
+    """Colours ``(..., 3)``, display values in 0..1, with gain, saturation and, as fading to black, visibility.
+
+    In linear light gain is that of light, exactly; what comes out may lie above 1.
+    """
     if linear_light and replace(change, offset=(0.0, 0.0)) != Edit():
         return to_display(regrade(to_linear(colour), replace(change, gain=DISPLAY_GAMMA * change.gain), False))
     factor = 2.0 ** (change.gain / DISPLAY_GAMMA) * change.visibility
@@ -58,4 +61,5 @@ def to_lab(pictures: Tensor) -> Tensor:
 
 
 def as_is(values: Tensor) -> Tensor:
+    """Display values where nothing is mixed in light: the values themselves."""
     return values

@@ -14,7 +14,17 @@ from .morphology import box_mean, box_sum, dilate
 from .resize import resize
 from .sample import places_of, rescaled, sample_points
 
-__all__ = ["Matte", "align_masks", "native_masks", "object_colours", "upsample_masks"]
+__all__ = [
+    "Matte",
+    "align_masks",
+    "bounding_box",
+    "native_masks",
+    "object_colours",
+    "pixels_of",
+    "sample_of",
+    "smooth_colours",
+    "upsample_masks",
+]
 
 GUIDED_RADIUS = 3
 """Of the guided filter's windows, in samples of the small masks."""

@@ -103,6 +103,18 @@ def whole(target: Path) -> Iterator[Path]:
 def write_pictures(
     folder: Path, pieces: Iterable[Piece], rate: Fraction, sound: tuple[Array, int] | None, tags: Mapping[str, str]
 ) -> None:
+    """Write a folder of numbered PNGs, with the sound beside them.
+
+    Args:
+        folder: to fill; it is there.
+        pieces: frames in 0..1, a few at a time.
+        rate: noted in every picture.
+        sound: samples ``(N, channels)`` and their rate.
+        tags: noted in the pictures.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     from PIL import Image, PngImagePlugin

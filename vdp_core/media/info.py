@@ -69,6 +69,7 @@ class Plan:
 
 
 def beyond_the_end(path: Path, start: int, total: int) -> InputError:
+    """The refusal of a start that a source of ``total`` frames does not have."""
     frames = "1 frame" if total == 1 else f"{total} frames"
     return InputError(f"start: {start} is beyond the end, {path.name} holds {frames} (0 to {total - 1})")
 
@@ -87,6 +88,11 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 def check_unchanged(path: Path, before: tuple[int, int]) -> None:
+    """Refuse a file that is not as ``stamp`` saw it before.
+
+    Raises:
+        MediaError: it is another, or gone.
+    """
     if stamp(path) != before:
         raise MediaError(f"{path}: was changed while it was being read; run again when it is complete")
 

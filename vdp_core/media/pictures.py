@@ -28,6 +28,7 @@ _MOST_PICTURE_BYTES = 2**31  # the largest that can be decoded, stored plainly, 
 
 
 def is_picture(path: Path) -> bool:
+    """Whether a file is a still, by its name."""
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 

@@ -99,6 +99,7 @@ def paint_frame(frame: av.VideoFrame, crop: tuple[int, int], codec: str, out: Ar
 
 
 def is_full_range(frame: av.VideoFrame) -> bool:
+    """Whether values of a frame go from black 0 to white at the type's most, rather than from 16 to 235 of 8 bits."""
     if frame.color_range in (1, 2):
         return frame.color_range == 2
     # Grey that says nothing is full range: swscale, by which nearly all of it is made, knows no other.

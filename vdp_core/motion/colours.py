@@ -40,6 +40,7 @@ def flow_to_rgb(flow: Flow, *, on_step: OnStep | None = None) -> Tensor:
 
 
 def flow_preview(vectors: Tensor) -> Tensor:
+    """Vectors ``(1, 2, h, w)`` as a picture ``(h, w, 3)`` in 0..1, by their own largest."""
     return _colours(vectors, _scale(vectors))[0]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .warp import occlusion
 
-__all__ = ["no_motion", "with_occlusion"]
+__all__ = ["Estimator", "Motion", "no_motion", "with_occlusion"]
 
 
 class Motion(NamedTuple):
@@ -38,10 +38,12 @@ class Estimator(Protocol):
 
 
 def with_occlusion(forward: Tensor, backward: Tensor) -> Motion:
+    """Flow ``(n, 2, h, w)`` both ways, in pixels, with the occlusion that it implies (``warp.occlusion``)."""
     occluded = occlusion(torch.cat((forward, backward)), torch.cat((backward, forward)))
     return Motion(forward, backward, *occluded.chunk(2))
 
 
 def no_motion(frames: Tensor) -> Motion:
+    """Flow of no pairs at all, of the size of frames ``(n, C, h, w)``."""
     vectors = frames.new_zeros(0, 2, *frames.shape[-2:])
     return Motion(vectors, vectors, vectors[:, 0], vectors[:, 0])

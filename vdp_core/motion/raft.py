@@ -20,7 +20,7 @@ from .warp import pixel_grid
 if TYPE_CHECKING:
     from torchvision.models.optical_flow import RAFT
 
-__all__ = ["Raft", "free_memory", "largest_side", "load_raft", "pair_bytes", "raft_url"]
+__all__ = ["RAFT_FILES", "Raft", "free_memory", "largest_side", "load_raft", "pair_bytes", "raft_url"]
 
 RAFT_FILES = {
     "raft_large": ("raft_large_C_T_SKHT_V2*", "raft_large*", "raft-sintel*", "raft-things*"),
@@ -169,6 +169,7 @@ def load_raft(name: str, path: Path) -> RAFT:
 
 
 def raft_url(name: str) -> str:
+    """The address of torchvision's weights of ``raft_large`` or ``raft_small``."""
     from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
 
     return {"raft_large": Raft_Large_Weights.C_T_SKHT_V2, "raft_small": Raft_Small_Weights.C_T_V2}[name].url

@@ -16,7 +16,7 @@ from .dis import Dis
 from .estimator import Motion
 from .warp import warp
 
-__all__ = ["SHORTEST", "differ", "join_shots", "small_copy"]
+__all__ = ["SHORTEST", "differ", "is_cut", "join_shots", "small_copy"]
 
 SHORTEST = 5
 """Frames of the shortest shot: what is shorter, such as a flash, belongs to its neighbours."""

@@ -19,7 +19,7 @@ from .budget import fits_in_memory
 from .guard import Walk, guarded
 from .scratch import Scratch, large_empty
 
-__all__ = ["LazyFrames", "computed", "computed_with_mask", "floats"]
+__all__ = ["LazyFrames", "Source", "computed", "computed_with_mask", "floats"]
 
 AT_ONCE = 96 * 2**20  # bytes of a stretch of frames that is small enough to be made as soon as it is asked for
 WINDOW = 4 * 2**30  # bytes of computed frames that are kept: most are read once, in order

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..checks import as_mask, check_frames
 from ..errors import InputError, ShapeError
 from .base import Given
+from .inputs import LAYERS
 
 __all__ = [
     "Reference",
@@ -39,11 +40,11 @@ def check_layers(given: Given, _: Tensor) -> int:
     """Return how many layers are asked for.
 
     Raises:
-        InputError: less than 2 or more than 4.
+        InputError: out of the widget's range.
     """
-    layers = given["layers"]
-    if not 2 <= layers <= 4:
-        raise InputError(f"layers: 2 to 4, the background included, got {layers}")
+    layers, least, most = given["layers"], LAYERS.options["min"], LAYERS.options["max"]
+    if not least <= layers <= most:
+        raise InputError(f"layers: {least} to {most}, the background included, got {layers}")
     return int(layers)
 
 

@@ -41,7 +41,7 @@ from ..optim.losses import perceptual, reconstruction, structure, vgg_features, 
 from ..store.journal import Journal
 from ..types import Flow, OnStep
 
-__all__ = ["Prediction", "PublishedFit", "Recipe"]
+__all__ = ["DARKEST", "PAPER_SIDE", "Prediction", "PublishedFit", "Recipe"]
 
 PAPER_SIDE = 256
 EPOCHS = 100

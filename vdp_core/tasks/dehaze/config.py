@@ -39,7 +39,7 @@ class DehazeConfig:
     robust_scale: float = 0.002
     """Scale of the Charbonnier loss of correspondences, in colour; larger residuals count as errors of the flow."""
     window: int = 240
-    """Most frames of a window."""
+    """Most frames of a window; one window may have an overlap more, where that saves a second."""
 
 
 PRESETS = {

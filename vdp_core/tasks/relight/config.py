@@ -32,7 +32,7 @@ class RelightConfig:
     robust_scale: float = 0.05
     """Scale of the Charbonnier loss of correspondences, in log brightness; larger residuals count as errors."""
     window: int = 240
-    """Most frames of a window."""
+    """Most frames of a window; one window may have an overlap more, where that saves a second."""
 
 
 PRESETS = {

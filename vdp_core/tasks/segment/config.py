@@ -27,7 +27,7 @@ class SegmentConfig:
     propagation: float = 1.0
     """Weight of the masks of neighbouring frames; down: every frame decides for itself."""
     window: int = 160
-    """Most frames of a window."""
+    """Most frames of a window; one window may have an overlap more, where that saves a second."""
 
 
 PRESETS = {
