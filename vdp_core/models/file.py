@@ -211,7 +211,7 @@ def _asset(name: str, asset: Tensor) -> Tensor:
 def _fields_of_numbers(numbers: Mapping[str, float], frames: Tensor) -> dict[str, Tensor]:
     """What a file of format 1 keeps as numbers for the whole clip, as fields: the same in every frame.
 
-    It has no loudness of the noise, so the noise is estimated again.
+    It does not hold the high-frequency energy that noise is weighed by, so the noise is estimated again.
     """
     fields = {"noise": estimate_noise(frames).field(len(frames))} if "noise_offset_0" in numbers else {}
     if "gamma" in numbers:
