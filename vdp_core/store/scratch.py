@@ -22,6 +22,9 @@ from .guard import Walk
 
 __all__ = ["Scratch", "large_empty", "need_room"]
 
+TOGETHER = (
+    4  # of the flow, the masks and what is behind them, as many are held at a time, each about as large as a clip
+)
 WINDOW = 320  # frames that slide: where backgrounds are followed, those up to 150 before and after one are looked at
 BACK = 16  # frames before the one asked for that are made as well when a walk goes back: clips are read backwards too
 TOP = 65535.0
@@ -36,7 +39,7 @@ def large_empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
     # what is filled piece by piece may outlast the inference mode it was begun in
     with torch.inference_mode(False):
-        if fits_in_memory(size):
+        if fits_in_memory(TOGETHER * size):
             return torch.empty(shape, dtype=dtype).zero_()  # touched now, so that it no longer counts as free
         need_room(size)
         with tempfile.TemporaryFile(prefix="vdp-") as file:
@@ -56,7 +59,7 @@ def need_room(size: int) -> None:
     Raises:
         MediaError: it does not.
     """
-    if size > scratch_free() and not fits_in_memory(size):
+    if size > scratch_free() and not fits_in_memory(TOGETHER * size):
         raise _no_room(size)
 
 
