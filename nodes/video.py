@@ -331,8 +331,9 @@ def _preview_frames(frames: Tensor, alpha: Tensor | None, chunk: int = 8) -> Ite
     """Frames averaged down to PREVIEW_SIDE, a few at a time, multiplied by their alpha."""
     from torch.nn.functional import interpolate
 
-    scale = min(1.0, PREVIEW_SIDE / max(frames.shape[1:3]))
-    size = [max(1, round(side * scale)) for side in frames.shape[1:3]]
+    from ..vdp_core.image.resize import size_within
+
+    size = size_within(frames.shape[1], frames.shape[2], PREVIEW_SIDE)
     for first in range(0, len(frames), chunk):
         part = frames[first : first + chunk]
         colour = part[..., :3].float()

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from comfyui_vdp.vdp_core.image.colour import to_display, to_lab, to_linear
 from comfyui_vdp.vdp_core.image.guided import fit_lines, follow
 from comfyui_vdp.vdp_core.image.morphology import box_mean, box_sum, dilate, distance_inside, erode
-from comfyui_vdp.vdp_core.image.resize import resize, upsample, working_copy
+from comfyui_vdp.vdp_core.image.resize import resize, size_within, upsample, working_copy
 from comfyui_vdp.vdp_core.image.sample import places_of, rescaled, sample, sample_points
 
 
@@ -86,6 +86,22 @@ def test_shrinking_averages(mode):
 
 def test_nearest_takes_the_pixel_whose_area_holds_the_centre():
     assert resize(torch.arange(5.0).view(1, 1, 1, 5), (1, 3), mode="nearest").flatten().tolist() == [0.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "least", "copy"),
+    [
+        ((360, 640), 160, 1, (90, 160)),
+        ((640, 361), 160, 1, (160, 90)),
+        ((90, 160), 160, 1, (90, 160)),
+        ((3, 900), 30, 1, (1, 30)),
+        ((3, 900), 30, 16, (16, 30)),
+        ((3, 20), 30, 16, (3, 20)),
+        ((360, 640), 0, 1, (360, 640)),
+    ],
+)
+def test_a_copy_keeps_its_shape_within_a_side(size, side, least, copy):
+    assert size_within(*size, side, least=least) == copy
 
 
 def test_a_working_copy_is_where_it_is_wanted():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checks import check_frames, check_mask
 from ..errors import InputError, ShapeError
-from ..image.resize import resize
+from ..image.resize import resize, size_within
 from ..models import model_of
 from ..models.masks import MODEL as MASKS
 from ..store.lazy import computed, computed_with_mask
@@ -124,8 +124,7 @@ def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Lay
     frames = check_frames(frames)
     count, height, width, _ = frames.shape
     mask = check_mask(mask, "mask", count=count, size=(height, width))
-    scale = min(1.0, MASK_SIDE / max(height, width))
-    small = (max(1, round(height * scale)), max(1, round(width * scale)))
+    small = size_within(height, width, MASK_SIDE)
     masks = large_empty(count, 2, *small)
     for index, one in enumerate(mask):  # a mask for all frames fills them all
         masks[index : None if len(mask) == 1 else index + 1, 1] = resize(one[None, None], small)[0, 0].clamp(0.0, 1.0)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["resize", "upsample", "working_copy"]
+__all__ = ["resize", "size_within", "upsample", "working_copy"]
 
 
 def resize(pictures: Tensor, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
@@ -37,6 +37,21 @@ def upsample(knots: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(knots, size=size, mode="bicubic", align_corners=True)
 
 
+def size_within(height: int, width: int, side: int, *, least: int = 1) -> tuple[int, int]:
+    """The size (h, w) of a copy whose long side is at most ``side`` (0: unchanged); smaller ones stay as they are.
+
+    Args:
+        height, width: of the original.
+        side: the most pixels along the long side.
+        least: the fewest pixels along a side that is made smaller.
+    """
+    longest = max(height, width)
+    if side == 0 or longest <= side:
+        return height, width
+    scale = side / longest
+    return max(least, round(height * scale)), max(least, round(width * scale))
+
+
 def working_copy(frames: Tensor, side: int, device: torch.device | str | None = None) -> Tensor:
     """Return frames ``(T, H, W, 3)`` as ``(T, 3, h, w)``, averaged down to a long side of ``side``; smaller ones stay.
 
@@ -45,8 +60,6 @@ def working_copy(frames: Tensor, side: int, device: torch.device | str | None = 
         side: the most pixels along the long side.
         device: where to work, and where the copy will be; None: where the frames are.
     """
-    height, width = frames.shape[1], frames.shape[2]
-    scale = side / max(height, width)
-    size = (max(2, round(height * scale)), max(2, round(width * scale))) if scale < 1.0 else (height, width)
+    size = size_within(frames.shape[1], frames.shape[2], side, least=2)
     # a frame at a time: all of them at once would first be copied
     return torch.cat([resize(frame.to(device)[None].movedim(-1, 1).float(), size, mode="area") for frame in frames])

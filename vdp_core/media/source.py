@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import InputError, MediaError
+from ..image.resize import size_within
 from .info import Plan, beyond_the_end
 from .pictures import PICTURE_SUFFIXES, SOUND_NAME, PictureFiles, is_picture
 from .video_file import VideoFile
@@ -35,9 +36,7 @@ def plan(
         raise beyond_the_end(info.path, start, info.frame_count)
     expected = max(1, math.ceil((reader.likely_count - start) / every_nth))
     expected = min(expected, count) if count else expected
-    scale = min(1.0, max_side / max(info.width, info.height)) if max_side else 1.0
-    size = (max(1, round(info.height * scale)), max(1, round(info.width * scale)))
-    return reader, Plan(start, every_nth, count, expected, size)
+    return reader, Plan(start, every_nth, count, expected, size_within(info.height, info.width, max_side))
 
 
 def open_source(source: str | Path) -> VideoFile | PictureFiles:

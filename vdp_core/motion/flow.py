@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import check_frames
 from ..errors import InputError
+from ..image.resize import size_within
 from ..nets.weights import fetch_weights, find_weights
 from ..store.scratch import large_empty
 from ..types import Flow, OnStep
@@ -148,11 +149,7 @@ def find_cuts(frames: Tensor, *, on_step: OnStep | None = None) -> tuple[int, ..
 
 def working_size(height: int, width: int, max_side: int) -> tuple[int, int]:
     """Return (h, w) with the long side at most ``max_side`` (0: unchanged) and no side below ``SMALLEST_SIDE``."""
-    longest = max(height, width)
-    if max_side == 0 or longest <= max_side:
-        return height, width
-    scale = max_side / longest
-    return max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale))
+    return size_within(height, width, max_side, least=SMALLEST_SIDE)
 
 
 def memory_needed(frames: Tensor, max_side: int) -> int:

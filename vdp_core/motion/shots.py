@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image.resize import resize
+from ..image.resize import resize, size_within
 from ..store.lazy import floats
 from ..store.scratch import large_empty
 from .dis import Dis
@@ -39,8 +39,7 @@ FLAT_DEVIATION = 0.02  # deviation of brightness below which a frame shows nothi
 def small_copy(pictures: Tensor) -> Tensor:
     """Copies ``(n, h, w)``, in 8 bits, of pictures ``(n, 1, H, W)`` in 0..1, for ``join_shots``."""
     height, width = pictures.shape[-2:]
-    scale = min(1.0, DISSOLVE_SIDE / max(height, width))
-    small = resize(pictures, (max(1, round(height * scale)), max(1, round(width * scale))), mode="area")
+    small = resize(pictures, size_within(height, width, DISSOLVE_SIDE), mode="area")
     return (small[:, 0] * 255.0).round().byte()
 
 

@@ -22,9 +22,7 @@ from .guard import Walk
 
 __all__ = ["Scratch", "large_empty", "need_room"]
 
-TOGETHER = (
-    4  # of the flow, the masks and what is behind them, as many are held at a time, each about as large as a clip
-)
+TOGETHER = 4  # of flow, masks and what is behind them, as many are held at a time, each about as large as a clip
 WINDOW = 320  # frames that slide: where backgrounds are followed, those up to 150 before and after one are looked at
 BACK = 16  # frames before the one asked for that are made as well when a walk goes back: clips are read backwards too
 TOP = 65535.0

@@ -181,12 +181,11 @@ class HazyClip:
     ) -> Fitted:
         for parameter in (*self._smooth.parts, *self._objects.parts, self.airlight_curve.parameter):
             parameter.requires_grad_(any(parameter is one for one in parameters))
-        rate = self._config.learning_rate
         return fit(
             step,
             parameters,
             steps=steps,
-            learning_rate=rate,
+            learning_rate=self._config.learning_rate,
             preview=self._preview,
             on_step=on_step,
             journal=journal,

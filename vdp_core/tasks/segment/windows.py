@@ -76,16 +76,21 @@ def _order(spans: Sequence[range], given: Mapping[int, Tensor] | None) -> list[i
     return order
 
 
+def _shared(span: range, other: range) -> range:
+    """The frames that two windows have in common."""
+    return range(max(span.start, other.start), min(span.stop, other.stop))
+
+
 def _handed_over(masks: Tensor, span: range, other: range) -> dict[int, Tensor]:
     """The object in the frame of those that two windows share which shows most of it, by its place in ``span``."""
-    shared = range(max(span.start, other.start), min(span.stop, other.stop))
+    shared = _shared(span, other)
     best = max(shared, key=lambda index: float(masks[index, 1].sum()))
     return {best - span.start: masks[best, 1]} if bool((masks[best, 1] > 0.5).any()) else {}
 
 
 def _in_order_of(masks: Tensor, span: range, other: range, own: Tensor) -> Tensor:
     """Masks of a window with its objects in the order that they have, in the frames it shares, in the other window."""
-    shared = range(max(span.start, other.start), min(span.stop, other.stop))
+    shared = _shared(span, other)
     theirs = masks[shared.start : shared.stop, 1:]
     ours = own[shared.start - span.start : shared.stop - span.start, 1:]
     common = torch.einsum("tahw,tbhw->ab", theirs, ours)
