@@ -18,8 +18,11 @@ import synthetic as clips_by_formula
 
 pytest_plugins = ["clips"]
 
-# A job in the background of a shell is started with interrupts ignored; the tests of interruption need them.
+# A job in the background of a shell is started with interrupts ignored, one under nohup with hang-ups ignored; the
+# tests of interruption need both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
