@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from ..errors import MediaError
 from .info import stamp
 
-__all__ = ["MOST_CHANNELS", "audio_stream", "opened", "packets", "tag", "video_stream"]
+__all__ = ["MOST_CHANNELS", "audio_stream", "exact", "opened", "packets", "tag", "video_stream"]
 
 _MOST_SAMPLES = 768_000  # a second; no recorder takes more
 MOST_CHANNELS = 8  # more cannot be saved
@@ -23,8 +24,10 @@ def opened(path: Path) -> Iterator[Any]:
 
     if stamp(path)[0] == 0:  # also what the system makes up when it is read, and may never end
         raise MediaError(f"{path}: the file is empty")
+    # PyAV 19 bears text that is no UTF-8 by itself, and knows the argument no more.
+    lenient = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(str(path), **lenient)
     except (av.error.FFmpegError, ValueError) as error:
         if isinstance(error, PermissionError):
             raise MediaError(f"{path}: cannot be read (permission denied)") from error
@@ -53,6 +56,11 @@ def audio_stream(container: Any) -> Any:
     """The first audio stream that can be decoded, or None (phones add spatial tracks that cannot)."""
     sounds = (s for s in container.streams.audio if s.codec_context is not None)
     return next((s for s in sounds if 0 < s.sample_rate <= _MOST_SAMPLES and s.channels <= MOST_CHANNELS), None)
+
+
+def exact(ratio: Any) -> Fraction:
+    """A rate or a unit of time as PyAV tells it; 0 where it tells none (None up to PyAV 18, 0/1 or n/0 since)."""
+    return Fraction(ratio.numerator, ratio.denominator) if ratio else Fraction(0)
 
 
 def tag(metadata: Mapping[str, str], key: str) -> str:

@@ -176,6 +176,8 @@ class _SoundTrack:
         self._container = container
         self._wave, self._rate = sound
         self._layout = SOUND_LAYOUTS[self._wave.shape[0]]
+        if codec == "aac" and self._layout == "6.1":
+            self._layout = "6.1(back)"  # the seven that AAC has a number for; others FFmpeg reorders
         self._at = 0
         self._stream = container.add_stream(codec, rate=_sound_rate(codec, self._rate), layout=self._layout)
         if codec in ("aac", "libopus"):

@@ -110,10 +110,10 @@ class Notes(list[str]):
             _log.warning("%s: %s", self._path, note)
 
 
-def sensible_rate(notes: Notes, *rates: Fraction | None) -> Fraction:
-    """The first of the rates a file says at which a clip can be played and saved."""
+def sensible_rate(notes: Notes, *rates: Fraction) -> Fraction:
+    """The first of the rates a file says at which a clip can be played and saved; 0 says none."""
     for rate in rates:
-        if rate is not None and LEAST_FPS <= rate <= MOST_FPS:
+        if LEAST_FPS <= rate <= MOST_FPS:
             return rate
     said = f"a rate of {float(rates[0]):.4g} frames a second" if rates[0] else "no rate"
     notes.add(f"says {said}, so it is taken as {PICTURE_RATE}; set fps where it is saved")

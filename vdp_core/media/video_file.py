@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MediaError
-from .container import audio_stream, opened, packets, tag, video_stream
+from .container import audio_stream, exact, opened, packets, tag, video_stream
 from .info import SIZE_KEY, Array, ClipInfo, Notes, Paint, Plan, beyond_the_end, check_unchanged, sensible_rate, stamp
 from .pixels import UPRIGHT, Orientation, orientation_of, paint_frame
 from .sound import read_sound
@@ -65,7 +65,7 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
     stream = video_stream(container, path)
     alpha_decoder = _alpha_decoder(stream)
     noted = re.fullmatch(r"(\d+)x(\d+)", tag(container.metadata, SIZE_KEY))
-    rate = sensible_rate(notes, stream.average_rate, stream.guessed_rate, stream.base_rate)
+    rate = sensible_rate(notes, *map(exact, (stream.average_rate, stream.guessed_rate, stream.base_rate)))
     try:
         first = next(_decoded(container, stream, alpha_decoder), None)
     except _DamagedError as error:
@@ -79,7 +79,7 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
     return _Header(
         codec=stream.codec_context.name,
         alpha_decoder=alpha_decoder,
-        time_base=stream.time_base,
+        time_base=exact(stream.time_base),
         rate=_tidy_rate(rate),
         count=stream.frames if stream.frames > 0 else None,
         seconds=container.duration / 1_000_000 if container.duration else 0.0,
