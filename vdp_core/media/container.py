@@ -25,7 +25,7 @@ def opened(path: Path) -> Iterator[Any]:
     if stamp(path)[0] == 0:  # also what the system makes up when it is read, and may never end
         raise MediaError(f"{path}: the file is empty")
     # PyAV 19 bears text that is no UTF-8 by itself, and knows the argument no more.
-    lenient = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    lenient: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
         container = av.open(str(path), **lenient)
     except (av.error.FFmpegError, ValueError) as error:
