@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from comfyui_vdp.vdp_core.optim.losses import (
     charbonnier,
     flow_similarity,
     layer_term,
+    log_sum,
     mask_binarisation,
     perceptual,
     reconstruction,
@@ -30,6 +33,13 @@ def test_charbonnier_by_hand_and_in_the_limits():
     small, large = torch.tensor(1e-3), torch.tensor(1e3)
     assert float(charbonnier(small, 0.1)) == pytest.approx(float(small) ** 2 / (2 * 0.1), rel=1e-2)
     assert float(charbonnier(large, 0.1)) == pytest.approx(1e3 - 0.1, rel=1e-4)
+
+
+def test_log_sum_by_hand_and_one_large_value_costs_less_than_many_small_ones():
+    values = torch.tensor([0.0, 0.2, 0.2 * (math.e**2 - 1.0)])
+    assert_close(log_sum(values, 0.2), torch.tensor([0.0, 0.2 * math.log(2.0), 0.4]))
+    assert float(log_sum(torch.full((10,), 0.1), 0.2).sum()) > 2.0 * float(log_sum(torch.tensor(1.0), 0.2))
+    assert float(log_sum(torch.tensor(1e-4), 0.2)) == pytest.approx(1e-4, rel=1e-3)
 
 
 def test_charbonnier_has_a_gradient_at_zero():

@@ -31,6 +31,9 @@ needs_gpu = pytest.mark.skipif(GPU == "cuda" and not torch.cuda.is_available(), 
 
 ROUNDING = 1e-3
 """Mean absolute difference of pictures in 0..1 that sums in another order may make."""
+REPEATED = 2e-3
+"""The same of a whole fit whose sums come in any order: half a level of 8 bits. dehaze differs by up to 1.0e-3 on an
+H100, relight and segment by less than 1e-5."""
 DRAWS = 5e-3
 """The same where a fit draws its samples on the device: another seed changes results by 2 to 4 thousandths."""
 OF_FILES = {"LoadFrames", "SaveFrames", "LoadLayers", "SaveLayers"}
@@ -144,6 +147,6 @@ def test_a_node_gives_the_same(node: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_on_a_gpu_the_same_seed_gives_about_the_same_layers(task: str) -> None:
     frames = WORSENED[task](clip())
-    settings = {"frames": frames, "flow": flow_of(task), "task": task, "preset": "fast", "steps": 40}
+    settings = {"frames": frames, "flow": flow_of(task), "task": task, "preset": "balanced"}
     first, again = (on(GPU, "VDPOptimize", **settings)[0] for _ in range(2))
-    assert gap(*(on("cpu", SHOWN_BY[task], layers=layers)[0] for layers in (first, again))) < ROUNDING
+    assert gap(*(on("cpu", SHOWN_BY[task], layers=layers)[0] for layers in (first, again))) < REPEATED

@@ -15,6 +15,7 @@ __all__ = [
     "charbonnier",
     "flow_similarity",
     "layer_term",
+    "log_sum",
     "mask_binarisation",
     "perceptual",
     "reconstruction",
@@ -28,6 +29,15 @@ __all__ = [
 def charbonnier(difference: Tensor, scale: float) -> Tensor:
     """``scale * (sqrt((d / scale)^2 + 1) - 1)``: quadratic for small differences, absolute for large ones."""
     return scale * (torch.sqrt((difference / scale).square() + 1.0) - 1.0)
+
+
+def log_sum(values: Tensor, scale: float) -> Tensor:
+    """``scale * log(1 + v / scale)`` of values of 0 and more: one large value costs less than many small ones.
+
+    It makes values sparser than their sum does (Candes, Wakin and Boyd, "Enhancing sparsity by reweighted l1
+    minimization", 2008, eq. 8).
+    """
+    return scale * torch.log1p(values / scale)
 
 
 def reconstruction(rebuilt: Tensor, frames: Tensor) -> Tensor:

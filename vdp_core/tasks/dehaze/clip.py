@@ -14,7 +14,7 @@ from ...image.resize import resize
 from ...models.haze import MIN_TRANSMISSION
 from ...optim.fit import Fitted, fit
 from ...optim.grids import Pyramid, frame_sizes, read_grid, resized, smaller, within
-from ...optim.losses import charbonnier, smoothness
+from ...optim.losses import charbonnier, log_sum, smoothness
 from ...store.journal import NO_JOURNAL, Journal
 from ...types import Flow, OnStep
 from .config import DehazeConfig
@@ -26,6 +26,7 @@ LEAST_CHANGE = 0.004  # of colours, about a level of 8 bits: less than it says n
 FULL_GRID = 50  # of log t along the long side, at least: fine enough to follow the edges of the picture
 CELL_WEIGHT = 0.5  # one over the number of cells of a block that hold its darkest values
 OBJECT_SCALE, STEP_SCALE = 0.05, 0.02  # of log t: what counts as an object, and as a step at its outline
+LARGE_OBJECT, LARGE_STEP = 0.2, 0.1  # of log t, from which on more of it costs less and less
 EDGE_SCALE = 0.05  # difference of neighbouring colours that speaks for an edge in depth
 FRAMES_AN_AIRLIGHT = 24  # of the airlight in time
 
@@ -102,9 +103,8 @@ class HazyClip:
                 "correspondence": config.correspondence * self._correspondence_loss(grid, self._some()).mean(),
             }
 
-        return self._fit(
-            step, [*self._smooth.parts, self.airlight_curve.parameter], steps, on_step, journal.part("smooth")
-        )
+        parameters = [*self._smooth.parts, self.airlight_curve.parameter]
+        return self._fit(step, parameters, config.learning_rate, steps, on_step, journal.part("smooth"))
 
     def fit_objects(self, steps: int, on_step: OnStep | None = None, journal: Journal = NO_JOURNAL) -> Fitted:
         """Fit the smooth part again, together with objects: regions with sharp outlines and less haze, or more."""
@@ -117,22 +117,24 @@ class HazyClip:
             grid, objects = self._smooth(), self._objects()
             total = resized(grid, self._size) + objects
             log_t, log_t_cell = read_grid(total, blocks.places), read_grid(total, cells.places)
+            # Bounds lift objects out of the smooth haze; the smooth haze alone is drawn down to the bounds below it.
+            above = F.relu(read_grid(grid, blocks.places) - dark).mean()
             below = F.relu(dark_cell - log_t_cell).sum() * cell_weight
-            quantile_loss = config.quantile * F.relu(log_t - dark).mean() + (1.0 - config.quantile) * below
+            quantile_loss = config.quantile * above + (1.0 - config.quantile) * below
             steps_down, steps_right = (
-                edge_weight * charbonnier(objects.diff(dim=dim), STEP_SCALE)
+                edge_weight * log_sum(charbonnier(objects.diff(dim=dim), STEP_SCALE), LARGE_STEP)
                 for edge_weight, dim in zip(self._edge_weights, (1, 2), strict=True)
             )
             return {
                 **self._common(grid, log_t, bright),
                 "dark_channel": config.dark_channel * quantile_loss,
-                "sparsity": config.sparsity * charbonnier(objects, OBJECT_SCALE).mean(),
+                "sparsity": config.sparsity * log_sum(charbonnier(objects, OBJECT_SCALE), LARGE_OBJECT).mean(),
                 "edge_aware_smoothness": config.edge_aware_smoothness * (steps_down.mean() + steps_right.mean()),
                 "correspondence": config.correspondence * self._correspondence_loss(total, self._some()).mean(),
             }
 
         parameters = [*self._smooth.parts, *self._objects.parts]
-        return self._fit(step, parameters, steps, on_step, journal.part("objects"))
+        return self._fit(step, parameters, config.objects_learning_rate, steps, on_step, journal.part("objects"))
 
     def explained_variance(self) -> float:
         """Share of the change of followed colours that the smooth haze and the airlight explain."""
@@ -175,6 +177,7 @@ class HazyClip:
         self,
         step: Callable[[int], Mapping[str, Tensor]],
         parameters: list[Tensor],
+        learning_rate: float,
         steps: int,
         on_step: OnStep | None,
         journal: Journal,
@@ -185,7 +188,7 @@ class HazyClip:
             step,
             parameters,
             steps=steps,
-            learning_rate=self._config.learning_rate,
+            learning_rate=learning_rate,
             preview=self._preview,
             on_step=on_step,
             journal=journal,

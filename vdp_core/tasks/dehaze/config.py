@@ -20,6 +20,9 @@ class DehazeConfig:
     points: int = 15_000
     """Correspondences drawn in each step."""
     learning_rate: float = 0.04
+    """Of the first half."""
+    objects_learning_rate: float = 0.16
+    """Of the second half, which has further to go where near things hid the haze behind them."""
     correspondence: float = 100.0
     """Weight of correspondences keeping their clear colour; up: haze follows each change, errors of the flow too."""
     dark_channel: float = 1.0
@@ -28,9 +31,9 @@ class DehazeConfig:
     """Quantile of that loss: share of blocks whose bound may exceed log t; up: t falls on bright surfaces."""
     smoothness: float = 1.0
     """Weight of second-order smoothness in space and time; up: broader haze, but a less certain airlight."""
-    sparsity: float = 0.1
+    sparsity: float = 0.4
     """Weight of sparsity: few objects differ from the haze around them; up: fewer objects."""
-    edge_aware_smoothness: float = 10.0
+    edge_aware_smoothness: float = 30.0
     """Weight of edge-aware smoothness (first order): haze changes at edges only; up: fewer and larger objects."""
     airlight_prior: float = 3.0
     """Weight of the airlight's difference to the brightest haze; it decides only where nothing moves in the haze."""
@@ -43,7 +46,7 @@ class DehazeConfig:
 
 
 PRESETS = {
-    "fast": DehazeConfig(steps=240, side=160, points=10_000),
+    "fast": DehazeConfig(steps=240, side=160, points=10_000, objects_learning_rate=0.08),
     "balanced": DehazeConfig(),
     "quality": DehazeConfig(steps=1000, side=256, grid=16, points=40_000),
 }

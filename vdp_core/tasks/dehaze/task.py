@@ -20,11 +20,11 @@ Energy. Log transmission is u = s + o, a smooth part s and objects o, ``(T, h, w
 Second stage (``HazyClip.fit_objects``), over s and o with L known::
 
     E = smoothness            * (mean D_t^2 s + mean D_y^2 s + mean D_x^2 s)
-      + dark_channel          * (quantile mean_b max(u(b) - d_b, 0)
+      + dark_channel          * (quantile mean_b max(s(b) - d_b, 0)
                                  + (1 - quantile) CELL_WEIGHT / B sum_c max(d_c - u(c), 0))
       + (1 - quantile)        * mean_b (max(h_b - u(b), 0) + max(u(b), 0))                   ("range")
-      + sparsity              * mean rho(o; OBJECT_SCALE)
-      + edge_aware_smoothness * (mean e_y rho(D_y o; STEP_SCALE) + mean e_x rho(D_x o; STEP_SCALE))
+      + sparsity              * mean psi(rho(o; OBJECT_SCALE); LARGE_OBJECT)
+      + edge_aware_smoothness * sum_(a = y, x) mean e_a psi(rho(D_a o; STEP_SCALE); LARGE_STEP)
       + correspondence        * mean_i rho(x(q_i) - L(q_i) - exp(u(q_i) - u(p_i)) (x(p_i) - L(p_i)); robust_scale)
 
 pinball(v; q) = q max(v, 0) + (1 - q) max(-v, 0), the quantile loss (Koenker and Bassett, "Regression Quantiles",
@@ -33,9 +33,10 @@ value of a block bounds log t from below, and is about log t itself by the dark 
 2009); h_b = log max_c (x_c - L_c) / (1 - L_c) of the brightest keeps J below 1; cells c are smaller blocks
 (``priors.block_extremes``, ``priors.transmission_bounds``). L_0 is the brightest haze (``priors.initial_airlight``).
 D_a^2 is the squared second difference (``losses.smoothness``), D_a o the first; e_a = exp(-|colour difference|^2 /
-EDGE_SCALE^2) makes it edge-aware (Godard et al., CVPR 2017, eq. 3). rho is the Charbonnier loss. Correspondence i sees
-one point of the scene at p_i and q_i: on a line towards the airlight (``priors.followed_colours``). What is kept is
-t = exp(confidence min(u, 0)), u raised so that its median is LEAST_MEDIAN or more (``find.fit_haze``).
+EDGE_SCALE^2) makes it edge-aware (Godard et al., CVPR 2017, eq. 3). rho is the Charbonnier loss, psi the log-sum
+penalty (``losses.log_sum``). Correspondence i sees one point of the scene at p_i and q_i: on a line towards the
+airlight (``priors.followed_colours``). What is kept is t = exp(confidence min(u, 0)), u raised so that its median is
+LEAST_MEDIAN or more (``find.fit_haze``).
 """
 
 from __future__ import annotations
