@@ -97,7 +97,8 @@ def _png_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     """The texts of a PNG, wherever they stand in it; no pixel is decoded."""
     while len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
-        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf") or length > MOST_BYTES:
+        # comf is ComfyUI's own, in animated ones
+        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"comf") or length > MOST_BYTES:
             file.seek(length + 4, 1)
             continue
         content = file.read(length)
@@ -130,8 +131,10 @@ def _exif_texts(exif: bytes) -> Iterator[tuple[str, str]]:
 
     table = Image.Exif()
     try:
-        table.load(exif)
-        values = [*table.values(), *table.get_ifd(ExifTags.IFD.Exif).values()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is damaged, which is left out
+            table.load(exif)
+            values = [*table.values(), *table.get_ifd(ExifTags.IFD.Exif).values()]
     except Exception:
         return
     for value in values:
@@ -147,10 +150,11 @@ def _picture_texts(path: Path) -> Iterator[tuple[str, str]]:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of size: no pixel is decoded
-            info = dict(image.info)
-            exif = info.pop("exif", None) or image.getexif().tobytes()
+            with Image.open(path) as image:
+                info = dict(image.info)
+                exif = info.pop("exif", None) or image.getexif().tobytes()
     except Exception:
         return
     yield from _exif_texts(exif)
