@@ -31,7 +31,7 @@ IDLE = frozenset(
     | {f"{name} (rgthree)" for name in ("Mute / Bypass Repeater", "Node Collector", "Random Unmuter")}
 )
 PREFIX = re.compile(r"^(\d+: *)+")  # of a widget's name, as some editors wrote it
-BROADCASTS = re.compile(r"(Anything|Prompts|Seed) Everywhere")  # cg-use-everywhere
+BROADCASTS = re.compile(r"(Anything|Prompts|Seed) Everywhere")  # Use Everywhere
 MOST_NODES = 20_000  # nested subgraphs multiply, so a small file can ask for any number
 MOST_STEPS = 500_000  # parts looked at, for which a few seconds are enough; chains of links may be long
 MOST_LEVELS = 50  # of subgraphs inside subgraphs
@@ -74,6 +74,25 @@ def _wire(raw: Any) -> tuple[str, _Wire]:
     )
 
 
+def _broadcast(raw: dict[str, Any], nodes: dict[str, dict[str, Any]], name: str) -> _Wire:
+    """A link without a line, as Use Everywhere lists them, made one that its target names."""
+    parts = [raw.get(part) for part in ("upstream", "upstream_slot", "downstream", "downstream_slot")]
+    wire = _wire([name, *parts])[1]
+    target = nodes.get(wire.target, {})
+    entry = at(inputs_of(target), wire.target_slot)
+    if entry is None or not types_fit(str(raw.get("type")), str(entry.get("type") or "*")):
+        raise GraphError(
+            f"the workflow lists a link without a line to input {short(wire.target_slot)} of "
+            f"'{short(title_of(target))}' (node {short(wire.target)}), which does not fit it; make real links of them "
+            "in the editor"
+        )
+    if entry.get("link") is None and wire.target in nodes:
+        inputs = list(inputs_of(target))
+        inputs[wire.target_slot] = {**entry, "link": name}
+        nodes[wire.target] = {**target, "inputs": inputs}
+    return wire
+
+
 @dataclass
 class _Level:
     """The top graph, or one instance of a subgraph with what its surroundings give it."""
@@ -95,17 +114,21 @@ class _Level:
     """The nodes that set a value to be got elsewhere, by their type and the value's name."""
     linked: set[str] = field(default_factory=set)
     """The nodes at an end of any link."""
+    broadcasting: set[str] = field(default_factory=set)
+    """The nodes whose links without lines the file lists."""
 
 
 class _Workflow:
     def __init__(self, workflow: dict[str, Any], specs: Specs) -> None:
-        definitions = as_kind(dict, workflow.get("definitions"), "definitions")
         self.specs = specs
         self.count = self.steps = 0
-        self.subgraphs = {
-            key_of(raw.get("id"), "the id of a subgraph"): raw
-            for raw in dicts(definitions.get("subgraphs"), "definitions.subgraphs")
-        }
+        self.subgraphs: dict[str, dict[str, Any]] = {}
+        waiting = [workflow]
+        while waiting:  # a subgraph may bring those that it uses
+            definitions = as_kind(dict, waiting.pop().get("definitions"), "definitions")
+            found = dicts(definitions.get("subgraphs"), "definitions.subgraphs")
+            waiting.extend(found)
+            self.subgraphs |= {key_of(raw.get("id"), "the id of a subgraph"): raw for raw in found}
         extra = as_kind(dict, workflow.get("extra"), "extra")
         self.groups = as_kind(dict, extra.get("groupNodes"), "extra.groupNodes")
         self.top = self._level(workflow, inside=())
@@ -123,7 +146,15 @@ class _Workflow:
             raise GraphError(f"the workflow holds more than {MOST_NODES} nodes once its subgraphs are written out")
         links = as_kind(list, raw.get("links"), "links")
         self._spend(len(nodes) + len(links))
-        level = _Level(nodes, dict(_wire(link) for link in links), **given)
+        wires = dict(_wire(link) for link in links)
+        extra = as_kind(dict, raw.get("extra"), "extra")
+        broadcasts = dicts(extra.get("ue_links"), "extra.ue_links")
+        for number, link in enumerate(broadcasts):
+            name, target = f"broadcast {number}", nodes.get(str(link.get("downstream")), {})
+            self._spend(1 + len(inputs_of(target)))
+            wires[name] = _broadcast(link, nodes, name)
+        level = _Level(nodes, wires, **given)
+        level.broadcasting = {str(link.get("controller")) for link in broadcasts}
         level.ends = {w.target_slot: link for link, w in reversed(level.wires.items()) if w.target == SUBGRAPH_OUTPUT}
         level.linked = {end for wire in level.wires.values() for end in (wire.origin, wire.target)}
         for key, node in nodes.items():
@@ -199,11 +230,13 @@ class _Workflow:
             return True
         if kind == PRIMITIVE or kind in SETS or kind in GETS or kind in IDLE:
             return True
-        if BROADCASTS.match(kind) and key in level.linked:
-            raise GraphError(
-                f"'{short(title_of(raw))}' (node {short(level.prefix + key)}) links without lines, which only the "
-                "editor can follow; make real links of them there, or export the workflow in API format"
-            )
+        if BROADCASTS.match(kind):
+            if key in level.linked and key not in level.broadcasting:
+                raise GraphError(
+                    f"'{short(title_of(raw))}' (node {short(level.prefix + key)}) links without lines, which this file "
+                    "does not list; make real links of them in the editor, or export the workflow in API format"
+                )
+            return not kind.startswith("Seed")
         # What nothing can be linked to is a note, a label or a button.
         return kind not in self.specs and not inputs_of(raw) and not outputs_of(raw) and key not in level.linked
 

@@ -364,15 +364,39 @@ def test_notes_labels_and_muters_of_other_packs_are_ignored(specs: Specs) -> Non
     assert check(graph, specs) == []
 
 
-def test_links_without_lines_are_refused_with_the_cure(specs: Specs) -> None:
-    everywhere = {
-        "id": 7,
-        "type": "Anything Everywhere",
-        "inputs": [{"name": "anything", "type": "NUMBER", "link": 1}],
-        "outputs": [],
-    }
+EVERYWHERE = {
+    "id": 7,
+    "type": "Anything Everywhere",
+    "inputs": [{"name": "anything", "type": "NUMBER", "link": 1}],
+    "outputs": [],
+}
+BROADCAST = {"downstream": 2, "downstream_slot": 1, "upstream": "1", "upstream_slot": 0, "controller": 7}
+
+
+def test_links_without_lines_are_followed_where_the_file_lists_them(specs: Specs) -> None:
+    extra = {"ue_links": [{**BROADCAST, "type": "NUMBER"}]}
+    nodes = [number(1), EVERYWHERE, add(2, a=2), report(3, 3)]
+    links = [*wired((1, 1, 7), (2, 1, 2), (3, 2, 3))]
+    found = nodes_of(ui(nodes, links, extra=extra), specs)
+    assert set(found) == {"1", "2", "3"}
+    assert found["2"].inputs["b"] == Link("1", 0)
+
+
+def test_links_without_lines_that_nothing_lists_are_refused_with_the_cure(specs: Specs) -> None:
     with pytest.raises(GraphError, match=r"'Anything Everywhere' \(node 7\) links without lines.*make real links"):
-        read(ui([number(1), everywhere], wired((1, 1, 7))), specs)
+        read(ui([number(1), EVERYWHERE], wired((1, 1, 7))), specs)
+    for wrong in ({"type": "IMAGE"}, {"type": "NUMBER", "downstream_slot": 9}, {"type": "NUMBER", "downstream": 99}):
+        extra = {"ue_links": [{**BROADCAST, **wrong}]}
+        with pytest.raises(GraphError, match="does not fit it; make real links"):
+            read(ui([number(1), EVERYWHERE, add(2)], wired((1, 1, 7)), extra=extra), specs)
+
+
+def test_a_subgraph_that_brings_those_it_uses(twice: dict[str, Any], specs: Specs) -> None:
+    outer = subgraph([instance(2, 1)], [(1, -10, 0, 2, 0), (2, 2, 0, -20, 0)], id="outer")
+    node = {**instance(4, 1), "type": "outer"}
+    definitions = {"subgraphs": [{**outer, "definitions": {"subgraphs": [twice]}}]}
+    workflow = ui([number(1), node, report(3, 2)], LINKS, definitions=definitions)
+    assert nodes_of(workflow, specs)["3"].inputs["number"] == Link("4:2:7", 0)
 
 
 # Values promoted to subgraphs, in the ways of several editors
