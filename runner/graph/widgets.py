@@ -47,6 +47,8 @@ def _walk(widgets: Iterable[InputSpec], saved: list[Any], shown: Iterable[str]) 
         is_control = _takes_control(entry) and saved[at : at + 1] and str(saved[at]) in SEED_CONTROLS
         if is_control or (_takes_upload(entry) and len(saved) - at > len(todo)):
             at += 1
+        if is_control and entry.type == "COMBO" and len(saved) - at > len(todo) and isinstance(saved[at], str):
+            at += 1  # which of the choices may come next
         found.append(Place(entry.name, start, at))
     return found, not todo and at == len(saved)
 

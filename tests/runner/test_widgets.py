@@ -85,6 +85,13 @@ def test_a_dynamic_combo_brings_the_widgets_of_its_choice(values: Any, found: di
     assert inputs_of("Sample", values) == {"seed": 5, "steps": 30, "cfg": 7.5, **found}
 
 
+@pytest.mark.parametrize("more", [["randomize", ""], ["fixed"], []])
+def test_how_a_combo_changes_is_no_widget_of_the_node(more: list[str]) -> None:
+    choice = ["COMBO", {"options": ["a", "b"], "control_after_generate": True}]
+    specs = server_specs({"Node": {"input": {"required": {"c": choice, "text": ["STRING", {}], "n": ["INT", {}]}}}})
+    assert inputs_of("Node", ["b", *more, "words", 3], (), specs) == {"c": "b", "text": "words", "n": 3}
+
+
 def test_defaults_are_those_of_the_choice() -> None:
     assert inputs_of("Sample", []) == {"seed": 0, "steps": 20, "mode": "a", "mode.x": 1, "cfg": 8}
     assert inputs_of("Sample", [1, "fixed", 2, "b"]) == {"seed": 1, "steps": 2, "mode": "b", "cfg": 8}
