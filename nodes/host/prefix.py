@@ -13,7 +13,7 @@ TOKEN = re.compile(r"%([^%]+)%")
 DATE_PART = re.compile("yyyy|yyy|yy|MM?|dd?|hh?|mm?|ss?")
 TIMES = {"year": "yyyy", "month": "MM", "day": "dd", "hour": "hh", "minute": "mm", "second": "ss", "date": "yyyy-MM-dd"}
 NOT_IN_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
-MOST_OF_A_VALUE = 100  # characters of a node's value; names have an end
+MOST_OF_A_VALUE = 100  # bytes of a node's value; names have an end
 
 
 def fill_prefix(
@@ -46,12 +46,18 @@ def fill_prefix(
             return str(size[text == "height"])
         if text.startswith("date:") or text in TIMES:
             written = DATE_PART.sub(lambda part: _date_part(part[0], moment), TIMES.get(text, text[len("date:") :]))
-            return "/".join(NOT_IN_NAMES.sub("_", part) for part in written.split("/"))
+            return "/".join(map(_as_name, written.split("/")))
         node, dot, widget = text.partition(".")
         value = _widget_value(prompt, workflow, node, widget) if dot else None
-        return match[0] if value is None else NOT_IN_NAMES.sub("_", value[:MOST_OF_A_VALUE])
+        return match[0] if value is None else _as_name(value)
 
     return TOKEN.sub(filled, prefix)
+
+
+def _as_name(text: str) -> str:
+    """A text as a part of a file's name, which is neither empty nor a folder around this one."""
+    named = NOT_IN_NAMES.sub("_", text.encode(errors="replace")[:MOST_OF_A_VALUE].decode(errors="ignore"))
+    return named if named.strip(". ") else "_"
 
 
 def _date_part(part: str, moment: datetime) -> str:

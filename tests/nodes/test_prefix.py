@@ -66,6 +66,14 @@ def test_a_name_for_search_and_replace_comes_before_type_and_title() -> None:
     assert filled("%Saver.quality%", workflow={"nodes": 3}) == "%Saver.quality%"
 
 
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [("", "_"), ("..", "_"), (" . ", "_"), ("a\0\x1b\n", "a___"), ("\ud800", "_"), ("../../x", ".._.._x")],
+)
+def test_no_value_leads_out_of_the_folder_or_to_no_name(value: str, name: str) -> None:
+    assert filled("%T.text%/%date:../.%", prompt={"1": {"class_type": "T", "inputs": {"text": value}}}) == f"{name}/_/_"
+
+
 def test_a_long_value_leaves_room_for_the_rest() -> None:
     prompt = {"1": {"class_type": "Text", "inputs": {"text": "long " * 100}}}
     assert filled("%Text.text%", prompt=prompt) == ("long " * 100)[:100]
