@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+from .check import constant_problem
 from .raw import as_kind, at, dicts, inputs_of, outputs_of, shown_widgets, title_of
-from .types import GraphError, Specs, shown
+from .types import GraphError, InputSpec, Specs, shown
 from .widgets import Place, places
 
 __all__ = ["group_name", "subgraph_of_group"]
@@ -88,33 +90,73 @@ def _matched(listed: list[dict[str, Any]], sockets: list[_Socket], *, by_order: 
     return found
 
 
+@dataclass(frozen=True)
+class _Widget:
+    """A widget of a node inside a group."""
+
+    node: int
+    place: Place
+    slot: int | None
+    """Which of its node's inputs it is; None where the file lists it among none."""
+    entry: InputSpec | None
+    names: frozenset[str]
+    is_shown: bool
+    """Whether the group has it too: no link inside feeds it."""
+
+    def ill(self, values: list[Any]) -> bool:
+        """Whether these, the first its own, do not look like what it holds."""
+        wrong = self.entry is not None and constant_problem(self.entry, values[0]) is not None
+        return wrong or any(not isinstance(value, str) for value in values[1:])
+
+
+def _widgets(group: dict[str, Any], nodes: list[dict[str, Any]], specs: Specs) -> Iterator[_Widget]:
+    fed = {(target, slot) for _, _, target, slot in _links(group)}
+    sockets = {(socket.node, socket.slot): socket.names for socket in _sockets(group, nodes, "input")}
+    for index, node in enumerate(nodes):
+        saved, spec = node.get("widgets_values"), specs.get(node["type"])
+        if not isinstance(saved, list):
+            continue
+        found = [Place("", 0, len(saved))] if spec is None else places(saved, spec, shown_widgets(node))
+        slots = {str(entry.get("name")): slot for slot, entry in enumerate(node["inputs"]) if entry.get("widget")}
+        for place in found:
+            slot = slots.get(place.name)
+            names = sockets.get((index, slot), frozenset([place.name])) if slot is not None else frozenset([place.name])
+            entry = None if spec is None else spec.every_input.get(place.name)
+            yield _Widget(index, place, slot, entry, names, (index, slot) not in fed)
+
+
 def _give_values(
     kind: str, group: dict[str, Any], nodes: list[dict[str, Any]], instance: dict[str, Any], specs: Specs
 ) -> None:
-    """Deal the values typed into the group out to its nodes; what a link inside feeds is no widget of the group."""
+    """Deal the values typed into the group out to its nodes.
+
+    They stand in the order of the widgets that the group lists. Where it lists none: first those of the nodes that the
+    file lists among no inputs, then the others in the order of their places, by their digits (10 before 2), as the
+    editor sorts them; or simply one after the other. It is the way in which they look most like what they are for.
+    """
     values = instance.get("widgets_values")
     if not values:
         return
-    fed = {(target, slot) for _, _, target, slot in _links(group)}
-    own, kept = [], []  # for each value inside: its node and place, and whether the group shows it
-    for index, node in enumerate(nodes):
-        saved = node.get("widgets_values")
-        if not isinstance(saved, list):
-            continue
-        node["widgets_values"] = list(saved)
-        linked = {str(entry.get("name")) for slot, entry in enumerate(node["inputs"]) if (index, slot) in fed}
-        spec = specs.get(node["type"])
-        found = [Place("", 0, len(saved))] if spec is None else places(saved, spec, shown_widgets(node))
-        own += [(index, at) for at in range(len(saved))]
-        kept += [(index, at) for place in found if place.name not in linked for at in range(place.start, place.stop)]
-    for where in (own, kept):
-        if isinstance(values, list) and len(where) == len(values):
-            for (index, at), value in zip(where, values, strict=True):
-                nodes[index]["widgets_values"][at] = value
-            return
-    raise GraphError(
-        f"the values of the group node {shown(kind)} do not fit the nodes in it; convert it to nodes in the editor"
-    )
+    every = list(_widgets(group, nodes, specs))
+    shown_ones = [widget for widget in every if widget.is_shown]
+    by_name: list[_Widget] = []
+    for name in shown_widgets(instance):
+        by_name += [w for w in shown_ones if name in w.names and w not in by_name][:1]
+    sorted_ones = sorted(shown_ones, key=lambda w: (w.slot is not None, w.node, str(w.slot or 0)))
+    ways = []
+    for way in (by_name, sorted_ones, shown_ones, every):
+        lengths = [widget.place.stop - widget.place.start for widget in way]
+        if isinstance(values, list) and sum(lengths) == len(values):
+            starts = accumulate(lengths, initial=0)
+            ways.append([(w, values[at : at + n]) for w, at, n in zip(way, starts, lengths, strict=False)])
+    if not ways:
+        raise GraphError(
+            f"the values of the group node {shown(kind)} do not fit the nodes in it; convert it to nodes in the editor"
+        )
+    for widget, given in min(ways, key=lambda way: sum(widget.ill(given) for widget, given in way)):
+        node = nodes[widget.node]
+        node["widgets_values"] = list(node["widgets_values"])
+        node["widgets_values"][widget.place.start : widget.place.stop] = given
 
 
 def _list_widgets(nodes: list[dict[str, Any]], specs: Specs) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from comfyui_vdp.runner.graph.check import check
-from comfyui_vdp.runner.graph.read import read
+from comfyui_vdp.runner.graph.read import read, to_api
 from comfyui_vdp.runner.graph.specs import local_specs
 from comfyui_vdp.runner.graph.types import GraphError, Link, Node, Specs
 
@@ -147,3 +147,16 @@ def test_relighting_with_flow_and_optimize_in_a_group() -> None:
     assert {ids.get(key, key): settings(node) for key, node in grouped.nodes.items()} == {
         key: settings(node) for key, node in plain.nodes.items()
     }
+
+
+@pytest.mark.parametrize("name", ["group", "subgraph"])
+@pytest.mark.parametrize("lists_all", [True, False])
+def test_what_the_editor_made_is_what_the_editor_queues(name: str, lists_all: bool) -> None:
+    """Made and queued by the editor of ComfyUI 0.3.64: relight.json, its Flow and Optimize in one; 77 steps."""
+    made = json.loads((ROOT / "tests" / "files" / "from_the_editor.json").read_text())[name]
+    saved = made["saved"]
+    if not lists_all:  # as in what is saved into pictures
+        for node in saved["nodes"]:
+            node["inputs"] = [each for each in node["inputs"] if not each.get("widget") or each.get("link")]
+    queued = to_api(read(saved, local_specs()))
+    assert {key: node["inputs"] for key, node in queued.items()} == made["queued"]
