@@ -298,16 +298,18 @@ class SaveLayers:
                     },
                 ),
             },
+            "hidden": {"prompt": "PROMPT"},
         }
 
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
         return host.prefix_verdict(filename_prefix)
 
-    def save(self, layers: Layers, filename_prefix: str, with_frames: bool) -> dict[str, Any]:
+    def save(self, layers: Layers, filename_prefix: str, with_frames: bool, prompt: object = None) -> dict[str, Any]:
         from ..vdp_core.models.file import save_layers
 
-        path = host.output_path(filename_prefix)
+        size = (layers.frames.shape[2], layers.frames.shape[1])
+        path = host.output_path(host.fill_prefix(filename_prefix, prompt=prompt, size=size))
         with host.progress(1, "Saving layers"):
             path = save_layers(layers, path.with_name(f"{path.name}.safetensors"), with_frames=with_frames)
         saved = path.relative_to(host.output_folder()).as_posix()

@@ -87,6 +87,7 @@ class MeasureVideo:
                     },
                 ),
             },
+            "hidden": {"prompt": "PROMPT"},
         }
 
     @classmethod
@@ -101,11 +102,13 @@ class MeasureVideo:
         mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
         flow: Flow | None = None,
+        prompt: object = None,
     ) -> dict[str, Any]:
         """See DESCRIPTION."""
         from ..vdp_core.metrics import figures
 
-        path = host.output_path(filename_prefix)
+        size = (frames.shape[2], frames.shape[1])
+        path = host.output_path(host.fill_prefix(filename_prefix, prompt=prompt, size=size))
         started = time.perf_counter()
         with host.progress(len(frames), "Measure") as on_step:
             numbers, per_frame = figures(

@@ -188,7 +188,8 @@ class SaveFrames:
                     "STRING",
                     {
                         "default": "vdp",
-                        "tooltip": "Name in the output folder, sub-folders allowed; a number is added.",
+                        "tooltip": "Name in the output folder, sub-folders allowed; a number is added. "
+                        "%date:yyyy-MM-dd%, %width%, %height% and %NODE.widget% are filled in.",
                     },
                 ),
                 "format": (
@@ -266,10 +267,13 @@ class SaveFrames:
             frames = frames[..., :3]  # alpha that says nothing, as some loaders give it
         alpha = host.given_mask(alpha)
         audio, missing = _sound(audio)
+        workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
+        size = (frames.shape[2], frames.shape[1])
+        prefix = host.fill_prefix(filename_prefix, prompt=prompt, workflow=workflow, size=size)
         started = time.perf_counter()
         with host.progress(len(frames), "Writing frames") as on_step:
             path = video.write_clip(
-                host.output_path(filename_prefix),
+                host.output_path(prefix),
                 frames,
                 fps=fps,
                 format=format,

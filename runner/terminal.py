@@ -67,17 +67,25 @@ class Terminal:
 
     @staticmethod
     def _lines(label: str) -> Iterator[Callable[[int, int, Any], None]]:
-        start = last = time.monotonic()
+        start = last = now = time.monotonic()
+        said = reached = (0, 0)
+
+        def say() -> None:
+            nonlocal last, said
+            last, said = now, reached
+            left = time_left(*reached, now - start)
+            print(f"{label}: {reached[0]}/{reached[1]} after {now - start:.0f} s{left}", file=sys.stderr, flush=True)
 
         def on_step(done: int, total: int, preview: Any = None) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= LOG_EVERY or done == total:
-                last = now
-                left = time_left(done, total, now - start)
-                print(f"{label}: {done}/{total} after {now - start:.0f} s{left}", file=sys.stderr, flush=True)
+            nonlocal now, reached
+            now, reached = time.monotonic(), (done, total)
+            if now - last >= LOG_EVERY and reached != said:
+                say()
 
         yield on_step
+        # Work that does not know how long it is may come to its end many times, so the last line waits for the last.
+        if reached != said and reached[0] == reached[1]:
+            say()
 
 
 def _ignore_step(done: int, total: int, preview: Any = None) -> None:

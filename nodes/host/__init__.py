@@ -23,6 +23,7 @@ from .paths import (
     temp_folder,
     weights_folders,
 )
+from .prefix import fill_prefix
 from .reporting import described, fitting, progress, time_left
 from .work import Computed, compute
 
@@ -35,6 +36,7 @@ __all__ = [
     "described",
     "device",
     "embed_metadata",
+    "fill_prefix",
     "fitting",
     "free_memory",
     "given_mask",

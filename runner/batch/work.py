@@ -372,8 +372,11 @@ def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
             yield from video.iter_frames(folder, with_alpha=with_alpha)
 
     graph = joining.job.graph
+    size = (infos[0].width, infos[0].height)
+    typed = saver.inputs["filename_prefix"]
+    prefix = host.fill_prefix(typed, prompt=to_api(graph), workflow=graph.workflow, size=size)
     path = video.write_clip(
-        host.output_path(saver.inputs["filename_prefix"]),
+        host.output_path(prefix),
         frames(),
         fps=infos[0].fps,
         format=form,

@@ -10,7 +10,17 @@ from typing import Any
 from .specs import Primitive
 from .types import Graph, InputSpec, Link, Node, NodeSpec, Specs, short, shown, types_fit
 
-__all__ = ["cast", "check", "check_files", "constant", "listed", "needed_nodes", "unknown", "wanted"]
+__all__ = [
+    "cast",
+    "check",
+    "check_files",
+    "constant",
+    "constant_problem",
+    "listed",
+    "needed_nodes",
+    "unknown",
+    "wanted",
+]
 
 
 def listed(names: Iterable[object]) -> str:
@@ -62,7 +72,7 @@ def unknown(node: Node) -> str:
     )
 
 
-def _constant_problem(entry: InputSpec, value: Any) -> str | None:
+def constant_problem(entry: InputSpec, value: Any) -> str | None:
     """What is wrong with a constant, in words that follow the input's name."""
     if not entry.is_widget:
         return f"takes {entry.type} from another node, got the value {shown(value)}"
@@ -105,7 +115,7 @@ def _node_problems(graph: Graph, specs: Specs, node: Node, spec: NodeSpec) -> li
         elif isinstance(value, Link):
             what = _link_problem(graph, specs, entry, value)
         else:
-            what = _constant_problem(entry, value)
+            what = constant_problem(entry, value)
         if what is not None:
             problems.append(f"{short(name)}: {what}" if entry is None else f"{name} {what}")
     for name, entry in spec.inputs.items():

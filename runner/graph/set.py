@@ -29,6 +29,11 @@ def _find(graph: Graph, name: str) -> Node:
     raise GraphError(f"no node {shown(name)}; the graph has {listed(graph.nodes.values())}")
 
 
+def _named(graph: Graph, name: str) -> bool:
+    """Whether any node goes by this name."""
+    return name in graph.nodes or any(name in (node.title, node.class_type) for node in graph.nodes.values())
+
+
 def set_value(graph: Graph, specs: Specs, setting: str) -> None:
     """Apply one ``NODE.INPUT=VALUE``; an input that was linked takes the value instead.
 
@@ -39,13 +44,16 @@ def set_value(graph: Graph, specs: Specs, setting: str) -> None:
     name, dot, input_name = target.rpartition(".")
     if not equals or not dot or not name or not input_name:
         raise GraphError(f"the setting {shown(setting)} is not of the form NODE.INPUT=VALUE")
+    outer, _, combo = name.rpartition(".")
+    if outer and not _named(graph, name) and _named(graph, outer):  # an input that a dynamic combo adds
+        name, input_name = outer, f"{combo}.{input_name}"
     node = _find(graph, name)
     spec = specs.get(node.class_type)
     if spec is None:
         raise GraphError(unknown(node))
-    if input_name not in spec.inputs:
-        raise GraphError(f"{node} has no input {shown(input_name)}; its inputs are {listed(spec.inputs)}")
-    entry = spec.inputs[input_name]
+    if input_name not in spec.every_input:
+        raise GraphError(f"{node} has no input {shown(input_name)}; its inputs are {listed(spec.every_input)}")
+    entry = spec.every_input[input_name]
     if not entry.is_widget:
         raise GraphError(f"{node}: {input_name} takes {entry.type} from another node, it cannot be set to a value")
     node.inputs[input_name] = _parse(node, entry, text)

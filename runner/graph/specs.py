@@ -10,18 +10,25 @@ from .types import InputSpec, NodeSpec
 __all__ = ["Primitive", "local_specs", "server_specs", "spec_of_class"]
 
 
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"  # its choices add inputs of their own
+
+
 def _input_spec(name: str, declared: Any, *, required: bool) -> InputSpec:
     kind = declared[0]
     options = dict(declared[1]) if len(declared) > 1 and isinstance(declared[1], Mapping) else {}
     if isinstance(kind, (list, tuple)):
         return InputSpec(name, "COMBO", required, options, tuple(kind))
-    choices = options.get("options") if kind == "COMBO" else None
+    choices = options.get("options") if kind in ("COMBO", DYNAMIC_COMBO) else None
+    if kind == DYNAMIC_COMBO:
+        found = {str(choice["key"]): choice.get("inputs") or {} for choice in choices or ()}
+        branches = {key: _input_specs(inputs, within=f"{name}.") for key, inputs in found.items()}
+        return InputSpec(name, "COMBO", required, options, tuple(found), branches)
     return InputSpec(name, str(kind), required, options, tuple(choices) if isinstance(choices, list) else None)
 
 
-def _input_specs(declared: Mapping[str, Any]) -> dict[str, InputSpec]:
+def _input_specs(declared: Mapping[str, Any], *, within: str = "") -> dict[str, InputSpec]:
     return {
-        name: _input_spec(name, entry, required=family == "required")
+        within + name: _input_spec(within + name, entry, required=family == "required")
         for family in ("required", "optional")
         for name, entry in (declared.get(family) or {}).items()
     }

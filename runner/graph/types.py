@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 __all__ = [
@@ -71,11 +72,21 @@ class InputSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[Any, ...] | None = None
     """What a combo offers; None for other types and for combos that do not say."""
+    branches: Mapping[str, Mapping[str, InputSpec]] = field(default_factory=dict)
+    """What each choice of a dynamic combo adds to the inputs; the names begin with the combo's own and a dot."""
 
     @property
     def is_widget(self) -> bool:
         """Whether the graph editor shows a value to type in, and saves one."""
-        return self.type in WIDGET_TYPES and not self.options.get("forceInput")
+        kinds = str(self.options.get("widgetType") or self.type).split(",")
+        return WIDGET_TYPES.issuperset(kind.strip() for kind in kinds) and not self.options.get("forceInput")
+
+    def with_branches(self) -> Iterator[InputSpec]:
+        """The input itself and whatever its choices may add."""
+        yield self
+        for branch in self.branches.values():
+            for entry in branch.values():
+                yield from entry.with_branches()
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,11 @@ class NodeSpec:
     hidden: Mapping[str, str] = field(default_factory=dict)
     node_class: type | None = None
     """None for a node that only a server has."""
+
+    @cached_property
+    def every_input(self) -> Mapping[str, InputSpec]:
+        """The inputs with those that only some choice of a dynamic combo adds."""
+        return {each.name: each for entry in self.inputs.values() for each in entry.with_branches()}
 
 
 Specs = Mapping[str, NodeSpec]

@@ -130,7 +130,7 @@ async def _run(url: str, graph: Graph, output_folder: Path, progress: Progress) 
 async def _queue(session: aiohttp.ClientSession, url: str, graph: Graph, client: str) -> str:
     """Queue the graph whole or not at all; returns the id the server gave it."""
     extra = {} if graph.workflow is None else {"extra_pnginfo": {"workflow": graph.workflow}}
-    body = {"prompt": to_api(graph), "client_id": client, "extra_data": extra}
+    body = {"prompt": _with_names(to_api(graph), graph.workflow), "client_id": client, "extra_data": extra}
     async with session.post(f"{url}/prompt", json=body) as response:
         answer = await _json(response)
     node_errors = answer.get("node_errors") or {}
@@ -146,6 +146,17 @@ async def _queue(session: aiohttp.ClientSession, url: str, graph: Graph, client:
             _joined_message([error.get("message"), error.get("details")]) if isinstance(error, dict) else str(error)
         ]
     raise GraphError(f"the server refuses the graph: {'; '.join(problems)}")
+
+
+def _with_names(prompt: dict[str, Any], workflow: object) -> dict[str, Any]:
+    """The graph with the tokens of its prefixes filled in that only an editor can; sizes are known to the server."""
+    from ...nodes.host import fill_prefix
+
+    for node in prompt.values():
+        typed = node["inputs"].get("filename_prefix")
+        if isinstance(typed, str):
+            node["inputs"]["filename_prefix"] = fill_prefix(typed, prompt=prompt, workflow=workflow)
+    return prompt
 
 
 def _joined_message(parts: Iterable[Any]) -> str:

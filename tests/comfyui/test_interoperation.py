@@ -18,6 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
+from comfyui_vdp.runner.graph.read import load
+from comfyui_vdp.runner.graph.specs import server_specs
 from comfyui_vdp.vdp_core.media import clip as video
 
 pytestmark = [pytest.mark.comfyui, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -287,3 +289,32 @@ def test_nodes_say_how_far_they_are_and_what_they_did(queue: Any, comfyui: Any, 
     assert last["relight"].startswith("Relight: 12 frames of 96x64, ")
     assert last["save"].startswith("saved: told_")
     assert any(text.endswith(" s left") for text in heard["layers"])
+
+
+def test_what_core_saves_holds_the_workflow_and_what_we_save_too(comfyui: Any, queue: Any, clip: str) -> None:
+    graph = {
+        "1": node("LoadVideo", file=clip),
+        "2": node("GetVideoComponents", video=["1", 0]),
+        "9": node("ImageFromBatch", image=["2", 0], batch_index=0, length=1),
+        "3": node("SaveImage", images=["9", 0], filename_prefix="holding"),
+        "4": node("SaveVideo", video=["1", 0], filename_prefix="holding", format="auto", codec="auto"),
+        "5": node("SaveWEBM", images=["2", 0], filename_prefix="holding", codec="vp9", fps=24.0, crf=32.0),
+        "6": node(
+            "SaveAnimatedWEBP",
+            images=["2", 0],
+            filename_prefix="holding",
+            fps=6.0,
+            lossless=True,
+            quality=80,
+            method="default",
+        ),
+        "7": node("SaveAnimatedPNG", images=["2", 0], filename_prefix="holding", fps=6.0, compress_level=4),
+        "8": node("SaveFrames", frames=["2", 0], filename_prefix="%date:yyyy%/%width%x%height%_%SaveWEBM.codec%"),
+    }
+    done, specs = queue(graph), server_specs(comfyui.get("/object_info"))
+    for key in "345678":
+        found = load(queue.file(done, key), specs)
+        assert set(found.nodes) == set(graph), key
+        assert found.nodes["1"].inputs["file"] == clip
+    year = time.strftime("%Y")
+    assert queue.file(done, "8").relative_to(comfyui.folder / "output").as_posix() == f"{year}/96x64_vp9_00001.mp4"

@@ -26,6 +26,9 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.layers import LoadLayers
 from comfyui_vdp.nodes.video import LoadFrames
 from comfyui_vdp.runner import cli
+from comfyui_vdp.runner.graph import read
+from comfyui_vdp.runner.graph.specs import local_specs
+from comfyui_vdp.runner.graph.types import GraphError
 from comfyui_vdp.runner.run import server
 from comfyui_vdp.vdp_core.errors import VDPError
 from comfyui_vdp.vdp_core.media import clip as video
@@ -37,6 +40,7 @@ from comfyui_vdp.vdp_core.nets.weights import read_weights
 from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
+LOCAL = local_specs()
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 Damage = Callable[[bytes, random.Random], bytes]
@@ -76,6 +80,7 @@ HOSTILE: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 1e308, 0.5, float("nan"), float("inf")),
     *("", "a", "0", "-1", "nan", "\0", "\ud800", "\x1b[2J", "a\nb", "../../x", "/dev/zero", "/dev/stdin", "*", "**/*"),
     *("x" * 5000, "9" * 5000, "\u202e\u00e9", "-10", "-20", "Reroute", "PrimitiveNode", "LoadFrames", "SaveFrames"),
+    *("SetNode", "GetNode", "workflow>Inner", "workflow>Outer", "Reroute (x)", "Anything Everywhere"),
     *([], {}, [[]], [{}], {"": []}, ["1", 0], [1, 0], [None, None], [0, 10**18], [10**9] * 8, list(range(50))),
 )
 
@@ -211,10 +216,7 @@ def check_workflow(data: bytes) -> None:
 
 
 def api_of(workflow: dict[str, Any]) -> dict[str, Any]:
-    from comfyui_vdp.runner.graph.read import read, to_api
-    from comfyui_vdp.runner.graph.specs import local_specs
-
-    return to_api(read(workflow, local_specs()))
+    return read.to_api(read.read(workflow, LOCAL))
 
 
 def subgraph_workflow() -> dict[str, Any]:
@@ -270,7 +272,74 @@ def workflow_seeds() -> list[bytes]:
     for workflow in shipped:  # their notes are long, and nothing reads them
         workflow["nodes"] = [node for node in workflow["nodes"] if node["type"] != "MarkdownNote"]
     graphs = [*shipped[:3], subgraph_workflow(), api_of(shipped[0]), api_of(subgraph_workflow())]
-    return [json.dumps(graph).encode() for graph in graphs]
+    return [json.dumps(graph).encode() for graph in [*graphs, set_and_grouped_workflow()]]
+
+
+def set_and_grouped_workflow() -> dict[str, Any]:
+    """Values set and got, two groups one in the other, and reroutes of several packs."""
+
+    def node(key: int, kind: str, link: int | None, values: list[Any], given: str = "IMAGE") -> dict[str, Any]:
+        inputs = [] if link is None else [{"name": "frames", "type": "IMAGE", "link": link}]
+        return {"id": key, "type": kind, "inputs": inputs, "outputs": [{"name": given}], "widgets_values": values}
+
+    flow, save = node(0, "RAFTFlow", 1, ["auto", 12, 512, True, True], "flow"), ["vdp", "mp4", 24.0, 80]
+    groups = {
+        "Outer": {"nodes": [node(0, "workflow>Inner", 1, [])], "links": [], "external": [[0, 0, "VDP_FLOW"]]},
+        "Inner": {"nodes": [node(0, "Reroute (rgthree)", 1, []), flow], "links": [[0, 0, 1, 0, 4, "IMAGE"]]},
+    }
+    groups["Inner"]["config"] = {"1": {"input": {"model": {"name": "m", "visible": True}}, "output": {}}}
+    nodes = [
+        node(1, "LoadFrames", None, ["x.mp4", 0, 0, 1, 0]),
+        node(2, "SetNode", 1, ["clip"]),
+        node(3, "GetNode", None, ["clip"]),
+        node(4, "workflow>Outer", 2, []),
+        node(5, "FlowToRGB", 3, []),
+        node(6, "SaveFrames", 4, save),
+    ]
+    nodes[4]["inputs"][0]["name"] = "flow"
+    links = [[1, 1, 0, 2, 0, "*"], [2, 3, 0, 4, 0, "*"], [3, 4, 0, 5, 0, "*"], [4, 5, 0, 6, 0, "*"]]
+    return {"nodes": nodes, "links": links, "extra": {"groupNodes": groups, "linearMode": True}, "version": 0.4}
+
+
+# Workflows inside pictures and videos
+
+
+@cache
+def embedded_seeds() -> list[bytes]:
+    """Pictures of every kind with both texts, and clips with both tags."""
+    import numpy as np
+    from PIL import Image, PngImagePlugin
+
+    graph, workflow = json.dumps(api_of(subgraph_workflow())), json.dumps(subgraph_workflow())
+    picture, found = Image.fromarray(np.zeros((8, 8, 3), np.uint8)), []
+    exif = Image.Exif()
+    exif.update({0x0110: f"prompt:{graph}", 0x010F: f"workflow:{workflow}"})
+    for packed in (False, True):
+        texts = PngImagePlugin.PngInfo()
+        texts.add_text("prompt", graph, zip=packed)
+        texts.add_itxt("workflow", workflow, zip=packed)
+        held = io.BytesIO()
+        picture.save(held, "PNG", pnginfo=texts, exif=exif)
+        found.append(held.getvalue())
+    for kind in ("WEBP", "JPEG", "TIFF"):
+        held = io.BytesIO()
+        picture.save(held, kind, exif=exif)
+        found.append(held.getvalue())
+    tags = {"prompt": graph, "workflow": workflow}
+    for kind in ("mp4", "webm"):
+        clip = video.write_clip(scratch() / "embedded", torch.zeros(1, 16, 16, 3), fps=24, format=kind, metadata=tags)
+        found.append(clip.read_bytes())
+    return found
+
+
+def check_embedded(data: bytes) -> None:
+    """The workflow in a file is read, or it is said in words why there is none."""
+    path = scratch() / "embedded.bin"
+    path.write_bytes(data)
+    try:
+        read.load(path, LOCAL)
+    except GraphError as error:
+        refused_in_words(error)
 
 
 # Layers files
@@ -486,6 +555,7 @@ def check_clip(data: bytes) -> None:
 
 TARGETS: Mapping[str, Target] = {
     "workflow": Target(check_workflow, workflow_seeds, damaged_workflow),
+    "embedded": Target(check_embedded, embedded_seeds, damaged_bytes),
     "layers": Target(check_layers, layers_seeds, damaged_layers),
     "weights": Target(check_weights, weights_seeds, damaged_weights),
     "path": Target(check_path, path_seeds, damaged_path),

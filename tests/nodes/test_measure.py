@@ -24,7 +24,7 @@ def test_widgets_keep_their_order():
     inputs = MeasureVideo.INPUT_TYPES()
     assert list(inputs["required"]) == ["frames", "filename_prefix"]
     assert list(inputs["optional"]) == ["reference", "mask", "reference_mask", "flow"]
-    assert all(spec[1]["tooltip"] for family in inputs.values() for spec in family.values())
+    assert all(spec[1]["tooltip"] for family in ("required", "optional") for spec in inputs[family].values())
     assert len(MeasureVideo.OUTPUT_TOOLTIPS) == len(MeasureVideo.RETURN_TYPES)
 
 

@@ -214,3 +214,15 @@ def test_measuring_what_cannot_be(vdp: Vdp, pictures: Path, arguments: list[str]
     assert (found, out) == (code, "")
     assert sentence in err
     assert "Traceback" not in err
+
+
+def test_work_that_comes_to_its_end_again_and_again_says_so_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    with terminal.Terminal().progress(1, "segment") as on_step:
+        for _ in range(40):
+            now += 3.0
+            on_step(1, 1, None)
+    assert capsys.readouterr().err.splitlines() == ["segment: 1/1 after 12 s"]

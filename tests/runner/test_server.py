@@ -272,3 +272,11 @@ def test_the_command_runs_a_graph_there(fake: FakeServer, tmp_path: Path, capsys
     assert fake.queued[0]["prompt"]["1"]["inputs"] == {"value": 5}
     assert fake.queued[0]["prompt"]["2"]["inputs"] == {"number": ["1", 0]}
     assert fake.queued[0]["extra_data"]["extra_pnginfo"]["workflow"] == workflow
+
+
+def test_tokens_that_only_an_editor_fills_in_are_filled_in_before(fake: FakeServer, tmp_path: Path) -> None:
+    info = {**INFO, "SaveImage": {"input": {"required": {"number": ["NUMBER"], "filename_prefix": ["STRING", {}]}}}}
+    graph = json.loads(json.dumps(GRAPH))
+    graph["2"] = {"class_type": "SaveImage", "inputs": {"number": ["1", 0], "filename_prefix": "%Clip.value%_%width%"}}
+    server.run(fake.url, read(graph, server_specs(info)), tmp_path, progress)
+    assert fake.queued[0]["prompt"]["2"]["inputs"]["filename_prefix"] == "3_%width%"

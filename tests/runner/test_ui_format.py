@@ -267,3 +267,174 @@ def test_nested_subgraphs_cannot_grow_without_bound(specs: Specs) -> None:
 def test_a_damaged_workflow_gets_a_sentence(workflow: dict[str, Any], sentence: str, specs: Specs) -> None:
     with pytest.raises(GraphError, match=sentence):
         read(workflow, specs)
+
+
+# Values set in one place and got in another, and other packs' reroutes
+
+
+def setter(key: int, name: str, link: int | None, kind: str = "SetNode", **more: Any) -> dict[str, Any]:
+    inputs = [{"name": "NUMBER", "type": "NUMBER", "link": link}]
+    outputs = [{"name": "*", "type": "*"}]
+    return {"id": key, "type": kind, "inputs": inputs, "outputs": outputs, "widgets_values": [name], **more}
+
+
+def getter(key: int, name: str, kind: str = "GetNode", **more: Any) -> dict[str, Any]:
+    return {"id": key, "type": kind, "inputs": [], "outputs": [{"type": "NUMBER"}], "widgets_values": [name], **more}
+
+
+def wired(*links: tuple[int, int, int]) -> list[Any]:
+    """Links by id, origin and target, all from output 0 to input 0."""
+    return [[link, origin, 0, target, 0, "NUMBER"] for link, origin, target in links]
+
+
+@pytest.mark.parametrize(("sets", "gets"), [("SetNode", "GetNode"), ("easy setNode", "easy getNode")])
+def test_what_is_set_is_got(specs: Specs, sets: str, gets: str) -> None:
+    nodes = [number(1), setter(2, "n", 1, sets), getter(3, "n", gets), report(4, 2)]
+    graph = read(ui(nodes, wired((1, 1, 2), (2, 3, 4))), specs)
+    assert set(graph.nodes) == {"1", "4"}
+    assert graph.nodes["4"].inputs["number"] == Link("1", 0)
+    assert check(graph, specs) == []
+
+
+def test_a_set_node_hands_on_what_it_sets_and_may_set_what_was_got(specs: Specs) -> None:
+    nodes = [number(1), setter(2, "a", 1), getter(3, "a"), setter(4, "b", 2), getter(5, "b"), report(6, 3)]
+    links = wired((1, 1, 2), (2, 3, 4), (3, 5, 6))
+    assert nodes_of(ui(nodes, links), specs)["6"].inputs["number"] == Link("1", 0)
+    assert nodes_of(ui([*nodes[:2], report(6, 3)], wired((1, 1, 2), (3, 2, 6))), specs)["6"].inputs["number"] == Link(
+        "1", 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "problem"),
+    [
+        ([], "'GetNode' (node 3) gets 'n', which no SetNode sets; set it, or choose another there"),
+        ([setter(2, "n", 1), setter(7, "n", 8)], "which node 2 and node 7 set; rename one of them"),
+        ([setter(2, "n", None)], "'SetNode' (node 2), which it comes from, passes nothing on"),
+        ([setter(2, "n", 1, mode=2)], "'SetNode' (node 2), which it comes from, is muted"),
+        ([setter(2, "n", 9)], "runs in a circle"),
+    ],
+)
+def test_what_cannot_be_got_is_a_problem(specs: Specs, nodes: list[Any], problem: str) -> None:
+    links = wired((1, 1, 2), (2, 3, 4), (8, 5, 7), (9, 3, 2))
+    graph = read(ui([number(1), number(5), *nodes, getter(3, "n"), report(4, 2)], links), specs)
+    assert any(problem in said for said in check(graph, specs)), check(graph, specs)
+
+
+def test_two_that_set_the_same_are_one_and_a_muted_one_is_none(specs: Specs) -> None:
+    links = wired((1, 1, 2), (2, 3, 4), (5, 1, 7), (8, 5, 7))
+    same = ui([number(1), setter(2, "n", 1), setter(7, "n", 5), getter(3, "n"), report(4, 2)], links)
+    assert nodes_of(same, specs)["4"].inputs["number"] == Link("1", 0)
+    muted = ui(
+        [number(1), number(5), setter(2, "n", 1, mode=2), setter(7, "n", 8), getter(3, "n"), report(4, 2)], links
+    )
+    assert nodes_of(muted, specs)["4"].inputs["number"] == Link("5", 0)
+
+
+def test_a_subgraph_gets_what_is_set_around_it_unless_it_sets_it_itself(specs: Specs) -> None:
+    ends = [(1, 9, 0, -20, 0)]
+    inner = subgraph([getter(9, "n")], ends)
+    nodes = [number(1), setter(2, "n", 1), instance(4, None), report(3, 2)]
+    workflow = ui(nodes, [*wired((1, 1, 2)), [2, 4, 0, 3, 0, ""]], definitions={"subgraphs": [inner]})
+    assert nodes_of(workflow, specs)["3"].inputs["number"] == Link("1", 0)
+    inner["nodes"] += [number(6), setter(7, "n", 5)]
+    inner["links"].append({"id": 5, "origin_id": 6, "origin_slot": 0, "target_id": 7, "target_slot": 0})
+    assert nodes_of(workflow, specs)["3"].inputs["number"] == Link("4:6", 0)
+
+
+@pytest.mark.parametrize("kind", ["Reroute", "Reroute (rgthree)", "ReroutePrimitive|pysssss", "mxReroute"])
+def test_reroutes_of_every_pack_in_chains(specs: Specs, kind: str) -> None:
+    nodes = [number(1), {**reroute(2, 1), "type": kind}, {**reroute(3, 2), "type": kind}, report(4, 3)]
+    graph = read(ui(nodes, wired((1, 1, 2), (2, 2, 3), (3, 3, 4))), specs)
+    assert set(graph.nodes) == {"1", "4"}
+    assert graph.nodes["4"].inputs["number"] == Link("1", 0)
+
+
+def test_notes_labels_and_muters_of_other_packs_are_ignored(specs: Specs) -> None:
+    muter = {
+        "id": 8,
+        "type": "Fast Groups Bypasser (rgthree)",
+        "outputs": [{"name": "OPT_CONNECTION", "type": "*"}],
+        "inputs": [],
+    }
+    label = {"id": 9, "type": "Label (rgthree)", "inputs": [], "outputs": [], "title": "Part 1"}
+    note = {"id": 10, "type": "Note Plus (mtb)", "widgets_values": ["text"]}
+    graph = read(ui([number(1), report(4, 1), muter, label, note], wired((1, 1, 4))), specs)
+    assert set(graph.nodes) == {"1", "4"}
+    assert check(graph, specs) == []
+
+
+EVERYWHERE = {
+    "id": 7,
+    "type": "Anything Everywhere",
+    "inputs": [{"name": "anything", "type": "NUMBER", "link": 1}],
+    "outputs": [],
+}
+BROADCAST = {"downstream": 2, "downstream_slot": 1, "upstream": "1", "upstream_slot": 0, "controller": 7}
+
+
+def test_links_without_lines_are_followed_where_the_file_lists_them(specs: Specs) -> None:
+    extra = {"ue_links": [{**BROADCAST, "type": "NUMBER"}]}
+    nodes = [number(1), EVERYWHERE, add(2, a=2), report(3, 3)]
+    links = [*wired((1, 1, 7), (2, 1, 2), (3, 2, 3))]
+    found = nodes_of(ui(nodes, links, extra=extra), specs)
+    assert set(found) == {"1", "2", "3"}
+    assert found["2"].inputs["b"] == Link("1", 0)
+
+
+def test_links_without_lines_that_nothing_lists_are_refused_with_the_cure(specs: Specs) -> None:
+    with pytest.raises(GraphError, match=r"'Anything Everywhere' \(node 7\) links without lines.*make real links"):
+        read(ui([number(1), EVERYWHERE], wired((1, 1, 7))), specs)
+    for wrong in ({"type": "IMAGE"}, {"type": "NUMBER", "downstream_slot": 9}, {"type": "NUMBER", "downstream": 99}):
+        extra = {"ue_links": [{**BROADCAST, **wrong}]}
+        with pytest.raises(GraphError, match="does not fit it; make real links"):
+            read(ui([number(1), EVERYWHERE, add(2)], wired((1, 1, 7)), extra=extra), specs)
+
+
+def test_a_subgraph_that_brings_those_it_uses(twice: dict[str, Any], specs: Specs) -> None:
+    outer = subgraph([instance(2, 1)], [(1, -10, 0, 2, 0), (2, 2, 0, -20, 0)], id="outer")
+    node = {**instance(4, 1), "type": "outer"}
+    definitions = {"subgraphs": [{**outer, "definitions": {"subgraphs": [twice]}}]}
+    workflow = ui([number(1), node, report(3, 2)], LINKS, definitions=definitions)
+    assert nodes_of(workflow, specs)["3"].inputs["number"] == Link("4:2:7", 0)
+
+
+# Values promoted to subgraphs, in the ways of several editors
+
+
+def test_a_value_promoted_through_two_subgraphs(twice: dict[str, Any], specs: Specs) -> None:
+    inner = {**instance(2, 1), "properties": {"proxyWidgets": [["6", "scale"]]}, "widgets_values": [1.5]}
+    outer = subgraph([inner], [(1, -10, 0, 2, 0), (2, 2, 0, -20, 0)], id="outer")
+    node = {**instance(4, 1), "type": "outer", "properties": {"proxyWidgets": [["2", "6: scale"]]}}
+    definitions = {"subgraphs": [twice, outer]}
+    unsaved = ui([number(1), {**node, "widgets_values": []}, report(3, 2)], LINKS, definitions=definitions)
+    assert nodes_of(unsaved, specs)["4:2:6"].inputs["scale"] == 1.5
+    typed = ui([number(1), {**node, "widgets_values": [0.25]}, report(3, 2)], LINKS, definitions=definitions)
+    assert nodes_of(typed, specs)["4:2:6"].inputs["scale"] == 0.25
+
+
+def test_previews_among_what_is_promoted_hold_no_value(twice: dict[str, Any], specs: Specs) -> None:
+    proxies = {"proxyWidgets": [["6", "$$canvas-image-preview"], ["6", "scale"]]}
+    node = instance(4, 1, properties=proxies, widgets_values=[0.5])
+    assert nodes_of(with_subgraph(twice, node), specs)["4:6"].inputs["scale"] == 0.5
+
+
+def test_a_promoted_value_whose_input_the_file_leaves_out(twice: dict[str, Any], specs: Specs) -> None:
+    """Editors leave inputs with a widget and no link out of what they put into pictures."""
+    node = {**instance(4, 1), "widgets_values": [9]}
+    node["inputs"] = [entry for entry in node["inputs"] if not entry.get("widget")]
+    assert nodes_of(with_subgraph(twice, node), specs)["4:6"].inputs["value"] == 9
+
+
+def test_the_value_of_a_primitive_node_is_promoted(specs: Specs) -> None:
+    primitive = {"id": 8, "type": "PrimitiveNode", "outputs": [{"name": "INT"}], "widgets_values": [8, "fixed"]}
+    value = {"name": "value", "type": "INT", "widget": {"name": "value"}, "link": 1}
+    inner = subgraph([primitive, number(6, inputs=[value])], [(1, 8, 0, 6, 0), (2, 6, 0, -20, 0)])
+    node = instance(4, 1, properties={"proxyWidgets": [["8", "value"]]}, widgets_values=[5])
+    assert nodes_of(with_subgraph(inner, node), specs)["4:6"].inputs["value"] == 5
+
+
+def test_what_app_mode_keeps_changes_nothing(specs: Specs) -> None:
+    extra = {"linearMode": True, "linearData": {"inputs": [[1, "value"]], "outputs": [3]}, "reroutes": [{"id": 1}]}
+    workflow = ui([number(1), report(3, 1)], wired((1, 1, 3)), extra=extra)
+    assert nodes_of(workflow, specs) == nodes_of({**workflow, "extra": {}}, specs)
