@@ -156,8 +156,9 @@ class SaveFrames:
 
     CATEGORY = "VDP/video"
     DESCRIPTION = (
-        "Writes frames to an H.264 mp4, a VP9 webm (with alpha), a ProRes 4444 mov (with alpha, for editing) or a PNG "
-        "sequence (exact, with alpha), with sound. A mask becomes white on black. A file appears whole or not at all."
+        "Writes frames to an H.264 mp4, an H.265 mp4 of 10 bit, a VP9 webm (with alpha), a ProRes 4444 mov (with "
+        "alpha, for editing) or a PNG sequence (exact, with alpha), with sound. A mask becomes white on black. A file "
+        "appears whole or not at all."
     )
     SEARCH_ALIASES = [
         "save video",
@@ -171,6 +172,8 @@ class SaveFrames:
         "mp4",
         "webm",
         "prores",
+        "hevc",
+        "10 bit",
     ]
     FUNCTION = "save"
     RETURN_TYPES = ()
@@ -192,11 +195,12 @@ class SaveFrames:
                     },
                 ),
                 "format": (
-                    ["mp4", "webm", "prores4444", "png"],
+                    ["mp4", "webm", "prores4444", "png", "h265"],
                     {
                         "default": "mp4",
                         "tooltip": "mp4: plays everywhere, no alpha. webm: for the web, alpha. prores4444: for "
-                        "editing, 10 bit, alpha, large. png: a folder of pictures, exact, alpha.",
+                        "editing, 10 bit, alpha, large. png: a folder of pictures, exact, alpha. h265: an mp4 of "
+                        "10 bit, no alpha.",
                     },
                 ),
                 "fps": (
@@ -216,15 +220,15 @@ class SaveFrames:
                         "default": 80,
                         "min": 1,
                         "max": 100,
-                        "tooltip": "For mp4 and webm: 80 is visually near lossless, 50 is small. ProRes and PNG have "
-                        "one quality.",
+                        "tooltip": "For mp4, webm and h265: 80 is visually near lossless, 50 is small. ProRes and PNG "
+                        "have one quality.",
                     },
                 ),
             },
             "optional": {
                 "alpha": (
                     "MASK",
-                    {"tooltip": "Opacity, 1 = opaque; one mask for all frames or one each. mp4 cannot hold it."},
+                    {"tooltip": "Opacity, 1 = opaque; one mask for all frames or one each. Not for mp4 and h265."},
                 ),
                 "audio": ("AUDIO", {"tooltip": "Sound, cut where the frames end."}),
             },
@@ -262,7 +266,7 @@ class SaveFrames:
 
         if frames.ndim in (2, 3):  # a mask
             frames = (frames if frames.ndim == 3 else frames[None])[..., None]
-        if frames.shape[-1] == 4 and format == "mp4" and bool((frames[..., 3] == 1.0).all()):
+        if frames.shape[-1] == 4 and format in ("mp4", "h265") and bool((frames[..., 3] == 1.0).all()):
             frames = frames[..., :3]  # alpha that says nothing, as some loaders give it
         alpha = host.given_mask(alpha)
         audio, missing = _sound(audio)

@@ -363,8 +363,8 @@ def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
     ]
     infos = [video.probe(folder) for folder in folders]
     with_alpha, form = any(info.has_alpha for info in infos), saver.inputs["format"]
-    if with_alpha and form == "mp4":
-        raise InputError(f"{saver}: mp4 holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
+    if with_alpha and form in ("mp4", "h265"):
+        raise InputError(f"{saver}: {form} holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
     total = sum(info.frame_count or 0 for info in infos)
 
     def frames() -> Iterator[Tensor]:

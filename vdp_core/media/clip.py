@@ -7,7 +7,8 @@ Conventions:
 - every stored frame counts as one frame, in the order it is shown; a clip of variable rate gets its average rate, so
   that picture and sound end together;
 - colour follows the stream's matrix and range; without tags, BT.709 from 1280x720 up and BT.601 below;
-- high dynamic range (PQ, HLG) is not tone-mapped: its values are taken as they are.
+- high dynamic range (PQ, HLG) is tone-mapped, see tone.py;
+- pixels are square and frames whole: others are scaled and deinterlaced.
 """
 
 from __future__ import annotations
@@ -298,10 +299,10 @@ def write_clip(
 
     ``mp4`` is H.264 with AAC sound; ``webm`` VP9, with alpha if given, and Opus; ``prores4444`` a ProRes 4444 .mov,
     with alpha if given, and 24-bit PCM; ``png`` a folder of 00000.png, 00001.png, ... of 8 bits, RGBA if alpha is
-    given, with the sound beside them as audio.wav. Colour is converted by and tagged as BT.709, limited range.
+    given, with the sound beside them as audio.wav; ``h265`` H.265 of 10 bits in an mp4, with AAC sound. Colour is converted by and tagged as BT.709, limited range.
 
-    H.264 needs even sizes: an odd clip gets its last column or row twice, and a tag with its own size, by which
-    read_clip cuts it back. Nothing is ever resampled.
+    H.264 and H.265 need even sizes, H.265 here 64 pixels at least: another clip gets its last column or row again, and
+    a tag with its own size, by which read_clip cuts it back. Nothing is ever resampled.
 
     Args:
         path_without_suffix: where to; folders on the way are made. A file of that name is replaced, a folder is not.
@@ -309,7 +310,7 @@ def write_clip(
             A fourth channel is alpha.
         fps: the rate, see exact_rate.
         format: one of FORMATS.
-        quality: 1 (smallest file) to 100 (closest picture) for mp4 and webm; 80 is visually near lossless.
+        quality: 1 (smallest file) to 100 (closest picture) for mp4, webm and h265; 80 is visually near lossless.
         alpha: ``(T, H, W)``, 1 = opaque; one mask for all frames will do. A matte of nothing but ones is left out.
         audio: ``{"waveform": (1, C, N), "sample_rate": int}`` or None; cut where the frames end.
         metadata: tags of the file; in a PNG sequence text of the first picture.
@@ -320,7 +321,7 @@ def write_clip(
         The file, or the folder of the PNG sequence.
 
     Raises:
-        InputError: a value out of range, NaN, or alpha for mp4, which holds none.
+        InputError: a value out of range, NaN, or alpha for mp4 or h265, which hold none.
         ShapeError: no frames, or frames and alpha that do not belong together.
         MediaError: it cannot be written: a full disk, a folder that is read-only or taken, a missing encoder.
     """
@@ -340,8 +341,8 @@ def write_clip(
     first = next(pieces, None)
     if first is None:
         raise ShapeError("frames: got no frames to write")
-    if first.alpha is not None and format == "mp4":
-        raise InputError("alpha: mp4 holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
+    if first.alpha is not None and spec.codec and not spec.pixels_with_alpha:
+        raise InputError(f"alpha: {format} holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
     target = path_without_suffix.with_name(path_without_suffix.name + spec.suffix)
     reporting = _reporting(chain([first], pieces), total, on_step)
     tags = dict(metadata or {})

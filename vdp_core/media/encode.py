@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import MediaError, VDPError
 from ..store.files import beside
 from . import ycbcr
-from .info import RATE_KEY, SIZE_KEY
+from .info import LEAST_SIDE, RATE_KEY, SIZE_KEY
 from .pictures import SOUND_NAME
 
 if TYPE_CHECKING:
@@ -41,13 +41,43 @@ class Format:
     subsampled: bool = False
     even: bool = False
     """Whether sizes must be even."""
+    least: int = 1
+    """The smallest side."""
+    code: str = ""
+    """What the container calls the codec, where FFmpeg's choice is one that some players refuse."""
+    marks: str = ""
+    """A bitstream filter that notes the colours in each frame, where the encoder leaves them open."""
+
+    def padded(self, side: int) -> int:
+        """The side that is written for a side."""
+        return max(side + side % 2 if self.even else side, self.least)
 
 
 FORMATS: dict[str, Format] = {
     "mp4": Format(".mp4", "libx264", "yuv420p", "", "aac", subsampled=True, even=True),
     "webm": Format(".webm", "libvpx-vp9", "yuv420p", "yuva420p", "libopus", subsampled=True),
-    "prores4444": Format(".mov", "prores_ks", "yuv444p10le", "yuva444p10le", "pcm_s24le", bits=10),
+    "prores4444": Format(
+        ".mov",
+        "prores_ks",
+        "yuv444p10le",
+        "yuva444p10le",
+        "pcm_s24le",
+        bits=10,
+        marks="prores_metadata=color_primaries=bt709:color_trc=bt709:colorspace=bt709",
+    ),
     "png": Format(""),
+    "h265": Format(
+        ".mp4",
+        "libx265",
+        "yuv420p10le",
+        "",
+        "aac",
+        bits=10,
+        subsampled=True,
+        even=True,
+        least=LEAST_SIDE,  # below, x265 refuses a clip or writes beyond its memory
+        code="hvc1",
+    ),
 }
 SOUND_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """FFmpeg's names of channel layouts, by number of channels."""
@@ -227,33 +257,43 @@ def write_video(
     encode = ycbcr.encode_matrix(1, bits=spec.bits, full=False)
     done = 0
     stream: Any = None
+    marks: Any = None
     track: _SoundTrack | None = None
     try:
         for piece in pieces:
             height, width = piece.frames.shape[1:3]
             if stream is None:
-                padded = (width + width % 2, height + height % 2) if spec.even else (width, height)
+                padded = (
+                    max(width + width % (1 + spec.even), spec.least),
+                    max(height + height % (1 + spec.even), spec.least),
+                )
                 noted = {SIZE_KEY: f"{width}x{height}"} if padded != (width, height) else {}
                 container.metadata.update({**tags, **noted})
                 pixels = spec.pixels if piece.alpha is None else spec.pixels_with_alpha
                 stream = _video_output(container, spec, pixels, padded, rate, quality)
+                marks = av.bitstream.BitStreamFilterContext(spec.marks, in_stream=stream) if spec.marks else None
                 if sound is not None:
                     track = _SoundTrack(container, spec.sound, sound)
             for index in range(len(piece.frames)):
                 matte = None if piece.alpha is None else piece.alpha[index]
                 frame = _encoded_frame(piece.frames[index], matte, spec, pixels, padded, encode)
                 frame.pts, frame.time_base = done, 1 / rate
-                container.mux(stream.encode(frame))
+                _mux_video(container, stream, marks, frame)
                 done += 1
             if track is not None:
                 track.up_to(done / rate)
-        container.mux(stream.encode(None))
+        _mux_video(container, stream, marks, None)
         if track is not None:
             track.finish()
         container.close()
     except BaseException:
         _abandon(container, path)
         raise
+
+
+def _mux_video(container: Any, stream: Any, marks: Any, frame: av.VideoFrame | None) -> None:
+    for packet in stream.encode(frame):
+        container.mux(packet if marks is None else marks.filter(packet))
 
 
 def _video_output(
@@ -271,6 +311,13 @@ def _video_output(
             "cpu-used": "4",
             "row-mt": "1",
         },
+        # x265's scale is x264's with 2 to 4 less for the same picture; without its threads over frames, which make
+        # what it writes depend on how many processors there are
+        "libx265": {
+            "crf": f"{51 - 33 * quality / 80:.2f}",
+            "preset": "medium",
+            "x265-params": "log-level=error:frame-threads=1",
+        },
         "prores_ks": {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"},
     }[spec.codec]
     if pixels == "yuva420p":
@@ -279,6 +326,8 @@ def _video_output(
     stream.width, stream.height = size
     stream.pix_fmt = pixels
     context = stream.codec_context
+    if spec.code:
+        context.codec_tag = spec.code
     context.time_base = 1 / rate
     context.thread_type = "AUTO"
     context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709

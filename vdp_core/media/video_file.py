@@ -13,12 +13,22 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import MediaError
 from .container import audio_stream, exact, opened, packets, tag, video_stream
-from .info import SIZE_KEY, Array, ClipInfo, Notes, Paint, Plan, beyond_the_end, check_unchanged, sensible_rate, stamp
-from .pixels import UPRIGHT, Orientation, orientation_of, paint_frame
+from .fields import deinterlaced
+from .info import (
+    LEAST_SIDE,
+    SIZE_KEY,
+    ClipInfo,
+    Notes,
+    Paint,
+    Plan,
+    beyond_the_end,
+    check_unchanged,
+    sensible_rate,
+    stamp,
+)
+from .pixels import Look, look_of
 from .sound import read_sound
 
 if TYPE_CHECKING:
@@ -47,13 +57,10 @@ class _Header:
     seconds: float
     size: tuple[int, int]
     """Width and height of frames as they are stored."""
-    crop: tuple[int, int]
-    """The same, less the row and the column with which ``write_clip`` made odd sides even."""
-    turn: Orientation
+    look: Look
     has_alpha: bool
     has_audio: bool
     bit_depth: int
-    is_high_dynamic_range: bool
 
 
 def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
@@ -73,7 +80,7 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
     if first is None:
         raise MediaError(f"{path}: holds no frame that can be decoded")
     size = crop = first.width, first.height
-    if noted and all(0 <= stored - int(side) <= 1 for stored, side in zip(size, noted.groups(), strict=True)):
+    if noted and all(map(_is_padded, size, map(int, noted.groups()))):
         crop = int(noted[1]), int(noted[2])
     components = first.format.components
     return _Header(
@@ -84,12 +91,10 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
         count=stream.frames if stream.frames > 0 else None,
         seconds=container.duration / 1_000_000 if container.duration else 0.0,
         size=size,
-        crop=crop,
-        turn=orientation_of(first),
+        look=look_of(path, stream, first, crop, notes),
         has_alpha=alpha_decoder is not None or any(part.is_alpha for part in components),
         has_audio=audio_stream(container) is not None,
         bit_depth=max(part.bits for part in components),
-        is_high_dynamic_range=stream.codec_context.color_trc in (16, 18),
     )
 
 
@@ -124,19 +129,16 @@ class VideoFile:
         with self._opened() as container:
             self._header = header = _read_header(container, path, self.notes)
         self.likely_count, count, rate = self._counted()
-        width, height = header.crop
         self.info = ClipInfo(
             path=path,
-            width=height if header.turn.transposed else width,
-            height=width if header.turn.transposed else height,
+            width=header.look.size[0],
+            height=header.look.size[1],
             fps=rate,
             frame_count=count,
             has_audio=header.has_audio,
             has_alpha=header.has_alpha,
             bit_depth=header.bit_depth,
         )
-        if header.is_high_dynamic_range:
-            self.notes.add("is high dynamic range (PQ or HLG); its values are taken as they are")
 
     def _counted(self) -> tuple[int, int | None, Fraction]:
         """How many frames there likely are, how many there are for sure (None: nobody knows), and their rate.
@@ -187,21 +189,22 @@ class VideoFile:
             times = self._times
             known = sorted(time for time in times if time is not None)
             if len(known) == len(times) == len(set(known)) and start < len(known):
-                target = known[start]
+                first, target = known[start - 1], known[start]  # what is deinterlaced needs the frame before
                 with self._opened() as container:
                     stream = video_stream(container, self._path)
                     with suppress(av.error.FFmpegError):  # what cannot be sought in is read from the beginning
-                        container.seek(target, stream=stream)
+                        container.seek(first, stream=stream)
                     frames = _decoded(container, stream, self._header.alpha_decoder)
                     landed = next(frames, None)
                     # Some files land after the target; those are decoded from the beginning.
-                    if landed is not None and landed.pts is not None and landed.pts <= target:
-                        yield from (f for f in chain([landed], frames) if f.pts is None or f.pts >= target)
+                    if landed is not None and landed.pts is not None and landed.pts <= first:
+                        frames = deinterlaced(chain([landed], frames), self.notes)
+                        yield from (f for f in frames if f.pts is None or f.pts >= target)
                         return
         with self._opened() as container:
             seen = 0
             stream = video_stream(container, self._path)
-            for frame in _decoded(container, stream, self._header.alpha_decoder):
+            for frame in deinterlaced(_decoded(container, stream, self._header.alpha_decoder), self.notes):
                 seen += 1
                 if seen > start:
                     yield frame
@@ -223,7 +226,7 @@ class VideoFile:
                     place = plan.start + index
                     self.notes.add(f"is damaged at frame {place}, and taken as the decoder repaired it")
                 time = plan.start / self.info.fps if frame.pts is None else frame.pts * self._header.time_base
-                yield float(time), partial(self._paint, frame)
+                yield float(time), partial(self._header.look.paint, frame)
                 taken += 1
                 if taken == plan.limit:
                     break
@@ -243,19 +246,6 @@ class VideoFile:
             f"set count to {taken} to read what lies before, or repair the file"
         )
 
-    def _paint(self, picture: av.VideoFrame, frame: Array, alpha: Array | None) -> None:
-        header, turn = self._header, self._header.turn
-        if turn == UPRIGHT:
-            paint_frame(picture, header.crop, header.codec, frame, alpha)
-            return
-        size = frame.shape[1::-1] if turn.transposed else frame.shape[:2]
-        lying = np.empty((*size, 3), np.float32)
-        matte = None if alpha is None else np.empty(size, np.float32)
-        paint_frame(picture, header.crop, header.codec, lying, matte)
-        frame[:] = turn.apply(lying)
-        if alpha is not None and matte is not None:
-            alpha[:] = turn.apply(matte)
-
     def sound(self, begin: float, seconds: float) -> dict[str, Any] | None:
         if not self.info.has_audio:
             return None
@@ -272,6 +262,11 @@ def _alpha_decoder(stream: Any) -> str | None:
     if stream.codec_context.name in ("vp8", "vp9") and tag(stream.metadata, "alpha_mode") == "1":
         return {"vp8": "libvpx", "vp9": "libvpx-vp9"}[stream.codec_context.name]
     return None
+
+
+def _is_padded(stored: int, side: int) -> bool:
+    """Whether ``write_clip`` makes ``stored`` of a side; a file that was resized since keeps the tag."""
+    return 0 <= stored - side <= 1 or side < stored == LEAST_SIDE
 
 
 def _tidy_rate(rate: Fraction) -> Fraction:
