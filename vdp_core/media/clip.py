@@ -299,7 +299,8 @@ def write_clip(
 
     ``mp4`` is H.264 with AAC sound; ``webm`` VP9, with alpha if given, and Opus; ``prores4444`` a ProRes 4444 .mov,
     with alpha if given, and 24-bit PCM; ``png`` a folder of 00000.png, 00001.png, ... of 8 bits, RGBA if alpha is
-    given, with the sound beside them as audio.wav; ``h265`` H.265 of 10 bits in an mp4, with AAC sound. Colour is converted by and tagged as BT.709, limited range.
+    given, with the sound beside them as audio.wav; ``h265`` H.265 of 10 bits in an mp4, with AAC
+    sound. Colour is converted by and tagged as BT.709, limited range.
 
     H.264 and H.265 need even sizes, H.265 here 64 pixels at least: another clip gets its last column or row again, and
     a tag with its own size, by which read_clip cuts it back. Nothing is ever resampled.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from .info import Notes
@@ -56,9 +57,8 @@ class _Weaver:
 
         self._shape = _shape(frame)
         self._graph = av.filter.Graph()
-        source = self._graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-        )
+        unit = Fraction(1, 1000)  # any would do: frames get their own times back
+        source = self._graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit)
         weave = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
         sink = self._graph.add("buffersink")
         source.link_to(weave)

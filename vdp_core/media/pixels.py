@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,10 @@ from .tone import HLG, PQ, USUAL_PEAK, ToneMap, peak_of
 if TYPE_CHECKING:
     import av
 
-__all__ = ["UPRIGHT", "Look", "Orientation", "is_full_range", "look_of", "pixels_of", "plain_format"]
+__all__ = ["UPRIGHT", "Colours", "Look", "Orientation", "is_full_range", "look_of", "pixels_of", "plain_format"]
 
+UNSAID = 2
+"""H.273 code of what is not said."""
 _LEAST_STRETCH, _MOST_STRETCH = Fraction(101, 100), 8
 # JPEG and MPEG-1 sit their chroma between columns, all other codecs on the left one.
 _CENTRED_CHROMA = ("mjpeg", "mpeg1video", "theora", "vp3", "vp4", "flv1", "h261")
@@ -55,6 +57,8 @@ class Look:
     """Whether chroma sits on the left one of the columns that it covers, rather than between them."""
     tone: ToneMap | None
     """What brings high dynamic range to SDR."""
+    matrix: int = UNSAID
+    """H.273 code of the matrix of frames that do not say theirs."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -86,13 +90,35 @@ class Look:
                 target[:] = self.turn.apply(source)
 
     def _paint_as_stored(self, frame: av.VideoFrame, out: Array, alpha: Array | None) -> None:
-        _paint_frame(frame, self.crop, self.left, out, alpha)
+        _paint_frame(frame, self, out, alpha)
         if self.tone is not None:
             self.tone.apply(out)
 
 
-def look_of(path: Path, stream: Any, frame: av.VideoFrame, crop: tuple[int, int], notes: Notes) -> Look:
+@dataclass(frozen=True)
+class Colours:
+    """What a stream says of its colours, in codes of H.273."""
+
+    primaries: int
+    transfer: int
+    matrix: int
+
+    @classmethod
+    def of(cls, context: Any) -> Colours:
+        return cls(context.color_primaries, context.color_trc, context.colorspace)
+
+    def __or__(self, other: Colours) -> Colours:
+        """What is said here, and for what is not, what is said there."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Colours(*(there if here in (0, UNSAID) else here for here, there in pairs))
+
+
+def look_of(
+    path: Path, stream: Any, frame: av.VideoFrame, container: Colours, crop: tuple[int, int], notes: Notes
+) -> Look:
     """How the pictures of a stream are shown, by what it and its first frame say; what is done to them goes to notes.
+
+    A decoder's word on colours counts more than the container's, but some have none and wipe that out.
 
     Pixels that are less than 1 % from square are square: such ratios come of rounded sizes, nobody sees them, and
     resampling costs sharpness everywhere.
@@ -107,18 +133,20 @@ def look_of(path: Path, stream: Any, frame: av.VideoFrame, crop: tuple[int, int]
             f"{path}: is Dolby Vision of profile 5, whose colours no one but its own decoder can read; "
             "convert it to HDR10, HLG or SDR"
         )
-    tone = None
-    if context.color_trc in (PQ, HLG):
-        peak = peak_of(side_data) if context.color_trc == PQ else USUAL_PEAK
-        tone = ToneMap(context.color_trc, context.color_primaries, peak)
+    colours, tone = Colours.of(context) | container, None
+    if colours.transfer in (PQ, HLG):
+        peak = peak_of(side_data) if colours.transfer == PQ else USUAL_PEAK
+        tone = ToneMap(colours.transfer, colours.primaries, peak)
         notes.add(f"is high dynamic range ({tone}), tone-mapped to SDR")
-    elif context.color_primaries in (9, 11, 12):
+        colours |= Colours(9, UNSAID, 9)  # BT.2020, which such video is made for
+    elif colours.primaries in (9, 11, 12):
         notes.add("has the wide primaries of BT.2020 or P3; its values are taken as they are")
-    if frame.colorspace not in (*ycbcr.MATRICES, 0, 2, 3) and not frame.format.is_rgb:
-        notes.add(f"has a colour matrix that is not known here ({int(frame.colorspace)}), read as if it said none")
+    if colours.matrix not in (*ycbcr.MATRICES, 0, UNSAID) and not frame.format.is_rgb:
+        notes.add(f"has a colour matrix that is not known here ({colours.matrix}), read as if it said none")
     square = _in_square_pixels(crop, stream, notes)
     turn = _orientation(frame, side_data)
-    return Look(crop, square, turn, left=context.name not in _CENTRED_CHROMA, tone=tone)
+    left = context.name not in _CENTRED_CHROMA
+    return Look(crop, square, turn, left=left, tone=tone, matrix=colours.matrix)
 
 
 def _in_square_pixels(crop: tuple[int, int], stream: Any, notes: Notes) -> tuple[int, int]:
@@ -191,13 +219,13 @@ def pixels_of(frame: av.VideoFrame, plane: int, channels: int, kind: type[np.uns
     return rows if channels == 1 else rows.reshape(part.height, part.width, channels)
 
 
-def _paint_frame(frame: av.VideoFrame, crop: tuple[int, int], left: bool, out: Array, alpha: Array | None) -> None:
+def _paint_frame(frame: av.VideoFrame, look: Look, out: Array, alpha: Array | None) -> None:
     full = is_full_range(frame)
     frame, family = plain_format(frame)
     parts = frame.format.components
     bits = max(part.bits for part in parts)
     kind: type[np.unsignedinteger] = np.uint16 if bits > 8 else np.uint8
-    width, height = crop
+    width, height = look.crop
     matte: NDArray[Any] | None = None
     if family == "rgb":
         pixels = pixels_of(frame, 0, len(parts), kind)[:height, :width]
@@ -206,16 +234,15 @@ def _paint_frame(frame: av.VideoFrame, crop: tuple[int, int], left: bool, out: A
             colour = ycbcr.average_over_areas(colour, out.shape[1], out.shape[0])
         np.divide(colour, np.float32(2**bits - 1), out=out, dtype=np.float32)
     else:
-        matrix = frame.colorspace
-        if matrix not in ycbcr.MATRICES:
-            matrix = 1 if frame.height >= 720 or frame.width >= 1280 else 6
+        guess = 1 if frame.height >= 720 or frame.width >= 1280 else 6
+        matrix = next(code for code in (frame.colorspace, look.matrix, guess) if code in ycbcr.MATRICES)
         decode = ycbcr.decode_matrix(matrix, bits=bits, full=full)
         planes = [pixels_of(frame, part.plane, 1, kind) for part in parts]
         luma = planes[0][:height, :width]
         if family == "yuv":
             across, down = frame.format.chroma_width(width), frame.format.chroma_height(height)
             blue, red = (plane[:down, :across] for plane in planes[1:3])
-            ycbcr.planes_to_rgb(luma, blue, red, decode=decode, left=left, out=out)
+            ycbcr.planes_to_rgb(luma, blue, red, decode=decode, left=look.left, out=out)
             matte = planes[3][:height, :width] if len(planes) == 4 else None
         else:
             grey = ycbcr.average_over_areas(luma, out.shape[1], out.shape[0])
@@ -246,10 +273,10 @@ def plain_format(frame: av.VideoFrame) -> tuple[av.VideoFrame, str]:
     """
     form = frame.format
     parts = form.components
-    bits = max(part.bits for part in parts)
+    bits = min(max(part.bits for part in parts), 16)  # floats become whole numbers
     alpha = any(part.is_alpha for part in parts)
     name = form.name.replace("yuvj", "yuv")
-    if form.is_rgb or form.has_palette or (len(parts) == 2 and alpha):
+    if form.is_rgb or form.has_palette or name.startswith("xyz") or (len(parts) == 2 and alpha):
         wanted = ("rgba" if alpha else "rgb") + (("64le" if alpha else "48le") if bits > 8 else ("" if alpha else "24"))
         family = "rgb"
     elif len(parts) <= 2:

@@ -28,7 +28,7 @@ from .info import (
     sensible_rate,
     stamp,
 )
-from .pixels import Look, look_of
+from .pixels import Colours, Look, look_of
 from .sound import read_sound
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
     alpha_decoder = _alpha_decoder(stream)
     noted = re.fullmatch(r"(\d+)x(\d+)", tag(container.metadata, SIZE_KEY))
     rate = sensible_rate(notes, *map(exact, (stream.average_rate, stream.guessed_rate, stream.base_rate)))
+    colours = Colours.of(stream.codec_context)
     try:
         first = next(_decoded(container, stream, alpha_decoder), None)
     except _DamagedError as error:
@@ -91,7 +92,7 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
         count=stream.frames if stream.frames > 0 else None,
         seconds=container.duration / 1_000_000 if container.duration else 0.0,
         size=size,
-        look=look_of(path, stream, first, crop, notes),
+        look=look_of(path, stream, first, colours, crop, notes),
         has_alpha=alpha_decoder is not None or any(part.is_alpha for part in components),
         has_audio=audio_stream(container) is not None,
         bit_depth=max(part.bits for part in components),
