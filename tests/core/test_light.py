@@ -248,6 +248,45 @@ def test_fields_become_frames(tmp_path, name, codec, layout, top_first):
     assert all(abs(int(x) - 8 * index) <= 1 for index, x in enumerate(left))
 
 
+@pytest.mark.parametrize(
+    ("codec", "layout", "said"),
+    [
+        ("ffv1", "yuv420p", {"colorspace": 1, "color_range": 2}),
+        ("ffv1", "yuv422p10le", {"colorspace": 9, "color_range": 1}),
+        ("ffv1", "yuva444p", {"colorspace": 6, "color_range": 1}),
+        ("ffv1", "gray", {}),
+        ("ffv1", "bgra", {}),
+        ("rawvideo", "uyvy422", {}),
+    ],
+)
+def test_deinterlacing_leaves_colour_alone(tmp_path, codec, layout, said):
+    def prepare(context):
+        for name, value in said.items():
+            setattr(context, name, value)
+
+    def colours(flagged: bool):
+        for frame in fields(5, layout):
+            frame = frame if flagged else frame_of(frame.to_ndarray(format="rgb24"), layout)
+            for name, value in said.items():
+                setattr(frame, name, value)
+            yield frame
+
+    def read(name: str, flagged: bool) -> torch.Tensor:
+        def flagging(context):
+            prepare(context)
+            if flagged and codec == "rawvideo":
+                context.field_order = 2  # top first; raw frames cannot say it themselves
+
+        path = write(tmp_path / name, codec, layout, colours(flagged), prepare=flagging, options={"g": "1"})
+        clip = video.read_clip(path)
+        assert ("is interlaced, deinterlaced to one frame for each" in clip.notes) == flagged
+        return clip.frames
+
+    suffix = "mov" if codec == "rawvideo" else "mkv"
+    woven, flat_frames = read(f"i.{suffix}", True), read(f"p.{suffix}", False)
+    assert (woven - flat_frames)[:, :, 110:].abs().max() < 0.006  # where nothing moves
+
+
 def test_dv(tmp_path):
     path = write(tmp_path / "i.dv", "dvvideo", "yuv420p", fields(4, "yuv420p", width=720, height=576))
     clip = video.read_clip(path)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import MediaError
 from . import ycbcr
+from .container import exact
 from .info import Array, Notes
 from .tone import HLG, PQ, USUAL_PEAK, ToneMap, peak_of
 
@@ -24,8 +25,8 @@ __all__ = ["UPRIGHT", "Colours", "Look", "Orientation", "is_full_range", "look_o
 UNSAID = 2
 """H.273 code of what is not said."""
 _LEAST_STRETCH, _MOST_STRETCH = Fraction(101, 100), 8
-# JPEG and MPEG-1 sit their chroma between columns, all other codecs on the left one.
-_CENTRED_CHROMA = ("mjpeg", "mpeg1video", "theora", "vp3", "vp4", "flv1", "h261")
+# These sit their chroma between columns, all others on the left one.
+_CENTRED_CHROMA = ("mjpeg", "mpeg1video", "h263", "theora", "vp3", "vp4")
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,8 @@ def look_of(
 
 def _in_square_pixels(crop: tuple[int, int], stream: Any, notes: Notes) -> tuple[int, int]:
     """A stored (width, height) in square pixels: the shorter side of a pixel is what becomes more."""
-    said = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    if not said:
-        return crop
-    ratio = Fraction(said.numerator, said.denominator) if said.numerator > 0 else Fraction(1)
-    stretch = max(ratio, 1 / ratio)
+    ratio = exact(stream.sample_aspect_ratio) or exact(stream.codec_context.sample_aspect_ratio)
+    stretch = max(ratio, 1 / ratio) if ratio > 0 else Fraction(1)
     if stretch < _LEAST_STRETCH:
         return crop
     pixels = f"pixels of {ratio.numerator}:{ratio.denominator}"

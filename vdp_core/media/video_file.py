@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MediaError
 from .container import audio_stream, exact, opened, packets, tag, video_stream
-from .fields import deinterlaced
 from .info import (
     LEAST_SIDE,
     SIZE_KEY,
@@ -28,6 +27,7 @@ from .info import (
     sensible_rate,
     stamp,
 )
+from .interlace import deinterlaced
 from .pixels import Colours, Look, look_of
 from .sound import read_sound
 

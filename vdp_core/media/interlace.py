@@ -1,4 +1,4 @@
-"""Interlaced video: two fields in a frame, each of every second line, taken at two times."""
+"""Interlaced video: a frame is woven of two half pictures, of every second line each, taken at two times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["deinterlaced"]
 
 
 def deinterlaced(frames: Iterable[av.VideoFrame], notes: Notes) -> Iterator[av.VideoFrame]:
-    """Frames of which those that are flagged as interlaced show the time of their first field, by FFmpeg's bwdif.
+    """Frames of which those that are flagged as interlaced show their first half picture's time, by FFmpeg's bwdif.
 
     One frame comes out for each that goes in, and frames that are not flagged stay as they are. What a frame becomes
     hangs on the one before and the one behind it: where frames are read from the middle, begin one earlier.
@@ -27,29 +27,29 @@ def deinterlaced(frames: Iterable[av.VideoFrame], notes: Notes) -> Iterator[av.V
         notes: told when the first such frame comes.
     """
     before: av.VideoFrame | None = None
-    weaver: _Weaver | None = None
+    filtering: _Deinterlacer | None = None
     try:
         for frame in frames:
-            if weaver is not None and not weaver.takes(frame):
-                yield from weaver.end()
-                before = weaver = None
-            if weaver is None and frame.interlaced_frame:
+            if filtering is not None and not filtering.takes(frame):
+                yield from filtering.end()
+                before = filtering = None
+            if filtering is None and frame.interlaced_frame:
                 notes.add("is interlaced, deinterlaced to one frame for each")
-                weaver = _Weaver(frame, before)
-            if weaver is None:
+                filtering = _Deinterlacer(frame, before)
+            if filtering is None:
                 yield frame
             else:
-                yield from weaver.next(frame)
+                yield from filtering.next(frame)
             before = frame
     except Exception:
-        if weaver is not None:  # what was held back is shown before it is said that no more can be read
-            yield from weaver.end()
+        if filtering is not None:  # what was held back is shown before it is said that no more can be read
+            yield from filtering.end()
         raise
-    if weaver is not None:
-        yield from weaver.end()
+    if filtering is not None:
+        yield from filtering.end()
 
 
-class _Weaver:
+class _Deinterlacer:
     """The filter, which holds one frame back, as it needs the one behind it."""
 
     def __init__(self, frame: av.VideoFrame, before: av.VideoFrame | None) -> None:
@@ -59,10 +59,10 @@ class _Weaver:
         self._graph = av.filter.Graph()
         unit = Fraction(1, 1000)  # any would do: frames get their own times back
         source = self._graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=unit)
-        weave = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+        bwdif = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
         sink = self._graph.add("buffersink")
-        source.link_to(weave)
-        weave.link_to(sink)
+        source.link_to(bwdif)
+        bwdif.link_to(sink)
         self._graph.configure()
         self._times: deque[Any] = deque()
         self._passed_over = 0
