@@ -18,6 +18,7 @@ from comfyui_vdp.vdp_core.errors import InputError, MediaError
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.media import pixels, ycbcr
 from comfyui_vdp.vdp_core.media.info import Notes
+from comfyui_vdp.vdp_core.media.interlace import deinterlaced
 from comfyui_vdp.vdp_core.media.tone import HLG, PQ, ToneMap, peak_of
 
 FILES = Path(__file__).parents[1] / "files"
@@ -248,43 +249,25 @@ def test_fields_become_frames(tmp_path, name, codec, layout, top_first):
     assert all(abs(int(x) - 8 * index) <= 1 for index, x in enumerate(left))
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize(
-    ("codec", "layout", "said"),
-    [
-        ("ffv1", "yuv420p", {"colorspace": 1, "color_range": 2}),
-        ("ffv1", "yuv422p10le", {"colorspace": 9, "color_range": 1}),
-        ("ffv1", "yuva444p", {"colorspace": 6, "color_range": 1}),
-        ("ffv1", "gray", {}),
-        ("ffv1", "bgra", {}),
-        ("rawvideo", "uyvy422", {}),
-    ],
+    "layout", ["yuv420p", "yuv422p10le", "yuva444p", "gray", "bgra", "uyvy422", "nv12", "gbrp10le"]
 )
-def test_deinterlacing_leaves_colour_alone(tmp_path, codec, layout, said):
-    def prepare(context):
-        for name, value in said.items():
-            setattr(context, name, value)
-
-    def colours(flagged: bool):
-        for frame in fields(5, layout):
-            frame = frame if flagged else frame_of(frame.to_ndarray(format="rgb24"), layout)
-            for name, value in said.items():
-                setattr(frame, name, value)
+def test_deinterlacing_leaves_colour_and_time_alone(layout, full):
+    def flagged():
+        for index, frame in enumerate(fields(5, layout)):
+            frame.colorspace, frame.color_range, frame.pts = 1, 2 if full else 1, 1000 + 3 * index
             yield frame
 
-    def read(name: str, flagged: bool) -> torch.Tensor:
-        def flagging(context):
-            prepare(context)
-            if flagged and codec == "rawvideo":
-                context.field_order = 2  # top first; raw frames cannot say it themselves
-
-        path = write(tmp_path / name, codec, layout, colours(flagged), prepare=flagging, options={"g": "1"})
-        clip = video.read_clip(path)
-        assert ("is interlaced, deinterlaced to one frame for each" in clip.notes) == flagged
-        return clip.frames
-
-    suffix = "mov" if codec == "rawvideo" else "mkv"
-    woven, flat_frames = read(f"i.{suffix}", True), read(f"p.{suffix}", False)
-    assert (woven - flat_frames)[:, :, 110:].abs().max() < 0.006  # where nothing moves
+    look = pixels.Look((128, 96), (128, 96), pixels.UPRIGHT, left=True, tone=None)
+    made = list(deinterlaced(flagged(), Notes(Path("clip"))))
+    assert [frame.pts for frame in made] == [1000, 1003, 1006, 1009, 1012]
+    for before, after in zip(flagged(), made, strict=True):
+        assert (after.width, after.height) == (128, 96)
+        woven, whole = np.empty((2, 96, 128, 3), np.float32)
+        look.paint(before, woven, None)
+        look.paint(after, whole, None)
+        assert np.abs(woven - whole)[:, 110:].max() < 0.006  # where nothing moves
 
 
 def test_dv(tmp_path):

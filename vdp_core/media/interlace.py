@@ -64,7 +64,7 @@ class _Deinterlacer:
         source.link_to(bwdif)
         bwdif.link_to(sink)
         self._graph.configure()
-        self._times: deque[Any] = deque()
+        self._said: deque[tuple[int | None, int, int]] = deque()
         self._passed_over = 0
         if before is not None and _shape(before) == self._shape:
             self._passed_over = 1  # it was shown already
@@ -82,8 +82,12 @@ class _Deinterlacer:
         yield from self._ready()
 
     def _push(self, frame: av.VideoFrame) -> None:
-        self._times.append(frame.pts)
+        """Frames go in without what they say of their colours, by which libavfilter would convert them."""
+        said = frame.colorspace, frame.color_range
+        self._said.append((frame.pts, *said))
+        frame.colorspace, frame.color_range = 2, 0
         self._graph.push(frame)
+        frame.colorspace, frame.color_range = said
 
     def _ready(self) -> Iterator[av.VideoFrame]:
         import av
@@ -91,7 +95,7 @@ class _Deinterlacer:
         with suppress(av.error.BlockingIOError, av.error.EOFError):
             while True:
                 frame: Any = self._graph.pull()
-                frame.pts = self._times.popleft()  # the filter counts in halves
+                frame.pts, frame.colorspace, frame.color_range = self._said.popleft()
                 if self._passed_over:
                     self._passed_over -= 1
                 else:
