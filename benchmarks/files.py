@@ -159,6 +159,16 @@ KINDS = [
 ]
 
 
+HEAD = """# Files that were tried
+
+Made by `python benchmarks/files.py > docs/FILES.md` with PyAV {pyav} (libavcodec {libavcodec}).
+
+Each is 4 s long, 25 frames a second, with a white frame and a beep at 1, 2 and 3 s. *In step*: how far, in frames, a
+flash is from its time and its beep, when loaded, and when saved as mp4 and loaded again. *Right*: size, length, alpha,
+sound, and all of it within one frame; `-` where this FFmpeg cannot write the file.
+"""
+
+
 @dataclass(frozen=True)
 class Row:
     name: str
@@ -322,7 +332,8 @@ def of_others(folders: Iterable[Path]) -> Iterator[Row]:
                 said = "; ".join(clip.notes)
             except VDPError as error:
                 came, said = "refused", str(error).replace(f"{path}: ", "")
-            yield Row(str(path.relative_to(folder)), "", "", came, "", said, "")
+            if not said.endswith("holds no video stream"):
+                yield Row(str(path.relative_to(folder.parent)), "", "", came, "", said, "")
 
 
 def main() -> None:
@@ -331,13 +342,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # notes are in the table
     torch.set_num_threads(1)
-    print("# Files that were tried\n\nMade by `python benchmarks/files.py > docs/FILES.md`", end="")
-    print(f" with PyAV {av.__version__} (libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}).")
-    print(
-        "\nEach is 4 s long, 25 frames a second, with a white frame and a beep at 1, 2 and 3 s. *In step*: how far, in "
-        "frames, a flash is from\nits time and its beep, when loaded, and when saved as mp4 and loaded again. *Right*: "
-        "size, length, alpha, sound, and all of\nit within one frame. A codec that FFmpeg cannot write here is `-`.\n"
-    )
+    libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
+    print(HEAD.format(pyav=av.__version__, libavcodec=libavcodec))
     head = ("container", "codec", "what is odd", "what came", "in step", "what was said", "right")
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for kind in KINDS:
@@ -347,7 +353,7 @@ def main() -> None:
         finally:
             shutil.rmtree(folder)
     if arguments.assets:
-        print("\n## Files of others\n\nThe first 150 frames of each, at most 256 pixels wide.\n")
+        print("\n## Files of others (`--assets`)\n\nThe first 150 frames of each, at most 256 pixels wide.\n")
         print("| file | what came | what was said |\n|---|---|---|")
         for row in of_others(arguments.assets):
             print(f"| {row.name} | {row.came} | {row.said} |".replace("\n", " "), flush=True)
