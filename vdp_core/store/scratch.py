@@ -20,7 +20,7 @@ from ..errors import MediaError
 from .budget import SHARE, fits_in_memory, lies_in_memory, scratch_free
 from .guard import Walk
 
-__all__ = ["Scratch", "large_empty", "need_room"]
+__all__ = ["Scratch", "large_empty", "mapped", "need_room"]
 
 TOGETHER = 4  # of flow, masks and what is behind them, as many are held at a time, each about as large as a clip
 WINDOW = 320  # frames that slide: where backgrounds are followed, those up to 150 before and after one are looked at
@@ -41,14 +41,23 @@ def large_empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype).zero_()  # touched now, so that it no longer counts as free
         need_room(size)
         with tempfile.TemporaryFile(prefix="vdp-") as file:
-            try:  # its blocks now: a disk that fills up later would kill the process
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)
-                else:
-                    file.truncate(size)
+            try:
+                return mapped(file.fileno(), size, dtype).view(shape)
             except OSError as error:
                 raise _no_room(size) from error
-            return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype).view(shape)
+
+
+def mapped(file: int, size: int, dtype: torch.dtype) -> Tensor:
+    """The first bytes of an open file as a tensor, paged in and out; the file grows to hold them.
+
+    Raises:
+        OSError: the disk has no room for them.
+    """
+    if hasattr(os, "posix_fallocate"):  # its blocks now: a disk that fills up later would kill the process
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
+    return torch.frombuffer(mmap.mmap(file, size), dtype=dtype)
 
 
 def need_room(size: int) -> None:
