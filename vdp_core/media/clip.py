@@ -31,7 +31,7 @@ from ..checks import check_frames, check_mask
 from ..errors import InputError, MediaError, ShapeError
 from ..store.budget import fits_in_memory
 from ..store.lazy import LazyFrames
-from ..store.scratch import Scratch
+from ..store.scratch import Scratch, let_go
 from ..types import OnStep
 from . import encode as sinks
 from .encode import Piece
@@ -428,8 +428,10 @@ def _check_sound(audio: Mapping[str, Any]) -> tuple[Tensor, int] | None:
         raise InputError(f"audio: expected a sample rate above 0, got {rate}")
     if wave.shape[2] == 0:
         return None
-    if not all(bool(part.isfinite().all()) for part in wave[0].split(_SAMPLES, dim=1)):
-        raise InputError("audio: the waveform holds NaN or infinite values")
+    for part in wave[0].split(_SAMPLES, dim=1):
+        if not bool(part.isfinite().all()):
+            raise InputError("audio: the waveform holds NaN or infinite values")
+        let_go(part)
     return wave[0], rate
 
 

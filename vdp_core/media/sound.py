@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import MediaError
-from ..store.scratch import mapped
+from ..store.scratch import let_go, mapped
 from .container import MOST_CHANNELS, audio_stream, opened, packets
 from .info import Array, Notes
 
@@ -157,4 +157,6 @@ def interleaved(wave: Tensor, start: int, end: int) -> Array:
     if not part.is_floating_point():
         whole = torch.iinfo(part.dtype)
         part = (part.double() - (whole.max + whole.min + 1) / 2) / ((whole.max - whole.min + 1) / 2)
-    return np.ascontiguousarray(part.float().clamp(-1.0, 1.0).T.numpy())
+    samples = np.ascontiguousarray(part.float().clamp(-1.0, 1.0).T.numpy())
+    let_go(wave)
+    return samples

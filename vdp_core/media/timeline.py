@@ -21,6 +21,7 @@ _PAUSE = 10  # times the most common interval; what is longer says nothing of a 
 _GAPS = 1.6  # times the average rate; up to here the most common interval tells the rate, and longer ones are gaps
 _MOST_COUNTED = 120  # frames a second; clocks that count faster count no frames
 _SLOW = 30  # frames a second; up to here a grid on which all times lie is taken, as those of animated pictures
+_CLOSE = 0.25  # frames; pulldown keeps film as near to its own rate
 _STRAY = 1.25  # frames that a single one may be early or late without a place of its own
 _MOST_FOLD = 100  # frames on a grid for each recorded one; more is a jump of the clock
 
@@ -77,39 +78,48 @@ def lay(times: Sequence[int], unit: Fraction, rate: Fraction) -> list[int]:
         unit: of the times, in seconds.
         rate: frames a second.
     """
-    off = ((np.asarray(times, np.float64) - times[0]) * float(unit * rate) - np.arange(len(times))).tolist()
+    off = _off(times, unit, rate).tolist()
     slots: list[int] = []
     shift = 0
     for index, now in enumerate(off):
         now -= shift
-        then = off[index + 1] - shift if index + 1 < len(off) else 0.0
-        if abs(now) > _STRAY or min(now, then) > 0.5 or max(now, then) < -0.5:
+        is_alone = index + 1 == len(off) or abs(off[index + 1] - shift) <= 0.5
+        if abs(now) > (_STRAY if is_alone else 0.5):
             shift += round(now)
         slots.append(max(slots[-1] if slots else 0, index + shift))
         shift = slots[-1] - index
     return slots
 
 
+def _off(times: Sequence[int], unit: Fraction, rate: Fraction) -> NDArray[np.float64]:
+    """By how many frames each is late when they are counted at a rate."""
+    return (np.asarray(times, np.float64) - times[0]) * float(unit * rate) - np.arange(len(times))
+
+
 def lie_evenly(times: Sequence[int], unit: Fraction, rate: Fraction) -> bool:
-    """Whether frames can simply be counted at a rate."""
-    return lay(times, unit, rate) == list(range(len(times)))
+    """Whether frames can simply be counted at a rate, which is theirs and no average of others."""
+    if lay(times, unit, rate) != list(range(len(times))):
+        return False
+    if len(times) < 3 or np.abs(_off(times, unit, rate)).max() <= _CLOSE:
+        return True
+    return abs(_most_common(_gaps(times)) * unit * rate - 1) < _ALIKE / 2
 
 
 def constant_rate(times: Sequence[int], unit: Fraction, said: Fraction) -> Fraction | None:
-    """The rate that frames have, None where it varies: the one that their file says, else by their times."""
+    """The rate that frames have, None where it varies: the one that their file says, else that of their times."""
     if len(times) < 2 or times[-1] == times[0]:
         return said
     measured = (len(times) - 1) / ((times[-1] - times[0]) * unit)
     if not LEAST_FPS <= measured <= MOST_FPS:  # a clock that lies
         return said
-    candidates = (said, _usual(measured), measured.limit_denominator(1001) or measured)
+    # of a file that says none, FFmpeg makes one up from rounded times, such as 989/33 for 30000/1001
+    candidates = (_usual(said, within=1e-4), _usual(measured), _rounded(measured))
     return next((rate for rate in candidates if lie_evenly(times, unit, rate)), None)
 
 
 def average_rate(times: Sequence[int], unit: Fraction, last: int) -> Fraction:
     """Frames through time, the last one being shown for ``last``."""
-    rate = len(times) / ((times[-1] - times[0] + last) * unit)
-    return rate.limit_denominator(1001) or rate
+    return _rounded(len(times) / ((times[-1] - times[0] + last) * unit))
 
 
 def nominal_rate(times: Sequence[int], unit: Fraction, said: Fraction, last: int) -> Fraction:
@@ -121,9 +131,7 @@ def nominal_rate(times: Sequence[int], unit: Fraction, said: Fraction, last: int
     """
     if unit * said == 1 and said <= _MOST_COUNTED:
         return said
-    shown = np.asarray([*times, times[-1] + last], np.int64)
-    gaps = shown[1:] - shown[:-1]
-    gaps = gaps[gaps > 0]
+    gaps = _gaps([*times, times[-1] + last])
     common = _most_common(gaps)
     going = gaps[gaps <= int(_PAUSE * common)]
     average = len(going) / (int(going.sum()) * unit)
@@ -132,6 +140,12 @@ def nominal_rate(times: Sequence[int], unit: Fraction, said: Fraction, last: int
         return most
     grid = 1 / (int(np.gcd.reduce(gaps)) * unit)
     return grid if grid <= _SLOW else _usual(average)
+
+
+def _gaps(times: Sequence[int]) -> NDArray[np.int64]:
+    shown = np.asarray(times, np.int64)
+    gaps = shown[1:] - shown[:-1]
+    return gaps[gaps > 0]
 
 
 def _most_common(gaps: NDArray[np.int64]) -> Fraction:
@@ -151,4 +165,9 @@ def _most_common(gaps: NDArray[np.int64]) -> Fraction:
 def _usual(rate: Fraction, within: float = 0.01) -> Fraction:
     """The usual rate that a measured one means, where there is one so near."""
     nearest = min(_USUAL, key=lambda usual: abs(usual / rate - 1))
-    return nearest if abs(nearest / rate - 1) < within else rate.limit_denominator(1001) or rate
+    return nearest if abs(nearest / rate - 1) < within else _rounded(rate)
+
+
+def _rounded(rate: Fraction) -> Fraction:
+    """A rate that containers can hold."""
+    return rate.limit_denominator(1001) or rate
