@@ -1,8 +1,9 @@
-"""Frames by their times: constant rates are left alone, variable ones are laid on a constant one, in step with sound."""
+"""Frames by their times: constant rates are left alone, variable ones made constant, in step with the sound."""
 
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,8 @@ def test_no_frame_strays_from_its_time_by_more_than_one():
     for _ in range(50):
         times = np.cumsum(rng.choice([1, 8, 17, 33, 33, 33, 40, 250], 400)).tolist()
         slots = lay(times, MS, Fraction(30))
-        assert all(a <= b for a, b in zip(slots, slots[1:], strict=False))
-        shown = {slot: time for slot, time in zip(slots, times, strict=True)}  # the last of each place
+        assert all(a <= b for a, b in pairwise(slots))
+        shown = dict(zip(slots, times, strict=True))  # the last of each place
         off = [abs((time - times[0]) * 0.03 - slot) for slot, time in shown.items()]
         assert max(off) <= 1.25
         assert np.mean(off) < 0.5
@@ -297,9 +298,9 @@ def test_the_default_track_is_taken_and_others_are_told():
     assert clip.done == ("sound track 2 of 2 (sound_track takes another)",)
     assert [pitch(video.read_clip(path, sound_track=track)) for track in (1, 2)] == [300, 2000]
     assert video.read_clip(path, sound_track=1).done == ()
-    with pytest.raises(InputError, match="sound_track: 3 is beyond the last, .* holds 2 sound tracks; 0 takes"):
+    with pytest.raises(InputError, match=r"sound_track: 3 is beyond the last, .* holds 2 sound tracks; 0 takes"):
         video.read_clip(path, sound_track=3)
-    with pytest.raises(InputError, match="sound_track: 1 is beyond the last, .* holds no sound"):
+    with pytest.raises(InputError, match=r"sound_track: 1 is beyond the last, .* holds no sound"):
         video.read_clip(FILES / "theora_still_parts.ogv", sound_track=1)
 
 
