@@ -369,3 +369,13 @@ def test_whole_numbers_are_sound_too():
     wave = torch.tensor([[-32768, 0, 16384, 32767]], dtype=torch.int16)
     assert sounds.interleaved(wave, 1, 4)[:, 0].tolist() == pytest.approx([0.0, 0.5, 1.0], abs=1e-4)
     assert sounds.interleaved(torch.tensor([[2.0, -3.0]]), 0, 2)[:, 0].tolist() == [1.0, -1.0]
+
+
+def test_recordings_that_were_joined_keep_their_sound(tmp_path):
+    part = write_sync_clip(tmp_path / "part.ts", list(range(0, 4000, 40))).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(part * 2)  # the clock starts anew
+    clip = video.read_clip(tmp_path / "joined.ts")
+    assert (len(clip.frames), clip.fps) == (200, 25)
+    assert flashes(clip) == [1.0, 2.0, 3.0, 5.0, 6.0, 7.0]
+    assert beeps(clip)[:3] == pytest.approx([1.0, 2.0, 3.0], abs=0.001)
+    assert len(beeps(clip)) == 6

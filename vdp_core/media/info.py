@@ -46,7 +46,7 @@ class ClipInfo:
     """Pixels, after rotation."""
     height: int
     fps: Fraction
-    """Average rate."""
+    """The rate at which frames are counted: the source's own, or the one that variable ones are laid on."""
     frame_count: int | None
     """As the header has it or by counting packets, None where neither can tell; a header may be wrong."""
     has_audio: bool

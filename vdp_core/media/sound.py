@@ -63,7 +63,7 @@ def read_sound(path: Path, begin: float, seconds: float, notes: Notes, track: in
         # Interleaved, as PyAV reads beyond the end of a frame of eight or more planes.
         to_float = av.AudioResampler(format="flt")
         form: tuple[str, int, int] | None = None
-        length, at, end = round(seconds * rate), None, 0
+        length, at, end, ahead = round(seconds * rate), None, 0, 0
         damaged: list[float] = []
         if begin > 30.0:  # ten seconds of run-up: codecs need some, and seeking in sound is coarse
             with suppress(av.error.FFmpegError):  # then it is read from the beginning
@@ -81,7 +81,10 @@ def read_sound(path: Path, begin: float, seconds: float, notes: Notes, track: in
                 continue
             for frame in heard:
                 samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
-                place = at if frame.time is None else round((frame.time - begin) * rate)
+                place = at if frame.time is None else round((frame.time - begin) * rate) + ahead
+                if at is not None and place is not None and place < at - rate:  # a clock set anew: files were joined
+                    ahead += at - place
+                    place = at
                 # Time stamps jitter by less than this; what is off by more is a gap or a jump.
                 if at is None or (place is not None and abs(place - at) > rate // 30):
                     at = place or 0

@@ -98,11 +98,10 @@ def _off(times: Sequence[int], unit: Fraction, rate: Fraction) -> NDArray[np.flo
 
 def lie_evenly(times: Sequence[int], unit: Fraction, rate: Fraction) -> bool:
     """Whether frames can simply be counted at a rate, which is theirs and no average of others."""
-    if lay(times, unit, rate) != list(range(len(times))):
-        return False
     if len(times) < 3 or np.abs(_off(times, unit, rate)).max() <= _CLOSE:
         return True
-    return abs(_most_common(_gaps(times)) * unit * rate - 1) < _ALIKE / 2
+    is_theirs = abs(_most_common(_gaps(times)) * unit * rate - 1) < _ALIKE / 2
+    return is_theirs and lay(times, unit, rate) == list(range(len(times)))
 
 
 def constant_rate(times: Sequence[int], unit: Fraction, said: Fraction) -> Fraction | None:
