@@ -317,7 +317,7 @@ def tried(kind: Kind, folder: Path) -> Row:
         and bool((clip.alpha < 0.9).any()) == kind.alpha
     )
     step = ", ".join("-" if step is None else f"{step:.2f}" for step in (before, after))
-    said = "; ".join(clip.notes)
+    said = "; ".join((*clip.notes, *clip.done))
     return Row(row.name, row.codec, row.odd, described(clip), step, said, "yes" if right else "**no**")
 
 
@@ -329,7 +329,7 @@ def of_others(folders: Iterable[Path]) -> Iterator[Row]:
                 info = video.probe(path)
                 clip = video.read_clip(path, count=150, max_side=256)
                 came = f"{info.width}x{info.height}, {info.bit_depth} bit; {described(clip)}"
-                said = "; ".join(clip.notes)
+                said = "; ".join((*clip.notes, *clip.done))
             except VDPError as error:
                 came, said = "refused", str(error).replace(f"{path}: ", "")
             if not said.endswith("holds no video stream"):

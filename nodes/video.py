@@ -87,6 +87,28 @@ class LoadFrames:
                     },
                 ),
             },
+            "optional": {
+                "timing": (
+                    ["constant", "as recorded"],
+                    {
+                        "default": "constant",
+                        "advanced": True,
+                        "tooltip": "For videos of variable rate. constant: frames are repeated and left out by their "
+                        "times, so that picture and sound stay together. as recorded: every frame once, at the "
+                        "average rate.",
+                    },
+                ),
+                "sound_track": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 1000,
+                        "advanced": True,
+                        "tooltip": "Which sound to take where there are several, from 1; 0 takes the default one.",
+                    },
+                ),
+            },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
@@ -128,6 +150,8 @@ class LoadFrames:
         count: int = 0,
         every_nth: int = 1,
         max_side: int = 0,
+        timing: str = "constant",
+        sound_track: int = 0,
         unique_id: str | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Any] | None, float, int]:
         from ..vdp_core.media import clip as video
@@ -140,12 +164,15 @@ class LoadFrames:
                 count=count,
                 every_nth=every_nth,
                 max_side=max_side,
+                timing=timing,
+                sound_track=sound_track,
                 on_step=on_step,
             )
         host.remember(unique_id, source, video.fingerprint)
         sound = "no sound" if clip.audio is None else "with sound"
         rate = f"{float(clip.fps):.6g} fps"
-        summary = f"read: {host.described(clip.frames)}, {rate}, {sound}, {time.perf_counter() - started:.1f} s"
+        facts = [host.described(clip.frames), rate, *clip.done, sound, f"{time.perf_counter() - started:.1f} s"]
+        summary = f"read: {', '.join(facts)}"
         host.say(f"warning: {source.name}: {'; '.join(clip.notes)}; {summary}" if clip.notes else summary)
         frames, alpha = host.hand_on(clip.frames, clip.alpha)
         return frames, alpha, clip.audio, float(clip.fps), len(frames)

@@ -74,7 +74,7 @@ def extent(clip: video.Clip) -> tuple[int, int]:
 def test_a_circle_is_a_circle():
     clip = video.read_clip(FILES / "anamorphic.mp4")
     assert clip.frames.shape[1:3] == (144, 256)  # 176 pixels of 16:11
-    assert clip.notes == ("has pixels of 16:11, scaled from 176x144 to 256x144 square ones",)
+    assert clip.done == ("pixels of 16:11 scaled from 176x144 to 256x144 square ones",)
     bright = clip.frames[0].mean(-1) > 0.9
     rows, columns = bright.any(1).sum(), bright.any(0).sum()
     assert abs(int(rows) - int(columns)) <= 2
@@ -101,7 +101,7 @@ def test_pixels_become_square(tmp_path, name, codec, size, ratio, shown):
     clip = video.read_clip(path)
     assert clip.frames.shape[2:0:-1] == shown
     assert video.probe(path).width == shown[0]
-    assert f"scaled from {size[0]}x{size[1]} to {shown[0]}x{shown[1]}" in clip.notes[0]
+    assert f"scaled from {size[0]}x{size[1]} to {shown[0]}x{shown[1]}" in clip.done[0]
     across, down = extent(clip)
     assert abs(across - down) <= 2
     small = video.read_clip(path, max_side=60).frames
@@ -219,7 +219,7 @@ def combing(frames: torch.Tensor) -> float:
 def test_a_file_with_woven_fields():
     clip = video.read_clip(FILES / "interlaced.mp4")
     assert (len(clip.frames), clip.fps) == (12, 25)
-    assert clip.notes == ("is interlaced, deinterlaced to one frame for each",)
+    assert clip.done == ("interlaced, deinterlaced to one frame for each",)
     woven = video.read_clip(FILES / "interlaced.mp4").frames
     assert combing(woven) < 0.01
 
@@ -243,7 +243,7 @@ def test_fields_become_frames(tmp_path, name, codec, layout, top_first):
     path = write(tmp_path / name, codec, layout, fields(12, layout, top_first=top_first), options=INTERLACED)
     clip = video.read_clip(path)
     assert (len(clip.frames), clip.fps) == (12, 25)
-    assert "is interlaced, deinterlaced to one frame for each" in clip.notes
+    assert "interlaced, deinterlaced to one frame for each" in clip.done
     assert combing(clip.frames) < 0.003  # woven it is 0.04
     left = (clip.frames[..., 48, :, 1] > 0.5).float().argmax(-1)  # of the bar in the first field
     assert all(abs(int(x) - 8 * index) <= 1 for index, x in enumerate(left))
@@ -274,7 +274,10 @@ def test_dv(tmp_path):
     path = write(tmp_path / "i.dv", "dvvideo", "yuv420p", fields(4, "yuv420p", width=720, height=576))
     clip = video.read_clip(path)
     assert clip.frames.shape == (4, 576, 768, 3)
-    assert [note.split(",")[0] for note in clip.notes] == ["has pixels of 16:15", "is interlaced"]
+    assert [note.split(",")[0] for note in clip.done] == [
+        "pixels of 16:15 scaled from 720x576 to 768x576 square ones",
+        "interlaced",
+    ]
     assert combing(clip.frames) < 0.003
 
 
@@ -304,7 +307,7 @@ def test_only_flagged_frames_are_touched(tmp_path):
     assert combing(mixed.frames[4:5]) > 0.9
     assert combing(mixed.frames[5:]) < 0.003
     woven = write(tmp_path / "p.mkv", "ffv1", "yuv420p", frames[4:5], options=lossless)
-    assert video.read_clip(woven).notes == ()
+    assert video.read_clip(woven).done == ()
 
 
 # light
@@ -375,7 +378,7 @@ def test_the_peak_that_a_stream_says():
 
 def test_a_file_of_hlg():
     clip = video.read_clip(FILES / "hlg_ok.mp4")
-    assert clip.notes == ("is high dynamic range (HLG), tone-mapped to SDR",)
+    assert clip.done == ("high dynamic range (HLG) tone-mapped to SDR",)
     assert clip.frames.shape == (10, 90, 160, 3)
 
 
@@ -407,7 +410,7 @@ def test_high_dynamic_range_of_other_codecs(tmp_path, name, codec, options, tran
     frames = [flat(layout, [code, 512, 512], 128, 96, colorspace=9, color_range=1) for _ in range(3)]
     clip = video.read_clip(write(tmp_path / name, codec, layout, frames, options=options, prepare=prepare))
     kind = "PQ up to 1000 cd/m2" if transfer == PQ else "HLG"
-    assert clip.notes == (f"is high dynamic range ({kind}), tone-mapped to SDR",)
+    assert clip.done == (f"high dynamic range ({kind}) tone-mapped to SDR",)
     light = 20.0 if transfer == PQ else 50.7
     assert (clip.frames - (light / 203) ** (1 / 2.4)).abs().max() < 0.01
 
@@ -419,7 +422,7 @@ def test_wide_colours_without_high_dynamic_range_stay_and_are_said(tmp_path):
     frames = [flat("yuv420p10le", [502, 512, 512], colorspace=9, color_range=1)]
     clip = video.read_clip(write(tmp_path / "w.mkv", "ffv1", "yuv420p10le", frames, prepare=prepare))
     assert (clip.frames - 0.5).abs().max() < 1e-3
-    assert clip.notes == ("has the wide primaries of BT.2020 or P3; its values are taken as they are",)
+    assert clip.done == ("values of wide primaries (BT.2020 or P3) taken as they are",)
 
 
 @pytest.mark.parametrize(("profile", "full", "refused"), [(0, 1, True), (0, 0, False), (1, 0, False)])

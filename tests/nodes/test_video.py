@@ -12,6 +12,7 @@ from comfyui_vdp.nodes.video import LoadFrames, SaveFrames
 from comfyui_vdp.vdp_core.checks import as_mask
 from comfyui_vdp.vdp_core.errors import InputError
 from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.media.video_file import TIMINGS
 from comfyui_vdp.vdp_core.store import lazy
 
 
@@ -30,8 +31,10 @@ def clip(count: int = 5, height: int = 30, width: int = 40) -> torch.Tensor:
 
 def test_widgets_keep_their_order():
     # saved workflows hold widget values by position: new widgets go last
-    load = LoadFrames.INPUT_TYPES()["required"]
-    assert list(load) == ["path", "start", "count", "every_nth", "max_side"]
+    load = LoadFrames.INPUT_TYPES()
+    assert list(load["required"]) == ["path", "start", "count", "every_nth", "max_side"]
+    assert list(load["optional"]) == ["timing", "sound_track"]
+    assert load["optional"]["timing"][0] == list(TIMINGS)
     save = SaveFrames.INPUT_TYPES()
     assert list(save["required"]) == ["frames", "filename_prefix", "format", "fps", "quality"]
     assert list(save["optional"]) == ["alpha", "audio"]

@@ -4,8 +4,8 @@ A source is a video file, a folder of pictures, or a glob. A clip comes out as s
 sound that belongs to the frames taken, and an exact rate. Decoding and encoding are PyAV's and OpenCV's.
 
 Conventions:
-- every stored frame counts as one frame, in the order it is shown; a clip of variable rate gets its average rate, so
-  that picture and sound end together;
+- a clip of variable rate is laid on a constant one by the times of its frames, some of which are repeated or left out,
+  so that picture and sound stay within a frame of each other; frames are counted on that;
 - colour follows the stream's matrix and range; without tags, BT.709 from 1280x720 up and BT.601 below;
 - high dynamic range (PQ, HLG) is tone-mapped, see tone.py;
 - pixels are square and frames whole: others are scaled and deinterlaced.
@@ -26,14 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checks import check_frames, check_mask
 from ..errors import InputError, MediaError, ShapeError
 from ..store.budget import fits_in_memory
 from ..store.lazy import LazyFrames
-from ..store.scratch import Scratch
+from ..store.scratch import Scratch, let_go
 from ..types import OnStep
 from . import encode as sinks
 from .encode import Piece
@@ -48,6 +47,7 @@ FORMATS: tuple[str, ...] = tuple(sinks.FORMATS)
 """What write_clip can write."""
 _CHUNK = 8  # frames in hand at a time when writing,
 _PIXELS = 2**22  # or fewer, where they are so large: encoding them takes a while, and nothing can stop it
+_SAMPLES = 2**20  # of sound that are looked at in one go
 _SKIP = 160  # frames that are decoded on the way to another rather than sought past: what was hidden is seen as far on
 
 
@@ -65,6 +65,8 @@ class Clip:
     """Rate of the frames taken: the source's divided by every_nth."""
     notes: tuple[str, ...] = ()
     """What is odd about the source, such as frames that were lost or repaired."""
+    done: tuple[str, ...] = ()
+    """What was done to it that one may not expect, such as frames repeated to make the rate constant."""
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:
@@ -100,6 +102,8 @@ def read_clip(
     count: int = 0,
     every_nth: int = 1,
     max_side: int = 0,
+    timing: str = "constant",
+    sound_track: int = 0,
     on_step: OnStep | None = None,
 ) -> Clip:
     """Read a clip: into memory where it fits, else into a temporary file, of which frames are read when looked at.
@@ -113,13 +117,16 @@ def read_clip(
         count: most frames to take, 0 for all.
         every_nth: take one frame of this many.
         max_side: largest width or height, 0 for as it is; larger frames are averaged over areas while decoding.
+        timing: what is made of a video of variable rate: ``constant``, frames repeated and left out by their times, or
+            ``as recorded``, each frame once, at the average rate.
+        sound_track: which sound of a video to take, from 1; 0 for the one that the file has as its default.
         on_step: told after each frame, may stop the work by raising.
 
     Raises:
         MediaError: see probe; also damaged in the middle, or pictures of different sizes.
         InputError: numbers out of range, or a start beyond the end.
     """
-    reader, wanted = plan(source, start, count, every_nth, max_side)
+    reader, wanted = plan(source, start, count, every_nth, max_side, timing=timing, sound_track=sound_track)
     done, began = 0, 0.0
     kept = _Kept(reader, wanted)
     for time, paint in reader.walk(wanted):
@@ -142,6 +149,7 @@ def read_clip(
         audio=audio,
         fps=rate,
         notes=tuple(reader.notes),
+        done=tuple(reader.notes.done),
     )
 
 
@@ -409,7 +417,7 @@ def _check_chunk(chunk: Tensor, before: int) -> None:
             raise InputError(f"frames: frame {before + index} holds NaN or infinite values")
 
 
-def _check_sound(audio: Mapping[str, Any]) -> tuple[NDArray[np.float32], int] | None:
+def _check_sound(audio: Mapping[str, Any]) -> tuple[Tensor, int] | None:
     """Samples ``(C, N)`` and rate of an AUDIO dict, or None when it holds no sample."""
     if not isinstance(audio, Mapping) or not {"waveform", "sample_rate"} <= set(audio):
         raise InputError("audio: expected a dict with waveform and sample_rate")
@@ -422,14 +430,11 @@ def _check_sound(audio: Mapping[str, Any]) -> tuple[NDArray[np.float32], int] | 
         raise InputError(f"audio: expected a sample rate above 0, got {rate}")
     if wave.shape[2] == 0:
         return None
-    samples = wave[0].detach().cpu()
-    if not samples.is_floating_point():  # some readers hand on whole numbers where the codec has them
-        whole = torch.iinfo(samples.dtype)
-        samples = (samples.double() - (whole.max + whole.min + 1) / 2) / ((whole.max - whole.min + 1) / 2)
-    samples = samples.float()
-    if not bool(samples.isfinite().all()):
-        raise InputError("audio: the waveform holds NaN or infinite values")
-    return np.ascontiguousarray(samples.clamp(-1.0, 1.0).numpy()), rate
+    for part in wave[0].split(_SAMPLES, dim=1):
+        if not bool(part.isfinite().all()):
+            raise InputError("audio: the waveform holds NaN or infinite values")
+        let_go(part)
+    return wave[0], rate
 
 
 def _reporting(pieces: Iterable[Piece], total: int | None, on_step: OnStep | None) -> Iterator[Piece]:

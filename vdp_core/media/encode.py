@@ -19,9 +19,11 @@ from ..store.files import beside
 from . import ycbcr
 from .info import LEAST_SIDE, RATE_KEY, SIZE_KEY
 from .pictures import SOUND_NAME
+from .sound import interleaved
 
 if TYPE_CHECKING:
     import av
+    from torch import Tensor
 
 __all__ = ["FORMATS", "SOUND_LAYOUTS", "Format", "Piece", "check_encoder", "whole", "write_pictures", "write_video"]
 
@@ -131,7 +133,7 @@ def whole(target: Path) -> Iterator[Path]:
 
 
 def write_pictures(
-    folder: Path, pieces: Iterable[Piece], rate: Fraction, sound: tuple[Array, int] | None, tags: Mapping[str, str]
+    folder: Path, pieces: Iterable[Piece], rate: Fraction, sound: tuple[Tensor, int] | None, tags: Mapping[str, str]
 ) -> None:
     """Write a folder of numbered PNGs, with the sound beside them.
 
@@ -139,7 +141,7 @@ def write_pictures(
         folder: to fill; it is there.
         pieces: frames in 0..1, a few at a time.
         rate: noted in every picture.
-        sound: samples ``(N, channels)`` and their rate.
+        sound: samples ``(channels, N)`` and their rate.
         tags: noted in the pictures.
 
     Raises:
@@ -172,7 +174,7 @@ def write_pictures(
         _write_wav(folder / SOUND_NAME, sound, done / rate)
 
 
-def _write_wav(path: Path, sound: tuple[Array, int], seconds: Fraction) -> None:
+def _write_wav(path: Path, sound: tuple[Tensor, int], seconds: Fraction) -> None:
     import av
 
     container = av.open(str(path), "w")
@@ -202,7 +204,7 @@ def _abandon(container: Any, path: Path) -> None:
 class _SoundTrack:
     """A sound stream that is encoded as far as the picture has come, so that both lie interleaved in the file."""
 
-    def __init__(self, container: Any, codec: str, sound: tuple[Array, int]) -> None:
+    def __init__(self, container: Any, codec: str, sound: tuple[Tensor, int]) -> None:
         self._container = container
         self._wave, self._rate = sound
         self._layout = SOUND_LAYOUTS[self._wave.shape[0]]
@@ -217,14 +219,14 @@ class _SoundTrack:
         import av
 
         until = min(round(seconds * self._rate), self._wave.shape[1])
-        if until <= self._at:
-            return
-        # Interleaved, as PyAV writes beyond the end of a frame of eight planes.
-        samples = np.ascontiguousarray(self._wave[:, self._at : until].T).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=self._layout)
-        frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._at
-        self._container.mux(self._stream.encode(frame))
-        self._at = until
+        while self._at < until:
+            end = min(self._at + self._rate, until)  # a second: an hour at once would be a gigabyte
+            # Interleaved, as PyAV writes beyond the end of a frame of eight planes.
+            samples = interleaved(self._wave, self._at, end).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=self._layout)
+            frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._at
+            self._container.mux(self._stream.encode(frame))
+            self._at = end
 
     def finish(self) -> None:
         self._container.mux(self._stream.encode(None))
@@ -246,7 +248,7 @@ def write_video(
     spec: Format,
     rate: Fraction,
     quality: int,
-    sound: tuple[Array, int] | None,
+    sound: tuple[Tensor, int] | None,
     tags: Mapping[str, str],
 ) -> None:
     import av

@@ -34,7 +34,7 @@ def deinterlaced(frames: Iterable[av.VideoFrame], notes: Notes) -> Iterator[av.V
                 yield from filtering.end()
                 before = filtering = None
             if filtering is None and frame.interlaced_frame:
-                notes.add("is interlaced, deinterlaced to one frame for each")
+                notes.do("interlaced, deinterlaced to one frame for each")
                 filtering = _Deinterlacer(frame, before)
             if filtering is None:
                 yield frame

@@ -138,10 +138,10 @@ def look_of(
     if colours.transfer in (PQ, HLG):
         peak = peak_of(side_data) if colours.transfer == PQ else USUAL_PEAK
         tone = ToneMap(colours.transfer, colours.primaries, peak)
-        notes.add(f"is high dynamic range ({tone}), tone-mapped to SDR")
+        notes.do(f"high dynamic range ({tone}) tone-mapped to SDR")
         colours |= Colours(9, UNSAID, 9)  # BT.2020, which such video is made for
     elif colours.primaries in (9, 11, 12):
-        notes.add("has the wide primaries of BT.2020 or P3; its values are taken as they are")
+        notes.do("values of wide primaries (BT.2020 or P3) taken as they are")
     if colours.matrix not in (*ycbcr.MATRICES, 0, UNSAID) and not frame.format.is_rgb:
         notes.add(f"has a colour matrix that is not known here ({colours.matrix}), read as if it said none")
     square = _in_square_pixels(crop, stream, notes)
@@ -162,7 +162,7 @@ def _in_square_pixels(crop: tuple[int, int], stream: Any, notes: Notes) -> tuple
         return crop
     width, height = crop
     square = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
-    notes.add(f"has {pixels}, scaled from {width}x{height} to {square[0]}x{square[1]} square ones")
+    notes.do(f"{pixels} scaled from {width}x{height} to {square[0]}x{square[1]} square ones")
     return square
 
 
