@@ -87,6 +87,28 @@ class LoadFrames:
                     },
                 ),
             },
+            "optional": {
+                "timing": (
+                    ["constant", "as recorded"],
+                    {
+                        "default": "constant",
+                        "advanced": True,
+                        "tooltip": "For videos of variable rate. constant: frames are repeated and left out by their "
+                        "times, so that picture and sound stay together. as recorded: every frame once, at the "
+                        "average rate.",
+                    },
+                ),
+                "sound_track": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 1000,
+                        "advanced": True,
+                        "tooltip": "Which sound to take where there are several, from 1; 0 takes the default one.",
+                    },
+                ),
+            },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
 
@@ -128,6 +150,8 @@ class LoadFrames:
         count: int = 0,
         every_nth: int = 1,
         max_side: int = 0,
+        timing: str = "constant",
+        sound_track: int = 0,
         unique_id: str | None = None,
     ) -> tuple[Tensor, Tensor, dict[str, Any] | None, float, int]:
         from ..vdp_core.media import clip as video
@@ -140,12 +164,15 @@ class LoadFrames:
                 count=count,
                 every_nth=every_nth,
                 max_side=max_side,
+                timing=timing,
+                sound_track=sound_track,
                 on_step=on_step,
             )
         host.remember(unique_id, source, video.fingerprint)
         sound = "no sound" if clip.audio is None else "with sound"
         rate = f"{float(clip.fps):.6g} fps"
-        summary = f"read: {host.described(clip.frames)}, {rate}, {sound}, {time.perf_counter() - started:.1f} s"
+        facts = [host.described(clip.frames), rate, *clip.done, sound, f"{time.perf_counter() - started:.1f} s"]
+        summary = f"read: {', '.join(facts)}"
         host.say(f"warning: {source.name}: {'; '.join(clip.notes)}; {summary}" if clip.notes else summary)
         frames, alpha = host.hand_on(clip.frames, clip.alpha)
         return frames, alpha, clip.audio, float(clip.fps), len(frames)
@@ -156,8 +183,9 @@ class SaveFrames:
 
     CATEGORY = "VDP/video"
     DESCRIPTION = (
-        "Writes frames to an H.264 mp4, a VP9 webm (with alpha), a ProRes 4444 mov (with alpha, for editing) or a PNG "
-        "sequence (exact, with alpha), with sound. A mask becomes white on black. A file appears whole or not at all."
+        "Writes frames to an H.264 mp4, an H.265 mp4 of 10 bit, a VP9 webm (with alpha), a ProRes 4444 mov (with "
+        "alpha, for editing) or a PNG sequence (exact, with alpha), with sound. A mask becomes white on black. A file "
+        "appears whole or not at all."
     )
     SEARCH_ALIASES = [
         "save video",
@@ -171,6 +199,8 @@ class SaveFrames:
         "mp4",
         "webm",
         "prores",
+        "hevc",
+        "10 bit",
     ]
     FUNCTION = "save"
     RETURN_TYPES = ()
@@ -193,11 +223,12 @@ class SaveFrames:
                     },
                 ),
                 "format": (
-                    ["mp4", "webm", "prores4444", "png"],
+                    ["mp4", "webm", "prores4444", "png", "h265"],
                     {
                         "default": "mp4",
                         "tooltip": "mp4: plays everywhere, no alpha. webm: for the web, alpha. prores4444: for "
-                        "editing, 10 bit, alpha, large. png: a folder of pictures, exact, alpha.",
+                        "editing, 10 bit, alpha, large. png: a folder of pictures, exact, alpha. h265: an mp4 of "
+                        "10 bit, no alpha.",
                     },
                 ),
                 "fps": (
@@ -217,15 +248,15 @@ class SaveFrames:
                         "default": 80,
                         "min": 1,
                         "max": 100,
-                        "tooltip": "For mp4 and webm: 80 is visually near lossless, 50 is small. ProRes and PNG have "
-                        "one quality.",
+                        "tooltip": "For mp4, webm and h265: 80 is visually near lossless, 50 is small. ProRes and PNG "
+                        "have one quality.",
                     },
                 ),
             },
             "optional": {
                 "alpha": (
                     "MASK",
-                    {"tooltip": "Opacity, 1 = opaque; one mask for all frames or one each. mp4 cannot hold it."},
+                    {"tooltip": "Opacity, 1 = opaque; one mask for all frames or one each. Not for mp4 and h265."},
                 ),
                 "audio": ("AUDIO", {"tooltip": "Sound, cut where the frames end."}),
             },
@@ -263,7 +294,7 @@ class SaveFrames:
 
         if frames.ndim in (2, 3):  # a mask
             frames = (frames if frames.ndim == 3 else frames[None])[..., None]
-        if frames.shape[-1] == 4 and format == "mp4" and bool((frames[..., 3] == 1.0).all()):
+        if frames.shape[-1] == 4 and format in ("mp4", "h265") and bool((frames[..., 3] == 1.0).all()):
             frames = frames[..., :3]  # alpha that says nothing, as some loaders give it
         alpha = host.given_mask(alpha)
         audio, missing = _sound(audio)

@@ -331,7 +331,10 @@ def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: 
 
         def frames(path: str) -> Tensor:
             with host.progress(1, f"reading {path}") as on_step:
-                return video.read_clip(host.input_path(path), on_step=on_step).frames
+                clip = video.read_clip(host.input_path(path), on_step=on_step)
+            if clip.notes:
+                host.say(f"warning: {path}: {'; '.join(clip.notes)}")
+            return clip.frames
 
         found = metrics.measure(
             frames(pred),

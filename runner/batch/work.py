@@ -234,6 +234,15 @@ def _integer_of(inputs: dict[str, Any], name: str, default: int = 0) -> int:
     return default if isinstance(value, Link) else int(value)
 
 
+def _reading(inputs: dict[str, Any]) -> dict[str, Any]:
+    """How frames of the clip are timed, and which sound is taken."""
+    timing = inputs.get("timing", "constant")
+    return {
+        "timing": "constant" if isinstance(timing, Link) else timing,
+        "sound_track": _integer_of(inputs, "sound_track"),
+    }
+
+
 # Long clips: cut into parts, each of which leaves exact pictures, and put together again
 
 
@@ -294,7 +303,7 @@ def cut_clip(job: Job, tell: Tell) -> list[Range] | Outcome:
 
         clip = job.graph.nodes[job.clip].inputs
         start, count, every = _integer_of(clip, "start"), _integer_of(clip, "count"), _integer_of(clip, "every_nth", 1)
-        reader, wanted = plan(host.input_path(clip["path"]), start, count, every, 0)
+        reader, wanted = plan(host.input_path(clip["path"]), start, count, every, 0, **_reading(clip))
         # by what is there, not by what is announced: a part must not begin behind the end
         total = max(1, min(wanted.count, -(-(reader.count_frames() - start) // every)))
         tell("looking for cuts")
@@ -323,6 +332,7 @@ def _nearby_cut(job: Job, edge: int) -> int:
         count=edge + reach + SHORTEST - first,
         every_nth=every,
         max_side=CUTS_SIDE,
+        **_reading(clip),
     )
     with suppress(InputError):  # too few or too small to look for any
         cuts = [first + cut for cut in find_cuts(around.frames)]
@@ -363,8 +373,8 @@ def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
     ]
     infos = [video.probe(folder) for folder in folders]
     with_alpha, form = any(info.has_alpha for info in infos), saver.inputs["format"]
-    if with_alpha and form == "mp4":
-        raise InputError(f"{saver}: mp4 holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
+    if with_alpha and form in ("mp4", "h265"):
+        raise InputError(f"{saver}: {form} holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
     total = sum(info.frame_count or 0 for info in infos)
 
     def frames() -> Iterator[Tensor]:
@@ -405,7 +415,7 @@ def _sound(job: Job, frames: int) -> dict[str, Any] | None:
 
     clip = job.graph.nodes[job.clip].inputs
     every = _integer_of(clip, "every_nth", 1)
-    reader, wanted = plan(host.input_path(clip["path"]), _integer_of(clip, "start"), 1, every, 0)
+    reader, wanted = plan(host.input_path(clip["path"]), _integer_of(clip, "start"), 1, every, 0, **_reading(clip))
     began, _ = next(reader.walk(wanted))
     return reader.sound(began, float(frames * every / reader.info.fps))
 

@@ -261,7 +261,7 @@ def test_sound_of_more_channels_than_can_be_saved_is_left_out(tmp_path: Path, co
     assert (found.audio is not None and found.audio["waveform"].shape[1] == 8) == (layout == "7.1")
 
 
-@pytest.mark.parametrize("kind", ["mp4", "webm", "prores4444", "png"])
+@pytest.mark.parametrize("kind", ["mp4", "webm", "prores4444", "png", "h265"])
 @pytest.mark.parametrize("channels", range(1, 9))
 def test_each_number_of_channels_comes_back(clip: Make, kind: str, channels: int) -> None:
     tones = torch.arange(1, channels + 1)[:, None] * torch.arange(48_000) / 48_000 * 440.0

@@ -60,7 +60,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.mark.parametrize("free", [0, 20_000])
-@pytest.mark.parametrize("kind", ["mp4", "webm", "prores4444", "png"])
+@pytest.mark.parametrize("kind", ["mp4", "webm", "prores4444", "png", "h265"])
 def test_a_full_disk(clip: Make, copy: Copy, disk: Disk, kind: str, free: int) -> None:
     path = clip(24, noise=0.5)
     disk.fill(but=free)

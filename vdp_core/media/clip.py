@@ -4,10 +4,11 @@ A source is a video file, a folder of pictures, or a glob. A clip comes out as s
 sound that belongs to the frames taken, and an exact rate. Decoding and encoding are PyAV's and OpenCV's.
 
 Conventions:
-- every stored frame counts as one frame, in the order it is shown; a clip of variable rate gets its average rate, so
-  that picture and sound end together;
+- a clip of variable rate is laid on a constant one by the times of its frames, some of which are repeated or left out,
+  so that picture and sound stay within a frame of each other; frames are counted on that;
 - colour follows the stream's matrix and range; without tags, BT.709 from 1280x720 up and BT.601 below;
-- high dynamic range (PQ, HLG) is not tone-mapped: its values are taken as they are.
+- high dynamic range (PQ, HLG) is tone-mapped, see tone.py;
+- pixels are square and frames whole: others are scaled and deinterlaced.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checks import check_frames, check_mask
 from ..errors import InputError, MediaError, ShapeError
 from ..store.budget import fits_in_memory
 from ..store.lazy import LazyFrames
-from ..store.scratch import Scratch
+from ..store.scratch import Scratch, let_go
 from ..types import OnStep
 from . import encode as sinks
 from .encode import Piece
@@ -47,6 +47,7 @@ FORMATS: tuple[str, ...] = tuple(sinks.FORMATS)
 """What write_clip can write."""
 _CHUNK = 8  # frames in hand at a time when writing,
 _PIXELS = 2**22  # or fewer, where they are so large: encoding them takes a while, and nothing can stop it
+_SAMPLES = 2**20  # of sound that are looked at in one go
 _SKIP = 160  # frames that are decoded on the way to another rather than sought past: what was hidden is seen as far on
 
 
@@ -64,6 +65,8 @@ class Clip:
     """Rate of the frames taken: the source's divided by every_nth."""
     notes: tuple[str, ...] = ()
     """What is odd about the source, such as frames that were lost or repaired."""
+    done: tuple[str, ...] = ()
+    """What was done to it that one may not expect, such as frames repeated to make the rate constant."""
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:
@@ -99,6 +102,8 @@ def read_clip(
     count: int = 0,
     every_nth: int = 1,
     max_side: int = 0,
+    timing: str = "constant",
+    sound_track: int = 0,
     on_step: OnStep | None = None,
 ) -> Clip:
     """Read a clip: into memory where it fits, else into a temporary file, of which frames are read when looked at.
@@ -112,13 +117,16 @@ def read_clip(
         count: most frames to take, 0 for all.
         every_nth: take one frame of this many.
         max_side: largest width or height, 0 for as it is; larger frames are averaged over areas while decoding.
+        timing: what is made of a video of variable rate: ``constant``, frames repeated and left out by their times, or
+            ``as recorded``, each frame once, at the average rate.
+        sound_track: which sound of a video to take, from 1; 0 for the one that the file has as its default.
         on_step: told after each frame, may stop the work by raising.
 
     Raises:
         MediaError: see probe; also damaged in the middle, or pictures of different sizes.
         InputError: numbers out of range, or a start beyond the end.
     """
-    reader, wanted = plan(source, start, count, every_nth, max_side)
+    reader, wanted = plan(source, start, count, every_nth, max_side, timing=timing, sound_track=sound_track)
     done, began = 0, 0.0
     kept = _Kept(reader, wanted)
     for time, paint in reader.walk(wanted):
@@ -141,6 +149,7 @@ def read_clip(
         audio=audio,
         fps=rate,
         notes=tuple(reader.notes),
+        done=tuple(reader.notes.done),
     )
 
 
@@ -298,10 +307,11 @@ def write_clip(
 
     ``mp4`` is H.264 with AAC sound; ``webm`` VP9, with alpha if given, and Opus; ``prores4444`` a ProRes 4444 .mov,
     with alpha if given, and 24-bit PCM; ``png`` a folder of 00000.png, 00001.png, ... of 8 bits, RGBA if alpha is
-    given, with the sound beside them as audio.wav. Colour is converted by and tagged as BT.709, limited range.
+    given, with the sound beside them as audio.wav; ``h265`` H.265 of 10 bits in an mp4, with AAC
+    sound. Colour is converted by and tagged as BT.709, limited range.
 
-    H.264 needs even sizes: an odd clip gets its last column or row twice, and a tag with its own size, by which
-    read_clip cuts it back. Nothing is ever resampled.
+    H.264 and H.265 need even sizes, H.265 here 64 pixels at least: another clip gets its last column or row again, and
+    a tag with its own size, by which read_clip cuts it back. Nothing is ever resampled.
 
     Args:
         path_without_suffix: where to; folders on the way are made. A file of that name is replaced, a folder is not.
@@ -309,7 +319,7 @@ def write_clip(
             A fourth channel is alpha.
         fps: the rate, see exact_rate.
         format: one of FORMATS.
-        quality: 1 (smallest file) to 100 (closest picture) for mp4 and webm; 80 is visually near lossless.
+        quality: 1 (smallest file) to 100 (closest picture) for mp4, webm and h265; 80 is visually near lossless.
         alpha: ``(T, H, W)``, 1 = opaque; one mask for all frames will do. A matte of nothing but ones is left out.
         audio: ``{"waveform": (1, C, N), "sample_rate": int}`` or None; cut where the frames end.
         metadata: tags of the file; in a PNG sequence text of the first picture.
@@ -320,7 +330,7 @@ def write_clip(
         The file, or the folder of the PNG sequence.
 
     Raises:
-        InputError: a value out of range, NaN, or alpha for mp4, which holds none.
+        InputError: a value out of range, NaN, or alpha for mp4 or h265, which hold none.
         ShapeError: no frames, or frames and alpha that do not belong together.
         MediaError: it cannot be written: a full disk, a folder that is read-only or taken, a missing encoder.
     """
@@ -340,8 +350,8 @@ def write_clip(
     first = next(pieces, None)
     if first is None:
         raise ShapeError("frames: got no frames to write")
-    if first.alpha is not None and format == "mp4":
-        raise InputError("alpha: mp4 holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
+    if first.alpha is not None and spec.codec and not spec.pixels_with_alpha:
+        raise InputError(f"alpha: {format} holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
     target = path_without_suffix.with_name(path_without_suffix.name + spec.suffix)
     reporting = _reporting(chain([first], pieces), total, on_step)
     tags = dict(metadata or {})
@@ -407,7 +417,7 @@ def _check_chunk(chunk: Tensor, before: int) -> None:
             raise InputError(f"frames: frame {before + index} holds NaN or infinite values")
 
 
-def _check_sound(audio: Mapping[str, Any]) -> tuple[NDArray[np.float32], int] | None:
+def _check_sound(audio: Mapping[str, Any]) -> tuple[Tensor, int] | None:
     """Samples ``(C, N)`` and rate of an AUDIO dict, or None when it holds no sample."""
     if not isinstance(audio, Mapping) or not {"waveform", "sample_rate"} <= set(audio):
         raise InputError("audio: expected a dict with waveform and sample_rate")
@@ -420,14 +430,11 @@ def _check_sound(audio: Mapping[str, Any]) -> tuple[NDArray[np.float32], int] | 
         raise InputError(f"audio: expected a sample rate above 0, got {rate}")
     if wave.shape[2] == 0:
         return None
-    samples = wave[0].detach().cpu()
-    if not samples.is_floating_point():  # some readers hand on whole numbers where the codec has them
-        whole = torch.iinfo(samples.dtype)
-        samples = (samples.double() - (whole.max + whole.min + 1) / 2) / ((whole.max - whole.min + 1) / 2)
-    samples = samples.float()
-    if not bool(samples.isfinite().all()):
-        raise InputError("audio: the waveform holds NaN or infinite values")
-    return np.ascontiguousarray(samples.clamp(-1.0, 1.0).numpy()), rate
+    for part in wave[0].split(_SAMPLES, dim=1):
+        if not bool(part.isfinite().all()):
+            raise InputError("audio: the waveform holds NaN or infinite values")
+        let_go(part)
+    return wave[0], rate
 
 
 def _reporting(pieces: Iterable[Piece], total: int | None, on_step: OnStep | None) -> Iterator[Piece]:

@@ -8,10 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..errors import MediaError
+from ..errors import InputError, MediaError
 from .info import stamp
 
-__all__ = ["MOST_CHANNELS", "audio_stream", "exact", "opened", "packets", "tag", "video_stream"]
+__all__ = ["MOST_CHANNELS", "audio_stream", "decodable_sounds", "exact", "opened", "packets", "tag", "video_stream"]
 
 _MOST_SAMPLES = 768_000  # a second; no recorder takes more
 MOST_CHANNELS = 8  # more cannot be saved
@@ -52,10 +52,43 @@ def video_stream(container: Any, path: Path) -> Any:
     raise MediaError(f"{path}: holds no video stream")
 
 
-def audio_stream(container: Any) -> Any:
-    """The first audio stream that can be decoded, or None (phones add spatial tracks that cannot)."""
-    sounds = (s for s in container.streams.audio if s.codec_context is not None)
-    return next((s for s in sounds if 0 < s.sample_rate <= _MOST_SAMPLES and s.channels <= MOST_CHANNELS), None)
+def audio_stream(container: Any, path: Path, track: int = 0) -> Any:
+    """A sound track by its number, from 1 on; 0 is the default one of those that can be decoded.
+
+    Phones add spatial tracks that cannot.
+
+    Returns:
+        A stream, None where 0 finds none.
+
+    Raises:
+        InputError: there is no such track.
+        MediaError: it cannot be decoded.
+    """
+    from av.stream import Disposition
+
+    tracks = container.streams.audio
+    if track > len(tracks):
+        held = f"{len(tracks)} sound track{'s' * (len(tracks) != 1)}" if tracks else "no sound"
+        raise InputError(f"sound_track: {track} is beyond the last, {path.name} holds {held}; 0 takes the default one")
+    if track:
+        if not _is_decodable(tracks[track - 1]):
+            raise MediaError(f"{path}: sound track {track} cannot be decoded; sound_track 0 takes one that can")
+        return tracks[track - 1]
+    known = decodable_sounds(container)
+    return next((s for s in known if Disposition.default in s.disposition), known[0] if known else None)
+
+
+def decodable_sounds(container: Any) -> list[Any]:
+    """The sound tracks that can be decoded and saved."""
+    return [stream for stream in container.streams.audio if _is_decodable(stream)]
+
+
+def _is_decodable(stream: Any) -> bool:
+    return (
+        stream.codec_context is not None
+        and 0 < stream.sample_rate <= _MOST_SAMPLES
+        and stream.channels <= MOST_CHANNELS
+    )
 
 
 def exact(ratio: Any) -> Fraction:

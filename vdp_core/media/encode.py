@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from ..errors import MediaError, VDPError
 from ..store.files import beside
 from . import ycbcr
-from .info import RATE_KEY, SIZE_KEY
+from .info import LEAST_SIDE, RATE_KEY, SIZE_KEY
 from .pictures import SOUND_NAME
+from .sound import interleaved
 
 if TYPE_CHECKING:
     import av
+    from torch import Tensor
 
 __all__ = ["FORMATS", "SOUND_LAYOUTS", "Format", "Piece", "check_encoder", "whole", "write_pictures", "write_video"]
 
@@ -41,13 +43,43 @@ class Format:
     subsampled: bool = False
     even: bool = False
     """Whether sizes must be even."""
+    least: int = 1
+    """The smallest side."""
+    code: str = ""
+    """What the container calls the codec, where FFmpeg's choice is one that some players refuse."""
+    marks: str = ""
+    """A bitstream filter that notes the colours in each frame, where the encoder leaves them open."""
+
+    def padded(self, side: int) -> int:
+        """The side that is written for a side."""
+        return max(side + side % 2 if self.even else side, self.least)
 
 
 FORMATS: dict[str, Format] = {
     "mp4": Format(".mp4", "libx264", "yuv420p", "", "aac", subsampled=True, even=True),
     "webm": Format(".webm", "libvpx-vp9", "yuv420p", "yuva420p", "libopus", subsampled=True),
-    "prores4444": Format(".mov", "prores_ks", "yuv444p10le", "yuva444p10le", "pcm_s24le", bits=10),
+    "prores4444": Format(
+        ".mov",
+        "prores_ks",
+        "yuv444p10le",
+        "yuva444p10le",
+        "pcm_s24le",
+        bits=10,
+        marks="prores_metadata=color_primaries=bt709:color_trc=bt709:colorspace=bt709",
+    ),
     "png": Format(""),
+    "h265": Format(
+        ".mp4",
+        "libx265",
+        "yuv420p10le",
+        "",
+        "aac",
+        bits=10,
+        subsampled=True,
+        even=True,
+        least=LEAST_SIDE,  # below, x265 refuses a clip or writes beyond its memory
+        code="hvc1",
+    ),
 }
 SOUND_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """FFmpeg's names of channel layouts, by number of channels."""
@@ -101,7 +133,7 @@ def whole(target: Path) -> Iterator[Path]:
 
 
 def write_pictures(
-    folder: Path, pieces: Iterable[Piece], rate: Fraction, sound: tuple[Array, int] | None, tags: Mapping[str, str]
+    folder: Path, pieces: Iterable[Piece], rate: Fraction, sound: tuple[Tensor, int] | None, tags: Mapping[str, str]
 ) -> None:
     """Write a folder of numbered PNGs, with the sound beside them.
 
@@ -109,7 +141,7 @@ def write_pictures(
         folder: to fill; it is there.
         pieces: frames in 0..1, a few at a time.
         rate: noted in every picture.
-        sound: samples ``(N, channels)`` and their rate.
+        sound: samples ``(channels, N)`` and their rate.
         tags: noted in the pictures.
 
     Raises:
@@ -142,7 +174,7 @@ def write_pictures(
         _write_wav(folder / SOUND_NAME, sound, done / rate)
 
 
-def _write_wav(path: Path, sound: tuple[Array, int], seconds: Fraction) -> None:
+def _write_wav(path: Path, sound: tuple[Tensor, int], seconds: Fraction) -> None:
     import av
 
     container = av.open(str(path), "w")
@@ -172,7 +204,7 @@ def _abandon(container: Any, path: Path) -> None:
 class _SoundTrack:
     """A sound stream that is encoded as far as the picture has come, so that both lie interleaved in the file."""
 
-    def __init__(self, container: Any, codec: str, sound: tuple[Array, int]) -> None:
+    def __init__(self, container: Any, codec: str, sound: tuple[Tensor, int]) -> None:
         self._container = container
         self._wave, self._rate = sound
         self._layout = SOUND_LAYOUTS[self._wave.shape[0]]
@@ -187,14 +219,14 @@ class _SoundTrack:
         import av
 
         until = min(round(seconds * self._rate), self._wave.shape[1])
-        if until <= self._at:
-            return
-        # Interleaved, as PyAV writes beyond the end of a frame of eight planes.
-        samples = np.ascontiguousarray(self._wave[:, self._at : until].T).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=self._layout)
-        frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._at
-        self._container.mux(self._stream.encode(frame))
-        self._at = until
+        while self._at < until:
+            end = min(self._at + self._rate, until)  # a second: an hour at once would be a gigabyte
+            # Interleaved, as PyAV writes beyond the end of a frame of eight planes.
+            samples = interleaved(self._wave, self._at, end).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=self._layout)
+            frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._at
+            self._container.mux(self._stream.encode(frame))
+            self._at = end
 
     def finish(self) -> None:
         self._container.mux(self._stream.encode(None))
@@ -216,7 +248,7 @@ def write_video(
     spec: Format,
     rate: Fraction,
     quality: int,
-    sound: tuple[Array, int] | None,
+    sound: tuple[Tensor, int] | None,
     tags: Mapping[str, str],
 ) -> None:
     import av
@@ -227,33 +259,43 @@ def write_video(
     encode = ycbcr.encode_matrix(1, bits=spec.bits, full=False)
     done = 0
     stream: Any = None
+    marks: Any = None
     track: _SoundTrack | None = None
     try:
         for piece in pieces:
             height, width = piece.frames.shape[1:3]
             if stream is None:
-                padded = (width + width % 2, height + height % 2) if spec.even else (width, height)
+                padded = (
+                    max(width + width % (1 + spec.even), spec.least),
+                    max(height + height % (1 + spec.even), spec.least),
+                )
                 noted = {SIZE_KEY: f"{width}x{height}"} if padded != (width, height) else {}
                 container.metadata.update({**tags, **noted})
                 pixels = spec.pixels if piece.alpha is None else spec.pixels_with_alpha
                 stream = _video_output(container, spec, pixels, padded, rate, quality)
+                marks = av.bitstream.BitStreamFilterContext(spec.marks, in_stream=stream) if spec.marks else None
                 if sound is not None:
                     track = _SoundTrack(container, spec.sound, sound)
             for index in range(len(piece.frames)):
                 matte = None if piece.alpha is None else piece.alpha[index]
                 frame = _encoded_frame(piece.frames[index], matte, spec, pixels, padded, encode)
                 frame.pts, frame.time_base = done, 1 / rate
-                container.mux(stream.encode(frame))
+                _mux_video(container, stream, marks, frame)
                 done += 1
             if track is not None:
                 track.up_to(done / rate)
-        container.mux(stream.encode(None))
+        _mux_video(container, stream, marks, None)
         if track is not None:
             track.finish()
         container.close()
     except BaseException:
         _abandon(container, path)
         raise
+
+
+def _mux_video(container: Any, stream: Any, marks: Any, frame: av.VideoFrame | None) -> None:
+    for packet in stream.encode(frame):
+        container.mux(packet if marks is None else marks.filter(packet))
 
 
 def _video_output(
@@ -271,6 +313,13 @@ def _video_output(
             "cpu-used": "4",
             "row-mt": "1",
         },
+        # x265's scale is x264's with 2 to 4 less for the same picture; without its threads over frames, which make
+        # what it writes depend on how many processors there are
+        "libx265": {
+            "crf": f"{51 - 33 * quality / 80:.2f}",
+            "preset": "medium",
+            "x265-params": "log-level=error:frame-threads=1",
+        },
         "prores_ks": {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"},
     }[spec.codec]
     if pixels == "yuva420p":
@@ -279,6 +328,8 @@ def _video_output(
     stream.width, stream.height = size
     stream.pix_fmt = pixels
     context = stream.codec_context
+    if spec.code:
+        context.codec_tag = spec.code
     context.time_base = 1 / rate
     context.thread_type = "AUTO"
     context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709

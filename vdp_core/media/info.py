@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, MediaError
 
 __all__ = [
+    "LEAST_SIDE",
     "RATE_KEY",
     "SIZE_KEY",
     "ClipInfo",
@@ -29,11 +30,14 @@ Array = NDArray[np.float32]
 Paint = Callable[[Array, "Array | None"], None]
 """Fills a frame ``(h, w, 3)`` and, if given, its alpha ``(h, w)``, in 0..1."""
 _log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())  # where no log is set up, Python would print what the node's line says anyway
 PICTURE_RATE = Fraction(24)
 """The rate of a clip that does not say its own."""
 LEAST_FPS, MOST_FPS = Fraction(1, 1000), 1000
 RATE_KEY, SIZE_KEY = "vdp_fps", "vdp_size"
-"""Tags of ours: the rate of a PNG sequence, the size of a clip before it was padded to even sides."""
+"""Tags of ours: the rate of a PNG sequence, the size of a clip before it was padded to sides that its codec takes."""
+LEAST_SIDE = 64
+"""What the sides of an H.265 clip are padded to."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class ClipInfo:
     """Pixels, after rotation."""
     height: int
     fps: Fraction
-    """Average rate."""
+    """The rate at which frames are counted: the source's own, or the one that variable ones are laid on."""
     frame_count: int | None
     """As the header has it or by counting packets, None where neither can tell; a header may be wrong."""
     has_audio: bool
@@ -98,16 +102,25 @@ def check_unchanged(path: Path, before: tuple[int, int]) -> None:
 
 
 class Notes(list[str]):
-    """What is odd about a source, each thing once; the log has it too."""
+    """What is odd about a source, and what was done to it, each thing once; the log has it too."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        self.done: list[str] = []
+        """What was done that a person may not expect, and is nothing to worry about."""
         self._path = path
 
     def add(self, note: str) -> None:
+        """Note something odd."""
         if note not in self:
             self.append(note)
             _log.warning("%s: %s", self._path, note)
+
+    def do(self, note: str) -> None:
+        """Note what was done."""
+        if note not in self.done:
+            self.done.append(note)
+            _log.info("%s: %s", self._path, note)
 
 
 def sensible_rate(notes: Notes, *rates: Fraction) -> Fraction:

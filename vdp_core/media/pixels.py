@@ -1,20 +1,32 @@
-"""What a decoder gives, as pixels."""
+"""What a decoder gives, as pixels that stand upright, are square and are SDR."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MediaError
 from . import ycbcr
-from .info import Array
+from .container import exact
+from .info import Array, Notes
+from .tone import HLG, PQ, USUAL_PEAK, ToneMap, peak_of
 
 if TYPE_CHECKING:
     import av
 
-__all__ = ["UPRIGHT", "Orientation", "is_full_range", "orientation_of", "paint_frame", "pixels_of", "plain_format"]
+__all__ = ["UPRIGHT", "Colours", "Look", "Orientation", "is_full_range", "look_of", "pixels_of", "plain_format"]
+
+UNSAID = 2
+"""H.273 code of what is not said."""
+_LEAST_STRETCH, _MOST_STRETCH = Fraction(101, 100), 8
+# These sit their chroma between columns, all others on the left one.
+_CENTRED_CHROMA = ("mjpeg", "mpeg1video", "h263", "theora", "vp3", "vp4")
 
 
 @dataclass(frozen=True)
@@ -33,15 +45,169 @@ class Orientation:
 UPRIGHT = Orientation(False, False, False)
 
 
-def orientation_of(frame: av.VideoFrame) -> Orientation:
+@dataclass(frozen=True)
+class Look:
+    """How the stored pictures of a stream are shown."""
+
+    crop: tuple[int, int]
+    """(width, height) to keep of what is stored, from the top left."""
+    square: tuple[int, int]
+    """(width, height) of the same in square pixels; neither is less than stored."""
+    turn: Orientation
+    left: bool
+    """Whether chroma sits on the left one of the columns that it covers, rather than between them."""
+    tone: ToneMap | None
+    """What brings high dynamic range to SDR."""
+    matrix: int = UNSAID
+    """H.273 code of the matrix of frames that do not say theirs."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of what is shown."""
+        width, height = self.square
+        return (height, width) if self.turn.transposed else (width, height)
+
+    def paint(self, frame: av.VideoFrame, out: Array, alpha: Array | None) -> None:
+        """Fill ``out`` ``(h, w, 3)`` and, if given, ``alpha`` ``(h, w)`` from a decoded frame.
+
+        Args:
+            frame: any pixel format.
+            out, alpha: float32 in 0..1; smaller than ``size`` for averaging over areas.
+        """
+        import cv2
+
+        height, width = out.shape[1::-1] if self.turn.transposed else out.shape[:2]
+        stored = min(height, self.crop[1]), min(width, self.crop[0])
+        if self.turn == UPRIGHT and stored == (height, width):
+            self._paint_as_stored(frame, out, alpha)
+            return
+        lying = np.empty((*stored, 3), np.float32)
+        matte = None if alpha is None else np.empty(stored, np.float32)
+        self._paint_as_stored(frame, lying, matte)
+        for source, target in ((lying, out), (matte, alpha)):
+            if source is not None and target is not None:
+                if stored != (height, width):
+                    source = np.clip(cv2.resize(source, (width, height), interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
+                target[:] = self.turn.apply(source)
+
+    def _paint_as_stored(self, frame: av.VideoFrame, out: Array, alpha: Array | None) -> None:
+        _paint_frame(frame, self, out, alpha)
+        if self.tone is not None:
+            self.tone.apply(out)
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What a stream says of its colours, in codes of H.273."""
+
+    primaries: int
+    transfer: int
+    matrix: int
+
+    @classmethod
+    def of(cls, context: Any) -> Colours:
+        return cls(context.color_primaries, context.color_trc, context.colorspace)
+
+    def __or__(self, other: Colours) -> Colours:
+        """What is said here, and for what is not, what is said there."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Colours(*(there if here in (0, UNSAID) else here for here, there in pairs))
+
+
+def look_of(
+    path: Path, stream: Any, frame: av.VideoFrame, container: Colours, crop: tuple[int, int], notes: Notes
+) -> Look:
+    """How the pictures of a stream are shown, by what it and its first frame say; what is done to them goes to notes.
+
+    A decoder's word on colours counts more than the container's, but some have none and wipe that out.
+
+    Pixels that are less than 1 % from square are square: such ratios come of rounded sizes, nobody sees them, and
+    resampling costs sharpness everywhere.
+
+    Raises:
+        MediaError: colours that cannot be read.
+    """
+    context = stream.codec_context
+    side_data = _side_data(frame, context.name)
+    if _is_dolby_vision_5(side_data):
+        raise MediaError(
+            f"{path}: is Dolby Vision of profile 5, whose colours no one but its own decoder can read; "
+            "convert it to HDR10, HLG or SDR"
+        )
+    colours, tone = Colours.of(context) | container, None
+    if colours.transfer in (PQ, HLG):
+        peak = peak_of(side_data) if colours.transfer == PQ else USUAL_PEAK
+        tone = ToneMap(colours.transfer, colours.primaries, peak)
+        notes.do(f"high dynamic range ({tone}) tone-mapped to SDR")
+        colours |= Colours(9, UNSAID, 9)  # BT.2020, which such video is made for
+    elif colours.primaries in (9, 11, 12):
+        notes.do("values of wide primaries (BT.2020 or P3) taken as they are")
+    if colours.matrix not in (*ycbcr.MATRICES, 0, UNSAID) and not frame.format.is_rgb:
+        notes.add(f"has a colour matrix that is not known here ({colours.matrix}), read as if it said none")
+    square = _in_square_pixels(crop, stream, notes)
+    turn = _orientation(frame, side_data)
+    left = context.name not in _CENTRED_CHROMA
+    return Look(crop, square, turn, left=left, tone=tone, matrix=colours.matrix)
+
+
+def _in_square_pixels(crop: tuple[int, int], stream: Any, notes: Notes) -> tuple[int, int]:
+    """A stored (width, height) in square pixels: the shorter side of a pixel is what becomes more."""
+    ratio = exact(stream.sample_aspect_ratio) or exact(stream.codec_context.sample_aspect_ratio)
+    stretch = max(ratio, 1 / ratio) if ratio > 0 else Fraction(1)
+    if stretch < _LEAST_STRETCH:
+        return crop
+    pixels = f"pixels of {ratio.numerator}:{ratio.denominator}"
+    if stretch > _MOST_STRETCH:
+        notes.add(f"says that it has {pixels}, which is taken for an error: they are read as square")
+        return crop
+    width, height = crop
+    square = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
+    notes.do(f"{pixels} scaled from {width}x{height} to {square[0]}x{square[1]} square ones")
+    return square
+
+
+def _side_data(frame: av.VideoFrame, codec: str) -> Mapping[Any, Any]:
+    """What a frame has beside its pixels.
+
+    PyAV frees the name of a PNG's colour profile twice, which ends the process, and up to version 18 raises at kinds
+    that it has no name for, such as the EXIF of a JPEG.
+    """
+    if codec in ("png", "apng"):
+        return {}
+    try:
+        return frame.side_data
+    except ValueError:
+        return {}
+
+
+def _is_dolby_vision_5(side_data: Mapping[Any, Any]) -> bool:
+    """Whether a frame has the profile without a base layer that others can show, by the header of its metadata."""
+    found = side_data.get("DOVI_METADATA")
+    if found is None:
+        return False
+    data = bytes(found)
+    header = data[int(np.frombuffer(data, np.uint64, 1)[0]) :]
+    return header[4] == 0 and header[10] == 1  # its RPU's profile and whether its base layer has the full range
+
+
+def _orientation(frame: av.VideoFrame, side_data: Mapping[Any, Any]) -> Orientation:
     """Read the display matrix: a stored point (p, q) is shown at (a p + c q, b p + d q); quarter turns and mirrors."""
-    side: Any = frame.side_data.get("DISPLAYMATRIX")
-    if side is None:
-        return UPRIGHT
-    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5]
+    matrix = side_data.get("DISPLAYMATRIX")
+    if matrix is None:  # the angle alone is there where _side_data cannot be had
+        return _QUARTER_TURNS[round(frame.rotation / 90) % 4]
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]
     if abs(int(a)) + abs(int(d)) >= abs(int(b)) + abs(int(c)):
         return Orientation(False, bool(a < 0), bool(d < 0))
     return Orientation(True, bool(c < 0), bool(b < 0))
+
+
+_QUARTER_TURNS = (
+    UPRIGHT,
+    Orientation(True, False, True),
+    Orientation(False, True, True),
+    Orientation(True, True, False),
+)
+"""By quarters against the clock."""
 
 
 def pixels_of(frame: av.VideoFrame, plane: int, channels: int, kind: type[np.unsignedinteger]) -> NDArray[Any]:
@@ -51,21 +217,13 @@ def pixels_of(frame: av.VideoFrame, plane: int, channels: int, kind: type[np.uns
     return rows if channels == 1 else rows.reshape(part.height, part.width, channels)
 
 
-def paint_frame(frame: av.VideoFrame, crop: tuple[int, int], codec: str, out: Array, alpha: Array | None) -> None:
-    """Fill ``out`` ``(h, w, 3)`` and, if given, ``alpha`` ``(h, w)`` from a decoded frame.
-
-    Args:
-        frame: any pixel format.
-        crop: (width, height) to keep, from the top left.
-        codec: the stream's, which says where its chroma sits.
-        out, alpha: float32 in 0..1, smaller than the frame for averaging over areas.
-    """
+def _paint_frame(frame: av.VideoFrame, look: Look, out: Array, alpha: Array | None) -> None:
     full = is_full_range(frame)
     frame, family = plain_format(frame)
     parts = frame.format.components
     bits = max(part.bits for part in parts)
     kind: type[np.unsignedinteger] = np.uint16 if bits > 8 else np.uint8
-    width, height = crop
+    width, height = look.crop
     matte: NDArray[Any] | None = None
     if family == "rgb":
         pixels = pixels_of(frame, 0, len(parts), kind)[:height, :width]
@@ -74,15 +232,15 @@ def paint_frame(frame: av.VideoFrame, crop: tuple[int, int], codec: str, out: Ar
             colour = ycbcr.average_over_areas(colour, out.shape[1], out.shape[0])
         np.divide(colour, np.float32(2**bits - 1), out=out, dtype=np.float32)
     else:
-        matrix = frame.colorspace
-        if matrix not in ycbcr.MATRICES:
-            matrix = 1 if frame.height >= 720 or frame.width >= 1280 else 6
+        guess = 1 if frame.height >= 720 or frame.width >= 1280 else 6
+        matrix = next(code for code in (frame.colorspace, look.matrix, guess) if code in ycbcr.MATRICES)
         decode = ycbcr.decode_matrix(matrix, bits=bits, full=full)
         planes = [pixels_of(frame, part.plane, 1, kind) for part in parts]
         luma = planes[0][:height, :width]
         if family == "yuv":
-            # MJPEG sits its chroma between columns, all later codecs on the left one.
-            ycbcr.planes_to_rgb(luma, planes[1], planes[2], decode=decode, left=codec != "mjpeg", out=out)
+            across, down = frame.format.chroma_width(width), frame.format.chroma_height(height)
+            blue, red = (plane[:down, :across] for plane in planes[1:3])
+            ycbcr.planes_to_rgb(luma, blue, red, decode=decode, left=look.left, out=out)
             matte = planes[3][:height, :width] if len(planes) == 4 else None
         else:
             grey = ycbcr.average_over_areas(luma, out.shape[1], out.shape[0])
@@ -113,10 +271,10 @@ def plain_format(frame: av.VideoFrame) -> tuple[av.VideoFrame, str]:
     """
     form = frame.format
     parts = form.components
-    bits = max(part.bits for part in parts)
+    bits = min(max(part.bits for part in parts), 16)  # floats become whole numbers
     alpha = any(part.is_alpha for part in parts)
     name = form.name.replace("yuvj", "yuv")
-    if form.is_rgb or form.has_palette or (len(parts) == 2 and alpha):
+    if form.is_rgb or form.has_palette or name.startswith("xyz") or (len(parts) == 2 and alpha):
         wanted = ("rgba" if alpha else "rgb") + (("64le" if alpha else "48le") if bits > 8 else ("" if alpha else "24"))
         family = "rgb"
     elif len(parts) <= 2:

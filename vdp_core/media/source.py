@@ -13,13 +13,20 @@ from ..errors import InputError, MediaError
 from ..image.resize import size_within
 from .info import Plan, beyond_the_end
 from .pictures import PICTURE_SUFFIXES, SOUND_NAME, PictureFiles, is_picture
-from .video_file import VideoFile
+from .video_file import TIMINGS, VideoFile
 
 __all__ = ["files_of", "find_matches", "open_source", "plan"]
 
 
 def plan(
-    source: str | Path, start: int, count: int, every_nth: int, max_side: int
+    source: str | Path,
+    start: int,
+    count: int,
+    every_nth: int,
+    max_side: int,
+    *,
+    timing: str = "constant",
+    sound_track: int = 0,
 ) -> tuple[VideoFile | PictureFiles, Plan]:
     """Open a source and work out what read_clip's arguments take from it; raises what read_clip does."""
     for name, value, least in (
@@ -27,10 +34,13 @@ def plan(
         ("count", count, 0),
         ("every_nth", every_nth, 1),
         ("max_side", max_side, 0),
+        ("sound_track", sound_track, 0),
     ):
         if value < least:
             raise InputError(f"{name}: expected {least} or more, got {value}")
-    reader = open_source(source)
+    if timing not in TIMINGS:
+        raise InputError(f"timing: expected one of {', '.join(TIMINGS)}, got '{timing}'")
+    reader = open_source(source, timing=timing, sound_track=sound_track)
     info = reader.info
     if info.frame_count is not None and start >= info.frame_count:
         raise beyond_the_end(info.path, start, info.frame_count)
@@ -39,8 +49,8 @@ def plan(
     return reader, Plan(start, every_nth, count, expected, size_within(info.height, info.width, max_side))
 
 
-def open_source(source: str | Path) -> VideoFile | PictureFiles:
-    """Find out what a source is, and open it.
+def open_source(source: str | Path, *, timing: str = "constant", sound_track: int = 0) -> VideoFile | PictureFiles:
+    """Find out what a source is, and open it, see read_clip.
 
     Raises:
         MediaError: nothing there, or nothing that can be decoded.
@@ -59,7 +69,7 @@ def open_source(source: str | Path) -> VideoFile | PictureFiles:
             raise MediaError(f"{path}: the folder holds no pictures ({', '.join(s[1:] for s in PICTURE_SUFFIXES)})")
         return PictureFiles(path, files)
     if is_file:
-        return PictureFiles(path, [path]) if is_picture(path) else VideoFile(path)
+        return PictureFiles(path, [path]) if is_picture(path) else VideoFile(path, timing, sound_track)
     if os.path.exists(path):  # noqa: PTH110 (which never raises)
         raise MediaError(f"{path}: is a device or a pipe, which cannot be read as a clip; give a file or a folder")
     if not glob.has_magic(text):
@@ -72,7 +82,7 @@ def open_source(source: str | Path) -> VideoFile | PictureFiles:
         return PictureFiles(path, pictures)
     if len(matches) > 1:
         raise MediaError(f"{text}: matches {len(matches)} files that are no pictures; name one video")
-    return VideoFile(matches[0])
+    return VideoFile(matches[0], timing, sound_track)
 
 
 def files_of(source: str | Path) -> list[Path]:

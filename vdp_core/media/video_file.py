@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,21 +16,55 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import MediaError
-from .container import audio_stream, exact, opened, packets, tag, video_stream
-from .info import SIZE_KEY, Array, ClipInfo, Notes, Paint, Plan, beyond_the_end, check_unchanged, sensible_rate, stamp
-from .pixels import UPRIGHT, Orientation, orientation_of, paint_frame
+from .container import audio_stream, decodable_sounds, exact, opened, packets, tag, video_stream
+from .info import (
+    LEAST_SIDE,
+    SIZE_KEY,
+    ClipInfo,
+    Notes,
+    Paint,
+    Plan,
+    beyond_the_end,
+    check_unchanged,
+    sensible_rate,
+    stamp,
+)
+from .interlace import deinterlaced
+from .pixels import Colours, Look, look_of
 from .sound import read_sound
+from .timeline import Timeline, average_rate, constant_rate, laid, lie_evenly, nominal_rate
 
 if TYPE_CHECKING:
     import av
 
-__all__ = ["VideoFile"]
+__all__ = ["TIMINGS", "VideoFile"]
 
 _SEEK_FROM = 120  # frames; below, decoding up to the start is quicker than seeking
-_INDEX_UP_TO = 2**30  # bytes; files without a frame count are read through to count up to here
-# In these one packet is one shown frame, which makes the packets' times an index of frames. VP8 can have packets that
-# show nothing, MPEG-4 in AVI packets that hold two.
-_INDEXED_CODECS = ("h264", "hevc", "vp9", "av1", "prores", "mjpeg", "dnxhd", "ffv1", "gif", "png", "rawvideo")
+_INDEX_UP_TO = 2**33  # bytes; files whose header does not tell the times of frames are read through up to here
+# In these one packet is one shown frame, or says that it is none, which makes the packets' times an index of frames.
+# MPEG-4 in AVI can have packets that hold two.
+_INDEXED_CODECS = (
+    *("h264", "hevc", "vp8", "vp9", "av1", "theora"),
+    *("prores", "mjpeg", "dnxhd", "ffv1", "gif", "png", "rawvideo"),
+)
+_VP8_SHOWN = 0x10  # RFC 6386, section 9.1; other packets show nothing
+_LONGEST_LAST = 10  # seconds that a last frame is shown for; what says more is taken for an error
+TIMINGS = ("constant", "as recorded")
+"""What is made of a clip of variable rate: the rate constant, frames repeated and left out, or each frame once."""
+
+
+@dataclass(frozen=True)
+class _Times:
+    """When frames are shown, by the packets of a file."""
+
+    shown: Sequence[int]
+    """In stream time, ascending; of files that do not tell it for each packet, as many numbers as there are packets."""
+    last: int
+    """How long the last one is shown."""
+    is_steady: bool
+    """Whether the file tells, and by a clock that does not run backwards."""
+    has_repeats: bool
+    """Whether there are packets of nothing, at which the frame before is shown once more."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +77,19 @@ class _Header:
     time_base: Fraction
     rate: Fraction
     count: int | None
-    """Frames, where the container tells."""
+    """Frames in the file's index; None where it has none, or not of all frames."""
+    is_even: bool
+    """Whether the index tells that they come at ``rate``."""
+    begin: int | None
+    """When the first frame that can be decoded is shown, in stream time."""
+    is_unordered: bool
+    """Whether frames are stored in another order than they are shown, in a container that tells only the first."""
     seconds: float
     size: tuple[int, int]
     """Width and height of frames as they are stored."""
-    crop: tuple[int, int]
-    """The same, less the row and the column with which ``write_clip`` made odd sides even."""
-    turn: Orientation
+    look: Look
     has_alpha: bool
-    has_audio: bool
     bit_depth: int
-    is_high_dynamic_range: bool
 
 
 def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
@@ -64,8 +100,10 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
     """
     stream = video_stream(container, path)
     alpha_decoder = _alpha_decoder(stream)
+    index = _index(stream)
     noted = re.fullmatch(r"(\d+)x(\d+)", tag(container.metadata, SIZE_KEY))
-    rate = sensible_rate(notes, *map(exact, (stream.average_rate, stream.guessed_rate, stream.base_rate)))
+    rate = _tidy_rate(sensible_rate(notes, *map(exact, (stream.average_rate, stream.guessed_rate, stream.base_rate))))
+    colours = Colours.of(stream.codec_context)
     try:
         first = next(_decoded(container, stream, alpha_decoder), None)
     except _DamagedError as error:
@@ -73,24 +111,35 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
     if first is None:
         raise MediaError(f"{path}: holds no frame that can be decoded")
     size = crop = first.width, first.height
-    if noted and all(0 <= stored - int(side) <= 1 for stored, side in zip(size, noted.groups(), strict=True)):
+    if noted and all(map(_is_padded, size, map(int, noted.groups()))):
         crop = int(noted[1]), int(noted[2])
     components = first.format.components
     return _Header(
         codec=stream.codec_context.name,
         alpha_decoder=alpha_decoder,
         time_base=exact(stream.time_base),
-        rate=_tidy_rate(rate),
-        count=stream.frames if stream.frames > 0 else None,
+        rate=rate,
+        count=len(index) or None,
+        is_even=bool(index) and lie_evenly(index, exact(stream.time_base), rate),
+        begin=first.pts,
+        is_unordered=container.format.name in ("avi", "mxf") and stream.codec_context.has_b_frames,
         seconds=container.duration / 1_000_000 if container.duration else 0.0,
         size=size,
-        crop=crop,
-        turn=orientation_of(first),
+        look=look_of(path, stream, first, colours, crop, notes),
         has_alpha=alpha_decoder is not None or any(part.is_alpha for part in components),
-        has_audio=audio_stream(container) is not None,
         bit_depth=max(part.bits for part in components),
-        is_high_dynamic_range=stream.codec_context.color_trc in (16, 18),
     )
+
+
+def _index(stream: Any) -> list[int]:
+    """When each frame to show is decoded, by the file's index; empty where it does not list all frames.
+
+    Frames of a constant rate are decoded as evenly as they are shown, so that this tells it without reading the file.
+    """
+    entries = getattr(stream, "index_entries", ())  # from PyAV 16 on
+    if len(entries) != stream.frames:
+        return []
+    return [entry.timestamp for entry in entries if not entry.is_discard]
 
 
 def _decoded(container: Any, stream: Any, alpha_decoder: str | None) -> Iterator[av.VideoFrame]:
@@ -104,7 +153,8 @@ def _decoded(container: Any, stream: Any, alpha_decoder: str | None) -> Iterator
         stream.thread_type = "AUTO"
     try:
         for packet in container.demux(stream):
-            yield from context.decode(packet if packet.size else None)
+            if packet.size or packet.dts is None:
+                yield from context.decode(packet if packet.size else None)
     except (av.error.FFmpegError, ValueError) as error:  # PyAV has no names for some formats
         raise _DamagedError(getattr(error, "strerror", None) or error) from error
 
@@ -116,42 +166,70 @@ class VideoFile:
         MediaError: it cannot be read, or holds no frame that can be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timing: str = "constant", sound_track: int = 0) -> None:
+        """Open it.
+
+        Args:
+            path: the file.
+            timing: one of TIMINGS.
+            sound_track: which sound to take, from 1; 0 for the default one.
+        """
         self._path = path
         self._stamp = stamp(path)
+        self._sound_track = sound_track
         self.notes = Notes(path)
         self._is_repaired = False
         with self._opened() as container:
             self._header = header = _read_header(container, path, self.notes)
-        self.likely_count, count, rate = self._counted()
-        width, height = header.crop
+            sound = audio_stream(container, path, sound_track)
+            if sound is not None and len(decodable_sounds(container)) > 1 and not sound_track:
+                numbers = container.streams.audio
+                self.notes.do(f"sound track {numbers.index(sound) + 1} of {len(numbers)} (sound_track takes another)")
+        self._line: Timeline | None = None
+        self.likely_count, count, rate = self._counted(timing)
         self.info = ClipInfo(
             path=path,
-            width=height if header.turn.transposed else width,
-            height=width if header.turn.transposed else height,
+            width=header.look.size[0],
+            height=header.look.size[1],
             fps=rate,
             frame_count=count,
-            has_audio=header.has_audio,
+            has_audio=sound is not None,
             has_alpha=header.has_alpha,
             bit_depth=header.bit_depth,
         )
-        if header.is_high_dynamic_range:
-            self.notes.add("is high dynamic range (PQ or HLG); its values are taken as they are")
 
-    def _counted(self) -> tuple[int, int | None, Fraction]:
+    def _counted(self, timing: str) -> tuple[int, int | None, Fraction]:
         """How many frames there likely are, how many there are for sure (None: nobody knows), and their rate.
 
-        Where the header does not tell, the packets are counted, if the file is not too large to be read through.
+        Where the index does not tell, the packets are counted, if the file is not too large to be read through.
         """
         header = self._header
-        if header.count is not None:
+        if header.count is not None and header.is_even:
             return header.count, header.count, header.rate
-        if self._path.stat().st_size > _INDEX_UP_TO:
+        if header.count is None and self._path.stat().st_size > _INDEX_UP_TO:
             return math.ceil(header.seconds * header.rate), None, header.rate
-        packets_seen = len(self._times)
-        if header.codec not in _INDEXED_CODECS:
-            return packets_seen, None, header.rate
-        return packets_seen, packets_seen, self._measured_rate(header.rate)
+        found = self._times
+        count = len(found.shown)
+        if header.count is not None and count < header.count:
+            self.notes.add(f"announces more frames than it holds; {count} were read of {header.count}")
+        sure = count if header.codec in _INDEXED_CODECS or found.has_repeats else header.count
+        rate = constant_rate(found.shown, header.time_base, header.rate) if found.is_steady else header.rate
+        if rate is None:
+            even = nominal_rate(found.shown, header.time_base, header.rate, found.last)
+            line = laid(found.shown, header.time_base, even, found.last)
+            if line.jumps:
+                self.notes.add("holds times that jump too far to be followed; each frame is taken once")
+                rate = header.rate
+            elif timing == "constant":
+                self._line = line
+                if told := line.told():
+                    self.notes.do(told)
+                return line.count, line.count, line.rate
+            else:
+                rate = average_rate(found.shown, header.time_base, found.last)
+        if found.has_repeats:
+            self._line = Timeline(found.shown, range(count), rate, count)
+        return count, sure, rate
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -161,52 +239,101 @@ class VideoFile:
             yield container
 
     @cached_property
-    def _times(self) -> list[int | None]:
-        """When each packet is shown, in stream time, in file order; read without decoding."""
+    def _times(self) -> _Times:
+        """When frames are shown, by the packets, which are read without decoding."""
+        header = self._header
+        shown: list[tuple[int, int]] = []
+        has_repeats, is_steady, before = False, header.begin is not None, None
         with self._opened() as container:
             stream = video_stream(container, self._path)
-            return [packet.pts for packet in packets(container, stream) if packet.size and not packet.is_discard]
+            for packet in packets(container, stream):
+                if packet.is_discard or (not packet.size and packet.pts is None):  # the last asks for what is left
+                    continue
+                if packet.size and header.codec == "vp8" and not memoryview(packet)[0] & _VP8_SHOWN:
+                    continue
+                has_repeats |= packet.size == 0
+                is_steady &= packet.pts is not None and (None in (before, packet.dts) or before <= packet.dts)
+                before = before if packet.dts is None else packet.dts
+                shown.append((packet.pts or 0, packet.duration or 0))
+        if is_steady:
+            # what comes before the first frame that can be decoded is never shown: files are cut between key frames
+            shown = sorted(pair for pair in shown if pair[0] >= (header.begin or 0))
+        times = [time for time, _ in shown]
+        last = shown[-1][1] if shown else 0
+        if not 0 < last * header.time_base <= _LONGEST_LAST:
+            last = int(np.median(np.diff(times))) if len(times) > 1 else 1
+        return _Times(times, last, is_steady and bool(times), has_repeats)
 
     def count_frames(self) -> int:
         """How many frames there are, by its packets where they tell, else by its header."""
-        return len(self._times) if self._header.codec in _INDEXED_CODECS else self.likely_count
-
-    def _measured_rate(self, nominal: Fraction) -> Fraction:
-        """The average rate by the packets' times where it is another than the header's, which such files may have."""
-        times = [time for time in self._times if time is not None]
-        if len(times) < 2 or max(times) == min(times):
-            return nominal
-        measured = (len(times) - 1) / ((max(times) - min(times)) * self._header.time_base)
-        return nominal if abs(measured / nominal - 1) < 0.01 else measured.limit_denominator(1001)
+        if self._line is not None or self._header.codec not in _INDEXED_CODECS:
+            return self.likely_count
+        return len(self._times.shown)
 
     def _from(self, start: int) -> Iterator[av.VideoFrame]:
         """Frames from the ``start``-th on, by the nearest way that is sure to be exact."""
-        import av
-
-        if start >= _SEEK_FROM and self._header.codec in _INDEXED_CODECS:
-            times = self._times
-            known = sorted(time for time in times if time is not None)
-            if len(known) == len(times) == len(set(known)) and start < len(known):
-                target = known[start]
-                with self._opened() as container:
-                    stream = video_stream(container, self._path)
-                    with suppress(av.error.FFmpegError):  # what cannot be sought in is read from the beginning
-                        container.seek(target, stream=stream)
-                    frames = _decoded(container, stream, self._header.alpha_decoder)
-                    landed = next(frames, None)
-                    # Some files land after the target; those are decoded from the beginning.
-                    if landed is not None and landed.pts is not None and landed.pts <= target:
-                        yield from (f for f in chain([landed], frames) if f.pts is None or f.pts >= target)
-                        return
-        with self._opened() as container:
-            seen = 0
-            stream = video_stream(container, self._path)
-            for frame in _decoded(container, stream, self._header.alpha_decoder):
-                seen += 1
-                if seen > start:
-                    yield frame
+        if self._line is not None:
+            yield from self._held(self._line, start)
+            return
+        times = self._known_times(start)
+        if start < len(times):
+            # from the one before on, which deinterlacing looks at
+            yield from (f for f in self._before(times[start - 1]) if f.pts is None or f.pts >= times[start])
+            return
+        seen = 0
+        for frame in self._all():
+            seen += 1
+            if seen > start:
+                yield frame
         if seen <= start:
             raise beyond_the_end(self._path, start, seen)
+
+    def _held(self, line: Timeline, start: int) -> Iterator[av.VideoFrame]:
+        """Frames from the ``start``-th place of a grid on, each as often as there are places until the next."""
+        first = line.shown_at(start)
+        times = self._known_times(first)
+        held: av.VideoFrame | None = None
+        place = start
+        for number, frame in enumerate(self._before(times[first - 1]) if times else self._all()):
+            if self._header.is_unordered or frame.pts is None:
+                slot = line.slots[min(number, len(line.slots) - 1)]
+            else:
+                slot = line.slot_of(frame.pts)
+            while place < slot:
+                yield frame if held is None else held
+                place += 1
+            held = frame
+        while held is not None and place < line.count:
+            yield held
+            place += 1
+
+    def _known_times(self, start: int) -> Sequence[int]:
+        """When frames are shown, where one that late is found quicker by its time than by counting up to it."""
+        if start < _SEEK_FROM or self._header.codec not in _INDEXED_CODECS or self._header.is_unordered:
+            return ()
+        times = self._times
+        return times.shown if times.is_steady and len(times.shown) == len(set(times.shown)) else ()
+
+    def _all(self) -> Iterator[av.VideoFrame]:
+        with self._opened() as container:
+            stream = video_stream(container, self._path)
+            yield from deinterlaced(_decoded(container, stream, self._header.alpha_decoder), self.notes)
+
+    def _before(self, target: int) -> Iterator[av.VideoFrame]:
+        """Frames from some place before a time on, near it if the file can be sought in."""
+        import av
+
+        with self._opened() as container:
+            stream = video_stream(container, self._path)
+            with suppress(av.error.FFmpegError):  # what cannot be sought in is read from the beginning
+                container.seek(target, stream=stream)
+            frames = _decoded(container, stream, self._header.alpha_decoder)
+            landed = next(frames, None)
+            # Some files land after the target; those are decoded from the beginning.
+            if landed is not None and landed.pts is not None and landed.pts <= target:
+                yield from deinterlaced(chain([landed], frames), self.notes)
+                return
+        yield from self._all()
 
     def walk(self, plan: Plan) -> Iterator[tuple[float, Paint]]:
         """The frames to take: the time of each in seconds, and what converts it."""
@@ -222,8 +349,7 @@ class VideoFile:
                     self._is_repaired = True
                     place = plan.start + index
                     self.notes.add(f"is damaged at frame {place}, and taken as the decoder repaired it")
-                time = plan.start / self.info.fps if frame.pts is None else frame.pts * self._header.time_base
-                yield float(time), partial(self._paint, frame)
+                yield self._time_of(frame, plan.start + index), partial(self._header.look.paint, frame)
                 taken += 1
                 if taken == plan.limit:
                     break
@@ -231,6 +357,12 @@ class VideoFile:
             check_unchanged(self._path, self._stamp)
             raise MediaError(self._damage(plan, index, taken, error)) from error
         check_unchanged(self._path, self._stamp)
+
+    def _time_of(self, frame: av.VideoFrame, place: int) -> float:
+        """When a frame is shown, in seconds."""
+        if frame.pts is not None and self._line is None and not self._header.is_unordered:
+            return float(frame.pts * self._header.time_base)
+        return float((self._header.begin or 0) * self._header.time_base + place / self.info.fps)
 
     def _damage(self, plan: Plan, index: int, taken: int, error: Exception) -> str:
         """What to say when no more frames can be decoded, and what to do."""
@@ -243,24 +375,11 @@ class VideoFile:
             f"set count to {taken} to read what lies before, or repair the file"
         )
 
-    def _paint(self, picture: av.VideoFrame, frame: Array, alpha: Array | None) -> None:
-        header, turn = self._header, self._header.turn
-        if turn == UPRIGHT:
-            paint_frame(picture, header.crop, header.codec, frame, alpha)
-            return
-        size = frame.shape[1::-1] if turn.transposed else frame.shape[:2]
-        lying = np.empty((*size, 3), np.float32)
-        matte = None if alpha is None else np.empty(size, np.float32)
-        paint_frame(picture, header.crop, header.codec, lying, matte)
-        frame[:] = turn.apply(lying)
-        if alpha is not None and matte is not None:
-            alpha[:] = turn.apply(matte)
-
     def sound(self, begin: float, seconds: float) -> dict[str, Any] | None:
         if not self.info.has_audio:
             return None
         check_unchanged(self._path, self._stamp)
-        return read_sound(self._path, begin, seconds, self.notes)
+        return read_sound(self._path, begin, seconds, self.notes, self._sound_track)
 
 
 class _DamagedError(Exception):
@@ -272,6 +391,11 @@ def _alpha_decoder(stream: Any) -> str | None:
     if stream.codec_context.name in ("vp8", "vp9") and tag(stream.metadata, "alpha_mode") == "1":
         return {"vp8": "libvpx", "vp9": "libvpx-vp9"}[stream.codec_context.name]
     return None
+
+
+def _is_padded(stored: int, side: int) -> bool:
+    """Whether ``write_clip`` makes ``stored`` of a side; a file that was resized since keeps the tag."""
+    return 0 <= stored - side <= 1 or side < stored == LEAST_SIDE
 
 
 def _tidy_rate(rate: Fraction) -> Fraction:

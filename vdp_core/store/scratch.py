@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from threading import Lock
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -20,12 +21,14 @@ from ..errors import MediaError
 from .budget import SHARE, fits_in_memory, lies_in_memory, scratch_free
 from .guard import Walk
 
-__all__ = ["Scratch", "large_empty", "need_room"]
+__all__ = ["Scratch", "large_empty", "let_go", "mapped", "need_room"]
 
 TOGETHER = 4  # of flow, masks and what is behind them, as many are held at a time, each about as large as a clip
 WINDOW = 320  # frames that slide: where backgrounds are followed, those up to 150 before and after one are looked at
 BACK = 16  # frames before the one asked for that are made as well when a walk goes back: clips are read backwards too
 TOP = 65535.0
+_mapped: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
+"""What holds the pages of tensors that are files, by their address."""
 
 
 def large_empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -41,14 +44,33 @@ def large_empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype).zero_()  # touched now, so that it no longer counts as free
         need_room(size)
         with tempfile.TemporaryFile(prefix="vdp-") as file:
-            try:  # its blocks now: a disk that fills up later would kill the process
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(file.fileno(), 0, size)
-                else:
-                    file.truncate(size)
+            try:
+                return mapped(file.fileno(), size, dtype).view(shape)
             except OSError as error:
                 raise _no_room(size) from error
-            return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype).view(shape)
+
+
+def mapped(file: int, size: int, dtype: torch.dtype) -> Tensor:
+    """The first bytes of an open file as a tensor, paged in and out; the file grows to hold them.
+
+    Raises:
+        OSError: the disk has no room for them.
+    """
+    if hasattr(os, "posix_fallocate"):  # its blocks now: a disk that fills up later would kill the process
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
+    pages = mmap.mmap(file, size)
+    tensor = torch.frombuffer(pages, dtype=dtype)
+    _mapped[tensor.data_ptr()] = pages
+    return tensor
+
+
+def let_go(tensor: Tensor) -> None:
+    """Have what was looked at of a mapped tensor, or a view of one, leave memory; it is in the file."""
+    pages = _mapped.get(tensor.untyped_storage().data_ptr())
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def need_room(size: int) -> None:
