@@ -117,7 +117,7 @@ def test_recordings_of_browsers_and_capture_cards(name, count, rate, told):
     assert clip.audio is not None
     assert clip.audio["waveform"].shape[2] / 48_000 == pytest.approx(float(count / rate), abs=0.01)
     assert len(flashes(clip)) == 3
-    # the AVI's own first frame is shown 0.04 s early: ffmpeg -fps_mode cfr gives 1.04, 2.04, 3.04 too
+    # in the AVI they lie 0.04 s late, and its beeps 0.02 s: ffmpeg -fps_mode cfr finds them there too
     assert flashes(clip) == pytest.approx([1.0, 2.0, 3.0], abs=0.041)
     assert beeps(clip) == pytest.approx(flashes(clip), abs=1 / 30.7)
 

@@ -105,5 +105,6 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
     """The packets of a stream as far as they can be read."""
     import av
 
-    with suppress(av.error.FFmpegError):  # that a file ends early, its pictures tell
+    # That a file ends early, its pictures tell; a stream that first turns up on the way, PyAV fails to find.
+    with suppress(av.error.FFmpegError, IndexError):
         yield from container.demux(stream)

@@ -155,7 +155,7 @@ def _decoded(container: Any, stream: Any, alpha_decoder: str | None) -> Iterator
         for packet in container.demux(stream):
             if packet.size or packet.dts is None:
                 yield from context.decode(packet if packet.size else None)
-    except (av.error.FFmpegError, ValueError) as error:  # PyAV has no names for some formats
+    except (av.error.FFmpegError, ValueError, IndexError) as error:  # PyAV lacks names of formats, and late streams
         raise _DamagedError(getattr(error, "strerror", None) or error) from error
 
 
