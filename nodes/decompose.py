@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..vdp_core.tasks import TASKS
@@ -116,6 +117,7 @@ class VDPOptimize:
     ) -> tuple[Layers]:
         from ..vdp_core.tasks.driver import decompose
 
+        alpha = host.on_cpu(host.alpha_of(frames))
         frames = host.on_cpu(frames)
         masks = [one.name for one in INPUTS if "MASK" in one.socket]
         given = {name: _selected(name, value) if name in masks else host.on_cpu(value) for name, value in given.items()}
@@ -139,7 +141,7 @@ class VDPOptimize:
             gradients=True,
         )
         host.say(_status(task, done))
-        return (done.result,)
+        return (replace(done.result, alpha=alpha),)
 
 
 def _declared(one: Input) -> tuple[str, dict[str, Any]]:

@@ -160,7 +160,7 @@ def _edited(label: str, layers: Layers, work: Callable[[torch.device, host.OnSte
     done = host.compute(label, len(layers), work, memory=host.native_memory(layers.frames))
     host.say(done.with_warning(f"{label}: {host.described(done.result)}"))
     (frames,) = host.hand_on(done.result)
-    return (frames,)
+    return (host.with_alpha(frames, layers.alpha),)
 
 
 def _slider(default: float, low: float, high: float, tooltip: str) -> tuple[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import host
@@ -70,7 +71,7 @@ class SplitLayers:
         )
         colours, mask = host.hand_on(*done.result)
         host.say(done.with_warning(f"layer {layer}: {host.described(colours)}{_coverage(mask, 'covers')}"))
-        return colours, mask
+        return host.with_alpha(colours, layers.alpha), mask
 
 
 class ReplaceLayer:
@@ -242,6 +243,7 @@ class Composite:
                 given = host.given_mask(mask)
                 matte = torch.zeros(clip.shape[:3]) if given is None else as_matte(host.on_cpu(given))
                 whole = core.cut_out(host.on_cpu(clip), matte, premultiplied=premultiplied)
+                whole = replace(whole, alpha=host.on_cpu(host.alpha_of(clip)))
             if background is not None:
                 whole = core.add_background(whole, host.on_cpu(background))
             whole = core.edit(whole, layer, Edit(visibility, gain, saturation, (offset_x, offset_y)))
@@ -251,7 +253,7 @@ class Composite:
         made, mattes, edited = done.result
         shown, covered = host.hand_on(made, mattes)
         host.say(done.with_warning(f"Composite: {host.described(shown)}{_coverage(covered, 'objects cover')}"))
-        return shown, covered, edited
+        return host.with_alpha(shown, edited.alpha), covered, edited
 
 
 def _coverage(mask: Tensor, words: str) -> str:
@@ -309,7 +311,7 @@ class SaveLayers:
 
         path = host.output_path(filename_prefix)
         with host.progress(1, "Saving layers"):
-            path = save_layers(layers, path.with_name(f"{path.name}.safetensors"), with_frames=with_frames)
+            path = save_layers(layers, path, with_frames=with_frames, numbered=True)
         saved = path.relative_to(host.output_folder()).as_posix()
         host.say(f"saved: {saved}, {path.stat().st_size / 1e6:.1f} MB")
         return {"ui": {"vdp_outputs": [saved]}, "result": ()}
@@ -364,7 +366,7 @@ class LoadLayers:
 
         file = host.input_path(path)
         with host.progress(1, "Loading layers"):
-            layers = load_layers(file, host.on_cpu(frames))
+            layers = load_layers(file, host.on_cpu(frames), host.on_cpu(host.alpha_of(frames)))
         host.remember(unique_id, file, _state)
         host.say(f"loaded: {layers.model} layers, {host.described(layers.frames)}")
         return (layers,)

@@ -116,8 +116,7 @@ class MeasureVideo:
                 flow,
                 on_step=on_step,
             )
-        path = path.with_name(path.name + ".json")
-        _write(path, json.dumps({**numbers, "per_frame": per_frame}, indent=2) + "\n")
+        path = _write(path, json.dumps({**numbers, "per_frame": per_frame}, indent=2) + "\n")
         report = "\n".join(f"{name}: {value:.6g}" for name, value in numbers.items())
         result = tuple(report if name == "report" else numbers.get(name, math.nan) for name in self.RETURN_NAMES)
         saved = path.relative_to(host.output_folder()).as_posix()
@@ -126,13 +125,14 @@ class MeasureVideo:
         return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": result}
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
+def _write(path: Path, text: str) -> Path:
+    """Write a small JSON file whole or not at all, under the first number that nothing has."""
     from ..vdp_core.errors import MediaError
-    from ..vdp_core.store.files import beside
+    from ..vdp_core.store.files import numbered
 
     try:
-        with beside(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        with numbered(path.parent, path.name, ".json") as place:
+            place.partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise MediaError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return place.target

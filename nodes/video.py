@@ -148,6 +148,8 @@ class LoadFrames:
         summary = f"read: {host.described(clip.frames)}, {rate}, {sound}, {time.perf_counter() - started:.1f} s"
         host.say(f"warning: {source.name}: {'; '.join(clip.notes)}; {summary}" if clip.notes else summary)
         frames, alpha = host.hand_on(clip.frames, clip.alpha)
+        if clip.has_alpha:
+            frames = host.with_alpha(frames, alpha)
         return frames, alpha, clip.audio, float(clip.fps), len(frames)
 
 
@@ -262,9 +264,8 @@ class SaveFrames:
 
         if frames.ndim in (2, 3):  # a mask
             frames = (frames if frames.ndim == 3 else frames[None])[..., None]
-        if frames.shape[-1] == 4 and format == "mp4" and bool((frames[..., 3] == 1.0).all()):
-            frames = frames[..., :3]  # alpha that says nothing, as some loaders give it
-        alpha = host.given_mask(alpha)
+        alpha, lost = _opacity(frames, host.given_mask(alpha), format)
+        frames = frames[..., :3] if frames.shape[-1] == 4 else frames
         audio, missing = _sound(audio)
         started = time.perf_counter()
         with host.progress(len(frames), "Writing frames") as on_step:
@@ -277,11 +278,13 @@ class SaveFrames:
                 alpha=alpha,
                 audio=audio,
                 metadata=host.embed_metadata(prompt, extra_pnginfo),
+                numbered=True,
                 on_step=on_step,
             )
         written = path.relative_to(host.output_folder())
         summary = f"saved: {written.as_posix()}, {host.described(frames)}, {time.perf_counter() - started:.1f} s"
-        host.say(f"warning: {missing}; {summary}" if missing else summary)
+        warnings = [text for text in (lost, missing) if text]
+        host.say(f"warning: {'; '.join([*warnings, summary])}" if warnings else summary)
         shown: dict[str, str]
         if format in ("mp4", "webm"):
             shown = {"filename": path.name, "subfolder": "/".join(written.parent.parts), "type": "output"}
@@ -310,6 +313,27 @@ class SaveFrames:
 
         target = host.temp_folder() / f"{path.stem}_{uuid.uuid4().hex[:8]}"
         return video.write_clip(target, _preview_frames(frames, alpha), fps=fps, quality=60, audio=audio)
+
+
+def _opacity(frames: Tensor, alpha: Tensor | None, format: str) -> tuple[Tensor | None, str]:
+    """What is given as alpha, else what the frames carry where the format holds it; and what is to be said about it.
+
+    Raises:
+        InputError: alpha is linked, or the frames' fourth channel, and says something, but the format cannot hold it.
+    """
+    from ..vdp_core.media import clip as video
+    from ..vdp_core.media.encode import FORMATS, check_holds_alpha
+
+    own = host.alpha_of(frames)
+    carried, alpha = (own, alpha) if frames.shape[-1] == 3 else (None, own if alpha is None else alpha)
+    if format not in FORMATS or FORMATS[format].holds_alpha:
+        return carried if alpha is None else alpha, ""
+    if alpha is not None and not video.says_nothing(alpha):
+        check_holds_alpha(format)
+    if carried is None or video.says_nothing(carried):
+        return None, ""
+    able = ", ".join(name for name, form in FORMATS.items() if form.holds_alpha)
+    return None, f"the clip's alpha is left out, as {format} holds none; these formats do: {able}"
 
 
 def _sound(audio: Any) -> tuple[dict[str, Any] | None, str]:

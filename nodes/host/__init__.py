@@ -1,5 +1,6 @@
 """The one room that knows where the nodes run: inside ComfyUI, or headless with the settings in ``headless``."""
 
+from .alpha import alpha_of, with_alpha
 from .comfy import (
     Headless,
     OnStep,
@@ -30,6 +31,7 @@ __all__ = [
     "Computed",
     "Headless",
     "OnStep",
+    "alpha_of",
     "changed",
     "compute",
     "described",
@@ -59,4 +61,5 @@ __all__ = [
     "time_left",
     "use_half",
     "weights_folders",
+    "with_alpha",
 ]

@@ -66,7 +66,7 @@ def edit(layers: Layers, name: str, change: Edit) -> Layers:
 
 
 def add_background(layers: Layers, background: Tensor) -> Layers:
-    """Return layers with another background behind the objects.
+    """Return layers with another background behind the objects; what was transparent shows it, too.
 
     Args:
         layers: of the model segment.
@@ -86,6 +86,7 @@ def add_background(layers: Layers, background: Tensor) -> Layers:
     return replace(
         layers,
         pictures={**layers.pictures, "colour_0": _cover(background, (layers.frames.shape[1], layers.frames.shape[2]))},
+        alpha=None,
     )
 
 
