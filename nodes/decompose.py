@@ -20,7 +20,7 @@ BYTES = 2 * 2**30
 BYTES_A_FRAME = 16 * 2**20
 
 
-class VDPOptimize:
+class VDPOptimize(host.Foreseeing):
     """Find the layers of a clip by optimising on the clip itself."""
 
     CATEGORY = "VDP/decompose"
@@ -84,6 +84,7 @@ class VDPOptimize:
                     "VDP_FLOW",
                     {
                         "tooltip": f"{_for(moving)}Motion of the same clip, from RAFTFlow.",
+                        "lazy": True,
                         "needed_where": {"task": moving},  # what the runner's check goes by
                     },
                 ),
@@ -112,6 +113,28 @@ class VDPOptimize:
             return f"flow: the task {task} needs the motion of the clip; link RAFTFlow's output"
         return True
 
+    @classmethod
+    def foresee(
+        cls,
+        frames: Tensor | None = None,
+        flow: object = None,
+        *,
+        task: str,
+        preset: str = "balanced",
+        steps: int = 0,
+        seed: int = 0,
+        **given: Any,
+    ) -> tuple[Layers | None]:
+        from ..vdp_core.tasks.driver import check_inputs
+        from ..vdp_core.types import Layers
+
+        if frames is None:
+            return (None,)
+        clip = host.known(frames)
+        if clip is not None:
+            check_inputs(task, host.on_cpu(clip), preset=preset, steps=steps, **_on_cpu(given, only_known=True))
+        return (Layers(TASKS[task].model, {}, frames, alpha=host.alpha_of(frames)),)
+
     def optimize(
         self, frames: Tensor, flow: Flow | None = None, *, task: str, preset: str, steps: int, seed: int, **given: Any
     ) -> tuple[Layers]:
@@ -119,8 +142,7 @@ class VDPOptimize:
 
         alpha = host.on_cpu(host.alpha_of(frames))
         frames = host.on_cpu(frames)
-        masks = [one.name for one in INPUTS if "MASK" in one.socket]
-        given = {name: _selected(name, value) if name in masks else host.on_cpu(value) for name, value in given.items()}
+        given = _on_cpu(given)
         done = host.compute(
             f"Optimize ({task})",
             steps or 1,
@@ -162,6 +184,18 @@ def _memory(task: str, preset: str, frames: int) -> int:
 
     window = TASKS[task].presets[preset].config.window if task in TASKS and preset in TASKS[task].presets else 0
     return BYTES + BYTES_A_FRAME * (frames if window is None else min(frames, window + WINDOW_OVERLAP))
+
+
+def _on_cpu(given: dict[str, Any], *, only_known: bool = False) -> dict[str, Any]:
+    """The tasks' inputs as the core takes them."""
+    sockets = {one.name: one.socket for one in INPUTS}
+    taken = {}
+    for name, value in given.items():
+        is_clip = "IMAGE" in sockets.get(name, "")
+        if only_known and is_clip and not isinstance(value, list):
+            value = host.known(value)
+        taken[name] = _selected(name, value) if "MASK" in sockets.get(name, "") else host.on_cpu(value)
+    return taken
 
 
 def _selected(name: str, mask: Any) -> Tensor | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import host
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     import torch
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from ..vdp_core.types import Layers
 
 
-LAYERS = ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task segment, or LoadLayers."})
+LAZY_LAYERS = ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task segment, or LoadLayers.", "lazy": True})
+"""Made last, when the other inputs have been looked at."""
 
 
-class SplitLayers:
+class SplitLayers(host.Foreseeing):
     """Take one layer out as frames and mask, for any other node."""
 
     CATEGORY = "VDP/layers"
@@ -60,6 +62,12 @@ class SplitLayers:
             },
         }
 
+    @classmethod
+    def foresee(cls, layers: Layers | None = None, **_: object) -> tuple[Tensor | None, Tensor | None]:
+        if layers is None:
+            return None, None
+        return host.frames_like(layers.frames, layers.alpha), host.mask_like(layers.frames)
+
     def split(self, layers: Layers, layer: int) -> tuple[Tensor, Tensor]:
         from ..vdp_core.edit.layers import split_layer
 
@@ -74,7 +82,7 @@ class SplitLayers:
         return host.with_alpha(colours, layers.alpha), mask
 
 
-class ReplaceLayer:
+class ReplaceLayer(host.Foreseeing):
     """Put other frames in the place of a layer."""
 
     CATEGORY = "VDP/layers"
@@ -92,7 +100,7 @@ class ReplaceLayer:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "layers": LAYERS,
+                "layers": LAZY_LAYERS,
                 "layer": ("INT", {"default": 1, "min": 0, "max": 3, "tooltip": "0 is the background."}),
                 "frames": (
                     "IMAGE",
@@ -107,6 +115,18 @@ class ReplaceLayer:
             },
         }
 
+    @classmethod
+    def foresee(
+        cls, layers: Layers | None = None, layer: int = 1, frames: Tensor | None = None, **_: object
+    ) -> tuple[Layers | None]:
+        from ..vdp_core.edit.layers import check_background, check_picture
+
+        if layer == 0 and host.known(frames) is not None:
+            check_background(host.on_cpu(frames), None if layers is None else len(layers))
+        elif layer > 0 and layers is not None and frames is not None:
+            check_picture(frames, layers.frames)
+        return (layers,)
+
     def replace(self, layers: Layers, layer: int, frames: Tensor, mask: Tensor | None = None) -> tuple[Layers]:
         from ..vdp_core.checks import as_matte
         from ..vdp_core.edit.layers import replace_layer
@@ -116,7 +136,7 @@ class ReplaceLayer:
         return (replace_layer(layers, layer, host.on_cpu(frames), matte),)
 
 
-class Composite:
+class Composite(host.Foreseeing):
     """Put layers together: drop, dim, move or recolour one, or put another background behind."""
 
     CATEGORY = "VDP/layers"
@@ -190,7 +210,7 @@ class Composite:
                 ),
             },
             "optional": {
-                "layers": LAYERS,
+                "layers": LAZY_LAYERS,
                 "frames": ("IMAGE", {"tooltip": "In place of layers: frames with a mask."}),
                 "mask": (
                     "MASK,IMAGE",
@@ -205,6 +225,26 @@ class Composite:
                 ),
             },
         }
+
+    @classmethod
+    def foresee(cls, **given: Any) -> tuple[Tensor | None, Tensor | None, Layers | None]:
+        from ..vdp_core.checks import check_mask
+        from ..vdp_core.edit.layers import check_background
+        from ..vdp_core.models.masks import MODEL
+
+        layers, mask, background = (given.get(name) for name in ("layers", "mask", "background"))
+        _refuse_together(given.keys(), premultiplied=bool(given.get("premultiplied")))
+        if layers is not None:
+            MODEL.require(layers, "Composite")
+        clip = given.get("frames") if layers is None else layers.frames
+        matte = host.known(host.given_mask(mask))
+        if clip is not None and matte is not None:
+            matte = matte if matte.ndim < 4 else matte[..., 0]
+            check_mask(host.on_cpu(matte), "mask", count=len(clip), size=(clip.shape[1], clip.shape[2]))
+        if host.known(background) is not None:
+            check_background(host.on_cpu(background), None if clip is None else len(clip))
+        alpha = None if layers is None or background is not None else layers.alpha
+        return host.frames_like(clip, alpha), host.mask_like(clip), layers
 
     def composite(
         self,
@@ -226,16 +266,12 @@ class Composite:
         from ..vdp_core.checks import as_matte
         from ..vdp_core.edit import layers as core
         from ..vdp_core.edit.composite import composite
-        from ..vdp_core.errors import InputError
         from ..vdp_core.types import Edit
 
-        if layers is not None and (frames is not None or mask is not None):
-            raise InputError("layers: frames or a mask are linked too; link layers alone, or frames with a mask")
+        linked = {"layers": layers, "frames": frames, "mask": mask}
+        _refuse_together([name for name in linked if linked[name] is not None], premultiplied=premultiplied)
         clip = frames if layers is None else layers.frames
-        if clip is None or (layers is None and mask is None):
-            raise InputError("nothing to put together: link layers, or both frames and mask")
-        if layers is not None and premultiplied:
-            raise InputError("premultiplied: layers keep straight colours; switch it off, it is for frames with a mask")
+        assert clip is not None
 
         def work(device: torch.device, on_step: host.OnStep) -> tuple[Tensor, Tensor, Layers]:
             whole = layers
@@ -256,6 +292,18 @@ class Composite:
         return host.with_alpha(shown, edited.alpha), covered, edited
 
 
+def _refuse_together(linked: Collection[str], *, premultiplied: bool) -> None:
+    """Refuse inputs of Composite that do not go together, or are not enough."""
+    from ..vdp_core.errors import InputError
+
+    if "layers" in linked and ("frames" in linked or "mask" in linked):
+        raise InputError("layers: frames or a mask are linked too; link layers alone, or frames with a mask")
+    if "layers" not in linked and not {"frames", "mask"} <= set(linked):
+        raise InputError("nothing to put together: link layers, or both frames and mask")
+    if "layers" in linked and premultiplied:
+        raise InputError("premultiplied: layers keep straight colours; switch it off, it is for frames with a mask")
+
+
 def _coverage(mask: Tensor, words: str) -> str:
     """How much a mask covers; nothing of one that is yet to be computed, which asking would do."""
     from ..vdp_core.store.lazy import LazyFrames
@@ -272,7 +320,7 @@ def _number_input(
     return ("FLOAT", options)
 
 
-class SaveLayers:
+class SaveLayers(host.Foreseeing):
     """Write layers to one .safetensors file."""
 
     CATEGORY = "VDP/layers"
@@ -305,6 +353,10 @@ class SaveLayers:
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
         return host.prefix_verdict(filename_prefix)
+
+    @classmethod
+    def foresee(cls, **_: object) -> tuple[()]:
+        return ()
 
     def save(self, layers: Layers, filename_prefix: str, with_frames: bool) -> dict[str, Any]:
         from ..vdp_core.models.file import save_layers

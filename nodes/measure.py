@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..vdp_core.types import Flow
 
 
-class MeasureVideo:
+class MeasureVideo(host.Foreseeing):
     """Measure a clip against a reference, along its motion, and masks against masks."""
 
     CATEGORY = "VDP/measure"
@@ -63,7 +63,7 @@ class MeasureVideo:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "frames": ("IMAGE", {"tooltip": "The clip to measure."}),
+                "frames": ("IMAGE", {"tooltip": "The clip to measure.", "lazy": True}),
                 "filename_prefix": (
                     "STRING",
                     {
@@ -76,14 +76,18 @@ class MeasureVideo:
                 "reference": ("IMAGE", {"tooltip": "The true clip: as many frames, of the same size."}),
                 "mask": (
                     "MASK,IMAGE",
-                    {"tooltip": "A found mask or matte, or pictures of one, measured against reference_mask."},
+                    {
+                        "tooltip": "A found mask or matte, or pictures of one, measured against reference_mask.",
+                        "lazy": True,
+                    },
                 ),
                 "reference_mask": ("MASK,IMAGE", {"tooltip": "The true mask: as many frames as mask, of its size."}),
                 "flow": (
                     "VDP_FLOW",
                     {
                         "tooltip": "Motion of the clip, for the warping error, best estimated on the reference. "
-                        "Without it the motion of the reference is estimated."
+                        "Without it the motion of the reference is estimated.",
+                        "lazy": True,
                     },
                 ),
             },
@@ -92,6 +96,16 @@ class MeasureVideo:
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
         return host.prefix_verdict(filename_prefix)
+
+    @classmethod
+    def foresee(cls, **given: Any) -> tuple[None, ...]:
+        from ..vdp_core.metrics import check_given, check_same_clips
+
+        check_given(*(name in given for name in ("reference", "flow", "mask", "reference_mask")))
+        frames, reference = given.get("frames"), given.get("reference")
+        if frames is not None and reference is not None:
+            check_same_clips(frames, reference)
+        return (None,) * len(cls.RETURN_TYPES)
 
     def measure(
         self,

@@ -153,7 +153,7 @@ class LoadFrames:
         return frames, alpha, clip.audio, float(clip.fps), len(frames)
 
 
-class SaveFrames:
+class SaveFrames(host.Foreseeing):
     """Write frames to a video or a PNG sequence."""
 
     CATEGORY = "VDP/video"
@@ -184,7 +184,10 @@ class SaveFrames:
             "required": {
                 "frames": (
                     "IMAGE,MASK",
-                    {"tooltip": "The frames to write. A mask is written as a picture, white where it is selected."},
+                    {
+                        "tooltip": "The frames to write. A mask is written as a picture, white where it is selected.",
+                        "lazy": True,
+                    },
                 ),
                 "filename_prefix": (
                     "STRING",
@@ -248,6 +251,19 @@ class SaveFrames:
             return str(error)
         return host.prefix_verdict(filename_prefix)
 
+    @classmethod
+    def foresee(
+        cls, frames: Tensor | None = None, format: str = "mp4", alpha: Tensor | None = None, **_: object
+    ) -> tuple[()]:
+        from ..vdp_core.checks import check_mask
+
+        clip = _as_pictures(frames)
+        alpha = host.known(host.given_mask(alpha))
+        _opacity(host.known(clip), alpha, format)
+        if alpha is not None and clip is not None:
+            check_mask(alpha, "alpha", count=len(clip), size=(clip.shape[1], clip.shape[2]))
+        return ()
+
     def save(
         self,
         frames: Tensor,
@@ -262,8 +278,7 @@ class SaveFrames:
     ) -> dict[str, Any]:
         from ..vdp_core.media import clip as video
 
-        if frames.ndim in (2, 3):  # a mask
-            frames = (frames if frames.ndim == 3 else frames[None])[..., None]
+        frames = _as_pictures(frames)
         alpha, lost = _opacity(frames, host.given_mask(alpha), format)
         frames = frames[..., :3] if frames.shape[-1] == 4 else frames
         audio, missing = _sound(audio)
@@ -315,7 +330,14 @@ class SaveFrames:
         return video.write_clip(target, _preview_frames(frames, alpha), fps=fps, quality=60, audio=audio)
 
 
-def _opacity(frames: Tensor, alpha: Tensor | None, format: str) -> tuple[Tensor | None, str]:
+def _as_pictures(frames: Any) -> Any:
+    """A mask as pictures of one channel; anything else as it is."""
+    if getattr(frames, "ndim", 4) in (2, 3):
+        return (frames if frames.ndim == 3 else frames[None])[..., None]
+    return frames
+
+
+def _opacity(frames: Tensor | None, alpha: Tensor | None, format: str) -> tuple[Tensor | None, str]:
     """What is given as alpha, else what the frames carry where the format holds it; and what is to be said about it.
 
     Raises:
@@ -325,7 +347,9 @@ def _opacity(frames: Tensor, alpha: Tensor | None, format: str) -> tuple[Tensor 
     from ..vdp_core.media.encode import FORMATS, check_holds_alpha
 
     own = host.alpha_of(frames)
-    carried, alpha = (own, alpha) if frames.shape[-1] == 3 else (None, own if alpha is None else alpha)
+    if frames is not None and frames.shape[-1] == 4 and alpha is None:
+        own, alpha = None, own
+    carried = own if alpha is None else None
     if format not in FORMATS or FORMATS[format].holds_alpha:
         return carried if alpha is None else alpha, ""
     if alpha is not None and not video.says_nothing(alpha):
@@ -369,7 +393,7 @@ def _preview_frames(frames: Tensor, alpha: Tensor | None, chunk: int = 8) -> Ite
         yield interpolate(colour.movedim(-1, 1), size=size, mode="area").movedim(1, -1)
 
 
-class DetectShots:
+class DetectShots(host.Foreseeing):
     """Show where a clip cuts."""
 
     CATEGORY = "VDP/video"
@@ -390,6 +414,10 @@ class DetectShots:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"frames": ("IMAGE", {"tooltip": "The clip, two frames or more."})}}
+
+    @classmethod
+    def foresee(cls, **_: object) -> tuple[None, None, None]:
+        return None, None, None
 
     def detect(self, frames: Tensor) -> tuple[Tensor, str, int]:
         from ..vdp_core.motion.flow import find_cuts

@@ -14,6 +14,7 @@ from .comfy import (
     say,
 )
 from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
+from .early import Foreseeing, frames_like, known, mask_like
 from .inputs import changed, given_mask, remember
 from .paths import (
     input_path,
@@ -29,6 +30,7 @@ from .work import Computed, compute
 
 __all__ = [
     "Computed",
+    "Foreseeing",
     "Headless",
     "OnStep",
     "alpha_of",
@@ -38,6 +40,7 @@ __all__ = [
     "device",
     "embed_metadata",
     "fitting",
+    "frames_like",
     "free_memory",
     "given_mask",
     "hand_on",
@@ -48,6 +51,8 @@ __all__ = [
     "is_there",
     "journal",
     "keeping",
+    "known",
+    "mask_like",
     "native_memory",
     "on_cpu",
     "output_folder",

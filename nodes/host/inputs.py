@@ -33,7 +33,7 @@ def given_mask(mask: Any) -> Any:
             sizes = " and ".join(sorted({f"{part.shape[-1]}x{part.shape[-2]}" for part in parts}))
             raise ShapeError(f"mask: the masks in the list are of {sizes} pixels; all must have one size")
         mask = torch.cat(parts)
-    if isinstance(mask, torch.Tensor) and tuple(mask.shape) == EMPTY_MASK and not bool(mask.any()):
+    if isinstance(mask, torch.Tensor) and tuple(mask.shape) == EMPTY_MASK and not mask.is_meta and not bool(mask.any()):
         return None
     return mask
 
