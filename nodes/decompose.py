@@ -10,6 +10,8 @@ from ..vdp_core.tasks.inputs import INPUTS
 from . import host
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from ..vdp_core.tasks.base import Input
@@ -138,11 +140,13 @@ class VDPOptimize(host.Foreseeing):
     def optimize(
         self, frames: Tensor, flow: Flow | None = None, *, task: str, preset: str, steps: int, seed: int, **given: Any
     ) -> tuple[Layers]:
+        from ..vdp_core.image.selection import odd_masks
         from ..vdp_core.tasks.driver import decompose
 
         alpha = host.on_cpu(host.alpha_of(frames))
         frames = host.on_cpu(frames)
         given = _on_cpu(given)
+        odd = [note for name in _masks(given) for note in odd_masks(given[name], name)]
         done = host.compute(
             f"Optimize ({task})",
             steps or 1,
@@ -162,7 +166,7 @@ class VDPOptimize(host.Foreseeing):
             memory=_memory(task, preset, len(frames)),
             gradients=True,
         )
-        host.say(_status(task, done))
+        host.say(_status(task, done, odd))
         return (replace(done.result, alpha=alpha),)
 
 
@@ -213,7 +217,12 @@ def _selected(name: str, mask: Any) -> Tensor | None:
     return host.on_cpu(given)
 
 
-def _status(task: str, done: host.Computed[Layers]) -> str:
+def _masks(given: dict[str, Any]) -> list[str]:
+    """The inputs of these that are masks."""
+    return [one.name for one in INPUTS if "MASK" in one.socket and given.get(one.name) is not None]
+
+
+def _status(task: str, done: host.Computed[Layers], odd: Sequence[str] = ()) -> str:
     """How it went, in one line: warnings first, then steps, time and loss, then what the task has to say itself."""
     info = done.result.info
     end = "stopped at a plateau after" if info["stopped"] == "plateau" else "all"
@@ -225,6 +234,6 @@ def _status(task: str, done: host.Computed[Layers]) -> str:
         phrases.append(info["said"])
     if "reference_frame" in info:
         phrases.append(f"reference is frame {info['reference_frame']}")
-    warnings = [text for text in (done.warning, info.get("warning")) if text]
+    warnings = [text for text in (done.warning, *odd, info.get("warning")) if text]
     line = f"{task}: {', '.join(phrases)}"
     return f"warning: {'; '.join([*warnings, line])}" if warnings else line

@@ -128,8 +128,8 @@ class ReplaceLayer(host.Foreseeing):
         return (layers,)
 
     def replace(self, layers: Layers, layer: int, frames: Tensor, mask: Tensor | None = None) -> tuple[Layers]:
-        from ..vdp_core.checks import as_matte
         from ..vdp_core.edit.layers import replace_layer
+        from ..vdp_core.image.selection import as_matte
 
         mask = host.given_mask(mask)
         matte = None if mask is None else as_matte(host.on_cpu(mask))
@@ -263,21 +263,21 @@ class Composite(host.Foreseeing):
     ) -> tuple[Tensor, Tensor, Layers]:
         import torch
 
-        from ..vdp_core.checks import as_matte
         from ..vdp_core.edit import layers as core
         from ..vdp_core.edit.composite import composite
+        from ..vdp_core.image.selection import as_matte, odd_masks
         from ..vdp_core.types import Edit
 
         linked = {"layers": layers, "frames": frames, "mask": mask}
         _refuse_together([name for name in linked if linked[name] is not None], premultiplied=premultiplied)
         clip = frames if layers is None else layers.frames
         assert clip is not None
+        given = host.on_cpu(host.given_mask(mask))
 
         def work(device: torch.device, on_step: host.OnStep) -> tuple[Tensor, Tensor, Layers]:
             whole = layers
             if whole is None:
-                given = host.given_mask(mask)
-                matte = torch.zeros(clip.shape[:3]) if given is None else as_matte(host.on_cpu(given))
+                matte = torch.zeros(clip.shape[:3]) if given is None else as_matte(given)
                 whole = core.cut_out(host.on_cpu(clip), matte, premultiplied=premultiplied)
                 whole = replace(whole, alpha=host.on_cpu(host.alpha_of(clip)))
             if background is not None:
@@ -286,9 +286,11 @@ class Composite(host.Foreseeing):
             return (*composite(whole, linear_light=linear_light, device=device, on_step=on_step), whole)
 
         done = host.compute("Composite", len(clip), work, memory=host.native_memory(clip))
+        odd = [] if given is None else odd_masks(given)
         made, mattes, edited = done.result
         shown, covered = host.hand_on(made, mattes)
-        host.say(done.with_warning(f"Composite: {host.described(shown)}{_coverage(covered, 'objects cover')}"))
+        line = done.with_warning(f"Composite: {host.described(shown)}{_coverage(covered, 'objects cover')}")
+        host.say(f"warning: {'; '.join([*odd, line])}" if odd else line)
         return host.with_alpha(shown, edited.alpha), covered, edited
 
 

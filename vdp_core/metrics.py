@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import as_matte, check_flow, check_frames, check_mask
+from .checks import check_flow, check_frames, check_mask
 from .errors import InputError, ShapeError
 from .image.resize import resize
+from .image.selection import as_matte
 from .motion.warp import resize_flow, warp
 from .types import Flow, OnStep
 
@@ -300,8 +301,8 @@ def figures(
     Args:
         pred: the clip, ``(T, H, W, 3)`` in 0..1.
         ref: what it should be, the same shape: gives ``psnr`` and ``ssim`` (from 7x7 pixels).
-        mask: a found mask ``(T, H, W)``, or pictures of one (see ``masks.as_matte``); with ``ref_mask`` gives ``iou``,
-            ``boundary_f``, ``mad``, ``mse`` and, from two frames on, ``dtssd``.
+        mask: a found mask ``(T, H, W)``, or pictures of one (see ``image.selection.as_matte``); with ``ref_mask``
+            gives ``iou``, ``boundary_f``, ``mad``, ``mse`` and, from two frames on, ``dtssd``.
         ref_mask: the true mask.
         flow: motion of the clip: gives ``warping_error``, and with a reference ``reference_warping_error``, the floor
             that true motion and true change leave. Without it, the motion of the reference is estimated (DIS), where

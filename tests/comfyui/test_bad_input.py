@@ -138,7 +138,7 @@ CASES: dict[str, tuple[Graph, str, str, str]] = {
             still=node("LoadFrames", path="bad/pixel.png"),
             clip=node("RepeatImageBatch", image=["still", 0], amount=4),
         ),
-        "flow",
+        "layers",
         "ShapeError",
         "1x1",
     ),

@@ -141,7 +141,11 @@ def test_the_hosts_interruption_comes_through(clip, monkeypatch):
         ({"task": "segment", "mask": torch.zeros(1, 32, 48)}, InputError, "mask: it is empty everywhere"),
         ({"task": "segment", "mask": torch.ones(1, 32, 32)}, ShapeError, "mask: it is 32x32 pixels, the frames are"),
         ({"task": "segment", "mask": torch.ones(1, 32, 48), "mask_frame": 4}, InputError, "mask_frame: 0 to 3"),
-        ({"task": "segment", "mask": torch.ones(1, 32, 48), "layers": 3}, InputError, "with a mask there are 2"),
+        (
+            {"task": "segment", "mask": torch.ones(1, 32, 48), "layers": 3},
+            InputError,
+            "with a mask of one object",
+        ),
         ({"task": "segment", "reference": torch.rand(1, 32, 48, 3)}, InputError, "the task segment takes none"),
         ({"task": "segment", "preset": "best"}, InputError, "preset: there is no 'best'"),
         ({"task": "segment", "frames": torch.rand(1, 32, 48, 3)}, ShapeError, "got 1 frame, motion needs at least two"),
