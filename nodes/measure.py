@@ -117,16 +117,18 @@ class MeasureVideo(host.Foreseeing):
         flow: Flow | None = None,
     ) -> dict[str, Any]:
         """See DESCRIPTION."""
+        from ..vdp_core.image.selection import odd_masks
         from ..vdp_core.metrics import figures
 
         path = host.output_path(filename_prefix)
         started = time.perf_counter()
+        masks = {"mask": mask, "reference_mask": reference_mask}
+        given = {name: host.on_cpu(host.given_mask(one)) for name, one in masks.items()}
         with host.progress(len(frames), "Measure") as on_step:
             numbers, per_frame = figures(
                 host.on_cpu(frames),
                 host.on_cpu(reference),
-                host.on_cpu(host.given_mask(mask)),
-                host.on_cpu(host.given_mask(reference_mask)),
+                *given.values(),
                 flow,
                 on_step=on_step,
             )
@@ -135,7 +137,9 @@ class MeasureVideo(host.Foreseeing):
         result = tuple(report if name == "report" else numbers.get(name, math.nan) for name in self.RETURN_NAMES)
         saved = path.relative_to(host.output_folder()).as_posix()
         shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        host.say(f"measured: {shown}, {time.perf_counter() - started:.1f} s on cpu")
+        line = f"measured: {shown}, {time.perf_counter() - started:.1f} s on cpu"
+        odd = [note for name, one in given.items() if one is not None for note in odd_masks(one, name)]
+        host.say(f"warning: {'; '.join([*odd, line])}" if odd else line)
         return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": result}
 
 

@@ -229,7 +229,10 @@ class SaveFrames(host.Foreseeing):
             "optional": {
                 "alpha": (
                     "MASK",
-                    {"tooltip": "Opacity, 1 = opaque; one mask for all frames or one each. mp4 cannot hold it."},
+                    {
+                        "tooltip": "Opacity, 1 = opaque; one mask for all frames or one each. mp4 cannot hold it. "
+                        "Unlinked: the alpha that the clip came with, where the frames still carry it."
+                    },
                 ),
                 "audio": ("AUDIO", {"tooltip": "Sound, cut where the frames end."}),
             },
