@@ -116,25 +116,18 @@ class VDPOptimize(host.Foreseeing):
         return True
 
     @classmethod
-    def foresee(
-        cls,
-        frames: Tensor | None = None,
-        flow: object = None,
-        *,
-        task: str,
-        preset: str = "balanced",
-        steps: int = 0,
-        seed: int = 0,
-        **given: Any,
-    ) -> tuple[Layers | None]:
+    def foresee(cls, **given: Any) -> tuple[Layers | None]:
         from ..vdp_core.tasks.driver import check_inputs
         from ..vdp_core.types import Layers
 
-        if frames is None:
+        frames, task = given.get("frames"), given.get("task")
+        if frames is None or task not in TASKS:
             return (None,)
         clip = host.known(frames)
         if clip is not None:
-            check_inputs(task, host.on_cpu(clip), preset=preset, steps=steps, **_on_cpu(given, only_known=True))
+            inputs = {one.name: given[one.name] for one in INPUTS if given.get(one.name) is not None}
+            settings = {"preset": given.get("preset") or "balanced", "steps": given.get("steps") or 0}
+            check_inputs(task, host.on_cpu(clip), **settings, **_on_cpu(inputs, only_known=True))
         return (Layers(TASKS[task].model, {}, frames, alpha=host.alpha_of(frames)),)
 
     def optimize(

@@ -122,13 +122,13 @@ class MeasureVideo(host.Foreseeing):
 
         path = host.output_path(filename_prefix)
         started = time.perf_counter()
-        masks = {"mask": mask, "reference_mask": reference_mask}
-        given = {name: host.on_cpu(host.given_mask(one)) for name, one in masks.items()}
+        mask, reference_mask = (host.on_cpu(host.given_mask(one)) for one in (mask, reference_mask))
         with host.progress(len(frames), "Measure") as on_step:
             numbers, per_frame = figures(
                 host.on_cpu(frames),
                 host.on_cpu(reference),
-                *given.values(),
+                mask,
+                reference_mask,
                 flow,
                 on_step=on_step,
             )
@@ -138,7 +138,8 @@ class MeasureVideo(host.Foreseeing):
         saved = path.relative_to(host.output_folder()).as_posix()
         shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         line = f"measured: {shown}, {time.perf_counter() - started:.1f} s on cpu"
-        odd = [note for name, one in given.items() if one is not None for note in odd_masks(one, name)]
+        masks = {"mask": mask, "reference_mask": reference_mask}
+        odd = [note for name, one in masks.items() if one is not None for note in odd_masks(one, name)]
         host.say(f"warning: {'; '.join([*odd, line])}" if odd else line)
         return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": result}
 
