@@ -126,8 +126,8 @@ class VDPOptimize(host.Foreseeing):
         clip = host.known(frames)
         if clip is not None:
             inputs = {one.name: given[one.name] for one in INPUTS if given.get(one.name) is not None}
-            settings = {"preset": given.get("preset") or "balanced", "steps": given.get("steps") or 0}
-            check_inputs(task, host.on_cpu(clip), **settings, **_on_cpu(inputs, only_known=True))
+            preset, steps = given.get("preset") or "balanced", given.get("steps") or 0
+            check_inputs(task, host.on_cpu(clip), preset=preset, steps=steps, **_on_cpu(inputs, only_known=True))
         return (Layers(TASKS[task].model, {}, frames, alpha=host.alpha_of(frames)),)
 
     def optimize(
