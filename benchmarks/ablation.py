@@ -30,10 +30,10 @@ from baselines import best_gain_and_gamma
 from clips import clip_paths, discs, load, synthetic
 from torch import Tensor
 
-from comfyui_vdp.vdp_core.checks import as_mask
 from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
 from comfyui_vdp.vdp_core.errors import FitError
 from comfyui_vdp.vdp_core.image.matting import native_masks
+from comfyui_vdp.vdp_core.image.selection import as_mask
 from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import boundary_f, iou, psnr, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model

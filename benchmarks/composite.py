@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from clips import synthetic
 from torch import Tensor
 
-from comfyui_vdp.vdp_core.checks import as_mask
 from comfyui_vdp.vdp_core.edit.composite import clean_plate, composite
 from comfyui_vdp.vdp_core.edit.layers import add_background, edit
 from comfyui_vdp.vdp_core.image.matting import align_masks, native_masks
+from comfyui_vdp.vdp_core.image.selection import as_mask
 from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.motion import background as behind
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow

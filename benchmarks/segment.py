@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from clips import synthetic
 from torch import Tensor
 
-from comfyui_vdp.vdp_core.checks import as_mask
 from comfyui_vdp.vdp_core.image.matting import native_masks
+from comfyui_vdp.vdp_core.image.selection import as_mask
 from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
 from comfyui_vdp.vdp_core.metrics import boundary_f, iou
 from comfyui_vdp.vdp_core.motion.camera import residual_motion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..vdp_core.tasks import TASKS
@@ -9,6 +10,8 @@ from ..vdp_core.tasks.inputs import INPUTS
 from . import host
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from ..vdp_core.tasks.base import Input
@@ -19,7 +22,7 @@ BYTES = 2 * 2**30
 BYTES_A_FRAME = 16 * 2**20
 
 
-class VDPOptimize:
+class VDPOptimize(host.Foreseeing):
     """Find the layers of a clip by optimising on the clip itself."""
 
     CATEGORY = "VDP/decompose"
@@ -83,6 +86,7 @@ class VDPOptimize:
                     "VDP_FLOW",
                     {
                         "tooltip": f"{_for(moving)}Motion of the same clip, from RAFTFlow.",
+                        "lazy": True,
                         "needed_where": {"task": moving},  # what the runner's check goes by
                     },
                 ),
@@ -111,14 +115,31 @@ class VDPOptimize:
             return f"flow: the task {task} needs the motion of the clip; link RAFTFlow's output"
         return True
 
+    @classmethod
+    def foresee(cls, **given: Any) -> tuple[Layers | None]:
+        from ..vdp_core.tasks.driver import check_inputs
+        from ..vdp_core.types import Layers
+
+        frames, task = given.get("frames"), given.get("task")
+        if frames is None or task not in TASKS:
+            return (None,)
+        clip = host.known(frames)
+        if clip is not None:
+            inputs = {one.name: given[one.name] for one in INPUTS if given.get(one.name) is not None}
+            preset, steps = given.get("preset") or "balanced", given.get("steps") or 0
+            check_inputs(task, host.on_cpu(clip), preset=preset, steps=steps, **_on_cpu(inputs, only_known=True))
+        return (Layers(TASKS[task].model, {}, frames, alpha=host.alpha_of(frames)),)
+
     def optimize(
         self, frames: Tensor, flow: Flow | None = None, *, task: str, preset: str, steps: int, seed: int, **given: Any
     ) -> tuple[Layers]:
+        from ..vdp_core.image.selection import odd_masks
         from ..vdp_core.tasks.driver import decompose
 
+        alpha = host.on_cpu(host.alpha_of(frames))
         frames = host.on_cpu(frames)
-        masks = [one.name for one in INPUTS if "MASK" in one.socket]
-        given = {name: _selected(name, value) if name in masks else host.on_cpu(value) for name, value in given.items()}
+        given = _on_cpu(given)
+        odd = [note for name in _masks(given) for note in odd_masks(given[name], name)]
         done = host.compute(
             f"Optimize ({task})",
             steps or 1,
@@ -138,8 +159,8 @@ class VDPOptimize:
             memory=_memory(task, preset, len(frames)),
             gradients=True,
         )
-        host.say(_status(task, done))
-        return (done.result,)
+        host.say(_status(task, done, odd))
+        return (replace(done.result, alpha=alpha),)
 
 
 def _declared(one: Input) -> tuple[str, dict[str, Any]]:
@@ -162,6 +183,18 @@ def _memory(task: str, preset: str, frames: int) -> int:
     return BYTES + BYTES_A_FRAME * (frames if window is None else min(frames, window + WINDOW_OVERLAP))
 
 
+def _on_cpu(given: dict[str, Any], *, only_known: bool = False) -> dict[str, Any]:
+    """The tasks' inputs as the core takes them."""
+    sockets = {one.name: one.socket for one in INPUTS}
+    taken = {}
+    for name, value in given.items():
+        is_clip = "IMAGE" in sockets.get(name, "")
+        if only_known and is_clip and not isinstance(value, list):
+            value = host.known(value)
+        taken[name] = _selected(name, value) if "MASK" in sockets.get(name, "") else host.on_cpu(value)
+    return taken
+
+
 def _selected(name: str, mask: Any) -> Tensor | None:
     """A mask that was linked, as the tasks take it."""
     from ..vdp_core.errors import InputError
@@ -177,7 +210,12 @@ def _selected(name: str, mask: Any) -> Tensor | None:
     return host.on_cpu(given)
 
 
-def _status(task: str, done: host.Computed[Layers]) -> str:
+def _masks(given: dict[str, Any]) -> list[str]:
+    """The inputs of these that are masks."""
+    return [one.name for one in INPUTS if "MASK" in one.socket and given.get(one.name) is not None]
+
+
+def _status(task: str, done: host.Computed[Layers], odd: Sequence[str] = ()) -> str:
     """How it went, in one line: warnings first, then steps, time and loss, then what the task has to say itself."""
     info = done.result.info
     end = "stopped at a plateau after" if info["stopped"] == "plateau" else "all"
@@ -189,6 +227,6 @@ def _status(task: str, done: host.Computed[Layers]) -> str:
         phrases.append(info["said"])
     if "reference_frame" in info:
         phrases.append(f"reference is frame {info['reference_frame']}")
-    warnings = [text for text in (done.warning, info.get("warning")) if text]
+    warnings = [text for text in (done.warning, *odd, info.get("warning")) if text]
     line = f"{task}: {', '.join(phrases)}"
     return f"warning: {'; '.join([*warnings, line])}" if warnings else line

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..vdp_core.models.base import Model
     from ..vdp_core.types import Layers
 
 
-class Relight:
+class Relight(host.Foreseeing):
     """Put new light on a decomposed clip."""
 
     CATEGORY = "VDP/edit"
@@ -59,6 +60,12 @@ class Relight:
             },
         }
 
+    @classmethod
+    def foresee(cls, layers: Layers | None = None, **_: object) -> tuple[Tensor | None]:
+        from ..vdp_core.models import light
+
+        return _foreseen(layers, light.MODEL, "Relight")
+
     def relight(
         self, layers: Layers, strength: float, exposure: float, gamma: float, warmth: float, denoise: float
     ) -> tuple[Tensor]:
@@ -80,7 +87,7 @@ class Relight:
         )
 
 
-class Dehaze:
+class Dehaze(host.Foreseeing):
     """Take the haze off a decomposed clip, or put some on."""
 
     CATEGORY = "VDP/edit"
@@ -135,6 +142,12 @@ class Dehaze:
             },
         }
 
+    @classmethod
+    def foresee(cls, layers: Layers | None = None, **_: object) -> tuple[Tensor | None]:
+        from ..vdp_core.models import haze
+
+        return _foreseen(layers, haze.MODEL, "Dehaze")
+
     def dehaze(
         self, layers: Layers, strength: float, min_transmission: float, airlight_tint: float, denoise: float
     ) -> tuple[Tensor]:
@@ -155,12 +168,20 @@ class Dehaze:
         )
 
 
+def _foreseen(layers: Layers | None, model: Model, what: str) -> tuple[Tensor | None]:
+    """Refuse layers of another model; else what the edited frames will be."""
+    if layers is None:
+        return (None,)
+    model.require(layers, what)
+    return (host.frames_like(layers.frames, layers.alpha),)
+
+
 def _edited(label: str, layers: Layers, work: Callable[[torch.device, host.OnStep], Tensor]) -> tuple[Tensor]:
     """Apply an edit on the host's device, and say how it went."""
     done = host.compute(label, len(layers), work, memory=host.native_memory(layers.frames))
     host.say(done.with_warning(f"{label}: {host.described(done.result)}"))
     (frames,) = host.hand_on(done.result)
-    return (frames,)
+    return (host.with_alpha(frames, layers.alpha),)
 
 
 def _slider(default: float, low: float, high: float, tooltip: str) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..vdp_core.types import Flow
 
 
-class RAFTFlow:
+class RAFTFlow(host.Foreseeing):
     """Estimate the motion between neighbouring frames."""
 
     CATEGORY = "VDP/flow"
@@ -86,6 +86,14 @@ class RAFTFlow:
             },
         }
 
+    @classmethod
+    def foresee(cls, frames: Tensor | None = None, **_: object) -> tuple[None]:
+        from ..vdp_core.motion.flow import check_clip
+
+        if host.known(frames) is not None:
+            check_clip(host.on_cpu(frames))
+        return (None,)
+
     def estimate(
         self,
         frames: Tensor,
@@ -128,7 +136,7 @@ class RAFTFlow:
         return (flow,)
 
 
-class FlowToRGB:
+class FlowToRGB(host.Foreseeing):
     """Show motion as colours."""
 
     CATEGORY = "VDP/flow"
@@ -145,6 +153,10 @@ class FlowToRGB:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"flow": ("VDP_FLOW", {"tooltip": "Motion from RAFTFlow."})}}
+
+    @classmethod
+    def foresee(cls, **_: object) -> tuple[None]:
+        return (None,)
 
     def show(self, flow: Flow) -> tuple[Tensor]:
         """See DESCRIPTION."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import host
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     import torch
@@ -15,10 +17,11 @@ if TYPE_CHECKING:
     from ..vdp_core.types import Layers
 
 
-LAYERS = ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task segment, or LoadLayers."})
+LAZY_LAYERS = ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task segment, or LoadLayers.", "lazy": True})
+"""Made last, when the other inputs have been looked at."""
 
 
-class SplitLayers:
+class SplitLayers(host.Foreseeing):
     """Take one layer out as frames and mask, for any other node."""
 
     CATEGORY = "VDP/layers"
@@ -59,6 +62,12 @@ class SplitLayers:
             },
         }
 
+    @classmethod
+    def foresee(cls, layers: Layers | None = None, **_: object) -> tuple[Tensor | None, Tensor | None]:
+        if layers is None:
+            return None, None
+        return host.frames_like(layers.frames, layers.alpha), host.mask_like(layers.frames)
+
     def split(self, layers: Layers, layer: int) -> tuple[Tensor, Tensor]:
         from ..vdp_core.edit.layers import split_layer
 
@@ -70,10 +79,10 @@ class SplitLayers:
         )
         colours, mask = host.hand_on(*done.result)
         host.say(done.with_warning(f"layer {layer}: {host.described(colours)}{_coverage(mask, 'covers')}"))
-        return colours, mask
+        return host.with_alpha(colours, layers.alpha), mask
 
 
-class ReplaceLayer:
+class ReplaceLayer(host.Foreseeing):
     """Put other frames in the place of a layer."""
 
     CATEGORY = "VDP/layers"
@@ -91,7 +100,7 @@ class ReplaceLayer:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "layers": LAYERS,
+                "layers": LAZY_LAYERS,
                 "layer": ("INT", {"default": 1, "min": 0, "max": 3, "tooltip": "0 is the background."}),
                 "frames": (
                     "IMAGE",
@@ -106,16 +115,28 @@ class ReplaceLayer:
             },
         }
 
+    @classmethod
+    def foresee(
+        cls, layers: Layers | None = None, layer: int = 1, frames: Tensor | None = None, **_: object
+    ) -> tuple[Layers | None]:
+        from ..vdp_core.edit.layers import check_background, check_picture
+
+        if layer == 0 and host.known(frames) is not None:
+            check_background(host.on_cpu(frames), None if layers is None else len(layers))
+        elif layer > 0 and layers is not None and frames is not None:
+            check_picture(frames, layers.frames)
+        return (layers,)
+
     def replace(self, layers: Layers, layer: int, frames: Tensor, mask: Tensor | None = None) -> tuple[Layers]:
-        from ..vdp_core.checks import as_matte
         from ..vdp_core.edit.layers import replace_layer
+        from ..vdp_core.image.selection import as_matte
 
         mask = host.given_mask(mask)
         matte = None if mask is None else as_matte(host.on_cpu(mask))
         return (replace_layer(layers, layer, host.on_cpu(frames), matte),)
 
 
-class Composite:
+class Composite(host.Foreseeing):
     """Put layers together: drop, dim, move or recolour one, or put another background behind."""
 
     CATEGORY = "VDP/layers"
@@ -189,7 +210,7 @@ class Composite:
                 ),
             },
             "optional": {
-                "layers": LAYERS,
+                "layers": LAZY_LAYERS,
                 "frames": ("IMAGE", {"tooltip": "In place of layers: frames with a mask."}),
                 "mask": (
                     "MASK,IMAGE",
@@ -204,6 +225,26 @@ class Composite:
                 ),
             },
         }
+
+    @classmethod
+    def foresee(cls, **given: Any) -> tuple[Tensor | None, Tensor | None, Layers | None]:
+        from ..vdp_core.checks import check_mask
+        from ..vdp_core.edit.layers import check_background
+        from ..vdp_core.models.masks import MODEL
+
+        layers, mask, background = (given.get(name) for name in ("layers", "mask", "background"))
+        _refuse_together(given.keys(), premultiplied=bool(given.get("premultiplied")))
+        if layers is not None:
+            MODEL.require(layers, "Composite")
+        clip = given.get("frames") if layers is None else layers.frames
+        matte = host.known(host.given_mask(mask))
+        if clip is not None and matte is not None:
+            matte = matte if matte.ndim < 4 else matte[..., 0]
+            check_mask(host.on_cpu(matte), "mask", count=len(clip), size=(clip.shape[1], clip.shape[2]))
+        if host.known(background) is not None:
+            check_background(host.on_cpu(background), None if clip is None else len(clip))
+        alpha = None if layers is None or background is not None else layers.alpha
+        return host.frames_like(clip, alpha), host.mask_like(clip), layers
 
     def composite(
         self,
@@ -222,36 +263,47 @@ class Composite:
     ) -> tuple[Tensor, Tensor, Layers]:
         import torch
 
-        from ..vdp_core.checks import as_matte
         from ..vdp_core.edit import layers as core
         from ..vdp_core.edit.composite import composite
-        from ..vdp_core.errors import InputError
+        from ..vdp_core.image.selection import as_matte, odd_masks
         from ..vdp_core.types import Edit
 
-        if layers is not None and (frames is not None or mask is not None):
-            raise InputError("layers: frames or a mask are linked too; link layers alone, or frames with a mask")
+        linked = {"layers": layers, "frames": frames, "mask": mask}
+        _refuse_together([name for name in linked if linked[name] is not None], premultiplied=premultiplied)
         clip = frames if layers is None else layers.frames
-        if clip is None or (layers is None and mask is None):
-            raise InputError("nothing to put together: link layers, or both frames and mask")
-        if layers is not None and premultiplied:
-            raise InputError("premultiplied: layers keep straight colours; switch it off, it is for frames with a mask")
+        assert clip is not None
+        given = host.on_cpu(host.given_mask(mask))
 
         def work(device: torch.device, on_step: host.OnStep) -> tuple[Tensor, Tensor, Layers]:
             whole = layers
             if whole is None:
-                given = host.given_mask(mask)
-                matte = torch.zeros(clip.shape[:3]) if given is None else as_matte(host.on_cpu(given))
+                matte = torch.zeros(clip.shape[:3]) if given is None else as_matte(given)
                 whole = core.cut_out(host.on_cpu(clip), matte, premultiplied=premultiplied)
+                whole = replace(whole, alpha=host.on_cpu(host.alpha_of(clip)))
             if background is not None:
                 whole = core.add_background(whole, host.on_cpu(background))
             whole = core.edit(whole, layer, Edit(visibility, gain, saturation, (offset_x, offset_y)))
             return (*composite(whole, linear_light=linear_light, device=device, on_step=on_step), whole)
 
         done = host.compute("Composite", len(clip), work, memory=host.native_memory(clip))
+        odd = [] if given is None else odd_masks(given)
         made, mattes, edited = done.result
         shown, covered = host.hand_on(made, mattes)
-        host.say(done.with_warning(f"Composite: {host.described(shown)}{_coverage(covered, 'objects cover')}"))
-        return shown, covered, edited
+        line = done.with_warning(f"Composite: {host.described(shown)}{_coverage(covered, 'objects cover')}")
+        host.say(f"warning: {'; '.join([*odd, line])}" if odd else line)
+        return host.with_alpha(shown, edited.alpha), covered, edited
+
+
+def _refuse_together(linked: Collection[str], *, premultiplied: bool) -> None:
+    """Refuse inputs of Composite that do not go together, or are not enough."""
+    from ..vdp_core.errors import InputError
+
+    if "layers" in linked and ("frames" in linked or "mask" in linked):
+        raise InputError("layers: frames or a mask are linked too; link layers alone, or frames with a mask")
+    if "layers" not in linked and not {"frames", "mask"} <= set(linked):
+        raise InputError("nothing to put together: link layers, or both frames and mask")
+    if "layers" in linked and premultiplied:
+        raise InputError("premultiplied: layers keep straight colours; switch it off, it is for frames with a mask")
 
 
 def _coverage(mask: Tensor, words: str) -> str:
@@ -270,7 +322,7 @@ def _number_input(
     return ("FLOAT", options)
 
 
-class SaveLayers:
+class SaveLayers(host.Foreseeing):
     """Write layers to one .safetensors file."""
 
     CATEGORY = "VDP/layers"
@@ -305,13 +357,17 @@ class SaveLayers:
     def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
         return host.prefix_verdict(filename_prefix)
 
+    @classmethod
+    def foresee(cls, **_: object) -> tuple[()]:
+        return ()
+
     def save(self, layers: Layers, filename_prefix: str, with_frames: bool, prompt: object = None) -> dict[str, Any]:
         from ..vdp_core.models.file import save_layers
 
         size = (layers.frames.shape[2], layers.frames.shape[1])
         path = host.output_path(host.fill_prefix(filename_prefix, prompt=prompt, size=size))
         with host.progress(1, "Saving layers"):
-            path = save_layers(layers, path.with_name(f"{path.name}.safetensors"), with_frames=with_frames)
+            path = save_layers(layers, path, with_frames=with_frames, numbered=True)
         saved = path.relative_to(host.output_folder()).as_posix()
         host.say(f"saved: {saved}, {path.stat().st_size / 1e6:.1f} MB")
         return {"ui": {"vdp_outputs": [saved]}, "result": ()}
@@ -366,7 +422,7 @@ class LoadLayers:
 
         file = host.input_path(path)
         with host.progress(1, "Loading layers"):
-            layers = load_layers(file, host.on_cpu(frames))
+            layers = load_layers(file, host.on_cpu(frames), host.on_cpu(host.alpha_of(frames)))
         host.remember(unique_id, file, _state)
         host.say(f"loaded: {layers.model} layers, {host.described(layers.frames)}")
         return (layers,)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..vdp_core.types import Flow
 
 
-class MeasureVideo:
+class MeasureVideo(host.Foreseeing):
     """Measure a clip against a reference, along its motion, and masks against masks."""
 
     CATEGORY = "VDP/measure"
@@ -63,7 +63,7 @@ class MeasureVideo:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "frames": ("IMAGE", {"tooltip": "The clip to measure."}),
+                "frames": ("IMAGE", {"tooltip": "The clip to measure.", "lazy": True}),
                 "filename_prefix": (
                     "STRING",
                     {
@@ -76,14 +76,18 @@ class MeasureVideo:
                 "reference": ("IMAGE", {"tooltip": "The true clip: as many frames, of the same size."}),
                 "mask": (
                     "MASK,IMAGE",
-                    {"tooltip": "A found mask or matte, or pictures of one, measured against reference_mask."},
+                    {
+                        "tooltip": "A found mask or matte, or pictures of one, measured against reference_mask.",
+                        "lazy": True,
+                    },
                 ),
                 "reference_mask": ("MASK,IMAGE", {"tooltip": "The true mask: as many frames as mask, of its size."}),
                 "flow": (
                     "VDP_FLOW",
                     {
                         "tooltip": "Motion of the clip, for the warping error, best estimated on the reference. "
-                        "Without it the motion of the reference is estimated."
+                        "Without it the motion of the reference is estimated.",
+                        "lazy": True,
                     },
                 ),
             },
@@ -93,6 +97,16 @@ class MeasureVideo:
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
         return host.prefix_verdict(filename_prefix)
+
+    @classmethod
+    def foresee(cls, **given: Any) -> tuple[None, ...]:
+        from ..vdp_core.metrics import check_given, check_same_clips
+
+        check_given(*(name in given for name in ("reference", "flow", "mask", "reference_mask")))
+        frames, reference = given.get("frames"), given.get("reference")
+        if frames is not None and reference is not None:
+            check_same_clips(frames, reference)
+        return (None,) * len(cls.RETURN_TYPES)
 
     def measure(
         self,
@@ -105,37 +119,42 @@ class MeasureVideo:
         prompt: object = None,
     ) -> dict[str, Any]:
         """See DESCRIPTION."""
+        from ..vdp_core.image.selection import odd_masks
         from ..vdp_core.metrics import figures
 
         size = (frames.shape[2], frames.shape[1])
         path = host.output_path(host.fill_prefix(filename_prefix, prompt=prompt, size=size))
         started = time.perf_counter()
+        mask, reference_mask = (host.on_cpu(host.given_mask(one)) for one in (mask, reference_mask))
         with host.progress(len(frames), "Measure") as on_step:
             numbers, per_frame = figures(
                 host.on_cpu(frames),
                 host.on_cpu(reference),
-                host.on_cpu(host.given_mask(mask)),
-                host.on_cpu(host.given_mask(reference_mask)),
+                mask,
+                reference_mask,
                 flow,
                 on_step=on_step,
             )
-        path = path.with_name(path.name + ".json")
-        _write(path, json.dumps({**numbers, "per_frame": per_frame}, indent=2) + "\n")
+        path = _write(path, json.dumps({**numbers, "per_frame": per_frame}, indent=2) + "\n")
         report = "\n".join(f"{name}: {value:.6g}" for name, value in numbers.items())
         result = tuple(report if name == "report" else numbers.get(name, math.nan) for name in self.RETURN_NAMES)
         saved = path.relative_to(host.output_folder()).as_posix()
         shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        host.say(f"measured: {shown}, {time.perf_counter() - started:.1f} s on cpu")
+        line = f"measured: {shown}, {time.perf_counter() - started:.1f} s on cpu"
+        masks = {"mask": mask, "reference_mask": reference_mask}
+        odd = [note for name, one in masks.items() if one is not None for note in odd_masks(one, name)]
+        host.say(f"warning: {'; '.join([*odd, line])}" if odd else line)
         return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": result}
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a small text file whole or not at all."""
+def _write(path: Path, text: str) -> Path:
+    """Write a small JSON file whole or not at all, under the first number that nothing has."""
     from ..vdp_core.errors import MediaError
-    from ..vdp_core.store.files import beside
+    from ..vdp_core.store.files import numbered
 
     try:
-        with beside(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        with numbered(path.parent, path.name, ".json") as place:
+            place.partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise MediaError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return place.target

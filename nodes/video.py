@@ -175,10 +175,12 @@ class LoadFrames:
         summary = f"read: {', '.join(facts)}"
         host.say(f"warning: {source.name}: {'; '.join(clip.notes)}; {summary}" if clip.notes else summary)
         frames, alpha = host.hand_on(clip.frames, clip.alpha)
+        if clip.has_alpha:
+            frames = host.with_alpha(frames, alpha)
         return frames, alpha, clip.audio, float(clip.fps), len(frames)
 
 
-class SaveFrames:
+class SaveFrames(host.Foreseeing):
     """Write frames to a video or a PNG sequence."""
 
     CATEGORY = "VDP/video"
@@ -212,7 +214,10 @@ class SaveFrames:
             "required": {
                 "frames": (
                     "IMAGE,MASK",
-                    {"tooltip": "The frames to write. A mask is written as a picture, white where it is selected."},
+                    {
+                        "tooltip": "The frames to write. A mask is written as a picture, white where it is selected.",
+                        "lazy": True,
+                    },
                 ),
                 "filename_prefix": (
                     "STRING",
@@ -256,7 +261,10 @@ class SaveFrames:
             "optional": {
                 "alpha": (
                     "MASK",
-                    {"tooltip": "Opacity, 1 = opaque; one mask for all frames or one each. Not for mp4 and h265."},
+                    {
+                        "tooltip": "Opacity, 1 = opaque; one mask for all frames or one each. mp4 and h265 cannot hold "
+                        "it. Unlinked: the alpha that the clip came with, where the frames still carry it."
+                    },
                 ),
                 "audio": ("AUDIO", {"tooltip": "Sound, cut where the frames end."}),
             },
@@ -278,6 +286,19 @@ class SaveFrames:
             return str(error)
         return host.prefix_verdict(filename_prefix)
 
+    @classmethod
+    def foresee(
+        cls, frames: Tensor | None = None, format: str = "mp4", alpha: Tensor | None = None, **_: object
+    ) -> tuple[()]:
+        from ..vdp_core.checks import check_mask
+
+        clip = _as_pictures(frames)
+        alpha = host.known(host.given_mask(alpha))
+        _opacity(host.known(clip), alpha, format)
+        if alpha is not None and clip is not None:
+            check_mask(alpha, "alpha", count=len(clip), size=(clip.shape[1], clip.shape[2]))
+        return ()
+
     def save(
         self,
         frames: Tensor,
@@ -292,11 +313,9 @@ class SaveFrames:
     ) -> dict[str, Any]:
         from ..vdp_core.media import clip as video
 
-        if frames.ndim in (2, 3):  # a mask
-            frames = (frames if frames.ndim == 3 else frames[None])[..., None]
-        if frames.shape[-1] == 4 and format in ("mp4", "h265") and bool((frames[..., 3] == 1.0).all()):
-            frames = frames[..., :3]  # alpha that says nothing, as some loaders give it
-        alpha = host.given_mask(alpha)
+        frames = _as_pictures(frames)
+        alpha, lost = _opacity(frames, host.given_mask(alpha), format)
+        frames = frames[..., :3] if frames.shape[-1] == 4 else frames
         audio, missing = _sound(audio)
         workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
         size = (frames.shape[2], frames.shape[1])
@@ -312,11 +331,13 @@ class SaveFrames:
                 alpha=alpha,
                 audio=audio,
                 metadata=host.embed_metadata(prompt, extra_pnginfo),
+                numbered=True,
                 on_step=on_step,
             )
         written = path.relative_to(host.output_folder())
         summary = f"saved: {written.as_posix()}, {host.described(frames)}, {time.perf_counter() - started:.1f} s"
-        host.say(f"warning: {missing}; {summary}" if missing else summary)
+        warnings = [text for text in (lost, missing) if text]
+        host.say(f"warning: {'; '.join([*warnings, summary])}" if warnings else summary)
         shown: dict[str, str]
         if format in ("mp4", "webm"):
             shown = {"filename": path.name, "subfolder": "/".join(written.parent.parts), "type": "output"}
@@ -345,6 +366,36 @@ class SaveFrames:
 
         target = host.temp_folder() / f"{path.stem}_{uuid.uuid4().hex[:8]}"
         return video.write_clip(target, _preview_frames(frames, alpha), fps=fps, quality=60, audio=audio)
+
+
+def _as_pictures(frames: Any) -> Any:
+    """A mask as pictures of one channel; anything else as it is."""
+    if getattr(frames, "ndim", 4) in (2, 3):
+        return (frames if frames.ndim == 3 else frames[None])[..., None]
+    return frames
+
+
+def _opacity(frames: Tensor | None, alpha: Tensor | None, format: str) -> tuple[Tensor | None, str]:
+    """What is given as alpha, else what the frames carry where the format holds it; and what is to be said about it.
+
+    Raises:
+        InputError: alpha is linked, or the frames' fourth channel, and says something, but the format cannot hold it.
+    """
+    from ..vdp_core.media import clip as video
+    from ..vdp_core.media.encode import FORMATS, check_holds_alpha
+
+    own = host.alpha_of(frames)
+    if frames is not None and frames.shape[-1] == 4 and alpha is None:
+        own, alpha = None, own
+    carried = own if alpha is None else None
+    if format not in FORMATS or FORMATS[format].holds_alpha:
+        return carried if alpha is None else alpha, ""
+    if alpha is not None and not video.says_nothing(alpha):
+        check_holds_alpha(format)
+    if carried is None or video.says_nothing(carried):
+        return None, ""
+    able = ", ".join(name for name, form in FORMATS.items() if form.holds_alpha)
+    return None, f"the clip's alpha is left out, as {format} holds none; these formats do: {able}"
 
 
 def _sound(audio: Any) -> tuple[dict[str, Any] | None, str]:
@@ -380,7 +431,7 @@ def _preview_frames(frames: Tensor, alpha: Tensor | None, chunk: int = 8) -> Ite
         yield interpolate(colour.movedim(-1, 1), size=size, mode="area").movedim(1, -1)
 
 
-class DetectShots:
+class DetectShots(host.Foreseeing):
     """Show where a clip cuts."""
 
     CATEGORY = "VDP/video"
@@ -401,6 +452,10 @@ class DetectShots:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"frames": ("IMAGE", {"tooltip": "The clip, two frames or more."})}}
+
+    @classmethod
+    def foresee(cls, **_: object) -> tuple[None, None, None]:
+        return None, None, None
 
     def detect(self, frames: Tensor) -> tuple[Tensor, str, int]:
         from ..vdp_core.motion.flow import find_cuts

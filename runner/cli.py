@@ -334,13 +334,13 @@ def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: 
                 clip = video.read_clip(host.input_path(path), on_step=on_step)
             if clip.notes:
                 host.say(f"warning: {path}: {'; '.join(clip.notes)}")
-            return clip.frames
+            return host.with_alpha(clip.frames, clip.alpha if clip.has_alpha else None)
 
         found = metrics.measure(
             frames(pred),
             frames(ref),
-            mask=None if mask is None else frames(mask),
-            ref_mask=None if ref_mask is None else frames(ref_mask),
+            mask=None if mask is None else host.given_mask(frames(mask)),
+            ref_mask=None if ref_mask is None else host.given_mask(frames(ref_mask)),
         )
     click.echo(json.dumps(found))
 

@@ -25,7 +25,7 @@ _context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
 _context.set_forkserver_preload(["av", "cv2", "torch", "torch._dynamo", "comfyui_vdp.runner.run.execute"])
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-CHANGES = {"os.mkdir": 0, "os.remove": 0, "os.rename": 1, "os.rmdir": 0}
+CHANGES = {"os.link": 1, "os.mkdir": 0, "os.remove": 0, "os.rename": 1, "os.rmdir": 0}
 """What Python tells its audit hooks of a change to files, and which of the arguments names the file."""
 
 

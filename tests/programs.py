@@ -16,7 +16,7 @@ from comfyui_vdp import nodes
 from comfyui_vdp.nodes import host
 from comfyui_vdp.runner.cli import main
 from comfyui_vdp.vdp_core.optim import fit as fitting
-from comfyui_vdp.vdp_core.store.files import beside, scratch
+from comfyui_vdp.vdp_core.store.files import beside, numbered, scratch
 
 
 def ignoring_hangups(arguments: list[str]) -> int:
@@ -104,3 +104,30 @@ def scratcher() -> None:
         (folder / "preview.mp4").touch()
         print(folder, flush=True)
         time.sleep(600)
+
+
+def numbered_writer(folder: Path, kind: str, end: Path) -> None:
+    """Like ``writer``, with a number."""
+    with numbered(folder, "clip") as place:
+        if kind == "file":
+            place.partial.write_text("half")
+        else:
+            place.partial.mkdir()
+            (place.partial / "00000.png").touch()
+        print("writing", flush=True)
+        while not end.exists():
+            time.sleep(0.01)
+
+
+def saver(folder: Path, name: str, count: int, go: Path) -> None:
+    """Save files and folders under numbers as fast as it goes, once a file ``go`` is there."""
+    print("ready", flush=True)
+    while not go.exists():
+        time.sleep(0.001)
+    for index in range(count):
+        with numbered(folder, "clip") as place:
+            if index % 2:
+                place.partial.write_text(f"{name}-{index}")
+            else:
+                place.partial.mkdir()
+                (place.partial / "0.png").write_text(f"{name}-{index}")

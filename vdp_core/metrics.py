@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import as_matte, check_flow, check_frames, check_mask
+from .checks import check_flow, check_frames, check_mask
 from .errors import InputError, ShapeError
 from .image.resize import resize
+from .image.selection import as_matte
 from .motion.warp import resize_flow, warp
 from .types import Flow, OnStep
 
@@ -300,8 +301,8 @@ def figures(
     Args:
         pred: the clip, ``(T, H, W, 3)`` in 0..1.
         ref: what it should be, the same shape: gives ``psnr`` and ``ssim`` (from 7x7 pixels).
-        mask: a found mask ``(T, H, W)``, or pictures of one (see ``masks.as_matte``); with ``ref_mask`` gives ``iou``,
-            ``boundary_f``, ``mad``, ``mse`` and, from two frames on, ``dtssd``.
+        mask: a found mask ``(T, H, W)``, or pictures of one (see ``image.selection.as_matte``); with ``ref_mask``
+            gives ``iou``, ``boundary_f``, ``mad``, ``mse`` and, from two frames on, ``dtssd``.
         ref_mask: the true mask.
         flow: motion of the clip: gives ``warping_error``, and with a reference ``reference_warping_error``, the floor
             that true motion and true change leave. Without it, the motion of the reference is estimated (DIS), where
@@ -313,11 +314,7 @@ def figures(
         ShapeError: the inputs differ in length or size, or a mask comes alone.
     """
     pred = check_frames(pred, at_least=1 if flow is None else 2)
-    if ref is None and flow is None and mask is None and ref_mask is None:
-        raise InputError("nothing to measure against; give a reference, a flow, or a mask and its reference mask")
-    if (mask is None) != (ref_mask is None):
-        missing, given = ("mask", "reference mask") if mask is None else ("reference mask", "mask")
-        raise ShapeError(f"{missing}: none was given; it is compared with the {given}, so give both or neither")
+    check_given(ref is not None, flow is not None, mask is not None, ref_mask is not None)
     if flow is not None:
         check_flow(flow, len(pred))
     if ref is not None:
@@ -412,13 +409,36 @@ def _motion(frames: Tensor) -> Flow | None:
 def _same_shape(pred: Tensor, ref: Tensor, *, smallest_side: int = 1) -> tuple[Tensor, Tensor]:
     pred = check_frames(pred, smallest_side=smallest_side)
     ref = check_frames(ref, "reference", smallest_side=smallest_side)
-    if pred.shape != ref.shape:
-        (t, h, w, _), (t2, h2, w2, _) = pred.shape, ref.shape
+    check_same_clips(pred, ref)
+    return pred, ref.to(pred.device)
+
+
+def check_same_clips(pred: Tensor, ref: Tensor) -> None:
+    """Refuse clips ``(T, H, W, C)`` of different lengths or sizes.
+
+    Raises:
+        ShapeError: they differ.
+    """
+    (t, h, w), (t2, h2, w2) = pred.shape[:3], ref.shape[:3]
+    if (t, h, w) != (t2, h2, w2):
         raise ShapeError(
             f"frames: got {t} of {w}x{h} pixels, the reference has {t2} of {w2}x{h2}; "
             "measure clips of one size and length"
         )
-    return pred, ref.to(pred.device)
+
+
+def check_given(reference: bool, flow: bool, mask: bool, ref_mask: bool) -> None:
+    """Refuse to measure where what is given makes no figure.
+
+    Raises:
+        InputError: there is nothing to compare the clip with.
+        ShapeError: a mask without its reference, or the other way round.
+    """
+    if not (reference or flow or mask or ref_mask):
+        raise InputError("nothing to measure against; give a reference, a flow, or a mask and its reference mask")
+    if mask != ref_mask:
+        missing, given = ("reference mask", "mask") if mask else ("mask", "reference mask")
+        raise ShapeError(f"{missing}: none was given; it is compared with the {given}, so give both or neither")
 
 
 def _same_masks(mask: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:

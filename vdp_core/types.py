@@ -159,6 +159,8 @@ class Layers:
     """What takes the place of a layer, at native size: ``colour_0``, ``colour_1``, ... ``(T or 1, H, W, 3)`` in 0..1,
     and ``mask_1``, ... ``(T or 1, H, W)``; ``matte`` ``(T or 1, H, W)`` is a finished mask of the only object,
     in place of what would be made of the small masks."""
+    alpha: Tensor | None = None
+    """Opacity of the source, ``(T, H, W)`` in 0..1; None where it is opaque. No model changes it."""
 
     def __len__(self) -> int:
         """Number of frames."""

@@ -1,5 +1,6 @@
 """The one room that knows where the nodes run: inside ComfyUI, or headless with the settings in ``headless``."""
 
+from .alpha import alpha_of, with_alpha
 from .comfy import (
     Headless,
     OnStep,
@@ -13,6 +14,7 @@ from .comfy import (
     say,
 )
 from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
+from .early import Foreseeing, frames_like, known, mask_like
 from .inputs import changed, given_mask, remember
 from .paths import (
     input_path,
@@ -29,8 +31,10 @@ from .work import Computed, compute
 
 __all__ = [
     "Computed",
+    "Foreseeing",
     "Headless",
     "OnStep",
+    "alpha_of",
     "changed",
     "compute",
     "described",
@@ -38,6 +42,7 @@ __all__ = [
     "embed_metadata",
     "fill_prefix",
     "fitting",
+    "frames_like",
     "free_memory",
     "given_mask",
     "hand_on",
@@ -48,6 +53,8 @@ __all__ = [
     "is_there",
     "journal",
     "keeping",
+    "known",
+    "mask_like",
     "native_memory",
     "on_cpu",
     "output_folder",
@@ -61,4 +68,5 @@ __all__ = [
     "time_left",
     "use_half",
     "weights_folders",
+    "with_alpha",
 ]

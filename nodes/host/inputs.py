@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .alpha import alpha_of
 from .paths import input_path
 
 __all__ = ["changed", "given_mask", "remember"]
@@ -17,8 +18,8 @@ EMPTY_MASK = (1, 64, 64)  # what ComfyUI's loaders of pictures give where there 
 def given_mask(mask: Any) -> Any:
     """A mask as other nodes give it, or None for the empty 64x64 one that stands for no mask.
 
-    Some segmenters give a list with a mask for each picture: it becomes one batch. Anything else passes as it is, for
-    the core to check.
+    Some segmenters give a list with a mask for each picture: it becomes one batch. Pictures get the alpha that they
+    carry as a fourth channel. Anything else passes as it is, for the core to check.
 
     Raises:
         ShapeError: masks of different sizes in a list.
@@ -33,7 +34,10 @@ def given_mask(mask: Any) -> Any:
             sizes = " and ".join(sorted({f"{part.shape[-1]}x{part.shape[-2]}" for part in parts}))
             raise ShapeError(f"mask: the masks in the list are of {sizes} pixels; all must have one size")
         mask = torch.cat(parts)
-    if isinstance(mask, torch.Tensor) and tuple(mask.shape) == EMPTY_MASK and not bool(mask.any()):
+    if isinstance(mask, torch.Tensor) and mask.ndim == 4 and mask.shape[-1] == 3 and not mask.is_meta:
+        alpha = alpha_of(mask)
+        mask = mask if alpha is None else torch.cat((mask, alpha[..., None]), dim=-1)
+    if isinstance(mask, torch.Tensor) and tuple(mask.shape) == EMPTY_MASK and not mask.is_meta and not bool(mask.any()):
         return None
     return mask
 

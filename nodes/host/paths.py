@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
-import threading
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
 
@@ -75,10 +73,6 @@ def temp_folder() -> Path:
     return folder
 
 
-_given: set[Path] = set()  # output paths handed out but perhaps not written yet
-_giving = threading.Lock()
-
-
 def _split_prefix(prefix: str) -> tuple[Path, str]:
     """Folder and name that a prefix stands for, after every check that needs nothing to be written.
 
@@ -132,9 +126,9 @@ def prefix_verdict(prefix: str | None) -> bool | str:
 
 
 def output_path(prefix: str) -> Path:
-    """A new path below ``output_folder()``, without suffix, such as ``out/sub/name_00001`` for ``sub/name``.
+    """The path below ``output_folder()`` that a prefix stands for, such as ``out/sub/name`` for ``sub/name``.
 
-    No file or folder whose name begins with it exists, and no other call was given it. Sub-folders are made.
+    Sub-folders are made. Number and suffix are added when it is written, see ``vdp_core.store.files.numbered``.
 
     Raises:
         InputError: the prefix is empty, absolute, or leads outside the output folder (also through a link).
@@ -145,17 +139,9 @@ def output_path(prefix: str) -> Path:
     folder, name = _split_prefix(prefix)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken = [entry.name for entry in folder.iterdir()]
     except OSError as error:
         raise MediaError(f"the output folder {folder} cannot be used: {error.strerror or error}") from error
-    # Names are compared without case, as Windows and macOS do.
-    numbered = re.compile(re.escape(name) + r"_(\d{5,})(?!\d)", re.IGNORECASE)
-    counter = 1 + max((int(match[1]) for entry in taken if (match := numbered.match(entry))), default=0)
-    with _giving:
-        while (path := folder / f"{name}_{counter:05}") in _given:
-            counter += 1
-        _given.add(path)
-    return path
+    return folder / name
 
 
 def weights_folders() -> list[Path]:

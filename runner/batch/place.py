@@ -33,6 +33,8 @@ def put_in_place(outcome: Outcome, entry: Entry, manifest: Manifest, room: Path)
     Raises:
         MediaError: the output folder cannot be written to.
     """
+    from ...vdp_core.store.files import with_name
+
     assert outcome.folder is not None
     target = manifest.folder / entry.folder
     with explained(target):
@@ -42,7 +44,9 @@ def put_in_place(outcome: Outcome, entry: Entry, manifest: Manifest, room: Path)
             target = manifest.folder / entry.folder
         if target.exists():
             target.rename(room / f"{OLD}{entry.folder}")
-        outcome.folder.rename(target)
+        while not with_name(outcome.folder, target):  # somebody else has just taken it
+            manifest.give_way(entry)
+            target = manifest.folder / entry.folder
         entry.outputs = [{"path": f"{entry.folder}/{path}", "bytes": _bytes(target / path)} for path in outcome.outputs]
 
 

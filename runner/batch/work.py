@@ -364,8 +364,8 @@ def join_parts(joining: Joining, tell: Tell) -> Outcome:
 
 def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
     from ...nodes import host
-    from ...vdp_core.errors import InputError
     from ...vdp_core.media import clip as video
+    from ...vdp_core.media.encode import FORMATS, check_holds_alpha
     from ..graph.read import to_api
 
     folders = [
@@ -373,8 +373,11 @@ def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
     ]
     infos = [video.probe(folder) for folder in folders]
     with_alpha, form = any(info.has_alpha for info in infos), saver.inputs["format"]
-    if with_alpha and form in ("mp4", "h265"):
-        raise InputError(f"{saver}: {form} holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
+    if with_alpha and not FORMATS[form].holds_alpha:
+        if "alpha" in saver.inputs:
+            check_holds_alpha(form)
+        with_alpha = False
+        host.say(f"warning: the clip's alpha is left out, as {form} holds none")
     total = sum(info.frame_count or 0 for info in infos)
 
     def frames() -> Iterator[Tensor]:
@@ -394,6 +397,7 @@ def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
         audio=_sound(joining.job, total) if isinstance(saver.inputs.get("audio"), Link) else None,
         metadata=host.embed_metadata(to_api(graph), graph.workflow and {"workflow": graph.workflow}),
         total=total,
+        numbered=True,
         on_step=lambda done, total, preview: tell(f"{saver.title}: {done}/{total}"),
     )
     return path.relative_to(host.output_folder()).as_posix()

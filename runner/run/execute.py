@@ -142,6 +142,42 @@ def run(
     return RunResult(outputs, numbers, str(host.device()))
 
 
+def _quick_ones(graph: Graph, specs: Specs, order: list[str]) -> dict[str, None]:
+    """The nodes whose work is short, such as loaders, and that of all that leads to them: they do not ``foresee``."""
+    quick: dict[str, None] = {}
+    for key in order:
+        links = [value.node for value in graph.nodes[key].inputs.values() if isinstance(value, Link)]
+        if not hasattr(specs[graph.nodes[key].class_type].node_class, "foresee") and all(one in quick for one in links):
+            quick[key] = None
+    return quick
+
+
+def _foresee(graph: Graph, specs: Specs, order: list[str], results: Mapping[str, tuple[Any, ...]]) -> None:
+    """Have the nodes that are yet to run refuse what they would refuse later.
+
+    Raises:
+        NodeFailed: one does.
+    """
+    foreseen = dict(results)
+    for key in order:
+        node, spec = graph.nodes[key], specs[graph.nodes[key].class_type]
+        # of nodes that ran, what nobody needs any more is gone already
+        if key in results or (foresee := getattr(spec.node_class, "foresee", None)) is None:
+            continue
+        given = {
+            name: foreseen[value.node][value.slot]
+            if isinstance(value, Link) and value.node in foreseen
+            else None
+            if isinstance(value, Link)
+            else cast(spec.inputs[name], value)
+            for name, value in node.inputs.items()
+        }
+        try:
+            foreseen[key] = foresee(**given)
+        except Exception as error:
+            raise _failed(node, error) from error
+
+
 def _run_nodes(
     graph: Graph, specs: Specs, order: list[str], kept: Kept, on_node: Callable[[Node], None] | None
 ) -> dict[str, Mapping[str, Any]]:
@@ -154,10 +190,13 @@ def _run_nodes(
     prompt = to_api(graph)
     results: dict[str, tuple[Any, ...]] = {}
     shown: dict[str, Mapping[str, Any]] = {}
+    quick = _quick_ones(graph, specs, order)
     # ComfyUI runs nodes under inference mode; doing the same keeps both ways of running alike.
     with torch.inference_mode():
-        for key in order:
+        for number, key in enumerate([*quick, *(key for key in order if key not in quick)]):
             node, spec = graph.nodes[key], specs[graph.nodes[key].class_type]
+            if number == len(quick):
+                _foresee(graph, specs, order, results)
             if on_node is not None:
                 on_node(node)
             arguments = {name: _value(spec.inputs[name], value, results) for name, value in node.inputs.items()}

@@ -9,8 +9,9 @@ import asyncio
 import json
 import tempfile
 import uuid
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from itertools import count
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -256,8 +257,7 @@ async def _fetch_outputs(
         ]
     fetched = []
     for name in names:
-        target = _free(_target(name, output_folder))
-        await _fetch(session, url, name, target)
+        target = await _fetch(session, url, name, _target(name, output_folder))
         fetched.append(str(target.resolve()))
     return fetched
 
@@ -276,13 +276,10 @@ def _target(name: str, output_folder: Path) -> Path:
     return target
 
 
-def _free(path: Path) -> Path:
-    """``path``, or one with a number after it where that is taken: what an earlier run left is kept."""
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
-    return candidate
+def _names(path: Path) -> Iterator[Path]:
+    """``path``, then ones with a number after it: what an earlier run left is kept."""
+    yield path
+    yield from (path.with_name(f"{path.stem}_{number}{path.suffix}") for number in count(2))
 
 
 async def _download(session: aiohttp.ClientSession, url: str, name: str, target: Path) -> bool:
@@ -301,17 +298,22 @@ async def _download(session: aiohttp.ClientSession, url: str, name: str, target:
     return True
 
 
-async def _fetch(session: aiohttp.ClientSession, url: str, name: str, target: Path) -> None:
-    """Fetch a file, or a PNG sequence: a folder of 00000.png, 00001.png, ... with its sound (a server lists none)."""
+async def _fetch(session: aiohttp.ClientSession, url: str, name: str, target: Path) -> Path:
+    """Fetch a file, or a PNG sequence: a folder of 00000.png, 00001.png, ... with its sound (a server lists none).
+
+    It gets the name of ``target``, or the first after it that nothing has.
+    """
+    from ...vdp_core.store.files import with_name
+
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as folder:
         part = Path(folder) / target.name
         if not await _download(session, url, name, part):
             part.mkdir()
-            count = 0
-            while await _download(session, url, f"{name}/{count:05}.png", part / f"{count:05}.png"):
-                count += 1
-            if not count:
+            frames = 0
+            while await _download(session, url, f"{name}/{frames:05}.png", part / f"{frames:05}.png"):
+                frames += 1
+            if not frames:
                 raise ServerFailed(f"the output {name} is no longer on the server")
             await _download(session, url, f"{name}/audio.wav", part / "audio.wav")
-        part.replace(target)
+        return next(free for free in _names(target) if with_name(part, free))

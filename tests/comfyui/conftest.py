@@ -93,6 +93,8 @@ class Queue:
 
     def __init__(self, comfyui: ComfyUI) -> None:
         self._comfyui = comfyui
+        self.ran_before: set[str] = set()
+        """The nodes that ran before the one that ``refused`` something last, or were taken from the cache."""
         self._defaults = {
             name: {
                 key: entry.options.get("default", (entry.choices or [None])[0])
@@ -141,6 +143,7 @@ class Queue:
             for error in errors["errors"]:
                 return key, error["type"], f"{error['message']}: {error['details']}"
         failed = dict(self.history(answer["prompt_id"])["status"]["messages"])["execution_error"]
+        self.ran_before = set(failed["executed"])
         return failed["node_id"], failed["exception_type"].rpartition(".")[2], failed["exception_message"].strip()
 
     def file(self, entry: Any, node: str) -> Path:

@@ -25,6 +25,10 @@ def files(comfyui: Any, synthetic: Any) -> Path:
     frames, _ = synthetic.pan(6, 64, 96)
     video.write_clip(folder / "clip", frames, fps=12)
     (folder / "text.mp4").write_text("no video")
+    (folder / "text.png").write_text("no picture")
+    shape = torch.zeros(6, 64, 96)
+    shape[:, 20:40, 30:60] = 1.0
+    video.write_clip(folder / "alpha", frames, fps=12, format="png", alpha=shape)
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "nothing").mkdir()
     (folder / "sizes").mkdir()
@@ -138,7 +142,7 @@ CASES: dict[str, tuple[Graph, str, str, str]] = {
             still=node("LoadFrames", path="bad/pixel.png"),
             clip=node("RepeatImageBatch", image=["still", 0], amount=4),
         ),
-        "flow",
+        "layers",
         "ShapeError",
         "1x1",
     ),
@@ -232,3 +236,45 @@ def test_it_gets_its_sentence_at_the_right_node(queue: Any, files: Path, name: s
     assert (at, found) == (where, kind), said
     assert sentence in said
     assert len(said.splitlines()) == 1
+
+
+# What takes long runs last, so that what else is wrong shows first. Seeds of their own keep results from the cache.
+
+
+EARLY: dict[str, tuple[Graph, str, str]] = {
+    "a background that is no picture": (
+        then(
+            layers("segment", seed=101),
+            other=node("LoadFrames", path="bad/text.png"),
+            **saved("Composite", layers=["layers", 0], background=["other", 0]),
+        ),
+        "other",
+        "is not a picture",
+    ),
+    "alpha for mp4": (
+        then(
+            layers("relight", seed=102),
+            other=node("LoadFrames", path="bad/alpha"),
+            edit=node("Relight", layers=["layers", 0]),
+            result=node("SaveFrames", frames=["edit", 0], alpha=["other", 1], format="mp4"),
+        ),
+        "result",
+        "mp4 holds no alpha",
+    ),
+    "too many masks": (
+        then(layers("segment", mask=["other", 0], seed=103), other=node("LoadFrames", path="bad/alpha", count=2)),
+        "layers",
+        "one, or one for each of the 6 frames",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_it_is_refused_before_motion_is_estimated(queue: Any, files: Path, name: str) -> None:
+    graph, where, sentence = EARLY[name]
+    graph = {key: value for key, value in graph.items() if key != "save" or name == "too many masks"}
+    graph["clip"] = node("LoadFrames", path="bad/clip.mp4", max_side=90 + len(name))  # so that no flow is cached
+    at, _, said = queue.refused(graph)
+    assert (at, sentence in said) == (where, True), said
+    assert "flow" not in queue.ran_before
+    assert where == "other" or {"clip", "other"} & queue.ran_before

@@ -123,6 +123,25 @@ def test_pictures_with_alpha_and_views_of_core(queue: Any, clip: str) -> None:
     assert len(entry["outputs"]["11"]["images"]) == 6
 
 
+def test_alpha_goes_along_with_frames_from_node_to_node(queue: Any, comfyui: Any, synthetic: Any) -> None:
+    """Only frames are linked, and ComfyUI keeps results between runs."""
+    frames, _ = synthetic.pan(6, 64, 96)
+    shape = torch.zeros(6, 64, 96)
+    shape[:, 20:40, 30:60] = 1.0
+    path = video.write_clip(comfyui.folder / "input" / "see_through", frames, fps=RATE, format="png", alpha=shape)
+    graph = {
+        "1": node("LoadFrames", path=path.name),
+        **taken_apart(["1", 0], "relight"),
+        "2": node("Relight", layers=["layers", 0]),
+        "3": node("SaveFrames", frames=["2", 0], format="webm", filename_prefix="see_through"),
+    }
+    for strength in (1.0, 0.5):
+        graph["2"]["inputs"]["strength"] = strength
+        (name,) = queue(graph)["outputs"]["3"]["vdp_outputs"]
+        made = video.read_clip(comfyui.folder / "output" / name)
+        assert (made.alpha - shape).abs().mean() < 0.01
+
+
 def test_masks_of_core_in_and_ours_out(queue: Any, clip: str, picture: str) -> None:
     """A mask made by core selects the object; our masks and layers go through core's nodes and come back."""
     graph = {

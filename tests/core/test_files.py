@@ -9,7 +9,7 @@ import programs
 import pytest
 from processes import Started
 
-from comfyui_vdp.vdp_core.store.files import beside, held, remove_left_overs, scratch, watching
+from comfyui_vdp.vdp_core.store.files import beside, held, numbered, remove_left_overs, scratch, watching
 
 needs_kill = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is of POSIX")
 
@@ -162,3 +162,107 @@ def test_who_watches_is_told_before_anything_gets_its_name(tmp_path):
     with beside(tmp_path / "later.mp4") as partial:
         partial.touch()
     assert told == [((tmp_path / "clip.mp4").stat().st_ino, "clip.mp4", False)]
+
+
+# Numbered files
+
+
+def write_numbered(folder, content, suffix=".txt"):
+    with numbered(folder, "clip", suffix) as place:
+        place.partial.write_text(content)
+    return place.target.name
+
+
+def test_numbers_count_up_and_are_never_given_twice(tmp_path):
+    assert write_numbered(tmp_path / "out", "first") == "clip_00001.txt"
+    assert write_numbered(tmp_path / "out", "second") == "clip_00002.txt"
+    assert write_numbered(tmp_path / "out", "third", suffix=".mov") == "clip_00003.mov"
+    for foreign in ("Clip_00041_.png", "clipper_00099.mp4", "clip_12.mp4"):  # as ComfyUI's own savers number
+        (tmp_path / "out" / foreign).touch()
+    (tmp_path / "out" / "clip_00043").mkdir()
+    assert write_numbered(tmp_path / "out", "fourth") == "clip_00044.txt"
+    assert (tmp_path / "out" / "clip_00001.txt").read_text() == "first"
+    assert not [name for name in names(tmp_path / "out") if name.startswith(".")]
+
+
+def test_a_number_is_reserved_while_it_is_written(tmp_path):
+    with numbered(tmp_path, "clip", ".mp4") as slow:
+        slow.partial.write_text("slow")
+        assert slow.target.name == "clip_00001.mp4"
+        assert write_numbered(tmp_path, "quick") == "clip_00002.txt"
+        assert [name for name in names(tmp_path) if not name.startswith(".")] == ["clip_00002.txt"]
+    assert names(tmp_path) == ["clip_00001.mp4", "clip_00002.txt"]
+
+
+def test_a_number_is_free_again_after_a_failure(tmp_path):
+    with pytest.raises(KeyboardInterrupt), numbered(tmp_path, "clip") as place:
+        place.partial.mkdir()
+        (place.partial / "00000.png").touch()
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+    assert write_numbered(tmp_path, "next") == "clip_00001.txt"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_name_that_is_taken_at_the_last_moment_is_left_to_who_took_it(tmp_path, monkeypatch, kind, has_links):
+    def no_links(*_):
+        raise PermissionError("no hard links here")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    with numbered(tmp_path, "clip") as place:
+        if kind == "file":
+            place.partial.write_text("ours")
+            (tmp_path / "clip_00001").write_text("theirs")
+        else:
+            place.partial.mkdir()
+            (place.partial / "0.png").write_text("ours")
+            (tmp_path / "clip_00001").mkdir()
+            (tmp_path / "clip_00001" / "0.png").write_text("theirs")
+    assert names(tmp_path) == ["clip_00001", "clip_00002"]
+    first, second = (path if kind == "file" else path / "0.png" for path in sorted(tmp_path.iterdir()))
+    assert (first.read_text(), second.read_text()) == ("theirs", "ours")
+
+
+def test_a_name_that_is_taken_between_the_look_and_the_naming_is_left_too(tmp_path, monkeypatch):
+    link = os.link
+
+    def just_before(partial, target):
+        Path(target).write_text("theirs")
+        monkeypatch.setattr(os, "link", link)
+        return link(partial, target)
+
+    monkeypatch.setattr(os, "link", just_before)
+    assert write_numbered(tmp_path, "ours") == "clip_00002.txt"
+    assert (tmp_path / "clip_00001.txt").read_text() == "theirs"
+
+
+@needs_kill
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_reserved_goes_with_the_next(tmp_path, tmp_path_factory, kind):
+    told = tmp_path_factory.mktemp("told")
+    writer = Started(programs.numbered_writer, tmp_path, kind, told / "end", folder=told)
+    while writer.out != "writing\n":
+        assert writer.wait(0.01) is None, writer.err
+    assert write_numbered(tmp_path, "beside it") == "clip_00002.txt"
+    writer.end()
+    assert any(name.startswith(".") for name in names(tmp_path))
+    assert write_numbered(tmp_path, "next") == "clip_00003.txt"
+    assert names(tmp_path) == ["clip_00002.txt", "clip_00003.txt"]
+
+
+def test_eight_processes_at_once_leave_eight_results(tmp_path, tmp_path_factory):
+    told = tmp_path_factory.mktemp("told")
+    writers = [
+        Started(programs.saver, tmp_path, f"{number}", 5, told / "go", folder=told / str(number)) for number in range(8)
+    ]
+    while not all(writer.out == "ready\n" for writer in writers):
+        assert all(writer.wait(0.01) is None for writer in writers)
+    (told / "go").touch()
+    assert [writer.wait() for writer in writers] == [0] * 8, [writer.err for writer in writers]
+    assert names(tmp_path) == [f"clip_{number:05}" for number in range(1, 41)]
+    written = sorted(
+        file.read_text() for path in tmp_path.iterdir() for file in ([path] if path.is_file() else path.iterdir())
+    )
+    assert written == sorted(f"{number}-{index}" for number in range(8) for index in range(5))

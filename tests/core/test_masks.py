@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw, ImageFilter
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.checks import as_mask, as_matte
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError
+from comfyui_vdp.vdp_core.image.selection import as_labels, as_mask, as_matte, odd_masks
+from comfyui_vdp.vdp_core.media import clip as video
 
 SHAPE = torch.zeros(3, 6, 8)
 SHAPE[0, 1:4, 2:5] = 1.0
@@ -84,3 +89,167 @@ def test_what_comes_in_stays_as_it_is():
     as_mask(pictures)
     as_matte(pictures)
     assert_close(pictures, before, rtol=0, atol=0)
+
+
+# Files as people have them
+
+FILES = Path(__file__).parents[1] / "files"
+
+
+def read(path: Path) -> torch.Tensor:
+    """Pictures with the alpha that they have."""
+    clip = video.read_clip(path)
+    return torch.cat((clip.frames, clip.alpha[..., None]), dim=-1) if clip.has_alpha else clip.frames
+
+
+@pytest.fixture(scope="module")
+def reference() -> torch.Tensor:
+    return as_mask(read(FILES / "mask_reference.png"))
+
+
+@pytest.mark.parametrize("colour", ["white", "black"])
+def test_a_shape_in_the_alpha_is_the_mask(reference, colour):
+    pictures = read(FILES / f"mask_in_alpha_{colour}.png")
+    assert_close(as_mask(pictures), reference)
+    assert_close(as_matte(pictures), reference)
+    assert odd_masks(pictures) == ["mask: the shape in its alpha is taken, as its colours say nothing"]
+
+
+@pytest.mark.parametrize(("name", "count"), [("ids_1_2", 2), ("davis_palette_8", 8)])
+def test_every_id_is_selected_and_an_object(name, count):
+    path = FILES / f"mask_{name}.png"
+    wanted = torch.from_numpy(np.array(Image.open(path)))[None].float()  # indices, not colours
+    labels, objects = as_labels(read(path))
+    assert objects == count
+    assert_close(labels, wanted)
+    assert_close(as_mask(read(path)), (wanted > 0).float())
+    assert_close(as_matte(read(path)), (wanted > 0).float())
+
+
+def test_a_mask_that_looks_inverted(reference):
+    pictures = read(FILES / "mask_inverted.png")
+    (said,) = odd_masks(pictures)
+    assert "covers 93 % of the frame and most of its border" in said
+    assert odd_masks(1.0 - reference) == [said]
+    assert odd_masks(reference) == []
+    assert odd_masks(torch.zeros(2, 4, 4)) == []
+
+
+def saved(tmp_path: Path, picture: Image.Image, name: str = "mask.png", **more: object) -> torch.Tensor:
+    picture.save(tmp_path / name, **more)
+    return read(tmp_path / name)
+
+
+def ellipse(size: tuple[int, int] = (96, 64), box: tuple[int, ...] = (20, 12, 60, 50), scale: int = 1) -> Image.Image:
+    picture = Image.new("L", (size[0] * scale, size[1] * scale))
+    ImageDraw.Draw(picture).ellipse([side * scale for side in box], fill=255)
+    return picture
+
+
+def shape_of(picture: Image.Image) -> torch.Tensor:
+    return (torch.from_numpy(np.array(picture))[None] > 127).float()
+
+
+def two_ids(first: object, second: object, mode: str = "L") -> Image.Image:
+    picture = Image.new(mode, (96, 64))
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((6, 6, 40, 50), fill=first)
+    draw.rectangle((50, 20, 80, 60), fill=second)
+    return picture
+
+
+TWO = (torch.from_numpy(np.array(two_ids(1, 2)))[None]).float()
+
+
+@pytest.mark.parametrize(
+    ("picture", "more"),
+    [
+        (lambda: ellipse().convert("1"), {}),
+        (lambda: ellipse().point(lambda value: value // 255), {}),
+        (lambda: ellipse().point(lambda value: value // 2), {}),
+        (lambda: Image.fromarray(np.array(ellipse()).astype(np.uint16) * 257), {}),
+        (lambda: Image.fromarray(np.array(ellipse()).astype(np.uint16) // 255), {}),
+        (lambda: ellipse(), {"name": "mask.jpg", "quality": 40}),
+        (lambda: ellipse(), {"name": "mask.jpg", "quality": 90}),
+        (lambda: ellipse(box=(24, 16, 64, 48)).convert("RGB"), {"name": "mask.jpg", "quality": 60}),
+        (lambda: Image.merge("LA", (Image.new("L", (96, 64), 255), ellipse())), {}),
+        (lambda: Image.merge("LA", (ellipse(), Image.new("L", (96, 64), 255))), {}),
+    ],
+    ids=[
+        "1 bit", "0 and 1", "half grey", "16 bits", "16 bits, 0 and 1", "poor jpeg", "good jpeg",
+        "colour jpeg", "alpha of grey", "opaque grey and alpha",
+    ],
+)  # fmt: skip
+def test_one_object_however_it_was_saved(tmp_path, picture, more):
+    pictures = saved(tmp_path, picture(), **more)
+    wanted = shape_of(ellipse(box=(24, 16, 64, 48)) if picture().mode == "RGB" else ellipse())
+    assert float((as_mask(pictures) - wanted).abs().mean()) < 0.006  # of pixels, all at the border
+    assert as_labels(pictures)[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "mode"),
+    [
+        (1, 2, "L"),
+        (3, 200, "L"),
+        (127, 255, "L"),
+        ((128, 0, 0), (0, 128, 0), "RGB"),
+        ((64, 0, 0), (192, 0, 0), "RGB"),
+        ((255, 0, 0), (0, 255, 0), "RGB"),
+        (1, 2, "I;16"),
+        (20000, 60000, "I;16"),
+    ],
+)
+def test_two_objects_however_they_were_saved(tmp_path, first, second, mode):
+    pictures = saved(tmp_path, two_ids(first, second, mode))
+    labels, count = as_labels(pictures)
+    assert count == 2
+    assert_close(labels, TWO)
+    assert_close(as_mask(pictures), (TWO > 0).float())
+
+
+@pytest.mark.parametrize("quality", [60, 90])
+def test_two_coloured_objects_in_a_lossy_file(tmp_path, quality):
+    pictures = saved(tmp_path, two_ids((128, 0, 0), (0, 0, 128), "RGB"), "mask.jpg", quality=quality, subsampling=0)
+    labels, count = as_labels(pictures)
+    assert count == 2
+    assert float((labels != TWO).float().mean()) < 0.03
+    assert float((as_mask(pictures) != (TWO > 0)).float().mean()) < 0.03
+
+
+@pytest.mark.parametrize("kind", ["feathered", "smooth edge"])
+def test_soft_borders_are_opacity(tmp_path, kind):
+    smooth = ellipse(scale=4).resize((96, 64), Image.Resampling.BOX)
+    soft = smooth if kind == "smooth edge" else ellipse().filter(ImageFilter.GaussianBlur(6))
+    pictures = saved(tmp_path, soft)
+    assert_close(as_mask(pictures), shape_of(soft))
+    assert_close(as_matte(pictures)[0], torch.from_numpy(np.array(soft)) / 255.0)
+    assert as_labels(pictures)[1] == 1
+
+
+def test_noise_around_black_and_white_selects_nothing_else():
+    shape = shape_of(ellipse())
+    noise = 8.0 / 255.0 * torch.rand(shape.shape, generator=torch.Generator().manual_seed(0))
+    pictures = (shape + noise - 4.0 / 255.0).clamp(0.0, 1.0)[..., None].expand(-1, -1, -1, 3)
+    assert_close(as_mask(pictures), shape)
+
+
+def test_colours_that_say_something_go_before_alpha():
+    """White on black, with corners that cannot be seen: what is white there is not selected."""
+    pictures = torch.zeros(1, 8, 8, 4)
+    pictures[..., 3] = 1.0
+    pictures[:, 2:5, 2:5, :3] = 1.0
+    pictures[:, 6:, 6:] = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    wanted = torch.zeros(1, 8, 8)
+    wanted[:, 2:5, 2:5] = 1.0
+    assert_close(as_mask(pictures), wanted)
+    assert odd_masks(pictures) == []
+
+
+def test_ids_are_the_same_objects_in_every_frame():
+    """An object that is not in the first frame does not change the numbers of the others."""
+    ids = torch.zeros(2, 16, 16)
+    ids[0, 2:6, 2:6], ids[1, 2:6, 2:6], ids[1, 9:14, 9:14] = 2, 2, 1
+    labels, count = as_labels((ids / 255.0)[..., None].expand(-1, -1, -1, 3))
+    assert count == 2
+    assert_close(labels, ids)

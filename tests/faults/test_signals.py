@@ -100,7 +100,7 @@ def test_what_nohup_ignores_stays_ignored(clip: Callable[..., Path], follow: dic
     assert files_in(tmp_path / "out") == ["relit_00001.mp4"]
 
 
-@pytest.mark.parametrize("state", ["open .relit_#.#.partial.mp#", "os.rename relit_#.mp#", "os.rmdir .vdp.#.partial"])
+@pytest.mark.parametrize("state", ["open .relit.#.partial.mp#", "os.link relit_#.mp#", "os.rmdir .vdp.#.partial"])
 def test_a_kill_leaves_nothing_that_looks_whole_and_the_next_run_tidies_up(
     clip: Callable[..., Path], follow: dict[str, Any], tmp_path: Path, state: str
 ) -> None:

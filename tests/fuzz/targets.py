@@ -37,6 +37,7 @@ from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.nets.weights import read_weights
+from comfyui_vdp.vdp_core.store.files import numbered
 from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
@@ -498,10 +499,10 @@ def check_path(data: bytes) -> None:
             else:
                 assert host.prefix_verdict(text) is True
                 assert path.parent.resolve().is_relative_to((root / "output").resolve())
-                assert not any(entry.name.startswith(path.name) for entry in path.parent.iterdir())
-                with path.with_name(path.name + ".safetensors").open("xb"):  # the name can be had
-                    pass
-                path.with_name(path.name + ".safetensors").unlink()
+                with numbered(path.parent, path.name, ".safetensors") as place:  # the name can be had
+                    place.partial.touch()
+                assert place.target.parent == path.parent
+                place.target.unlink()
             with contextlib.suppress(server.ServerFailed):
                 target = server._target(text, root / "output")
                 assert target.resolve().is_relative_to((root / "output").resolve())

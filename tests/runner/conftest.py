@@ -11,6 +11,7 @@ from comfyui_vdp.nodes import host
 from comfyui_vdp.runner.graph.specs import spec_of_class
 from comfyui_vdp.runner.graph.types import Specs
 from comfyui_vdp.vdp_core.errors import InputError
+from comfyui_vdp.vdp_core.store.files import numbered
 
 log: list[str] = []
 """What the nodes did, in order."""
@@ -69,8 +70,10 @@ class Report:
 
     def show(self, number: float, filename_prefix: str, prompt: Any, extra_pnginfo: Any, unique_id: str) -> Any:
         log.append(f"show {number} as {unique_id} of {len(prompt)}, {sorted(extra_pnginfo or {})}")
-        path = host.output_path(filename_prefix).with_suffix(".txt")
-        path.write_text(str(number))
+        path = host.output_path(filename_prefix)
+        with numbered(path.parent, path.name, ".txt") as place:
+            place.partial.write_text(str(number))
+        path = place.target
         return {
             "ui": {
                 "vdp_outputs": [str(path.relative_to(host.output_folder()))],

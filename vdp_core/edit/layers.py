@@ -19,7 +19,16 @@ from ..store.lazy import computed, computed_with_mask
 from ..store.scratch import large_empty
 from ..types import Edit, Layers, OnStep
 
-__all__ = ["add_background", "cut_out", "edit", "layer_numbers", "replace_layer", "split_layer"]
+__all__ = [
+    "add_background",
+    "check_background",
+    "check_picture",
+    "cut_out",
+    "edit",
+    "layer_numbers",
+    "replace_layer",
+    "split_layer",
+]
 
 MASK_SIDE = 512
 """Long side of the small masks that are made of a given one."""
@@ -66,7 +75,7 @@ def edit(layers: Layers, name: str, change: Edit) -> Layers:
 
 
 def add_background(layers: Layers, background: Tensor) -> Layers:
-    """Return layers with another background behind the objects.
+    """Return layers with another background behind the objects; what was transparent shows it, too.
 
     Args:
         layers: of the model segment.
@@ -77,16 +86,41 @@ def add_background(layers: Layers, background: Tensor) -> Layers:
         InputError, ShapeError: it cannot be used.
     """
     MASKS.require(layers, "Composite")
-    background = check_frames(background, "background")
-    if len(background) not in (1, len(layers)):
-        raise ShapeError(
-            f"background: got {len(background)} frames for a clip of {len(layers)}; give one still, or as many frames "
-            "as the clip has (LoadFrames' count)"
-        )
+    background = check_background(background, len(layers))
     return replace(
         layers,
         pictures={**layers.pictures, "colour_0": _cover(background, (layers.frames.shape[1], layers.frames.shape[2]))},
+        alpha=None,
     )
+
+
+def check_background(background: object, count: int | None) -> Tensor:
+    """Return a background for a clip of ``count`` frames, None where that is not known yet.
+
+    Raises:
+        InputError, ShapeError: it cannot be used.
+    """
+    background = check_frames(background, "background")
+    if count is not None and len(background) not in (1, count):
+        raise ShapeError(
+            f"background: got {len(background)} frames for a clip of {count}; give one still, or as many frames "
+            "as the clip has (LoadFrames' count)"
+        )
+    return background
+
+
+def check_picture(frames: Tensor, clip: Tensor) -> None:
+    """Refuse frames that cannot take the place of an object in a clip, by their number and size.
+
+    Raises:
+        ShapeError: neither one still nor as many as the clip has, or of another size.
+    """
+    count, height, width = clip.shape[:3]
+    if len(frames) not in (1, count) or tuple(frames.shape[1:3]) != (height, width):
+        raise ShapeError(
+            f"frames: got {len(frames)} of {frames.shape[2]}x{frames.shape[1]} pixels, the layer has {count} of "
+            f"{width}x{height}; give as many of that size, or one still"
+        )
 
 
 def _cover(pictures: Tensor, size: tuple[int, int]) -> Tensor:
@@ -179,11 +213,7 @@ def replace_layer(layers: Layers, number: int, frames: Tensor, mask: Tensor | No
         return add_background(layers, frames)
     count, height, width, _ = layers.frames.shape
     frames = check_frames(frames)
-    if len(frames) not in (1, count) or tuple(frames.shape[1:3]) != (height, width):
-        raise ShapeError(
-            f"frames: got {len(frames)} of {frames.shape[2]}x{frames.shape[1]} pixels, the layer has {count} of "
-            f"{width}x{height}; give as many of that size, or one still"
-        )
+    check_picture(frames, layers.frames)
     pictures = {**layers.pictures, f"colour_{number}": frames}
     if mask is not None:
         pictures[f"mask_{number}"] = check_mask(mask, "mask", count=count, size=(height, width))

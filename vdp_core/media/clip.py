@@ -41,7 +41,17 @@ from .pictures import PictureFiles
 from .source import files_of, open_source, plan
 from .video_file import VideoFile
 
-__all__ = ["FORMATS", "Clip", "exact_rate", "fingerprint", "iter_frames", "probe", "read_clip", "write_clip"]
+__all__ = [
+    "FORMATS",
+    "Clip",
+    "exact_rate",
+    "fingerprint",
+    "iter_frames",
+    "probe",
+    "read_clip",
+    "says_nothing",
+    "write_clip",
+]
 
 FORMATS: tuple[str, ...] = tuple(sinks.FORMATS)
 """What write_clip can write."""
@@ -63,6 +73,8 @@ class Clip:
     """``{"waveform": (1, C, N) float32, "sample_rate": int}`` beginning with the first frame, or None when silent."""
     fps: Fraction
     """Rate of the frames taken: the source's divided by every_nth."""
+    has_alpha: bool = False
+    """Whether the source has alpha."""
     notes: tuple[str, ...] = ()
     """What is odd about the source, such as frames that were lost or repaired."""
     done: tuple[str, ...] = ()
@@ -148,6 +160,7 @@ def read_clip(
         alpha=torch.ones(1, 1, 1).expand(done, *wanted.size) if alpha is None else alpha,
         audio=audio,
         fps=rate,
+        has_alpha=alpha is not None,
         notes=tuple(reader.notes),
         done=tuple(reader.notes.done),
     )
@@ -301,6 +314,7 @@ def write_clip(
     audio: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
     total: int | None = None,
+    numbered: bool = False,
     on_step: OnStep | None = None,
 ) -> Path:
     """Write a clip, whole or not at all.
@@ -324,6 +338,7 @@ def write_clip(
         audio: ``{"waveform": (1, C, N), "sample_rate": int}`` or None; cut where the frames end.
         metadata: tags of the file; in a PNG sequence text of the first picture.
         total: frames that an iterable will give, for on_step.
+        numbered: add the first number to the name that nothing has, see ``store.files.numbered``; nothing is replaced.
         on_step: told after each chunk, may stop the work by raising.
 
     Returns:
@@ -350,17 +365,16 @@ def write_clip(
     first = next(pieces, None)
     if first is None:
         raise ShapeError("frames: got no frames to write")
-    if first.alpha is not None and spec.codec and not spec.pixels_with_alpha:
-        raise InputError(f"alpha: {format} holds no alpha; choose webm, prores4444 or png, or leave alpha unconnected")
-    target = path_without_suffix.with_name(path_without_suffix.name + spec.suffix)
+    if first.alpha is not None:
+        sinks.check_holds_alpha(format)
     reporting = _reporting(chain([first], pieces), total, on_step)
     tags = dict(metadata or {})
-    with sinks.whole(target) as partial:
+    with sinks.whole(path_without_suffix, spec.suffix, is_numbered=numbered) as place:
         if format == "png":
-            sinks.write_pictures(partial, reporting, rate, sound, tags)
+            sinks.write_pictures(place.partial, reporting, rate, sound, tags)
         else:
-            sinks.write_video(partial, reporting, spec, rate, quality, sound, tags)
-    return target
+            sinks.write_video(place.partial, reporting, spec, rate, quality, sound, tags)
+    return place.target
 
 
 def _pieces(frames: Tensor | Iterable[Tensor], alpha: Tensor | None) -> Iterator[Piece]:
@@ -381,7 +395,7 @@ def _pieces(frames: Tensor | Iterable[Tensor], alpha: Tensor | None) -> Iterator
             )
         if done == 0 and alpha is not None:
             mattes = check_mask(alpha, "alpha", count=count, size=(chunk.shape[1], chunk.shape[2]))
-            mattes = None if _says_nothing(mattes) else mattes
+            mattes = None if says_nothing(mattes) else mattes
         size = (chunk.shape[1], chunk.shape[2])
         for part in chunk.split(_at_once(*size)):
             matte = part[..., 3].float().clamp(0.0, 1.0) if part.shape[-1] == 4 and alpha is None else None
@@ -403,7 +417,7 @@ def _at_once(height: int, width: int) -> int:
     return max(1, min(_CHUNK, _PIXELS // max(1, height * width)))
 
 
-def _says_nothing(mattes: Tensor) -> bool:
+def says_nothing(mattes: Tensor) -> bool:
     """Whether a matte is nothing but ones."""
     return all(bool((matte == 1.0).all()) for matte in mattes)
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MediaError, VDPError
-from ..store.files import beside
+from ..errors import InputError, MediaError, VDPError
+from ..store.files import Place, placed
 from . import ycbcr
 from .info import LEAST_SIDE, RATE_KEY, SIZE_KEY
 from .pictures import SOUND_NAME
@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     import av
     from torch import Tensor
 
-__all__ = ["FORMATS", "SOUND_LAYOUTS", "Format", "Piece", "check_encoder", "whole", "write_pictures", "write_video"]
+__all__ = [
+    "FORMATS",
+    "SOUND_LAYOUTS",
+    "Format",
+    "Piece",
+    "check_encoder",
+    "check_holds_alpha",
+    "whole",
+    "write_pictures",
+    "write_video",
+]
 
 Array = NDArray[np.float32]
 
@@ -53,6 +63,11 @@ class Format:
     def padded(self, side: int) -> int:
         """The side that is written for a side."""
         return max(side + side % 2 if self.even else side, self.least)
+
+    @property
+    def holds_alpha(self) -> bool:
+        """Whether alpha can be stored; pictures hold it, videos with a pixel format for it."""
+        return not self.codec or bool(self.pixels_with_alpha)
 
 
 FORMATS: dict[str, Format] = {
@@ -111,20 +126,40 @@ def check_encoder(codec: str) -> None:
         ) from error
 
 
+def check_holds_alpha(name: str) -> None:
+    """Refuse alpha for a format that cannot hold it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not FORMATS[name].holds_alpha:
+        able = [other for other, form in FORMATS.items() if form.holds_alpha]
+        raise InputError(
+            f"alpha: {name} holds no alpha; choose {', '.join(able[:-1])} or {able[-1]}, or leave alpha unconnected"
+        )
+
+
 @contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """Hand out a hidden sibling to write to, which becomes ``target`` when the block ends well and goes when it fails.
+def whole(path_without_suffix: Path, suffix: str, *, is_numbered: bool) -> Iterator[Place]:
+    """Hand out a hidden sibling to write to, which gets its name when the block ends well and goes when it fails.
+
+    Args:
+        path_without_suffix: where to.
+        suffix: of the file; empty for a folder.
+        is_numbered: the name gets the first number that nothing has; else a file that has it is replaced.
 
     Raises:
         MediaError: the target is a folder that is taken, or writing failed.
     """
     import av
 
-    if target.is_dir() and any(target.iterdir()):
+    folder, name = path_without_suffix.parent, path_without_suffix.name
+    target = folder / (name + suffix)
+    if not is_numbered and target.is_dir() and any(target.iterdir()):
         raise MediaError(f"{target}: the folder is there already; choose another name or remove it")
     try:
-        with beside(target) as partial:
-            yield partial
+        with placed(folder, name, suffix, is_numbered=is_numbered) as place:
+            yield place
     except BaseException as error:
         if isinstance(error, VDPError) or not isinstance(error, (OSError, av.error.FFmpegError)):
             raise

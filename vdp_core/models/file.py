@@ -17,7 +17,7 @@ from torch import Tensor
 from ..checks import check_frames
 from ..denoise.noise import estimate_noise
 from ..errors import LayersFileError, MediaError, ShapeError, VDPError
-from ..store.files import beside
+from ..store.files import placed
 from ..store.lazy import computed
 from ..store.scratch import large_empty
 from ..types import Edit, Flow, Layers
@@ -27,18 +27,23 @@ __all__ = ["load_layers", "own_version", "save_layers"]
 
 FORMAT = 3
 """Of files that are written. Older ones are read: 1 kept what holds for a whole clip as numbers, 2 had no assets."""
+SUFFIX = ".safetensors"
 _AT_ONCE = 2**22  # values converted at a time
 
 
-def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -> Path:
+def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True, numbered: bool = False) -> Path:
     """Write layers to one ``.safetensors`` file, whole or not at all.
 
     Frames are stored in 8 bits where that is exact, else in 16; the flow in half precision.
 
     Args:
         layers: what to write.
-        path: where to; an existing file is replaced.
+        path: where to, with or without the suffix; an existing file is replaced.
         with_frames: leave the source frames out, and the file is small but needs them again to load.
+        numbered: add the first number to the name that nothing has, see ``store.files.numbered``; nothing is replaced.
+
+    Returns:
+        The file.
 
     Raises:
         MediaError: the file cannot be written.
@@ -52,6 +57,8 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
     tensors |= {f"picture.{name}": _to_integers(picture) for name, picture in layers.pictures.items()}
     if with_frames:
         tensors["frames"] = _to_integers(layers.frames)
+        if layers.alpha is not None:
+            tensors["alpha"] = _to_integers(layers.alpha)
     # but not how long it took: equal layers make equal files
     info = {name: text for name, text in layers.info.items() if name != "seconds"}
     header: dict[str, Any] = {
@@ -71,25 +78,26 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True) -
         for name in ("forward_occlusion", "backward_occlusion"):
             tensors[f"flow.{name}"] = _each(getattr(flow, name), torch.uint8, _to_bytes)
     try:
-        with beside(path) as partial:
-            partial.touch()
-            mode = partial.stat().st_mode  # safetensors makes files that nobody else may read
+        with placed(path.parent, path.name.removesuffix(SUFFIX), SUFFIX, is_numbered=numbered) as place:
+            place.partial.touch()
+            mode = place.partial.stat().st_mode  # safetensors makes files that nobody else may read
             # one entry, as the order of several would be left to chance
-            save_file(tensors, partial, metadata={"vdp_layers": json.dumps(header)})
-            partial.chmod(mode)
+            save_file(tensors, place.partial, metadata={"vdp_layers": json.dumps(header)})
+            place.partial.chmod(mode)
     except (OSError, RuntimeError, SafetensorError) as error:  # safetensors hides a full disk in its own
         raise MediaError(
             f"{path}: the layers cannot be written ({error}); free space or choose another folder"
         ) from error
-    return path
+    return place.target
 
 
-def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
+def load_layers(path: str | Path, frames: Tensor | None = None, alpha: Tensor | None = None) -> Layers:
     """Read layers that ``save_layers`` wrote.
 
     Args:
         path: the file.
         frames: the source frames; needed where the file holds none, used in place of the file's where it does.
+        alpha: of those frames, ``(T, H, W)``; None where they are opaque.
 
     Raises:
         MediaError: the file is missing or cannot be read.
@@ -107,7 +115,7 @@ def load_layers(path: str | Path, frames: Tensor | None = None) -> Layers:
             # These are views of the file, of which nothing is read yet.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         try:
-            return _assemble(header, tensors, frames)
+            return _assemble(header, tensors, frames, alpha)
         except LayersFileError as error:
             raise LayersFileError(f"{path}: {error}") from None
     except SafetensorError as error:
@@ -141,7 +149,9 @@ def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     return header
 
 
-def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor | None) -> Layers:
+def _assemble(
+    header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor | None, alpha: Tensor | None
+) -> Layers:
     model, shape = header["model"], tuple(header["frames"])
     if model not in MODELS:
         raise LayersFileError(
@@ -158,6 +168,7 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
         frames = _to_floats(tensors["frames"])
         if tuple(frames.shape) != shape or frames.numel() == 0:
             raise ValueError(f"frames are {tuple(frames.shape)}, the header says {shape}")
+        alpha = _to_floats(tensors["alpha"], "alpha") if "alpha" in tensors else None
     else:
         raise LayersFileError("the layers were saved without their frames; link the source frames too")
     # copies of everything, as the file may be written over while the layers are in use
@@ -184,7 +195,9 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor], frames: Tensor
     info = {str(name): str(value) for name, value in header["info"].items()}
     pictures = {name: _to_floats(picture, f"picture.{name}") for name, picture in _named("picture.", tensors)}
     edits = {int(number): _to_edit(**edit) for number, edit in header.get("edits", {}).items()}
-    layers = Layers(model, fields, frames, flow, int(header["seed"]), info, edits, assets, pictures)
+    if alpha is not None and tuple(alpha.shape) != shape[:3]:
+        raise ValueError(f"alpha is {tuple(alpha.shape)} for frames of {shape}")
+    layers = Layers(model, fields, frames, flow, int(header["seed"]), info, edits, assets, pictures, alpha)
     MODELS[model].check(layers)
     return layers
 
@@ -265,7 +278,7 @@ def _to_integers(frames: Tensor) -> Tensor:
 
 def _to_floats(frames: Tensor, name: str = "frames") -> Tensor:
     """Frames or masks of a file as floats, made when they are needed where they are too large for memory."""
-    masks = name == "picture.matte" or name.startswith("picture.mask_")
+    masks = name in ("alpha", "picture.matte") or name.startswith("picture.mask_")
     whole = frames.ndim == 3 if masks else frames.ndim == 4 and frames.shape[-1] == 3
     if frames.dtype not in (torch.uint8, torch.uint16) or not whole or frames.numel() == 0:
         raise ValueError(f"{name} is {tuple(frames.shape)} {frames.dtype}")

@@ -30,6 +30,15 @@ SMALLEST_SIDE = 16
 CUTS_SIDE = 160  # of the copy that only cuts are looked for on
 
 
+def check_clip(frames: object) -> Tensor:
+    """Return frames ``(T, H, W, 3)`` whose motion can be estimated.
+
+    Raises:
+        InputError, ShapeError: they cannot be used.
+    """
+    return check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
+
+
 def estimate_flow(
     frames: Tensor,
     *,
@@ -72,7 +81,7 @@ def estimate_flow(
         InputError, ShapeError: the frames or a setting cannot be used, or RAFT does not fit into memory at this size.
         WeightsError: RAFT was asked for by name and its weights can be neither found, fetched nor read.
     """
-    frames = check_frames(frames, at_least=2, smallest_side=SMALLEST_SIDE)
+    frames = check_clip(frames)
     if model not in MODELS:
         raise InputError(f"model: there is no '{model}'; known: {', '.join(MODELS)}")
     if updates < 1:

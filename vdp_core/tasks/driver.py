@@ -19,7 +19,7 @@ from . import TASKS, task_of
 from .base import Given, Preset, Task, Work
 from .inputs import INPUTS
 
-__all__ = ["decompose"]
+__all__ = ["check_inputs", "decompose"]
 
 
 def decompose(
@@ -59,19 +59,9 @@ def decompose(
         FitError: the optimisation diverged.
     """
     task = task_of(name)
-    frames = check_frames(frames, at_least=task.least_frames, smallest_side=task.least_side)
+    frames, checked, config = check_inputs(name, frames, preset=preset, steps=steps, **given)
     spans = _shots(task, flow, len(frames))
-    given = {one.name: one.default for one in INPUTS} | given
-    _refuse_others(f"the task {name}", task.inputs, given)
-    if preset not in task.presets:
-        raise InputError(f"preset: there is no '{preset}'; known: {', '.join(task.presets)}")
-    if steps < 0:
-        raise InputError(f"steps: 0 for the preset's, or more, got {steps}")
     way = task.presets[preset]
-    config = replace(way.config, steps=steps or way.config.steps)  # type: ignore[type-var]  # a dataclass
-    checked: Given = {one.name: one.check(given, frames) for one in task.inputs}
-    _refuse_without(preset, way, checked)
-    checked = task.prepare(frames, checked, config)
 
     started = time.perf_counter()
     phases = Progress(on_step).phases(*[1] * len(spans))
@@ -87,6 +77,33 @@ def decompose(
     method = "none" if flow is None else flow.method
     info = whole.fitted.info(preset=preset, flow=method, seconds=time.perf_counter() - started)
     return Layers(task.model, whole.fields, frames, flow, seed, {**info, **whole.notes}, assets=whole.assets)
+
+
+def check_inputs(name: str, frames: Tensor, *, preset: str, steps: int, **given: Any) -> tuple[Tensor, Given, Any]:
+    """Look at everything but the flow, which takes a while to be found.
+
+    Args:
+        name, frames, preset, steps, given: see ``decompose``.
+
+    Returns:
+        The frames, the inputs of the task as it takes them, and the config of the preset.
+
+    Raises:
+        InputError, ShapeError: something cannot be used.
+    """
+    task = task_of(name)
+    frames = check_frames(frames, at_least=task.least_frames, smallest_side=task.least_side)
+    given = {one.name: one.default for one in INPUTS} | given
+    _refuse_others(f"the task {name}", task.inputs, given)
+    if preset not in task.presets:
+        raise InputError(f"preset: there is no '{preset}'; known: {', '.join(task.presets)}")
+    if steps < 0:
+        raise InputError(f"steps: 0 for the preset's, or more, got {steps}")
+    way = task.presets[preset]
+    config = replace(way.config, steps=steps or way.config.steps)  # type: ignore[type-var]  # a dataclass
+    checked: Given = {one.name: one.check(given, frames) for one in task.inputs}
+    _refuse_without(preset, way, checked)
+    return frames, task.prepare(frames, checked, config), config
 
 
 def _shots(task: Task, flow: Flow | None, count: int) -> list[range]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from ..checks import as_mask, check_frames
+from ..checks import check_frames
 from ..errors import InputError, ShapeError
+from ..image.selection import as_labels, as_mask
 from .base import Given
 from .inputs import LAYERS
 
@@ -83,15 +85,19 @@ def reference_of_shot(reference: Reference | None, span: range) -> Reference | N
 
 
 def check_masks(given: Given, frames: Tensor) -> dict[int, Tensor] | None:
-    """Return the masks that show something, ``(H', W')`` in 0..1, by frame; None where no mask was given.
+    """Return the masks that show something, ``(K, H', W')`` in 0..1, by frame; None where no mask was given.
+
+    K is one less than the layers asked for: with two all that is selected is one object. Of more objects than K, those
+    that are left over belong to the last.
 
     Raises:
         ShapeError: of other proportions than the frames, or neither one nor as many as the clip has frames.
-        InputError: empty everywhere, or of a frame that is not there.
+        InputError: empty everywhere, of a frame that is not there, or of fewer objects than the layers asked for.
     """
     if given["mask"] is None:
         return None
-    masks = as_mask(given["mask"])
+    layers = check_layers(given, frames)
+    masks, objects = (as_mask(given["mask"]), 1) if layers == 2 else as_labels(given["mask"])
     count = len(frames)
     _check_proportions("mask: it is", masks.shape[1:], frames)
     if len(masks) == 1:
@@ -106,7 +112,20 @@ def check_masks(given: Given, frames: Tensor) -> dict[int, Tensor] | None:
     by_frame = {index: mask for index, mask in by_frame.items() if bool((mask > 0.5).any())}
     if not by_frame:
         raise InputError("mask: it is empty everywhere; paint the object white, or unlink it")
-    return by_frame
+    if objects < layers - 1:
+        shown = "one object" if objects == 1 else f"{objects} objects"
+        raise InputError(
+            f"layers: with a mask of {shown} there are {objects + 1}, the background included, got {layers}; set it "
+            f"to {objects + 1}"
+        )
+    if layers == 2:
+        return {index: mask[None] for index, mask in by_frame.items()}
+    return {index: _apart(mask, layers - 1) for index, mask in by_frame.items()}
+
+
+def _apart(labels: Tensor, count: int) -> Tensor:
+    """Masks ``(count, H, W)`` of labels ``(H, W)``; those from ``count`` on are one object."""
+    return torch.stack([labels.clamp_max(count) == number for number in range(1, count + 1)]).float()
 
 
 def check_mask_frame(given: Given, _: Tensor) -> int:

@@ -42,7 +42,7 @@ MASK = Input(
     socket="MASK,IMAGE",
     options={
         "tooltip": "The object, in one frame (say which in mask_frame) or in as many frames as the clip has, of which "
-        "any may be empty. Black and white pictures will do."
+        "any may be empty. Pictures will do: white on black, a shape in the alpha, ids or a palette."
     },
     check=later(__package__, ".given:check_masks"),
     of_shot=later(__package__, ".given:masks_of_shot"),

@@ -14,10 +14,14 @@ from comfyui_vdp.vdp_core.models import masks
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.optim.progress import Progress
+from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL
 from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.base import Work
 from comfyui_vdp.vdp_core.tasks.driver import decompose
+from comfyui_vdp.vdp_core.tasks.given import check_masks
 from comfyui_vdp.vdp_core.tasks.segment import layer_flow
-from comfyui_vdp.vdp_core.types import Flow, Layers
+from comfyui_vdp.vdp_core.types import Flow, Layers, Shot
 
 COUNT, HEIGHT, WIDTH = 10, 96, 160
 FIELDS = ("masks", "before", "after")
@@ -169,6 +173,48 @@ def test_empty_frames_of_masks_are_guided_by_the_others(single):
     masks = quick(single, mask=mask).fields["masks"]
     assert iou(cut(masks, 1)[given], true(single.masks, 1)[given]) > 0.9
     assert iou(cut(masks, 1)[1:-1], true(single.masks, 1)[1:-1]) > 0.7
+
+
+def test_ids_of_one_frame_are_objects_of_the_clip(two):
+    labels = two.masks[4:5].argmax(dim=1).float()
+    pictures = (labels / 255)[..., None].expand(-1, -1, -1, 3)
+    layers = decompose("segment", two.frames, two.flow, preset="fast", layers=3, mask=pictures, mask_frame=4)
+    found = layers.fields["masks"]
+    assert found.shape[1] == 3
+    for number in (1, 2):
+        assert iou(cut(found, number)[4:5], true(two.masks, number)[4:5]) > 0.85
+        assert iou(cut(found, number), true(two.masks, number)) > 0.7
+    assert "warning" not in layers.info
+
+
+def test_ids_keep_their_numbers_in_windows(two):
+    """The other way round, and carried from one window to the next."""
+    labels = (3.0 - two.masks[1:2].argmax(dim=1)) % 3.0
+    task = TASKS["segment"]
+    config = replace(task.presets["fast"].config, window=6, steps=60)
+    given = {**dict.fromkeys(("reference", "reference_frame")), "layers": 3, "mask": labels, "mask_frame": 1}
+    pictures = (labels / 255)[..., None].expand(-1, -1, -1, 3)
+    checked = {one.name: one.check({**given, "mask": pictures}, two.frames) for one in task.inputs}
+    checked = task.prepare(two.frames, checked, config)
+    work = Work(0, torch.device("cpu"), (), NO_JOURNAL, Progress(None))
+    found = task.find(Shot(two.frames, two.flow, range(COUNT)), checked, config, work).fields["masks"]
+    assert iou(cut(found, 1), true(two.masks, 2)) > 0.6
+    assert iou(cut(found, 2), true(two.masks, 1)) > 0.6
+
+
+def test_with_two_layers_all_ids_are_one_object(little):
+    labels = little.masks[1:2].argmax(dim=1).float()
+    pictures = (labels / 255)[..., None].expand(-1, -1, -1, 3)
+    both = quick(little, mask=(labels > 0).float(), mask_frame=1).fields["masks"]
+    assert_close(quick(little, mask=pictures, mask_frame=1).fields["masks"], both)
+
+
+def test_more_objects_than_layers_join_the_last(little):
+    ids = torch.arange(4.0).repeat_interleave(20) / 255.0
+    given = {"layers": 3, "mask": ids[None, None, :, None].expand(1, 48, 80, 3), "mask_frame": 0}
+    by_frame = check_masks(given, little.frames)
+    assert by_frame is not None
+    assert_close(by_frame[0][:, 0, ::20], torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]))
 
 
 def test_a_mask_of_another_size_and_a_picture_of_one_will_do(little):
@@ -414,7 +460,11 @@ def speck() -> torch.Tensor:
         ({"mask": torch.ones(1, 48, 48)}, ShapeError, "mask: it is 48x48 pixels, the frames are 80x48"),
         ({"mask": torch.ones(1, 48, 80), "mask_frame": 4}, InputError, "mask_frame: 0 to 3 in this clip, got 4"),
         ({"mask": torch.ones(1, 48, 80), "mask_frame": -1}, InputError, "mask_frame: 0 to 3 in this clip, got -1"),
-        ({"mask": torch.ones(1, 48, 80), "layers": 3}, InputError, "layers: with a mask there are 2,.* got 3"),
+        (
+            {"mask": torch.ones(1, 48, 80), "layers": 3},
+            InputError,
+            "layers: with a mask of one object there are 2,.* got 3",
+        ),
         ({"mask": torch.ones(1, 48, 80), "preset": "paper"}, InputError, "mask: the preset 'paper' takes none"),
         ({"mask": torch.full((1, 48, 80), torch.nan)}, InputError, "mask: holds NaN or infinite values"),
     ],

@@ -77,13 +77,12 @@ def find_in_window(
     if given is None:
         labels = motion.labels(size)
     else:
-        motion.merge_given({index: _resized_mask(one.to(device), motion.flow.size) for index, one in given.items()})
+        motion.merge_given({index: _resized(one.to(device), motion.flow.size) for index, one in given.items()})
         labels = motion.labels(size)
-        for index, mask in shown.items():
-            others = labels[index, 2:] * (1.0 - mask)
-            fixed[index] = labels[index] = torch.cat(
-                (_with_background(mask)[:1] - others.sum(dim=0), mask[None], others)
-            )
+        for index, masks in shown.items():
+            background = 1.0 - masks.sum(dim=0)
+            others = labels[index, layers:] * background
+            fixed[index] = labels[index] = torch.cat((background[None] - others.sum(dim=0), masks, others))
     features = PixelFeatures(small, motion)
     for number, phase in enumerate(rounds):
         kept, notes = journal.step(
@@ -93,12 +92,17 @@ def find_in_window(
         labels, fitted = kept["labels"].to(device), Fitted(**notes["fitted"])
     del small, motion, features
     if given is not None:  # what else moves belongs to the background
-        labels = _with_background(labels[:, 1])
+        labels = _with_background(labels[:, 1:layers])
     labels = align_masks(labels, frames, on_step=settling)
-    labels = _without_faint(labels)
-    number = labels.shape[1] - 1
-    notes = {"warning": too_few(number, guided=given is not None)} if number < layers - 1 else {}
-    if number < layers - 1:
+    clear = labels[:, 1:].amax(dim=(0, 2, 3)) > 0.5
+    if not bool(clear.all()):
+        # an object that was given keeps its number
+        objects = labels[:, 1:][:, clear] if given is None else labels[:, 1:] * clear.view(-1, 1, 1)
+        labels = _with_background(objects)
+    number = int(clear.sum())
+    notes = {"warning": too_few(number, layers - 1 if given is not None else 0)} if number < layers - 1 else {}
+    if labels.shape[1] < layers:
+        number = labels.shape[1] - 1
         labels = torch.cat((labels, labels.new_zeros(count, layers - 1 - number, height, width)), dim=1)
     labels = labels.cpu()
     return Masks(labels, fitted, {**coverage(labels), **notes})
@@ -138,8 +142,8 @@ def _em_round(
 
 
 def shown_masks(given: Mapping[int, Tensor], size: tuple[int, int]) -> dict[int, Tensor]:
-    """The given masks, resized to the working size ``(h, w)``; masks without a pixel above 0.5 there are left out."""
-    masks = {index: _resized_mask(one, size) for index, one in given.items()}
+    """The given masks ``(K, h, w)`` at the working size; frames without a pixel above 0.5 there are left out."""
+    masks = {index: _resized(one, size) for index, one in given.items()}
     masks = {index: mask for index, mask in masks.items() if bool((mask > 0.5).any())}
     if not masks:
         raise InputError(
@@ -149,27 +153,21 @@ def shown_masks(given: Mapping[int, Tensor], size: tuple[int, int]) -> dict[int,
     return masks
 
 
-def _without_faint(labels: Tensor) -> Tensor:
-    """Masks ``(T, L, h, w)`` without objects that nowhere exceed 0.5; the background takes their share."""
-    clear = labels[:, 1:].amax(dim=(0, 2, 3)) > 0.5
-    if bool(clear.all()):
-        return labels
-    objects = labels[:, 1:][:, clear]
-    return torch.cat((1.0 - objects.sum(dim=1, keepdim=True), objects), dim=1)
-
-
-def too_few(number: int, guided: bool = False) -> str:
-    """The warning for fewer objects than layers."""
-    if guided:
+def too_few(number: int, given: int = 0) -> str:
+    """The warning for fewer objects than layers; ``given`` is how many a mask showed."""
+    if given > 1 and number > 0:
+        return f"only {number} of the mask's {given} objects could be held on to; give masks of more frames"
+    if given:
         return "nothing of the mask's object could be held on to: the foreground is empty; give masks of more frames"
     if number == 0:
         return "nothing moves by itself against the camera's motion: the foreground is empty; give a mask"
     return f"only {number} moving object{'s' if number > 1 else ''} found: the layers after it are empty"
 
 
-def _resized_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    return resize(mask[None, None].float(), size, mode="area")[0, 0]
+def _resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    return resize(masks[None].float(), size, mode="area")[0]
 
 
-def _with_background(mask: Tensor) -> Tensor:
-    return torch.stack((1.0 - mask, mask), dim=-3)
+def _with_background(objects: Tensor) -> Tensor:
+    """Masks ``(T, 1 + K, h, w)`` of objects ``(T, K, h, w)``."""
+    return torch.cat((1.0 - objects.sum(dim=1, keepdim=True), objects), dim=1)

@@ -44,21 +44,24 @@ class MotionTracks:
         kept from the classifier: it would repeat it instead of learning what the objects look like."""
 
     def merge_given(self, given: Mapping[int, Tensor]) -> None:
-        """Merge the tracks that belong to the object of the given masks; the other tracks become a second object.
+        """Merge the tracks that belong to each object of the given masks ``(K, h, w)``; the others become one more.
 
-        Smooth flow makes moving objects too large, so a fifth of a track inside the mask is enough. A track that is not
-        seen in those frames may be the object, occluded there; its appearance will decide.
+        Smooth flow makes moving objects too large, so a fifth of a track inside a mask is enough. A track that is not
+        seen in those frames may be the only object, occluded there; its appearance will decide.
         """
         index = torch.tensor(list(given), device=self.objects.device)
-        shown = torch.stack(list(given.values()))[:, None]
+        shown = torch.stack(list(given.values()), dim=1)[:, :, None]
         seen = self.objects[index].sum(dim=(0, 2, 3))
-        inside = (self.objects[index] * shown).sum(dim=(0, 2, 3))
-        chosen = inside >= 0.2 * seen
+        inside = torch.stack([(self.objects[index] * one).sum(dim=(0, 2, 3)) for one in shown])
+        belongs = inside >= 0.2 * seen
+        if len(shown) > 1:
+            belongs &= (seen > 0.0) & (inside == inside.amax(dim=0))
         empty = torch.zeros_like(self.speed)
-        given_object, other = (
-            torch.cat((empty, self.objects[:, which]), dim=1).amax(dim=1, keepdim=True) for which in (chosen, ~chosen)
+        *objects, other = (
+            torch.cat((empty, self.objects[:, which]), dim=1).amax(dim=1, keepdim=True)
+            for which in (*belongs, ~belongs.any(dim=0))
         )
-        self.objects = torch.cat((given_object, other), dim=1) if bool(other.any()) else given_object
+        self.objects = torch.cat([*objects, other] if bool(other.any()) else objects, dim=1)
 
     def labels(self, size: tuple[int, int]) -> Tensor:
         """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""

@@ -41,7 +41,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ...errors import InputError
 from ...image.resize import working_copy
 from ...motion.background import track_background
 from ...optim.progress import Progress
@@ -64,7 +63,7 @@ def prepare(frames: Tensor, given: Given, config: SegmentConfig | Published) -> 
     """Bring the given masks to the working size, and see that what will be found has room.
 
     Raises:
-        InputError: nothing is left of them there, or more layers are asked for than masks allow.
+        InputError: nothing is left of them there.
         MediaError: neither memory nor the temporary folder has room for what will be found.
     """
     masks: Mapping[int, Tensor] | None = given["mask"]
@@ -74,10 +73,6 @@ def prepare(frames: Tensor, given: Given, config: SegmentConfig | Published) -> 
     need_room(4 * len(frames) * small[0, 0].numel() * (given["layers"] + 2 * 2 + 2 * 3))
     if masks is None or isinstance(config, Published):
         return given
-    if given["layers"] > 2:
-        raise InputError(
-            f"layers: with a mask there are 2, the object and the background, got {given['layers']}; set it to 2"
-        )
     return {**given, "mask": shown_masks(masks, (small.shape[2], small.shape[3]))}
 
 
@@ -91,7 +86,7 @@ def find(shot: Shot, given: Given, config: SegmentConfig, work: Work) -> Found:
     assert shot.flow is not None
     masks: Mapping[int, Tensor] | None = given["mask"]
     if masks is not None and not masks:
-        return _no_object(shot, config)
+        return _no_object(shot, config, given["layers"])
     finding, tracing = work.progress.phases(FINDING, TRACING)
     found = find_masks(
         shot.frames, shot.flow, config, given["layers"], work.seed, masks, work.device, work.journal, finding
@@ -123,9 +118,9 @@ def _traced(shot: Shot, found: Masks, device: torch.device, progress: Progress) 
     return Found({"masks": found.masks, "before": before, "after": after}, found.fitted, found.notes)
 
 
-def _no_object(shot: Shot, config: SegmentConfig) -> Found:
-    """What is found in a shot in which no mask shows anything: two layers, and all is background."""
-    masks = all_background(shot.frames, config, 2)
+def _no_object(shot: Shot, config: SegmentConfig, layers: int) -> Found:
+    """What is found in a shot in which no mask shows anything: all is background."""
+    masks = all_background(shot.frames, config, layers)
     nowhere = masks.new_zeros(len(masks), 3, *masks.shape[2:])
     warning = "no mask shows anything here: the foreground is empty; give a mask of one of these frames"
     return Found({"masks": masks, "before": nowhere, "after": nowhere}, NO_FIT, {"warning": warning})

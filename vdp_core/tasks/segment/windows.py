@@ -56,11 +56,11 @@ def find_masks(
             own = _in_order_of(masks, spans[number], spans[number - 1], own)
         _blend_window(masks, spans, number, own, done)
         done.add(number)
-        return Window({}, {"shown": float(own[:, 1].max())}, window.fitted)
+        return Window({}, {"shown": float(own[:, 1:].max())}, window.fitted)
 
     found = fit_windows(spans, work, order=_order(spans, given), hold=lay, journal=journal, progress=progress)
     objects = int((masks[:, 1:].amax(dim=(0, 2, 3)) > 0.5).sum())
-    notes = {"warning": too_few(objects, guided=given is not None)} if objects < layers - 1 else {}
+    notes = {"warning": too_few(objects, layers - 1 if given is not None else 0)} if objects < layers - 1 else {}
     lost = [span for number, span in enumerate(spans) if found[number].numbers["shown"] <= 0.5]
     if given is not None and objects > 0 and lost:
         where = ", ".join(f"{span.start} to {span.stop - 1}" for span in lost)
@@ -82,10 +82,10 @@ def _shared(span: range, other: range) -> range:
 
 
 def _handed_over(masks: Tensor, span: range, other: range) -> dict[int, Tensor]:
-    """The object in the frame of those that two windows share which shows most of it, by its place in ``span``."""
+    """The objects in the frame of those that two windows share which shows most of them, by its place in ``span``."""
     shared = _shared(span, other)
-    best = max(shared, key=lambda index: float(masks[index, 1].sum()))
-    return {best - span.start: masks[best, 1]} if bool((masks[best, 1] > 0.5).any()) else {}
+    best = max(shared, key=lambda index: float(masks[index, 1:].sum()))
+    return {best - span.start: masks[best, 1:]} if bool((masks[best, 1:] > 0.5).any()) else {}
 
 
 def _in_order_of(masks: Tensor, span: range, other: range, own: Tensor) -> Tensor:
