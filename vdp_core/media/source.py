@@ -1,4 +1,4 @@
-"""Where frames come from: video files, through PyAV, and pictures, through OpenCV. Used through ``video``."""
+"""Where frames come from: video files, through PyAV, and stills. Used through ``video``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..errors import InputError, MediaError
 from ..image.resize import size_within
 from .info import Plan, beyond_the_end
 from .pictures import PICTURE_SUFFIXES, SOUND_NAME, PictureFiles, is_picture
+from .raster import is_animated_png
 from .video_file import VideoFile
 
 __all__ = ["files_of", "find_matches", "open_source", "plan"]
@@ -59,7 +60,7 @@ def open_source(source: str | Path) -> VideoFile | PictureFiles:
             raise MediaError(f"{path}: the folder holds no pictures ({', '.join(s[1:] for s in PICTURE_SUFFIXES)})")
         return PictureFiles(path, files)
     if is_file:
-        return PictureFiles(path, [path]) if is_picture(path) else VideoFile(path)
+        return PictureFiles(path, [path]) if is_picture(path) and not is_animated_png(path) else VideoFile(path)
     if os.path.exists(path):  # noqa: PTH110 (which never raises)
         raise MediaError(f"{path}: is a device or a pipe, which cannot be read as a clip; give a file or a folder")
     if not glob.has_magic(text):
