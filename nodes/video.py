@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -104,14 +103,14 @@ class LoadFrames:
                 return True
             return f"path: is a device or a pipe, which cannot be read as a clip: {found}"
 
-        from ..vdp_core.media.source import find_matches
+        from ..vdp_core.media.source import find_matches, is_pattern
 
         try:
             if next(find_matches(str(found)), None) is not None:
                 return True
         except OSError as error:  # what MediaError is
             return f"path: {error}"
-        if glob.has_magic(str(found)):
+        if is_pattern(str(found)):
             return f"path: no file matches this pattern: {found}"
         return f"path: there is no such file or folder: {found}"
 
