@@ -298,20 +298,42 @@ class SaveLayers:
                     },
                 ),
             },
+            "optional": {
+                "format": (
+                    ["safetensors", "exr"],
+                    {
+                        "default": "safetensors",
+                        "tooltip": "safetensors: for LoadLayers. exr: for other programs, a folder of OpenEXR files "
+                        "with the frame and all layers of it, linear, multiplied with alpha.",
+                    },
+                ),
+            },
         }
 
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
         return host.prefix_verdict(filename_prefix)
 
-    def save(self, layers: Layers, filename_prefix: str, with_frames: bool) -> dict[str, Any]:
+    def save(
+        self, layers: Layers, filename_prefix: str, with_frames: bool, format: str = "safetensors"
+    ) -> dict[str, Any]:
+        from ..vdp_core.edit.export import write_exr
         from ..vdp_core.models.file import save_layers
 
         path = host.output_path(filename_prefix)
-        with host.progress(1, "Saving layers"):
-            path = save_layers(layers, path.with_name(f"{path.name}.safetensors"), with_frames=with_frames)
+        if format == "exr":
+            path = host.compute(
+                "Saving layers",
+                len(layers),
+                lambda device, on_step: write_exr(path, layers, device=device, on_step=on_step),
+                memory=host.native_memory(layers.frames),
+            ).result
+        else:
+            with host.progress(1, "Saving layers"):
+                path = save_layers(layers, path.with_name(f"{path.name}.safetensors"), with_frames=with_frames)
         saved = path.relative_to(host.output_folder()).as_posix()
-        host.say(f"saved: {saved}, {path.stat().st_size / 1e6:.1f} MB")
+        size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
+        host.say(f"saved: {saved}, {size / 1e6:.1f} MB")
         return {"ui": {"vdp_outputs": [saved]}, "result": ()}
 
 

@@ -191,11 +191,12 @@ class SaveFrames:
                     },
                 ),
                 "format": (
-                    ["mp4", "webm", "prores4444", "png"],
+                    ["mp4", "webm", "prores4444", "png", "exr"],
                     {
                         "default": "mp4",
                         "tooltip": "mp4: plays everywhere, no alpha. webm: for the web, alpha. prores4444: for "
-                        "editing, 10 bit, alpha, large. png: a folder of pictures, exact, alpha.",
+                        "editing, 10 bit, alpha, large. png: a folder of pictures, exact, alpha. exr: the same in "
+                        "linear half floats.",
                     },
                 ),
                 "fps": (

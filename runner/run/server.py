@@ -291,15 +291,16 @@ async def _download(session: aiohttp.ClientSession, url: str, name: str, target:
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str, name: str, target: Path) -> None:
-    """Fetch a file, or a PNG sequence: a folder of 00000.png, 00001.png, ... with its sound (a server lists none)."""
+    """Fetch a file, or a sequence of PNG or EXR: a folder of 00000.png, 00001.png, ... with its sound (a server lists none)."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as folder:
         part = Path(folder) / target.name
         if not await _download(session, url, name, part):
             part.mkdir()
             count = 0
-            while await _download(session, url, f"{name}/{count:05}.png", part / f"{count:05}.png"):
-                count += 1
+            for suffix in ("png", "exr"):
+                while await _download(session, url, f"{name}/{count:05}.{suffix}", part / f"{count:05}.{suffix}"):
+                    count += 1
             if not count:
                 raise ServerFailed(f"the output {name} is no longer on the server")
             await _download(session, url, f"{name}/audio.wav", part / "audio.wav")

@@ -298,7 +298,8 @@ def write_clip(
 
     ``mp4`` is H.264 with AAC sound; ``webm`` VP9, with alpha if given, and Opus; ``prores4444`` a ProRes 4444 .mov,
     with alpha if given, and 24-bit PCM; ``png`` a folder of 00000.png, 00001.png, ... of 8 bits, RGBA if alpha is
-    given, with the sound beside them as audio.wav. Colour is converted by and tagged as BT.709, limited range.
+    given, with the sound beside them as audio.wav; ``exr`` the same of OpenEXR files in linear half floats, multiplied
+    with alpha. Colour is converted by and tagged as BT.709, limited range.
 
     H.264 needs even sizes: an odd clip gets its last column or row twice, and a tag with its own size, by which
     read_clip cuts it back. Nothing is ever resampled.
@@ -317,7 +318,7 @@ def write_clip(
         on_step: told after each chunk, may stop the work by raising.
 
     Returns:
-        The file, or the folder of the PNG sequence.
+        The file, or the folder of pictures.
 
     Raises:
         InputError: a value out of range, NaN, or alpha for mp4, which holds none.
@@ -346,8 +347,8 @@ def write_clip(
     reporting = _reporting(chain([first], pieces), total, on_step)
     tags = dict(metadata or {})
     with sinks.whole(target) as partial:
-        if format == "png":
-            sinks.write_pictures(partial, reporting, rate, sound, tags)
+        if not spec.suffix:
+            sinks.write_pictures(partial, reporting, rate, sound, tags, format)
         else:
             sinks.write_video(partial, reporting, spec, rate, quality, sound, tags)
     return target

@@ -1,4 +1,4 @@
-"""Where frames go: video files, through PyAV, and PNG sequences, through Pillow. Used through ``video.write_clip``."""
+"""Where frames go: video files, through PyAV, and sequences of PNG or EXR. Used through ``video.write_clip``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import MediaError, VDPError
 from ..store.files import beside
-from . import ycbcr
+from . import exr, ycbcr
 from .info import RATE_KEY, SIZE_KEY
 from .pictures import SOUND_NAME
 
@@ -48,6 +48,7 @@ FORMATS: dict[str, Format] = {
     "webm": Format(".webm", "libvpx-vp9", "yuv420p", "yuva420p", "libopus", subsampled=True),
     "prores4444": Format(".mov", "prores_ks", "yuv444p10le", "yuva444p10le", "pcm_s24le", bits=10),
     "png": Format(""),
+    "exr": Format(""),
 }
 SOUND_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """FFmpeg's names of channel layouts, by number of channels."""
@@ -101,16 +102,22 @@ def whole(target: Path) -> Iterator[Path]:
 
 
 def write_pictures(
-    folder: Path, pieces: Iterable[Piece], rate: Fraction, sound: tuple[Array, int] | None, tags: Mapping[str, str]
+    folder: Path,
+    pieces: Iterable[Piece],
+    rate: Fraction,
+    sound: tuple[Array, int] | None,
+    tags: Mapping[str, str],
+    kind: str,
 ) -> None:
-    """Write a folder of numbered PNGs, with the sound beside them.
+    """Write a folder of numbered pictures, with the sound beside them.
 
     Args:
         folder: to fill; it is there.
         pieces: frames in 0..1, a few at a time.
-        rate: noted in every picture.
+        rate: noted in the first picture.
         sound: samples ``(N, channels)`` and their rate.
-        tags: noted in the pictures.
+        tags: noted in the first picture.
+        kind: png or exr.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -124,6 +131,10 @@ def write_pictures(
         notes.add_text(key, value)
 
     def save(index: int, frame: Array, matte: Array | None) -> None:
+        if kind == "exr":
+            channels = exr.layer("", frame, matte)
+            exr.write(folder / f"{index:05d}.exr", channels, rate, tags if index == 0 else {})
+            return
         picture = frame if matte is None else np.dstack([frame, matte])
         file = folder / f"{index:05d}.png"
         # Level 4 is a third of the time of Pillow's default for a few percent of size.

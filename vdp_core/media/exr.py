@@ -5,6 +5,8 @@ Source: OpenEXR's technical introduction and "Standard Attributes" (openexr.com)
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from .info import Array
 from .light import to_srgb_primaries
 from .still import Header, Pages, Reader, check_size, reading
 
-__all__ = ["MAGIC", "READER", "layer", "write"]
+__all__ = ["MAGIC", "READER", "layer", "library", "write"]
 
 MAGIC = b"v/1\x01"
 _CHANNELS = {"r": "R", "red": "R", "g": "G", "green": "G", "b": "B", "blue": "B", "a": "A", "alpha": "A", "y": "Y"}
@@ -44,12 +46,21 @@ class _Layer:
         return {"R", "G", "B"} <= self.channels.keys()
 
 
-def _file(file: Path, *, header_only: bool) -> Any:
+def library(file: Path) -> Any:
+    """The module OpenEXR.
+
+    Raises:
+        MediaError: it is not installed, which a file needs.
+    """
     try:
         import OpenEXR
     except ImportError as error:
         raise MediaError(f"{file}: is OpenEXR, which needs another package; pip install OpenEXR") from error
-    return OpenEXR.File(str(file), separate_channels=True, header_only=header_only)
+    return OpenEXR
+
+
+def _file(file: Path, *, header_only: bool) -> Any:
+    return library(file).File(str(file), separate_channels=True, header_only=header_only)
 
 
 def _layers(opened: Any) -> list[_Layer]:
@@ -195,7 +206,10 @@ def layer(name: str, colour: Array, alpha: Array | None) -> dict[str, NDArray[np
 
 
 def write(
-    file: Path, channels: Mapping[str, NDArray[np.float16]], rate: Fraction | None, tags: Mapping[str, str]
+    file: Path,
+    channels: Mapping[str, NDArray[np.float16]],
+    rate: Fraction | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Write a file of one part, ZIP-compressed.
 
@@ -207,12 +221,12 @@ def write(
     Raises:
         OSError: it cannot be written.
     """
-    import OpenEXR
-
-    header: dict[str, Any] = {**tags, "compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    openexr = library(file)
+    header = {**(tags or {}), "compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
     if rate is not None:
         header["framesPerSecond"] = rate
     try:
-        OpenEXR.File(header, dict(channels)).write(str(file))
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
+        openexr.File(header, dict(channels)).write(str(file))
+    except RuntimeError as error:  # which ends in the system's words
+        code = next((code for code in errno.errorcode if os.strerror(code) in str(error)), errno.EIO)
+        raise OSError(code, os.strerror(code)) from error
