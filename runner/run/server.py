@@ -291,7 +291,7 @@ async def _download(session: aiohttp.ClientSession, url: str, name: str, target:
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str, name: str, target: Path) -> None:
-    """Fetch a file, or a sequence of PNG or EXR: a folder of 00000.png, 00001.png, ... with its sound (a server lists none)."""
+    """Fetch a file, or a folder of pictures: 00000.png or .exr, 00001, ... with its sound (a server lists none)."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as folder:
         part = Path(folder) / target.name

@@ -77,10 +77,10 @@ def conversion(profile: bytes, space: str) -> Conversion | None:
         convert = _by_curves(tags, of)
     except (ValueError, LookupError, ArithmeticError, struct.error, OSError, TypeError) as error:
         raise _UnusableError from error
-    # Cameras tag sRGB too. What moves no colour by half a step of 8 bits is left as it is, bit for bit.
+    # Cameras tag sRGB too, rounded one way or another. What moves no colour by two steps of 8 bits is left as it is.
     steps = np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3, indexing="ij"), -1).reshape(-1, 1, 3)
     steps = steps[..., :1] if of == "GRAY" else steps
-    return None if np.abs(convert(steps) * 255.0 - steps).max() < 0.5 else convert
+    return None if np.abs(convert(steps) * 255.0 - steps).max() < 2.0 else convert
 
 
 def _tags(profile: bytes) -> dict[str, bytes]:

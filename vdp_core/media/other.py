@@ -20,6 +20,7 @@ from .still import Header, Pages, Reader, check_size, reading
 __all__ = ["READER", "SUFFIXES"]
 
 SUFFIXES = (".dpx", ".tga", ".ppm", ".pgm", ".pnm", ".sgi", ".qoi", ".jp2", ".j2k")
+_DPX_HEADERS = 2048  # bytes of all, of which that of film, the last but one, may be missing
 _DPX = {b"SDPX": ">", b"XPDS": "<"}
 _LOGARITHMIC = (1, 3)  # SMPTE ST 268-1, table 5A: printing density, logarithmic
 _PRINTED_WHITE, _PRINTED_BLACK = 685 / 1023, 95 / 1023
@@ -61,11 +62,12 @@ def _is_ycbcr(form: Any) -> bool:
 def _of_film(file: Path, header: Header) -> Header:
     """The header of a DPX file with what it says of its rate, and whether its values are densities of film."""
     with file.open("rb") as stream:
-        head = stream.read(2048)
+        head = stream.read(_DPX_HEADERS)
     order = _DPX.get(head[:4])
-    if order is None or len(head) < 2048:
+    if order is None or len(head) < _DPX_HEADERS:
         return header
-    (rate,) = struct.unpack_from(f"{order}f", head, 1724)
+    (pixels_at,) = struct.unpack_from(f"{order}I", head, 4)
+    (rate,) = struct.unpack_from(f"{order}f", head, 1724) if pixels_at >= _DPX_HEADERS else (0.0,)
     is_density = head[801] in _LOGARITHMIC
     return replace(
         header,
