@@ -78,7 +78,7 @@ def test_the_node_has_something_to_play(folders, name):
     root = {"output": folders / "out", "temp": folders / "temp"}[shown["type"]]
     path = root / shown["subfolder"] / shown["filename"]
     assert path.suffix == {"mp4": ".mp4", "webm": ".webm"}.get(name, ".mp4")
-    assert (shown["type"] == "temp") == (name in ("prores4444", "png"))
+    assert (shown["type"] == "temp") == (name in ("prores4444", "png", "exr"))
     frames = video.read_clip(path).frames
     assert len(frames) == 5
     if shown["type"] == "temp":

@@ -27,6 +27,7 @@ from .still import Header, Pages, Reader, check_size, reading
 __all__ = ["MAGIC", "READER", "layer", "library", "write"]
 
 MAGIC = b"v/1\x01"
+_MOST_VALUES = 2**30  # 4 GiB of them: 130 channels of 3840x2160
 _CHANNELS = {"r": "R", "red": "R", "g": "G", "green": "G", "b": "B", "blue": "B", "a": "A", "alpha": "A", "y": "Y"}
 _WHOLE = ("combined", "beauty", "rgba", "rgb", "composite")
 """What programs call the layer that is the finished picture, where it has a name."""
@@ -98,8 +99,13 @@ def _look(file: Path) -> Header:
             raise MediaError(f"{file}: is an OpenEXR file without channels")
         taken = _chosen(layers)
         header = opened.parts[taken.part].header
+        values = 0
         for part in opened.parts:  # all are decoded
-            check_size(file, *_window(part.header, "dataWindow")[2:])
+            width, height = _window(part.header, "dataWindow")[2:]
+            check_size(file, width, height)
+            values += width * height * len(part.header["channels"])
+        if values > _MOST_VALUES:
+            raise MediaError(f"{file}: holds {values / 1e6:.0f} million values; write fewer channels into one file")
         if "deep" in str(header["type"]):
             raise MediaError(f"{file}: is a deep OpenEXR file, which cannot be read; flatten it")
         size = _window(header, "displayWindow")[2:]

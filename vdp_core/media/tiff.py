@@ -153,11 +153,12 @@ def _directory(stream: BinaryIO, offset: int) -> tuple[_Page, int]:
     raw = [(*unpack(entry), stream.read(wide)) for _ in range(min(count, _MOST_TAGS))]
     (following,) = unpack(places)
     tags: dict[int, tuple[Any, ...] | bytes] = {}
+    end = stream.seek(0, io.SEEK_END)
     for tag, form, number, value in raw:
         letter = _FORMS.get(form)
-        if letter is None or tag not in _TAGS:
+        size = number * struct.calcsize(order + letter) if letter else 0
+        if letter is None or tag not in _TAGS or size > end:
             continue
-        size = number * struct.calcsize(order + letter)
         if size > wide:
             stream.seek(struct.unpack(order + places, value)[0])
             value = stream.read(size)
