@@ -21,8 +21,8 @@ class LoadFrames:
 
     CATEGORY = "VDP/video"
     DESCRIPTION = (
-        "Reads a video (mp4, mov, webm, mkv, gif, ...), a folder of pictures in natural order, or a glob such as "
-        "frames/*.png, as frames with their alpha, sound and exact rate."
+        "Reads a video (mp4, mov, webm, mkv, gif, ...), a folder of pictures in natural order, or a pattern such as "
+        "frames/*.png or frame_%04d.png, as frames with their alpha, sound and exact rate."
     )
     SEARCH_ALIASES = [
         "load video",
@@ -53,8 +53,8 @@ class LoadFrames:
                     "STRING",
                     {
                         "default": "",
-                        "tooltip": "A video file, a folder of pictures, or a glob. A relative path is looked up in "
-                        "the input folder first, then where the program was started.",
+                        "tooltip": "A video file, a folder of pictures, or a pattern such as *.png. A relative path is "
+                        "looked up in the input folder first, then where the program was started.",
                     },
                 ),
                 "start": (
@@ -156,7 +156,8 @@ class SaveFrames:
     CATEGORY = "VDP/video"
     DESCRIPTION = (
         "Writes frames to an H.264 mp4, a VP9 webm (with alpha), a ProRes 4444 mov (with alpha, for editing) or a PNG "
-        "sequence (exact, with alpha), with sound. A mask becomes white on black. A file appears whole or not at all."
+        "or EXR sequence (exact, with alpha), with sound. A mask becomes white on black. A file appears whole or not at "
+        "all."
     )
     SEARCH_ALIASES = [
         "save video",
