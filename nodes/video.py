@@ -156,8 +156,8 @@ class SaveFrames:
     CATEGORY = "VDP/video"
     DESCRIPTION = (
         "Writes frames to an H.264 mp4, a VP9 webm (with alpha), a ProRes 4444 mov (with alpha, for editing) or a PNG "
-        "or EXR sequence (exact, with alpha), with sound. A mask becomes white on black. A file appears whole or not at "
-        "all."
+        "or EXR sequence (exact, with alpha), with sound. A mask becomes white on black. A file appears whole or not "
+        "at all."
     )
     SEARCH_ALIASES = [
         "save video",
