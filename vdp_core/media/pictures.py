@@ -152,7 +152,7 @@ class PictureFiles:
         matte = None if alpha is None or pixels.shape[2] == depth else pixels[..., -1]
         _lay(self._displayed(file, header, pixels[..., :depth]), frame)
         if alpha is not None and matte is not None:
-            _lay(matte, alpha)
+            _lay(np.clip(np.nan_to_num(matte), 0.0, 1.0) if matte.dtype == np.float32 else matte, alpha)
         elif alpha is not None:
             alpha.fill(1.0)
 

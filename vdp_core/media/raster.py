@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
@@ -188,7 +188,9 @@ def _pages(file: Path, header: Header) -> Iterator[Pages]:
     if header.is_usual:
         yield lambda _: _decoded(file)
         return
-    with reading(file), _opened(file) as picture:
+    with ExitStack() as stack:
+        with reading(file):
+            picture = stack.enter_context(_opened(file))
 
         def read(page: int) -> NDArray[Any]:
             with reading(file):

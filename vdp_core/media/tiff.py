@@ -52,6 +52,7 @@ _TAGS = (
 )
 """Those that are read: TIFF 6.0, and the ICC profile."""
 _MOST_TAGS = 4096
+_MOST_TIMES = 16  # that pages may share what a tag holds, such as a profile, taken all together
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 
@@ -64,40 +65,40 @@ class _Page:
     order: str
     """Of bytes within a sample: ``<`` or ``>``."""
 
-    def all(self, tag: int, *default: int) -> tuple[int, ...]:
+    def values(self, tag: int, *default: int) -> tuple[int, ...]:
         return tuple(self.tags.get(tag, default))
 
-    def one(self, tag: int, default: int = 0) -> int:
-        return self.all(tag, default)[0]
+    def value(self, tag: int, default: int = 0) -> int:
+        return self.values(tag, default)[0]
 
-    def bytes(self, tag: int) -> bytes | None:
+    def data(self, tag: int) -> bytes | None:
         found = self.tags.get(tag)
         return found if isinstance(found, bytes) else None
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.one(256), self.one(257)
+        return self.value(256), self.value(257)
 
     @property
     def samples(self) -> int:
-        return self.one(277, 1)
+        return self.value(277, 1)
 
     @property
     def bits(self) -> int:
-        return self.one(258, 1)
+        return self.value(258, 1)
 
     @property
     def kind(self) -> int:
         """Unsigned, signed or floating point."""
-        return self.one(339, _UNSIGNED)
+        return self.value(339, _UNSIGNED)
 
     @property
     def colour(self) -> int:
-        return self.one(262, _BLACK_IS_ZERO)
+        return self.value(262, _BLACK_IS_ZERO)
 
     @property
     def codec(self) -> int:
-        return self.one(259, 1)
+        return self.value(259, 1)
 
     @property
     def is_left_to_pillow(self) -> bool:
@@ -110,23 +111,27 @@ class _Page:
         if self.samples <= first:
             return None
         # Without the tag, one sample more is alpha, as other readers have it; of samples that mean nothing, none is.
-        extra = self.all(338, *([_STRAIGHT] if self.samples == first + 1 else []))
+        extra = self.values(338, *([_STRAIGHT] if self.samples == first + 1 else []))
         return next(((first + i, x) for i, x in enumerate(extra) if x in (_PREMULTIPLIED, _STRAIGHT)), None)
 
     @property
     def tile(self) -> tuple[int, int] | None:
         """Width and height of tiles, None for strips."""
-        return (self.one(322), self.one(323)) if 322 in self.tags else None
+        return (self.value(322), self.value(323)) if 322 in self.tags else None
 
 
 def _directories(stream: BinaryIO) -> Iterator[tuple[int, _Page]]:
     """Offset and tags of each page that is no smaller copy of another and no mask."""
     seen: set[int] = set()
     _, _, offset = _layout(stream)
+    left = _MOST_TIMES * stream.seek(0, io.SEEK_END)
     while offset and offset not in seen:
         seen.add(offset)
         page, following = _directory(stream, offset)
-        if not page.one(254) & 0b101 and page.one(255) != 2:
+        left -= sum(map(len, page.tags.values()))
+        if left < 0:
+            raise ValueError("tags that hold more than the file")
+        if not page.value(254) & 0b101 and page.value(255) != 2:
             yield offset, page
         offset = following
 
@@ -184,12 +189,12 @@ def _look(file: Path) -> Header:
         if any(page.samples > _COLOURS.get(page.colour, 3) and page.alpha is None for page in pages):
             notes.append("holds a channel that is neither colour nor alpha, which is left aside")
         space = {_CMYK: "CMYK", _WHITE_IS_ZERO: "GRAY", _BLACK_IS_ZERO: "GRAY"}.get(first.colour, "RGB")
-        profile, said = icc.usable(None if first.colour == _CIELAB else first.bytes(34675), space)
+        profile, said = icc.usable(None if first.colour == _CIELAB else first.data(34675), space)
         return Header(
             stored=first.size,
             has_alpha=any(page.alpha is not None for page in pages),
-            bits=max(page.bits for page in pages),
-            turn=EXIF_TURNS.get(first.one(274, 1), UPRIGHT),
+            bits=max(8, *(page.bits for page in pages)),
+            turn=EXIF_TURNS.get(first.value(274, 1), UPRIGHT),
             profile=None if space == "CMYK" else profile,  # where inks become light
             pages=len(pages),
             notes=(*notes, *said),
@@ -206,23 +211,26 @@ def _check_kind(file: Path, page: _Page) -> None:
         words = f"colour as {_COLOUR_NAMES.get(page.colour, f'kind {page.colour}')}"
     elif page.is_left_to_pillow:
         words = f"{bits} bits a channel in YCbCr, CIELAB or JPEG" if bits > 8 else ""
-    elif len(set(page.all(258, 1))) > 1:
+    elif len(set(page.values(258, 1))) > 1:
         words = "channels of different depths"
     elif page.colour == _PALETTE and (kind != _UNSIGNED or bits > 16):
         words = f"a palette of {bits} bits"
     elif bits not in {_UNSIGNED: (*range(1, 17), 32, 64), _SIGNED: (8, 16, 32), _FLOAT: (16, 32, 64)}.get(kind, ()):
         names = {_UNSIGNED: "whole", _SIGNED: "signed", _FLOAT: "floating-point"}
         words = f"{names.get(kind, 'other')} numbers of {bits} bits"
-    elif page.one(317, 1) not in (1, 2, 3) or (page.one(317, 1) != 1 and bits not in (8, 16, 32, 64)):
-        words = f"predictor {page.one(317)} of {bits} bits"
+    elif page.value(317, 1) not in (1, 2, 3) or (page.value(317, 1) != 1 and bits not in (8, 16, 32, 64)):
+        words = f"predictor {page.value(317)} of {bits} bits"
     if words:
         raise MediaError(f"{file}: is a TIFF of a kind that cannot be read ({words}); save it as RGB with LZW or none")
 
 
 @contextmanager
 def _pages(file: Path, header: Header) -> Iterator[Pages]:
-    with reading(file), file.open("rb") as stream:
-        offsets = [offset for offset, _ in _directories(stream)]
+    with reading(file):
+        stream = file.open("rb")
+    with stream:
+        with reading(file):
+            offsets = [offset for offset, _ in _directories(stream)]
 
         def read(index: int) -> NDArray[Any]:
             with reading(file):
@@ -244,14 +252,14 @@ def _samples(stream: BinaryIO, page: _Page) -> NDArray[Any]:
         raise MediaError(
             f"{stream.name}: says it is larger than {_MOST_BYTES >> 20} MiB; make it smaller, or repair it"
         )
-    planes = page.samples if page.one(284, 1) == 2 else 1
+    planes = page.samples if page.value(284, 1) == 2 else 1
     return np.concatenate([_plane(stream, page, plane, page.samples // planes) for plane in range(planes)], axis=2)
 
 
 def _plane(stream: BinaryIO, page: _Page, plane: int, samples: int) -> NDArray[Any]:
     """What lies together in a strip or tile: all samples ``(H, W, S)``, or one of them."""
     width, height = page.size
-    across, down = page.tile or (width, min(page.one(278, height), height) or height)
+    across, down = page.tile or (width, min(page.value(278, height), height) or height)
     if across < 1 or down < 1:
         raise ValueError("no tile")
     columns, rows = -(-width // across), -(-height // down)
@@ -263,7 +271,7 @@ def _plane(stream: BinaryIO, page: _Page, plane: int, samples: int) -> NDArray[A
     # Whole tiles, so that those at the border are not cut before their predictor is undone.
     shape = (columns * row_bytes, rows * down if page.tile else height)
     layout = {322: row_bytes, 323: down} if page.tile else {278: down}
-    small = {256: shape[0], 257: shape[1], 258: 8, 259: page.codec, 262: 1, 266: page.one(266, 1), 277: 1, **layout}
+    small = {256: shape[0], 257: shape[1], 258: 8, 259: page.codec, 262: 1, 266: page.value(266, 1), 277: 1, **layout}
     unpacked = np.asarray(_opened(_small_tiff({tag: [value] for tag, value in small.items()}, segments)))
     if unpacked.shape != shape[::-1]:
         raise ValueError("other size than announced")
@@ -274,8 +282,8 @@ def _plane(stream: BinaryIO, page: _Page, plane: int, samples: int) -> NDArray[A
 
 def _segments(stream: BinaryIO, page: _Page, first: int, count: int) -> list[bytes]:
     """The strips or tiles of a plane, as they are packed."""
-    offsets = page.all(324) or page.all(273)
-    sizes = page.all(325) or page.all(279)
+    offsets = page.values(324) or page.values(273)
+    sizes = page.values(325) or page.values(279)
     end = stream.seek(0, io.SEEK_END)
     if not sizes and len(offsets) == 1:  # some old writers leave them out
         sizes = (end - offsets[0],)
@@ -334,7 +342,7 @@ def _undone(packed: NDArray[np.uint8], page: _Page, across: int, samples: int) -
             whole[..., -bits:] = loose
             numbers[row] = np.packbits(whole, axis=2).view(">u2")[..., 0]
         return numbers
-    predictor = page.one(317, 1)
+    predictor = page.value(317, 1)
     if predictor == 3:
         steps = packed.reshape(height, columns, -1, samples)
         by_weight = np.cumsum(steps, axis=2, dtype=np.uint8).reshape(height, columns, bits // 8, -1)
@@ -363,7 +371,7 @@ def _light(samples: NDArray[Any], page: _Page) -> NDArray[Any]:
     elif page.colour == _CMYK:
         top = np.iinfo(colour.dtype).max if colour.dtype.kind == "u" else 1
         inks = np.rint(np.clip(colour / top, 0, 1) * 255).astype(np.uint8)
-        colour = icc.inks_to_rgb(inks, page.bytes(34675))
+        colour = icc.inks_to_rgb(inks, page.data(34675))
     if matte is None or alpha is None:
         return colour
     if alpha[1] == _PREMULTIPLIED:
@@ -387,7 +395,7 @@ def _scaled(samples: NDArray[Any], page: _Page) -> NDArray[Any]:
 
 def _looked_up(numbers: NDArray[Any], page: _Page) -> NDArray[np.float32]:
     """Colours ``(H, W, 3)`` of a palette."""
-    palette = np.array(page.all(320), np.float32).reshape(3, -1).T
+    palette = np.array(page.values(320), np.float32).reshape(3, -1).T
     if palette.max() < 256:  # some writers note 8 bits where 16 are meant
         palette *= 257
     return np.asarray(palette[numbers] / np.float32(65535))
@@ -398,5 +406,5 @@ def _left_to_pillow(stream: BinaryIO, page: _Page) -> NDArray[Any]:
     for tag in (256, 257, 258, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 338, 347, 530):
         if tag in page.tags:
             tags[tag] = page.tags[tag]
-    count = len(page.all(324) or page.all(273))
-    return raster.pixels_of(_opened(_small_tiff(tags, _segments(stream, page, 0, count))), page.bytes(34675))
+    count = len(page.values(324) or page.values(273))
+    return raster.pixels_of(_opened(_small_tiff(tags, _segments(stream, page, 0, count))), page.data(34675))
