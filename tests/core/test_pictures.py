@@ -420,6 +420,22 @@ def test_infinite_light_is_white_and_none_is_black(tmp_path):
     assert levels(path)[0, 0].tolist() == pytest.approx([255, 0, 127.5], abs=0.3)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_an_exr_that_is_cut_is_refused(tmp_path, share):
+    noise = np.random.default_rng(0).random((64, 80)).astype(np.float16)
+    parts = [
+        OpenEXR.Part({"name": name, "type": OpenEXR.scanlineimage}, dict.fromkeys("RGB", noise))
+        for name in ("right", "left")
+    ]
+    OpenEXR.File(parts).write(str(tmp_path / "parts.exr"))
+    write_exr(tmp_path / "one.exr", dict.fromkeys("RGB", noise))
+    for name in ("parts.exr", "one.exr"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: round(len(content) * share)])
+        with pytest.raises(MediaError, match="is not a picture that can be read, or is damaged"):
+            video.read_clip(tmp_path / name)
+
+
 def test_what_is_written_as_exr_comes_back(tmp_path):
     frames = torch.rand(3, 10, 14, 3, generator=torch.Generator().manual_seed(0))
     matte = torch.full((3, 10, 14), 0.25)

@@ -147,6 +147,8 @@ def _pages(file: Path, header: Header) -> Iterator[Pages]:
     def read(_: int) -> NDArray[Any]:
         with reading(file):
             opened = _file(file, header_only=False)
+            if len(opened.parts) != len(_file(file, header_only=True).parts):
+                raise ValueError("OpenEXR leaves out parts that are damaged")
             taken = _chosen(_layers(opened))
             part = opened.parts[taken.part]
             light = _light(part, taken)
