@@ -503,7 +503,6 @@ def encode_still(path: Path, codec: str, pixels: str, value: tuple[int, int, int
         ("targa", "bgr24", "tga", 1 / 250),
         ("ppm", "rgb48be", "ppm", 1e-4),
         ("sgi", "rgb48be", "sgi", 1e-4),
-        ("qoi", "rgb24", "qoi", 1 / 250),
         ("jpeg2000", "rgb48le", "jp2", 1 / 1000),
     ],
 )

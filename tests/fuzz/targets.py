@@ -553,7 +553,7 @@ def still_seeds() -> list[bytes]:
         Image.new(mode, (12, 9), 77).save(made[-1], kind, icc_profile=profile if mode == "RGB" else None)
     found += [file.getvalue() for file in made]
     found.append(cv2.imencode(".hdr", np.full((9, 12, 3), 0.3, np.float32))[1].tobytes())
-    for codec, pixels in (("dpx", "gbrp10be"), ("sgi", "rgb48be"), ("qoi", "rgba"), ("ppm", "rgb48be")):
+    for codec, pixels in (("dpx", "gbrp10be"), ("sgi", "rgb48be"), ("ppm", "rgb48be")):
         context = av.CodecContext.create(codec, "w")
         context.width, context.height, context.pix_fmt = 12, 9, pixels
         context.time_base, context.framerate = Fraction(1, 24), Fraction(24)
@@ -565,7 +565,7 @@ def still_seeds() -> list[bytes]:
 
 def check_still(data: bytes) -> None:
     """A damaged still of any kind is read or refused, whatever it is called."""
-    heads = {b"SDPX": "dpx", b"\x01\xda": "sgi", b"qoif": "qoi", b"P6": "ppm"}
+    heads = {b"SDPX": "dpx", b"\x01\xda": "sgi", b"P6": "ppm"}
     suffix = next((suffix for head, suffix in heads.items() if data.startswith(head)), "png")
     path = scratch() / f"still.{suffix}"
     path.write_bytes(data)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import MediaError
 from ..image.colour import to_display
 from .info import Array
-from .still import Header, Pages, Reader, check_size, reading
+from .still import Header, Pages, Reader, check_size, decoded_by_opencv, reading
 
 __all__ = ["RADIANCE", "RADIANCE_MAGIC", "ROLL_OFF_FROM", "WHITE", "shown", "to_srgb_primaries"]
 
@@ -86,8 +86,8 @@ def _radiance(file: Path, header: Header) -> Iterator[Pages]:
 
     def read(_: int) -> NDArray[Any]:
         with reading(file):
-            pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED)
-            if pixels is None or pixels.dtype != np.float32 or pixels.ndim != 3:
+            pixels = decoded_by_opencv(file)
+            if pixels.dtype != np.float32 or pixels.ndim != 3:
                 raise ValueError("damaged")
             return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 

@@ -19,7 +19,7 @@ from .still import Header, Pages, Reader, check_size, reading
 
 __all__ = ["READER", "SUFFIXES"]
 
-SUFFIXES = (".dpx", ".tga", ".ppm", ".pgm", ".pnm", ".sgi", ".qoi", ".jp2", ".j2k")
+SUFFIXES = (".dpx", ".tga", ".ppm", ".pgm", ".pnm", ".sgi", ".jp2", ".j2k")
 _DPX_HEADERS = 2048  # bytes of all, of which that of film, the last but one, may be missing
 _DPX = {b"SDPX": ">", b"XPDS": "<"}
 _LOGARITHMIC = (1, 3)  # SMPTE ST 268-1, table 5A: printing density, logarithmic

@@ -18,7 +18,7 @@ from ..errors import MediaError
 from . import icc
 from .info import RATE_KEY
 from .pixels import UPRIGHT
-from .still import EXIF_TURNS, Header, Pages, Reader, check_size, reading
+from .still import EXIF_TURNS, Header, Pages, Reader, check_size, decoded_by_opencv, reading
 
 __all__ = ["READER", "delays_of", "is_animated_png", "pixels_of", "unit"]
 
@@ -212,17 +212,8 @@ READER = Reader(_look, _pages)
 def _decoded(file: Path) -> NDArray[Any]:
     import cv2
 
-    with reading(file):
-        content = np.fromfile(file, np.uint8)  # OpenCV itself cannot open every file name on Windows
-    loud = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # what OpenCV prints about a damaged picture is said below, with its name
-    try:
-        pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
-    except cv2.error as error:
-        raise MediaError(f"{file}: is not a picture that can be read ({error.err})") from error
-    finally:
-        cv2.utils.logging.setLogLevel(loud)
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+    pixels = decoded_by_opencv(file)
+    if pixels.dtype not in (np.uint8, np.uint16):
         raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
     if pixels.ndim == 2:
         return pixels[..., None]

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MediaError
 from .pixels import UPRIGHT, Orientation
 
-__all__ = ["EXIF_TURNS", "Header", "Pages", "Reader", "check_size", "reading"]
+__all__ = ["EXIF_TURNS", "Header", "Pages", "Reader", "check_size", "decoded_by_opencv", "reading"]
 
 _MOST_BYTES = 2**31  # the largest that can be decoded, stored plainly, have less
 EXIF_TURNS = {
@@ -98,6 +99,29 @@ def reading(file: Path) -> Iterator[None]:
         raise MediaError(damaged) from error
     except (ValueError, SyntaxError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error) as error:
         raise MediaError(damaged) from error
+
+
+def decoded_by_opencv(file: Path) -> NDArray[Any]:
+    """What OpenCV makes of a file, as it has it: ``(H, W)``, BGR or BGRA.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    import cv2
+
+    with reading(file):
+        content = np.fromfile(file, np.uint8)  # OpenCV itself cannot open every file name on Windows
+    loud = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # what OpenCV prints about a damaged picture is said below, with its name
+    try:
+        pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
+    except cv2.error as error:
+        raise MediaError(f"{file}: is not a picture that can be read ({error.err})") from error
+    finally:
+        cv2.utils.logging.setLogLevel(loud)
+    if pixels is None:
+        raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
+    return pixels
 
 
 def check_size(file: Path, width: int, height: int) -> None:
