@@ -273,6 +273,19 @@ def test_a_profile_that_cannot_be_used_is_said(tmp_path, broken):
     assert "a colour profile that is broken" in clip.notes[0]
 
 
+@pytest.mark.parametrize(("points", "words"), [(b"\x09\x10\0\1", "PQ or HLG"), (b"\x0c\x0d\0\1", "wider primaries")])
+def test_colours_told_by_code_points_are_said(tmp_path, points, words):
+    content = cv2.imencode(".png", RAMPS)[1].tobytes()
+    chunk = struct.pack(">I", 4) + b"cICP" + points + struct.pack(">I", zlib.crc32(b"cICP" + points))
+    (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
+    Image.fromarray(RAMPS).save(tmp_path / "a.avif")
+    avif = (tmp_path / "a.avif").read_bytes()
+    at = avif.index(b"colrnclx") + 8
+    (tmp_path / "a.avif").write_bytes(avif[:at] + bytes((0, points[0], 0, points[1])) + avif[at + 4 :])
+    for name in ("a.png", "a.avif"):
+        assert words in video.read_clip(tmp_path / name).notes[0]
+
+
 def test_jpeg_of_inks_with_and_without_the_mark_of_adobe(tmp_path):
     # (200, 60, 40) is light of these inks; Pillow writes them inverted, with the mark.
     Image.new("CMYK", (16, 16), (55, 195, 215, 0)).save(tmp_path / "adobe.jpg", quality=95)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ __all__ = ["READER", "delays_of", "is_animated_png", "pixels_of", "unit"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DECODED_BY_OPENCV = ("PNG", "JPEG", "MPO", "WEBP", "BMP")
+_HEAD = 2**12  # bytes; what is said of a picture lies there
 _TAIL = 2**16  # bytes; EXIF is small
 _ANIMATED = ("WEBP", "AVIF")
 _PLUGINS = {"HEIC": ("pillow_heif", "pillow-heif"), "JPEG XL": ("pillow_jxl", "pillow-jxl-plugin")}
@@ -105,9 +107,10 @@ def _look(file: Path) -> Header:
         check_size(file, *picture.size)
         bits = 16 if picture.mode.startswith("I") else 8
         exif = _exif(picture)
+        picture.fp.seek(0)
+        head = picture.fp.read(_HEAD)
         if picture.format == "PNG":
-            picture.fp.seek(0)
-            bits = max(8, picture.fp.read(25)[24])
+            bits = max(8, head[24])
             exif = exif if "exif" in picture.info else _late_exif(picture.fp) or exif
         space = "CMYK" if picture.mode == "CMYK" else "GRAY" if picture.mode in ("1", "L", "LA", "I;16", "I") else "RGB"
         profile, notes = icc.usable(picture.info.get("icc_profile"), space)
@@ -122,7 +125,7 @@ def _look(file: Path) -> Header:
             is_usual=picture.format in _DECODED_BY_OPENCV and space != "CMYK" and pages == 1,
             pages=pages,
             rate=rate,
-            notes=notes,
+            notes=(*notes, *_code_points(head)),
         )
 
 
@@ -131,6 +134,19 @@ def _exif(picture: Any) -> Any:
 
     # That of PNG decodes all pixels, to find what comes after them.
     return Image.Image.getexif(picture)
+
+
+def _code_points(head: bytes) -> tuple[str, ...]:
+    """What is to be said of colours that are told by code points (ITU-T H.273), in AVIF, HEIC and PNG."""
+    if (at := head.find(b"colrnclx")) > 0:
+        primaries, transfer = struct.unpack_from(">HH", head.ljust(at + 12, b"\0"), at + 8)
+    elif head.startswith(_PNG) and (at := head.find(b"cICP")) > 0:
+        primaries, transfer = head[at + 4 : at + 6].ljust(2, b"\0")
+    else:
+        return ()
+    if transfer in (16, 18):
+        return ("is high dynamic range (PQ or HLG); its values are taken as they are",)
+    return ("has wider primaries than sRGB; its values are taken as they are",) if primaries in (9, 11, 12) else ()
 
 
 def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
