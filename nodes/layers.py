@@ -350,6 +350,16 @@ class SaveLayers(host.Foreseeing):
                     },
                 ),
             },
+            "optional": {
+                "format": (
+                    ["safetensors", "exr"],
+                    {
+                        "default": "safetensors",
+                        "tooltip": "safetensors: for LoadLayers. exr: for other programs, a folder of OpenEXR files "
+                        "with the frame and all layers of it, linear, multiplied with alpha.",
+                    },
+                ),
+            },
             "hidden": {"prompt": "PROMPT"},
         }
 
@@ -361,15 +371,32 @@ class SaveLayers(host.Foreseeing):
     def foresee(cls, **_: object) -> tuple[()]:
         return ()
 
-    def save(self, layers: Layers, filename_prefix: str, with_frames: bool, prompt: object = None) -> dict[str, Any]:
+    def save(
+        self,
+        layers: Layers,
+        filename_prefix: str,
+        with_frames: bool,
+        format: str = "safetensors",
+        prompt: object = None,
+    ) -> dict[str, Any]:
+        from ..vdp_core.edit.export import write_exr
         from ..vdp_core.models.file import save_layers
 
-        size = (layers.frames.shape[2], layers.frames.shape[1])
-        path = host.output_path(host.fill_prefix(filename_prefix, prompt=prompt, size=size))
-        with host.progress(1, "Saving layers"):
-            path = save_layers(layers, path, with_frames=with_frames, numbered=True)
+        wide_high = (layers.frames.shape[2], layers.frames.shape[1])
+        path = host.output_path(host.fill_prefix(filename_prefix, prompt=prompt, size=wide_high))
+        if format == "exr":
+            path = host.compute(
+                "Saving layers",
+                len(layers),
+                lambda device, on_step: write_exr(path, layers, device=device, on_step=on_step),
+                memory=host.native_memory(layers.frames),
+            ).result
+        else:
+            with host.progress(1, "Saving layers"):
+                path = save_layers(layers, path, with_frames=with_frames, numbered=True)
         saved = path.relative_to(host.output_folder()).as_posix()
-        host.say(f"saved: {saved}, {path.stat().st_size / 1e6:.1f} MB")
+        size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
+        host.say(f"saved: {saved}, {size / 1e6:.1f} MB")
         return {"ui": {"vdp_outputs": [saved]}, "result": ()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,8 @@ class LoadFrames:
 
     CATEGORY = "VDP/video"
     DESCRIPTION = (
-        "Reads a video (mp4, mov, webm, mkv, gif, ...), a folder of pictures in natural order, or a glob such as "
-        "frames/*.png, as frames with their alpha, sound and exact rate."
+        "Reads a video (mp4, mov, webm, mkv, gif, ...), a folder of pictures in natural order, or a pattern such as "
+        "frames/*.png or frame_%04d.png, as frames with their alpha, sound and exact rate."
     )
     SEARCH_ALIASES = [
         "load video",
@@ -54,8 +53,8 @@ class LoadFrames:
                     "STRING",
                     {
                         "default": "",
-                        "tooltip": "A video file, a folder of pictures, or a glob. A relative path is looked up in "
-                        "the input folder first, then where the program was started.",
+                        "tooltip": "A video file, a folder of pictures, or a pattern such as *.png. A relative path is "
+                        "looked up in the input folder first, then where the program was started.",
                     },
                 ),
                 "start": (
@@ -126,14 +125,14 @@ class LoadFrames:
                 return True
             return f"path: is a device or a pipe, which cannot be read as a clip: {found}"
 
-        from ..vdp_core.media.source import find_matches
+        from ..vdp_core.media.source import find_matches, is_pattern
 
         try:
             if next(find_matches(str(found)), None) is not None:
                 return True
         except OSError as error:  # what MediaError is
             return f"path: {error}"
-        if glob.has_magic(str(found)):
+        if is_pattern(str(found)):
             return f"path: no file matches this pattern: {found}"
         return f"path: there is no such file or folder: {found}"
 
@@ -186,8 +185,8 @@ class SaveFrames(host.Foreseeing):
     CATEGORY = "VDP/video"
     DESCRIPTION = (
         "Writes frames to an H.264 mp4, an H.265 mp4 of 10 bit, a VP9 webm (with alpha), a ProRes 4444 mov (with "
-        "alpha, for editing) or a PNG sequence (exact, with alpha), with sound. A mask becomes white on black. A file "
-        "appears whole or not at all."
+        "alpha, for editing) or a PNG or EXR sequence (exact, with alpha), with sound. A mask becomes white on black. "
+        "A file appears whole or not at all."
     )
     SEARCH_ALIASES = [
         "save video",
@@ -228,12 +227,12 @@ class SaveFrames(host.Foreseeing):
                     },
                 ),
                 "format": (
-                    ["mp4", "webm", "prores4444", "png", "h265"],
+                    ["mp4", "webm", "prores4444", "png", "exr", "h265"],
                     {
                         "default": "mp4",
                         "tooltip": "mp4: plays everywhere, no alpha. webm: for the web, alpha. prores4444: for "
-                        "editing, 10 bit, alpha, large. png: a folder of pictures, exact, alpha. h265: an mp4 of "
-                        "10 bit, no alpha.",
+                        "editing, 10 bit, alpha, large. png: a folder of pictures, exact, alpha. exr: the same in "
+                        "linear half floats. h265: an mp4 of 10 bit, no alpha.",
                     },
                 ),
                 "fps": (

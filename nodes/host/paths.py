@@ -28,13 +28,14 @@ def input_path(text: str) -> Path:
     Raises:
         InputError: the text is empty or no path at all.
     """
-    from ...vdp_core.errors import InputError
+    from ...vdp_core.errors import InputError, MediaError
+    from ...vdp_core.media.source import find_names, is_pattern
 
     cleaned = text.strip()
     if len(cleaned) > 1 and cleaned[0] == cleaned[-1] and cleaned[0] in "\"'":
         cleaned = cleaned[1:-1]
     if not cleaned:
-        raise InputError("path is empty; give a video file, a folder of images or a glob such as frames/*.png")
+        raise InputError("path is empty; give a video file, a folder of images or a pattern such as frames/*.png")
     try:
         os.fsencode(cleaned)
     except UnicodeEncodeError as error:
@@ -53,9 +54,10 @@ def input_path(text: str) -> Path:
     for folder in folders:
         if is_there(folder / path):
             return folder / path
-        # Path.glob refuses patterns such as "**.png"
-        if glob.has_magic(cleaned) and next(glob.iglob(cleaned, root_dir=folder), None):  # noqa: PTH207
-            return Path(glob.escape(str(folder))) / path
+        pattern = Path(glob.escape(str(folder))) / path
+        with suppress(MediaError):  # which its reader raises too
+            if is_pattern(cleaned) and next(find_names(str(pattern)), None):
+                return pattern
     return folders[0] / path
 
 

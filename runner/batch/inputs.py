@@ -49,13 +49,13 @@ def clips_of(inputs: Sequence[str]) -> list[str]:
 
     from ...nodes.host import is_there
     from ...vdp_core.media.pictures import PICTURE_SUFFIXES
-    from ...vdp_core.media.source import find_names
+    from ...vdp_core.media.source import find_names, is_pattern
 
     clips: dict[str, None] = {}
     for text in inputs:
         path = _absolute(text, os.getcwd())  # noqa: PTH109 (text is joined to it)
         matches: list[str] = []
-        if glob.has_magic(text) and not is_there(path):
+        if is_pattern(text) and not is_there(path):
             path = _absolute(text, glob.escape(os.getcwd()))  # noqa: PTH109
             matches = natsorted(map(str, find_names(str(path))))
         if all(name.lower().endswith(PICTURE_SUFFIXES) for name in matches):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import re
 import unicodedata
@@ -53,12 +52,13 @@ def folder_name(clip: str, taken: set[str]) -> str:
         taken: names in use, casefolded.
     """
     from ...nodes.host import is_there
+    from ...vdp_core.media.source import is_pattern
 
     path = Path(clip)
     if is_there(path):
         name = path.name if path.is_dir() else path.stem
     else:
-        name = path.parent.name if glob.has_magic(path.name) else path.stem
+        name = path.parent.name if is_pattern(path.name) else path.stem
     name = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", name)).strip("._-")
     name = name.encode()[:100].decode(errors="ignore").rstrip("._-") or "clip"
     if re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE):

@@ -299,7 +299,7 @@ async def _download(session: aiohttp.ClientSession, url: str, name: str, target:
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str, name: str, target: Path) -> Path:
-    """Fetch a file, or a PNG sequence: a folder of 00000.png, 00001.png, ... with its sound (a server lists none).
+    """Fetch a file, or a folder of pictures: 00000.png or .exr, 00001, ... with its sound (a server lists none).
 
     It gets the name of ``target``, or the first after it that nothing has.
     """
@@ -310,10 +310,11 @@ async def _fetch(session: aiohttp.ClientSession, url: str, name: str, target: Pa
         part = Path(folder) / target.name
         if not await _download(session, url, name, part):
             part.mkdir()
-            frames = 0
-            while await _download(session, url, f"{name}/{frames:05}.png", part / f"{frames:05}.png"):
-                frames += 1
-            if not frames:
+            count = 0
+            for suffix in ("png", "exr"):
+                while await _download(session, url, f"{name}/{count:05}.{suffix}", part / f"{count:05}.{suffix}"):
+                    count += 1
+            if not count:
                 raise ServerFailed(f"the output {name} is no longer on the server")
             await _download(session, url, f"{name}/audio.wav", part / "audio.wav")
         return next(free for free in _names(target) if with_name(part, free))

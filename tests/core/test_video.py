@@ -826,7 +826,7 @@ def test_a_header_that_promises_too_little_is_no_way_around_memory(tmp_path, mon
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"format": "avi"}, InputError, "format: expected one of mp4, webm, prores4444, png, h265, got 'avi'"),
+        ({"format": "avi"}, InputError, "format: expected one of mp4, webm, prores4444, png, exr, h265, got 'avi'"),
         ({"fps": 0}, InputError, "fps: expected a rate above 0"),
         ({"fps": float("nan")}, InputError, "fps: expected a rate above 0"),
         ({"quality": 0}, InputError, "quality: expected 1 to 100"),
@@ -893,6 +893,8 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch, name):
 
     if name == "png":
         monkeypatch.setattr(Image.Image, "save", full)
+    elif name == "exr":
+        monkeypatch.setattr(sinks.exr, "write", full)
     else:
         monkeypatch.setattr(sinks, "_encoded_frame", full)
     with pytest.raises(MediaError, match="cannot be written, the disk is full"):

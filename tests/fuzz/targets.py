@@ -554,6 +554,102 @@ def check_clip(data: bytes) -> None:
         assert 0 < clip.fps <= MOST_FPS
 
 
+# Stills
+
+
+STILLS = Path(__file__).parents[1] / "files" / "stills"
+
+
+def tiff_seeds() -> list[bytes]:
+    return [path.read_bytes() for path in sorted((STILLS / "tiff").iterdir())]
+
+
+def damaged_tiff(data: bytes, chance: random.Random) -> bytes:
+    """Damage anywhere, or within a directory of tags, which lies at an end and decides everything."""
+    if chance.random() < 0.3:
+        return damaged_bytes(data, chance)
+    order = "<" if data[:2] == b"II" else ">"
+    found = bytearray(data)
+    for _ in range(chance.randint(1, 3)):
+        tag = chance.choice((254, 256, 257, 258, 259, 262, 273, 277, 278, 279, 284, 317, 322, 323, 324, 338, 339))
+        at = found.find(struct.pack(f"{order}H", tag), 8)
+        if at < 0 or at + 12 > len(found):
+            continue
+        value = chance.choice((0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 255, 4095, 65_535, 2**31, 2**32 - 1))
+        match chance.randrange(4):
+            case 0:
+                struct.pack_into(f"{order}H", found, at + 2, chance.randint(0, 18))
+            case 1:
+                struct.pack_into(f"{order}I", found, at + 4, value)
+            case _:
+                struct.pack_into(
+                    f"{order}I", found, at + 8, value if chance.random() < 0.7 else value << 16 & 2**32 - 1
+                )
+    return bytes(found)
+
+
+@cache
+def exr_seeds() -> list[bytes]:
+    import OpenEXR
+
+    plane = torch.rand(12, 16, generator=torch.Generator().manual_seed(0)).numpy().astype("float16")
+    found = []
+    for index, kind in enumerate(("NO", "RLE", "ZIP", "PIZ", "PXR24", "B44", "DWAA")):
+        names = ("R", "G", "B", "A", "depth.Z", "light.R")[: 3 + index % 4]
+        header = {"compression": getattr(OpenEXR, f"{kind}_COMPRESSION"), "type": OpenEXR.scanlineimage}
+        path = scratch() / "seed.exr"
+        OpenEXR.File(header, dict.fromkeys(names, plane)).write(str(path))
+        found.append(path.read_bytes())
+    return found
+
+
+@cache
+def still_seeds() -> list[bytes]:
+    """A colour profile, animations, EXIF, inks, Radiance, DPX and others of FFmpeg's."""
+    from fractions import Fraction
+
+    import av
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    names = ("adobe_rgb_profile.png", "animated.png", "animated.webp", "exif_turned.png")
+    found = [(STILLS / name).read_bytes() for name in names]
+    with Image.open(STILLS / names[0]) as picture:
+        profile = picture.info["icc_profile"]
+    made: list[Any] = []
+    for mode, kind in (("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGB", "WEBP"), ("RGB", "AVIF"), ("P", "PNG")):
+        made.append(io.BytesIO())
+        Image.new(mode, (12, 9), 77).save(made[-1], kind, icc_profile=profile if mode == "RGB" else None)
+    found += [file.getvalue() for file in made]
+    found.append(cv2.imencode(".hdr", np.full((9, 12, 3), 0.3, np.float32))[1].tobytes())
+    for codec, pixels in (("dpx", "gbrp10be"), ("sgi", "rgb48be"), ("ppm", "rgb48be")):
+        context = av.CodecContext.create(codec, "w")
+        context.width, context.height, context.pix_fmt = 12, 9, pixels
+        context.time_base, context.framerate = Fraction(1, 24), Fraction(24)
+        frame = av.VideoFrame.from_ndarray(np.full((9, 12, 3), 7, np.uint8), "rgb24").reformat(format=pixels)
+        frame.pts, frame.time_base = 0, Fraction(1, 24)
+        found.append(b"".join(bytes(packet) for packet in (*context.encode(frame), *context.encode(None))))
+    return found
+
+
+def check_still(data: bytes) -> None:
+    """A damaged still of any kind is read or refused, whatever it is called."""
+    heads = {b"SDPX": "dpx", b"\x01\xda": "sgi", b"P6": "ppm"}
+    suffix = next((suffix for head, suffix in heads.items() if data.startswith(head)), "png")
+    path = scratch() / f"still.{suffix}"
+    path.write_bytes(data)
+    try:
+        clip = video.read_clip(path, count=20)
+    except VDPError as error:
+        refused_in_words(error)
+    else:
+        assert clip.frames.isfinite().all()
+        assert 0.0 <= float(clip.frames.min()) <= float(clip.frames.max()) <= 1.0
+        assert 0.0 <= float(clip.alpha.min()) <= float(clip.alpha.max()) <= 1.0
+        assert 0 < clip.fps <= MOST_FPS
+
+
 TARGETS: Mapping[str, Target] = {
     "workflow": Target(check_workflow, workflow_seeds, damaged_workflow),
     "embedded": Target(check_embedded, embedded_seeds, damaged_bytes),
@@ -561,4 +657,7 @@ TARGETS: Mapping[str, Target] = {
     "weights": Target(check_weights, weights_seeds, damaged_weights),
     "path": Target(check_path, path_seeds, damaged_path),
     "clip": Target(check_clip, clip_seeds, damaged_bytes),
+    "tiff": Target(check_still, tiff_seeds, damaged_tiff),
+    "exr": Target(check_still, exr_seeds, damaged_bytes),
+    "still": Target(check_still, still_seeds, damaged_bytes),
 }

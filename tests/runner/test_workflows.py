@@ -158,7 +158,7 @@ def test_the_clip_follows_one_graded_still(clip: Path, tmp_path: Path, capsys: p
         (["Optimize.steps=-1"], "vdp: Optimize (VDPOptimize): steps must be a whole number from 0"),
         (
             ["Result.format=avi"],
-            "vdp: Result (SaveFrames): format must be one of mp4, webm, prores4444, png, h265, got 'avi'",
+            "vdp: Result (SaveFrames): format must be one of mp4, webm, prores4444, png, exr, h265, got 'avi'",
         ),
         (["Result.quality=high"], "vdp: Result (SaveFrames): quality must be a whole number from 1 to 100, got 'high'"),
     ],

@@ -321,8 +321,9 @@ def write_clip(
 
     ``mp4`` is H.264 with AAC sound; ``webm`` VP9, with alpha if given, and Opus; ``prores4444`` a ProRes 4444 .mov,
     with alpha if given, and 24-bit PCM; ``png`` a folder of 00000.png, 00001.png, ... of 8 bits, RGBA if alpha is
-    given, with the sound beside them as audio.wav; ``h265`` H.265 of 10 bits in an mp4, with AAC
-    sound. Colour is converted by and tagged as BT.709, limited range.
+    given, with the sound beside them as audio.wav; ``exr`` the same of OpenEXR files in linear half floats, multiplied
+    with alpha; ``h265`` H.265 of 10 bits in an mp4, with AAC sound. Colour is converted by and tagged as BT.709,
+    limited range.
 
     H.264 and H.265 need even sizes, H.265 here 64 pixels at least: another clip gets its last column or row again, and
     a tag with its own size, by which read_clip cuts it back. Nothing is ever resampled.
@@ -342,7 +343,7 @@ def write_clip(
         on_step: told after each chunk, may stop the work by raising.
 
     Returns:
-        The file, or the folder of the PNG sequence.
+        The file, or the folder of pictures.
 
     Raises:
         InputError: a value out of range, NaN, or alpha for mp4 or h265, which hold none.
@@ -370,8 +371,8 @@ def write_clip(
     reporting = _reporting(chain([first], pieces), total, on_step)
     tags = dict(metadata or {})
     with sinks.whole(path_without_suffix, spec.suffix, is_numbered=numbered) as place:
-        if format == "png":
-            sinks.write_pictures(place.partial, reporting, rate, sound, tags)
+        if not spec.suffix:
+            sinks.write_pictures(place.partial, reporting, rate, sound, tags, format)
         else:
             sinks.write_video(place.partial, reporting, spec, rate, quality, sound, tags)
     return place.target

@@ -1,4 +1,4 @@
-"""Where frames go: video files, through PyAV, and PNG sequences, through Pillow. Used through ``video.write_clip``."""
+"""Where frames go: video files, through PyAV, and sequences of PNG or EXR. Used through ``video.write_clip``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, MediaError, VDPError
 from ..store.files import Place, placed
-from . import ycbcr
+from . import exr, ycbcr
 from .info import LEAST_SIDE, RATE_KEY, SIZE_KEY
 from .pictures import SOUND_NAME
 from .sound import interleaved
@@ -83,6 +83,7 @@ FORMATS: dict[str, Format] = {
         marks="prores_metadata=color_primaries=bt709:color_trc=bt709:colorspace=bt709",
     ),
     "png": Format(""),
+    "exr": Format(""),
     "h265": Format(
         ".mp4",
         "libx265",
@@ -168,16 +169,22 @@ def whole(path_without_suffix: Path, suffix: str, *, is_numbered: bool) -> Itera
 
 
 def write_pictures(
-    folder: Path, pieces: Iterable[Piece], rate: Fraction, sound: tuple[Tensor, int] | None, tags: Mapping[str, str]
+    folder: Path,
+    pieces: Iterable[Piece],
+    rate: Fraction,
+    sound: tuple[Tensor, int] | None,
+    tags: Mapping[str, str],
+    kind: str,
 ) -> None:
-    """Write a folder of numbered PNGs, with the sound beside them.
+    """Write a folder of numbered pictures, with the sound beside them.
 
     Args:
         folder: to fill; it is there.
         pieces: frames in 0..1, a few at a time.
-        rate: noted in every picture.
+        rate: noted in the first picture.
         sound: samples ``(channels, N)`` and their rate.
-        tags: noted in the pictures.
+        tags: noted in the first picture.
+        kind: png or exr.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -191,6 +198,10 @@ def write_pictures(
         notes.add_text(key, value)
 
     def save(index: int, frame: Array, matte: Array | None) -> None:
+        if kind == "exr":
+            channels = exr.layer("", frame, matte)
+            exr.write(folder / f"{index:05d}.exr", channels, rate, tags if index == 0 else {})
+            return
         picture = frame if matte is None else np.dstack([frame, matte])
         file = folder / f"{index:05d}.png"
         # Level 4 is a third of the time of Pillow's default for a few percent of size.

@@ -1,13 +1,13 @@
-"""Pictures as frames, through OpenCV."""
+"""Pictures as frames: a sequence of stills, or the pages of one."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
+from itertools import accumulate, groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MediaError
-from . import ycbcr
-from .info import PICTURE_RATE, RATE_KEY, Array, ClipInfo, Notes, Paint, Plan, check_unchanged, sensible_rate, stamp
+from . import exr, icc, light, other, raster, tiff, ycbcr
+from .info import PICTURE_RATE, Array, ClipInfo, Notes, Paint, Plan, check_unchanged, sensible_rate, stamp
 from .sound import read_sound
+from .still import Header, Pages, Reader, reading
 
-__all__ = ["SOUND_NAME", "PictureFiles", "is_picture", "picture_size"]
+__all__ = ["SOUND_NAME", "PictureFiles", "is_picture"]
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".exr", ".hdr", ".heic", ".heif", ".jxl"),
+    *other.SUFFIXES,
+)
 SOUND_NAME = "audio.wav"
 """The sound of a folder of pictures."""
-_MOST_PICTURE_BYTES = 2**31  # the largest that can be decoded, stored plainly, have less
+_NO_DELAY, _SHORTEST = Fraction(1, 10), Fraction(1, 100)
+"""What browsers take for a delay of _SHORTEST seconds or less."""
 
 
 def is_picture(path: Path) -> bool:
@@ -32,141 +37,148 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
+def _reader(file: Path) -> Reader:
+    """What reads a file, by its first bytes, which never lie as names do."""
+    with reading(file), file.open("rb") as stream:
+        head = stream.read(16)
+    if head.startswith(tiff.MAGIC):
+        return tiff.READER
+    if head.startswith(exr.MAGIC):
+        return exr.READER
+    if head.startswith(light.RADIANCE_MAGIC):
+        return light.RADIANCE
+    return other.READER if file.suffix.lower() in other.SUFFIXES else raster.READER
+
+
 class PictureFiles:
-    """A sequence of picture files, or one picture."""
+    """A sequence of picture files, or the pages of one; of several files with pages, the first page of each."""
 
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         self.notes = Notes(path)
         self._stamps = {file: stamp(file) for file in files}
-        self._files = files
-        self._measured: set[Path] = set()
-        picture_size(files[0])  # which refuses what is too large to be decoded
-        first = _read_picture(files[0])
+        self._readers = {file: _reader(file) for file in files}
+        self._headers = {file: self._readers[file].look(file) for file in files}
+        first = self._headers[files[0]]
+        for note in dict.fromkeys(note for header in self._headers.values() for note in header.notes):
+            self.notes.add(note)
+        noted = re.fullmatch(r"[1-9]\d{0,8}(/[1-9]\d{0,8})?", first.rate)
+        fps = sensible_rate(self.notes, Fraction(noted[0])) if noted else PICTURE_RATE
+        self._frames = [(file, 0) for file in files]
+        if len(files) > 1:
+            if any(header.pages > 1 for header in self._headers.values()):
+                self.notes.add("holds pictures of several pages, of which the first is taken; name one file for all")
+        elif first.pages > 1:
+            fps, pages = self._timed(files[0], fps)
+            self._frames = [(files[0], page) for page in pages]
+        self._rolls_off = False
         self.info = ClipInfo(
             path=path,
-            width=first.shape[1],
-            height=first.shape[0],
-            fps=self._rate(),
-            frame_count=len(files),
+            width=first.size[0],
+            height=first.size[1],
+            fps=fps,
+            frame_count=len(self._frames),
             has_audio=path.is_dir() and (path / SOUND_NAME).is_file(),
-            has_alpha=any(_picture_has_alpha(file) for file in files),
-            bit_depth=first.dtype.itemsize * 8,
+            has_alpha=any(header.has_alpha for header in self._headers.values()),
+            bit_depth=first.bits,
         )
 
-    def _rate(self) -> Fraction:
-        """What write_clip noted in the first picture, else PICTURE_RATE."""
-        with _picture_header(self._files[0]) as picture:
-            text = picture.info.get(RATE_KEY, "")
-        noted = re.fullmatch(r"[1-9]\d{0,8}(/[1-9]\d{0,8})?", str(text))
-        return sensible_rate(self.notes, Fraction(noted[0])) if noted else PICTURE_RATE
+    def _timed(self, file: Path, fps: Fraction) -> tuple[Fraction, list[int]]:
+        """The rate of an animation and its pages in time: pages shown longer than the shortest are repeated."""
+        pages = self._headers[file].pages
+        if self._readers[file] is not raster.READER:
+            return fps, list(range(pages))
+        delays = [delay if delay > _SHORTEST else _NO_DELAY for delay in raster.delays_of(file, pages)]
+        shortest = min(delays)
+        if shortest < max(delays):
+            self.notes.add(
+                f"is of variable rate; frames are repeated to make it {float(1 / shortest):.4g} a second all through"
+            )
+        ends = accumulate(delays, initial=Fraction(0))
+        starts = [-(-end // shortest) for end in ends]  # in frames; one that begins within a frame has the next
+        return 1 / shortest, [page for page, (a, b) in enumerate(pairwise(starts)) for _ in range(a, b)]
 
     @property
     def likely_count(self) -> int:
-        return len(self._files)
+        return len(self._frames)
 
     def count_frames(self) -> int:
-        """How many pictures there are."""
-        return len(self._files)
+        """How many frames there are."""
+        return len(self._frames)
 
     def walk(self, plan: Plan) -> Iterator[tuple[float, Paint]]:
-        """The pictures to take: the time of each in seconds, and what decodes it."""
-        chosen = self._files[plan.start :: plan.step]
+        """The pictures to take: the time of each in seconds, and what decodes it before the next is asked for."""
+        chosen = self._frames[plan.start :: plan.step]
         chosen = chosen[: plan.limit] if plan.limit else chosen
         # every header first: a clip of a thousand pictures should not fail at the last
-        for file in [file for file in chosen if file not in self._measured]:
-            size = picture_size(file)
-            self._measured.add(file)
+        for file, _ in chosen:
+            size = self._headers[file].size
             if size != (self.info.width, self.info.height):
                 raise MediaError(
-                    f"{file}: is {size[0]}x{size[1]} pixels, {self._files[0].name} is "
+                    f"{file}: is {size[0]}x{size[1]} pixels, {self._frames[0][0].name} is "
                     f"{self.info.width}x{self.info.height}; all pictures of a clip must have one size"
                 )
-        for index, file in enumerate(chosen):
-            yield float((plan.start + index * plan.step) / self.info.fps), partial(self._paint, file)
+        self._rolls_off = self._rolls_off or self._finds_light_above_white(chosen)
+        index = 0
+        for file, frames in groupby(chosen, itemgetter(0)):
+            with self._readers[file].pages(file, self._headers[file]) as pages:
+                for _, page in frames:
+                    yield (
+                        float((plan.start + index * plan.step) / self.info.fps),
+                        partial(self._paint, file, pages, page),
+                    )
+                    index += 1
 
-    def _paint(self, picture: Path, frame: Array, alpha: Array | None) -> None:
-        pixels = _read_picture(picture)
-        check_unchanged(picture, self._stamps[picture])
-        top = np.float32(np.iinfo(pixels.dtype).max)
-        if pixels.shape[:2] != frame.shape[:2]:
-            pixels = ycbcr.average_over_areas(pixels, frame.shape[1], frame.shape[0])
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        np.divide(pixels[..., 2::-1] if pixels.shape[2] >= 3 else pixels, top, out=frame, dtype=np.float32)
-        if alpha is not None:
-            if pixels.shape[2] == 4:
-                np.divide(pixels[..., 3], top, out=alpha, dtype=np.float32)
-            else:
-                alpha.fill(1.0)
+    def _finds_light_above_white(self, chosen: Sequence[tuple[Path, int]]) -> bool:
+        """Whether any picture holds some, so that all are shown by one curve."""
+        for file in dict.fromkeys(file for file, _ in chosen):
+            if self._headers[file].is_linear:
+                with self._readers[file].pages(file, self._headers[file]) as pages:
+                    pixels = pages(0)
+                if pixels[..., : 1 if pixels.shape[2] < 3 else 3].max() > light.WHITE:
+                    self.notes.add(
+                        f"holds light above white (first in {file.name}), which rolls off from {light.ROLL_OFF_FROM} up"
+                    )
+                    return True
+        return False
+
+    def _paint(self, file: Path, pages: Pages, page: int, frame: Array, alpha: Array | None) -> None:
+        header = self._headers[file]
+        pixels = pages(page)
+        check_unchanged(file, self._stamps[file])
+        if pixels.shape[1::-1] != header.stored:
+            raise MediaError(f"{file}: holds other pixels than its header says; repair it")
+        pixels = header.turn.apply(pixels)
+        depth = 1 if pixels.shape[2] < 3 else 3
+        matte = None if alpha is None or pixels.shape[2] == depth else pixels[..., -1]
+        _lay(self._displayed(file, header, pixels[..., :depth]), frame)
+        if alpha is not None and matte is not None:
+            _lay(np.clip(np.nan_to_num(matte), 0.0, 1.0) if matte.dtype == np.float32 else matte, alpha)
+        elif alpha is not None:
+            alpha.fill(1.0)
+
+    def _displayed(self, file: Path, header: Header, colour: NDArray[Any]) -> NDArray[Any]:
+        """Colours as sRGB, of any type that Pages knows."""
+        if header.is_linear:
+            return light.shown(colour, self._rolls_off)
+        if colour.dtype == np.float32:
+            if not np.isfinite(colour).all() or colour.max() > light.WHITE:
+                self.notes.add(
+                    f"holds values above 1 or none at all (first in {file.name}), which are taken as 1 and 0"
+                )
+            colour = np.clip(np.nan_to_num(colour, nan=0.0), 0.0, 1.0)
+        if header.profile is None:
+            return colour
+        convert = icc.conversion(header.profile, "GRAY" if colour.shape[2] == 1 else "RGB")
+        return colour if convert is None else convert(colour)
 
     def sound(self, begin: float, seconds: float) -> dict[str, Any] | None:
         return read_sound(self.info.path / SOUND_NAME, begin, seconds, self.notes) if self.info.has_audio else None
 
 
-@contextmanager
-def _picture_header(file: Path) -> Iterator[Any]:
-    """A picture of which only the header is read, with all that is wrong with it in our words."""
-    import struct
-
-    from PIL import Image
-
-    try:
-        size = file.stat().st_size
-        if size == 0:  # also what the system makes up when it is read, and may never end
-            raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
-        if size > _MOST_PICTURE_BYTES:
-            raise MediaError(f"{file}: is larger than {_MOST_PICTURE_BYTES >> 20} MiB, too large for a picture")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
-                yield picture
-    except Image.DecompressionBombError as error:
-        raise MediaError(
-            f"{file}: says it is larger than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; "
-            "make it smaller, or repair it"
-        ) from error
-    except OSError as error:
-        if isinstance(error, MediaError):
-            raise
-        if error.strerror:
-            raise MediaError(f"{file}: cannot be read ({error.strerror})") from error
-        raise MediaError(f"{file}: is not a picture that can be read, or is damaged") from error
-    except (ValueError, SyntaxError, LookupError, TypeError, OverflowError, struct.error) as error:
-        raise MediaError(f"{file}: is not a picture that can be read, or is damaged") from error
-
-
-def picture_size(file: Path) -> tuple[int, int]:
-    """(width, height) as shown, from the header alone."""
-    with _picture_header(file) as picture:
-        turned = file.suffix.lower() in (".jpg", ".jpeg") and picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        return picture.size[::-1] if turned else picture.size
-
-
-def _picture_has_alpha(file: Path) -> bool:
-    with _picture_header(file) as picture:
-        return picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-
-
-def _read_picture(file: Path) -> NDArray[Any]:
-    """Decode a picture to ``(H, W)``, ``(H, W, 3)`` BGR or ``(H, W, 4)`` BGRA, uint8 or uint16."""
-    import cv2
-
-    # JPEG is the format of cameras, whose rotation flag OpenCV applies unless asked for unchanged pixels.
-    upright = file.suffix.lower() in (".jpg", ".jpeg")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH if upright else cv2.IMREAD_UNCHANGED
-    try:
-        content = np.fromfile(file, np.uint8)  # OpenCV itself cannot open every file name on Windows
-    except OSError as error:
-        raise MediaError(f"{file}: cannot be read ({error.strerror})") from error
-    loud = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # what OpenCV prints about a damaged picture is said below, with its name
-    try:
-        pixels = cv2.imdecode(content, flags) if content.size else None
-    except cv2.error as error:
-        raise MediaError(f"{file}: is not a picture that can be read ({error.err})") from error
-    finally:
-        cv2.utils.logging.setLogLevel(loud)
-    if pixels is None:
-        raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise MediaError(f"{file}: holds {pixels.dtype} values; pictures of 8 or 16 bits a channel can be read")
-    return pixels
+def _lay(values: NDArray[Any], out: Array) -> None:
+    """Write colours or alpha into their place as 0..1, averaged over areas where that is smaller."""
+    top = np.float32(np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1.0)
+    if values.shape[:2] != out.shape[:2]:
+        values = ycbcr.average_over_areas(values, out.shape[1], out.shape[0])
+        values = values[..., None] if values.ndim < out.ndim else values
+    np.divide(values, top, out=out, dtype=np.float32)

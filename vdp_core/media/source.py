@@ -1,21 +1,31 @@
-"""Where frames come from: video files, through PyAV, and pictures, through OpenCV. Used through ``video``."""
+"""Where frames come from: video files, through PyAV, and stills. Used through ``video``."""
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 
 from ..errors import InputError, MediaError
 from ..image.resize import size_within
 from .info import Plan, beyond_the_end
 from .pictures import PICTURE_SUFFIXES, SOUND_NAME, PictureFiles, is_picture
+from .raster import is_animated_png
 from .video_file import TIMINGS, VideoFile
 
-__all__ = ["files_of", "find_matches", "open_source", "plan"]
+__all__ = ["files_of", "find_matches", "find_names", "is_pattern", "open_source", "plan"]
+
+_NUMBER = re.compile(r"%0?(\d*)d|#+")
+"""What stands for the number of a frame in a name, as printf and as other programs have it."""
+_DECIMAL = re.compile(r"(|.*?[_ =]|.*?\w-)(-?\d+)(?:\.(\d+))?")
+"""A name that ends in a number: what lies before it, its whole part and its fraction."""
 
 
 def plan(
@@ -57,7 +67,7 @@ def open_source(source: str | Path, *, timing: str = "constant", sound_track: in
     """
     text = str(source)
     if not text.strip():
-        raise MediaError("path: is empty; give a video file, a folder of pictures or a glob such as frames/*.png")
+        raise MediaError("path: is empty; give a video file, a folder of pictures or a pattern such as frames/*.png")
     path = Path(source)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -69,10 +79,14 @@ def open_source(source: str | Path, *, timing: str = "constant", sound_track: in
             raise MediaError(f"{path}: the folder holds no pictures ({', '.join(s[1:] for s in PICTURE_SUFFIXES)})")
         return PictureFiles(path, files)
     if is_file:
-        return PictureFiles(path, [path]) if is_picture(path) else VideoFile(path, timing, sound_track)
+        if is_picture(path) and not is_animated_png(path):
+            return PictureFiles(path, [path])
+        return VideoFile(path, timing, sound_track)
     if os.path.exists(path):  # noqa: PTH110 (which never raises)
         raise MediaError(f"{path}: is a device or a pipe, which cannot be read as a clip; give a file or a folder")
-    if not glob.has_magic(text):
+    if path.is_symlink():
+        raise _leads_nowhere(path)
+    if not is_pattern(text):
         raise MediaError(f"{path}: there is no such file or folder")
     matches = _natural_order(find_matches(text))
     if not matches:
@@ -101,41 +115,106 @@ def files_of(source: str | Path) -> list[Path]:
 def _natural_order(files: Iterable[Path]) -> list[Path]:
     from natsort import natsorted, ns
 
-    return natsorted(files, key=str, alg=ns.PATH | ns.IGNORECASE)
+    ordered = natsorted(files, key=str, alg=ns.PATH | ns.IGNORECASE)
+    numbers = _decimals(ordered)
+    return [file for _, file in sorted(zip(numbers, ordered, strict=True), key=itemgetter(0))] if numbers else ordered
+
+
+def _decimals(files: list[Path]) -> list[Decimal]:
+    """The numbers that files are named by, such as times in seconds; none where a dot parts two whole numbers.
+
+    It does so where nothing but the second number changes (a name and a frame), where the second one ends in 0 in names
+    of several lengths (1.9, 1.10), and in versions, of which there are letters right before or more dots.
+    """
+    found = [_DECIMAL.fullmatch(file.stem if file.suffix else file.name) for file in files]
+    names = [match.groups() for match in found if match]
+    if len(names) < len(files) or len({(file.parent, name[0]) for file, name in zip(files, names, strict=True)}) > 1:
+        return []
+    fractions = [fraction for _, _, fraction in names if fraction is not None]
+    if names and names[0][0] and len({whole for _, whole, _ in names}) == 1:
+        return []
+    if len({len(fraction) for fraction in fractions}) > 1 and any(f.endswith("0") and len(f) > 1 for f in fractions):
+        return []
+    return [Decimal(f"{whole}.{fraction or 0}") for _, whole, fraction in names]
+
+
+def _leads_nowhere(link: Path) -> MediaError:
+    return MediaError(f"{link}: is a link to {os.readlink(link)}, where nothing is; mend the link or remove it")  # noqa: PTH115
+
+
+def _is_usable(file: Path) -> bool:
+    """Whether a name of a folder is a file.
+
+    Raises:
+        MediaError: it is a picture's, and a link that leads nowhere, so that a frame would be missing.
+    """
+    if file.is_file():
+        return True
+    if is_picture(file) and file.is_symlink() and not os.path.exists(file):  # noqa: PTH110 (which never raises)
+        raise _leads_nowhere(file)
+    return False
 
 
 def _pictures_in(folder: Path) -> list[Path]:
     """Pictures of a folder in natural order, without hidden files (macOS leaves ``._name`` twins)."""
     try:
-        return _natural_order(f for f in folder.iterdir() if is_picture(f) and f.is_file() and f.name[0] != ".")
+        entries = list(folder.iterdir())
     except OSError as error:
         raise MediaError(f"{folder}: the folder cannot be read ({error.strerror})") from error
+    return _natural_order(f for f in entries if f.name[0] != "." and is_picture(f) and _is_usable(f))
 
 
 def find_matches(pattern: str) -> Iterator[Path]:
-    """Files that match a glob, in any order, as ``find_names`` does."""
-    return (file for file in find_names(pattern) if file.is_file())
+    """Files that match a pattern, in any order, as ``find_names`` does.
+
+    Raises:
+        MediaError: as ``find_names``; also a picture's name that is a link which leads nowhere.
+    """
+    return (file for file in find_names(pattern) if _is_usable(file))
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a path that is no file's stands for several: a glob, or a name with the number of a frame left open."""
+    return glob.has_magic(text) or bool(_NUMBER.search(Path(text).name))
+
+
+def _numbered(pattern: Path) -> tuple[Path, re.Pattern[str]]:
+    """A name such as ``frame_%04d.png`` or ``frame_####.png`` as a glob, and what its matches must look like."""
+    is_glob = "*" in pattern.name or "?" in pattern.name  # else brackets are the name's own
+    wide, exact, end = "", "", 0
+    for number in [*_NUMBER.finditer(pattern.name), None]:
+        text = pattern.name[end : number.start() if number else None]
+        wide += text if is_glob else glob.escape(text)
+        exact += fnmatch.translate(text).removesuffix("\\Z").removesuffix("\\z") if is_glob else re.escape(text)
+        if number:
+            digits = len(number[0]) if number[0][0] == "#" else int(number[1] or 1)
+            wide, exact, end = wide + "*", rf"{exact}-?\d{{{min(digits, 99)},}}", number.end()
+    folder = Path(glob.escape(str(pattern.parent))) if pattern.parent.is_dir() else pattern.parent
+    return folder / wide, re.compile(exact)
 
 
 def find_names(pattern: str) -> Iterator[Path]:
-    """Files and folders that match a glob, in any order.
+    """Files and folders that match a glob, or a name with a number such as ``%04d`` or ``####``, in any order.
 
     ``**`` goes down into folders, but not through links: they run in circles.
 
     Raises:
         MediaError: more than one ``**``, which would find the same files again and again.
     """
-    parts = Path(pattern).parts
+    path, name = Path(pattern), None
+    if _NUMBER.search(path.name):
+        path, name = _numbered(path)
+    parts = path.parts
     deep = [place for place, part in enumerate(parts) if part == "**"]
     if len(deep) > 1:
         raise MediaError(f"{pattern}: holds ** more than once; one goes down into folders of any depth")
     if not deep:
-        found: Iterable[str] = glob.iglob(pattern)  # noqa: PTH207 (takes absolute patterns)
+        found: Iterable[str] = glob.iglob(str(path))  # noqa: PTH207 (takes absolute patterns)
     else:
         rest = str(Path(*parts[deep[0] + 1 :])) if parts[deep[0] + 1 :] else "*"
         tops = glob.iglob(str(Path(*parts[: deep[0]])))  # noqa: PTH207
         found = chain.from_iterable(_matches_below(top, rest) for top in tops)
-    return map(Path, found)
+    return (file for file in map(Path, found) if name is None or name.fullmatch(file.name))
 
 
 def _matches_below(top: str, pattern: str) -> Iterator[str]:

@@ -1,0 +1,97 @@
+"""Scene light as it is shown: light of another set of primaries, light above white, and Radiance pictures of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import MediaError
+from ..image.colour import to_display
+from .info import Array
+from .still import Header, Pages, Reader, check_size, decoded_by_opencv, reading
+
+__all__ = ["RADIANCE", "RADIANCE_MAGIC", "ROLL_OFF_FROM", "WHITE", "shown", "to_srgb_primaries"]
+
+ROLL_OFF_FROM = 0.8
+"""Light of a channel above this is compressed, in a clip that holds light above white."""
+WHITE = 1.0 + 1.0 / 256.0
+"""Light that counts as above white: what is brighter than rounding makes it."""
+RADIANCE_MAGIC = (b"#?RADIANCE", b"#?RGBE")
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_SRGB = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
+
+
+def shown(light: Array, rolls_off: bool) -> Array:
+    """Light, 1 = white, as sRGB in 0..1.
+
+    With ``rolls_off`` a channel x above k = ROLL_OFF_FROM becomes k + (1 - k) u / (1 + u), u = (x - k) / (1 - k): as
+    steep as before at k, and white for endless light. It is Reinhard's curve (SIGGRAPH 2002, eq. 3), from k on.
+    """
+    light = np.maximum(light, 0.0)
+    if rolls_off:
+        over = np.maximum(light - ROLL_OFF_FROM, 0.0) / (1.0 - ROLL_OFF_FROM)
+        light = np.minimum(light, ROLL_OFF_FROM) + (1.0 - ROLL_OFF_FROM) * over / (1.0 + over)
+    return np.asarray(to_display(torch.from_numpy(np.minimum(light, 1.0).astype(np.float32))).numpy())
+
+
+def _to_xyz(chromaticities: tuple[float, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The matrix from RGB to XYZ, and XYZ of white (SMPTE RP 177)."""
+    x, y = np.array(chromaticities, np.float64).reshape(4, 2).T
+    columns = np.stack([x / y, np.ones(4), (1 - x - y) / y])
+    white = columns[:, 3]
+    return columns[:, :3] * np.linalg.solve(columns[:, :3], white), white
+
+
+def to_srgb_primaries(chromaticities: tuple[float, ...]) -> Array | None:
+    """The matrix that takes light of some primaries to sRGB's, white to white (Bradford); None where they are sRGB's.
+
+    Args:
+        chromaticities: x and y of red, green, blue and white.
+
+    Raises:
+        ValueError: they span no colours.
+    """
+    try:
+        (to_xyz, white), (srgb, d65) = _to_xyz(chromaticities), _to_xyz(_SRGB)
+        adapted = np.linalg.solve(_BRADFORD, np.diag((_BRADFORD @ d65) / (_BRADFORD @ white)) @ _BRADFORD)
+        turn = np.linalg.solve(srgb, adapted @ to_xyz)
+    except (np.linalg.LinAlgError, FloatingPointError) as error:
+        raise ValueError("primaries that span no colours") from error
+    if not np.isfinite(turn).all():
+        raise ValueError("primaries that span no colours")
+    return None if np.abs(turn - np.eye(3)).max() < 1e-3 else turn.astype(np.float32)
+
+
+def _look_at_radiance(file: Path) -> Header:
+    with reading(file), file.open("rb") as stream:
+        found = re.search(rb"\n\n-Y (\d{1,7}) \+X (\d{1,7})\n", stream.read(2**16))
+        if not found:
+            raise MediaError(
+                f"{file}: is a Radiance picture that is damaged, or whose rows are not stored from the top"
+            )
+        check_size(file, int(found[2]), int(found[1]))
+        return Header((int(found[2]), int(found[1])), has_alpha=False, bits=32, is_linear=True)
+
+
+@contextmanager
+def _radiance(file: Path, header: Header) -> Iterator[Pages]:
+    import cv2
+
+    def read(_: int) -> NDArray[Any]:
+        with reading(file):
+            pixels = decoded_by_opencv(file)
+            if pixels.dtype != np.float32 or pixels.ndim != 3:
+                raise ValueError("damaged")
+            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+    yield read
+
+
+RADIANCE = Reader(_look_at_radiance, _radiance)

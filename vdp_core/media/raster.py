@@ -1,0 +1,236 @@
+"""Stills of 8 and 16 bits: PNG, JPEG, WebP, BMP through OpenCV, which keeps 16 bits; others through Pillow."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MediaError
+from . import icc
+from .info import RATE_KEY
+from .pixels import UPRIGHT
+from .still import EXIF_TURNS, Header, Pages, Reader, check_size, decoded_by_opencv, reading
+
+__all__ = ["READER", "delays_of", "is_animated_png", "pixels_of", "unit"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_DECODED_BY_OPENCV = ("PNG", "JPEG", "MPO", "WEBP", "BMP")
+_HEAD = 2**12  # bytes; what is said of a picture lies there
+_TAIL = 2**16  # bytes; EXIF is small
+_ANIMATED = ("WEBP", "AVIF")
+_PLUGINS = {"HEIC": ("pillow_heif", "pillow-heif"), "JPEG XL": ("pillow_jxl", "pillow-jxl-plugin")}
+"""What reads these kinds where it is installed: a module, and the package it comes in."""
+
+
+def unit(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Values as float32 with 1 = white."""
+    if values.dtype.kind == "u":
+        return np.divide(values, np.float32(np.iinfo(values.dtype).max), dtype=np.float32)
+    return values.astype(np.float32, copy=False)
+
+
+def pixels_of(picture: Any, profile: bytes | None) -> NDArray[Any]:
+    """A picture of Pillow's as ``(H, W, C)``: grey, grey and alpha, RGB or RGBA. Inks are converted by ``profile``."""
+    if picture.mode == "CMYK":
+        return icc.inks_to_rgb(np.asarray(picture), profile)
+    if picture.mode == "LAB":
+        from PIL import ImageCms
+
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        picture = ImageCms.applyTransform(picture, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
+    elif picture.mode.startswith("I;16"):
+        return np.asarray(picture)[..., None].astype(np.uint16)
+    else:
+        plain = {"1": "L", "La": "LA", "P": "RGB", "PA": "RGBA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
+        wanted = "RGBA" if _has_alpha(picture) and picture.mode == "P" else plain.get(picture.mode, picture.mode)
+        if wanted not in ("L", "LA", "RGB", "RGBA"):
+            raise ValueError(f"colours of the kind {picture.mode}")
+        picture = picture.convert(wanted)
+    pixels = np.asarray(picture)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _has_alpha(picture: Any) -> bool:
+    return picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A picture of Pillow's, of which only the header is read."""
+    from PIL import Image
+
+    with file.open("rb") as stream:
+        _have_reader(file, stream.read(64))
+        stream.seek(0)
+        with Image.open(stream) as picture:
+            yield picture
+
+
+def _have_reader(file: Path, head: bytes) -> None:
+    """Refuse kinds of still that Pillow cannot read here, by what they need."""
+    from PIL import features
+
+    kind = _kind(head)
+    if kind in _PLUGINS:
+        module, package = _PLUGINS[kind]
+        try:
+            plugin = import_module(module)
+        except ImportError as error:
+            raise MediaError(f"{file}: is {kind}, which needs another package; pip install {package}") from error
+        if kind == "HEIC":
+            plugin.register_heif_opener()
+    elif kind == "AVIF" and not features.check("avif"):
+        raise MediaError(f"{file}: is AVIF, which needs Pillow 11.3 or newer; pip install -U pillow")
+
+
+def _kind(head: bytes) -> str:
+    """The kinds of still that not every Pillow knows."""
+    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "JPEG XL"
+    if head[4:8] == b"ftyp":
+        return "AVIF" if b"avi" in head[8:40] else "HEIC"
+    return ""
+
+
+def _look(file: Path) -> Header:
+    with reading(file), _opened(file) as picture:
+        check_size(file, *picture.size)
+        bits = 16 if picture.mode.startswith("I") else 8
+        exif = _exif(picture)
+        picture.fp.seek(0)
+        head = picture.fp.read(_HEAD)
+        if picture.format == "PNG":
+            bits = max(8, head[24])
+            exif = exif if "exif" in picture.info else _late_exif(picture.fp) or exif
+        space = "CMYK" if picture.mode == "CMYK" else "GRAY" if picture.mode in ("1", "L", "LA", "I;16", "I") else "RGB"
+        profile, notes = icc.usable(picture.info.get("icc_profile"), space)
+        pages = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
+        rate = str(picture.info.get(RATE_KEY, ""))
+        return Header(
+            stored=picture.size,
+            has_alpha=_has_alpha(picture),
+            bits=bits,
+            turn=EXIF_TURNS.get(exif.get(0x0112, 1), UPRIGHT),
+            profile=None if space == "CMYK" else profile,  # applied where inks become light
+            is_usual=picture.format in _DECODED_BY_OPENCV and space != "CMYK" and pages == 1,
+            pages=pages,
+            rate=rate,
+            notes=(*notes, *_code_points(head)),
+        )
+
+
+def _exif(picture: Any) -> Any:
+    from PIL import Image
+
+    # That of PNG decodes all pixels, to find what comes after them.
+    return Image.Image.getexif(picture)
+
+
+def _code_points(head: bytes) -> tuple[str, ...]:
+    """What is to be said of colours that are told by code points (ITU-T H.273), in AVIF, HEIC and PNG."""
+    if (at := head.find(b"colrnclx")) > 0:
+        primaries, transfer = struct.unpack_from(">HH", head.ljust(at + 12, b"\0"), at + 8)
+    elif head.startswith(_PNG) and (at := head.find(b"cICP")) > 0:
+        primaries, transfer = head[at + 4 : at + 6].ljust(2, b"\0")
+    else:
+        return ()
+    if transfer in (16, 18):
+        return ("is high dynamic range (PQ or HLG); its values are taken as they are",)
+    return ("has wider primaries than sRGB; its values are taken as they are",) if primaries in (9, 11, 12) else ()
+
+
+def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Name and length of the chunks of a PNG; the stream stands at the content of each."""
+    stream.seek(len(_PNG))
+    while len(head := stream.read(8)) == 8:
+        length, start = int.from_bytes(head[:4], "big"), stream.tell()
+        yield head[4:], length
+        stream.seek(start + length + 4)
+
+
+def _late_exif(stream: BinaryIO) -> Any:
+    """EXIF that lies after the pixels of a PNG, or None; it is looked for at the end, as the pixels are many chunks."""
+    from PIL import Image
+
+    stream.seek(max(len(_PNG), stream.seek(0, io.SEEK_END) - _TAIL))
+    tail = stream.read()
+    at = tail.rfind(b"eXIf")
+    if at < 4:
+        return None
+    end = at + 4 + int.from_bytes(tail[at - 4 : at], "big")
+    if zlib.crc32(tail[at:end]) != int.from_bytes(tail[end : end + 4], "big"):
+        return None
+    exif = Image.Exif()
+    exif.load(tail[at + 4 : end])
+    return exif
+
+
+def is_animated_png(file: Path) -> bool:
+    """Whether a PNG says, before its pixels, that more pictures follow."""
+    with file.open("rb") as stream:
+        if stream.read(len(_PNG)) != _PNG:
+            return False
+        for name, length in _chunks(stream):
+            if name == b"acTL":
+                return length >= 4 and int.from_bytes(stream.read(4), "big") > 1
+            if name == b"IDAT":
+                break
+    return False
+
+
+def delays_of(file: Path, pages: int) -> list[Fraction]:
+    """For how many seconds each picture of an animation is shown, 0 where it does not say."""
+    with reading(file), _opened(file) as picture:
+        delays = []
+        for page in range(pages):
+            picture.seek(page)
+            picture.load()
+            delays.append(Fraction(round(picture.info.get("duration", 0)), 1000))
+        return delays
+
+
+@contextmanager
+def _pages(file: Path, header: Header) -> Iterator[Pages]:
+    if header.is_usual:
+        yield lambda _: _decoded(file)
+        return
+    with ExitStack() as stack:
+        with reading(file):
+            picture = stack.enter_context(_opened(file))
+
+        def read(page: int) -> NDArray[Any]:
+            with reading(file):
+                if header.pages > 1:
+                    picture.seek(page)
+                picture.load()
+                if picture.format == "JPEG" and "adobe" not in picture.info:
+                    # Pillow takes inks for inverted, as Adobe writes them, who leaves a mark
+                    inks = 255 - np.asarray(picture)
+                    return icc.inks_to_rgb(inks, picture.info.get("icc_profile"))
+                return pixels_of(picture, picture.info.get("icc_profile"))
+
+        yield read
+
+
+READER = Reader(_look, _pages)
+
+
+def _decoded(file: Path) -> NDArray[Any]:
+    import cv2
+
+    pixels = decoded_by_opencv(file)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
