@@ -230,11 +230,13 @@ def remove_left_overs(folder: Path) -> None:
             if is_left_over:
                 for partial in folder.glob(f"{glob.escape(mark[1])}.partial*"):
                     _remove_surely(partial)
+    nobody_writes = not any(MARK.fullmatch(path.name) for path in folder.iterdir())
     for path in there:
         if path.name.startswith(".") and path.name.endswith(RESERVED):
             with suppress(OSError, UnicodeDecodeError):  # it is gone by now
                 mark_of = MARK.fullmatch(path.read_text())
-                if mark_of is not None and not (folder / mark_of[0]).exists():
+                # an empty one is just being made, or its process was killed in that moment
+                if nobody_writes or (mark_of is not None and not (folder / mark_of[0]).exists()):
                     _remove_surely(path)
 
 
