@@ -118,8 +118,14 @@ def _look(file: Path) -> Header:
             bits=32,
             is_linear=True,
             rate=str(rate) if isinstance(rate, Fraction) else "",
-            notes=_said(layers, taken),
+            notes=(*_said(layers, taken), *_oblong(header)),
         )
+
+
+def _oblong(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is to be said of pixels that are not square, and are read as if they were."""
+    ratio = float(header.get("pixelAspectRatio", 1.0))
+    return () if 0.99 < ratio < 1.01 else (f"has pixels {ratio:.4g} times as wide as high, which are read as square",)
 
 
 def _said(layers: list[_Layer], taken: _Layer) -> tuple[str, ...]:
