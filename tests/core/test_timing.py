@@ -17,7 +17,7 @@ from comfyui_vdp.vdp_core.errors import InputError, MediaError
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.media import sound as sounds
 from comfyui_vdp.vdp_core.media import video_file
-from comfyui_vdp.vdp_core.media.timeline import constant_rate, laid, lay, nominal_rate
+from comfyui_vdp.vdp_core.media.timeline import constant_rate, laid, lay, lie_evenly, nominal_rate
 from comfyui_vdp.vdp_core.store import scratch
 
 from ..sync import beeps, flashes, write_sync_clip
@@ -52,6 +52,11 @@ def test_no_frame_strays_from_its_time_by_more_than_one():
         off = [abs((time - times[0]) * 0.03 - slot) for slot, time in shown.items()]
         assert max(off) <= 1.25
         assert np.mean(off) < 0.5
+
+
+def test_frames_of_one_time_are_counted():
+    assert lie_evenly([0, 0, 0, 0, 0], MS, Fraction(25))
+    assert constant_rate([0, 0, 0, 0, 0], MS, Fraction(25)) == 25
 
 
 def test_a_line_tells_what_was_done():
