@@ -213,6 +213,38 @@ def test_rate_of_two_pictures(tmp_path, suffix):
     assert (clip.fps, len(clip.frames), clip.notes) == (5, 2, ())
 
 
+@pytest.mark.parametrize("suffix", ["png", "gif", "webp"])
+def test_a_last_picture_that_is_held(tmp_path, suffix):
+    pictures = [Image.new("L", (16, 16), 20 * level) for level in range(1, 6)]
+    delays = [100, 100, 100, 100, 1000]
+    pictures[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=pictures[1:], duration=delays)
+    clip = video.read_clip(tmp_path / f"x.{suffix}")
+    assert (clip.fps, len(clip.frames)) == (10, 14)
+    assert "repeated" in (clip.notes + clip.done)[0]
+    assert torch.equal(clip.frames[4], clip.frames[13])
+
+
+def test_sound_goes_on_while_the_last_frame_is_held(tmp_path):
+    import av
+
+    source = write_sync_clip(tmp_path / "x.mp4", range(0, 4000, 40), options={"bf": "0"})
+    held = tmp_path / "held.mp4"
+    with av.open(str(source)) as given, av.open(str(held), "w") as container:
+        streams = {stream: container.add_stream_from_template(stream) for stream in given.streams}
+        for packet in given.demux():
+            is_picture = packet.stream.type == "video"
+            seconds = float((packet.pts or 0) * packet.time_base)
+            if not packet.size or (is_picture and seconds > 2.01):
+                continue
+            if is_picture and seconds > 1.99:
+                packet.duration = round(2 / packet.time_base)
+            packet.stream = streams[packet.stream]
+            container.mux(packet)
+    clip = video.read_clip(held)
+    assert (clip.fps, len(clip.frames)) == (25, 100)
+    assert beeps(clip) == pytest.approx([1.0, 2.0, 3.0], abs=0.01)
+
+
 def test_delays_of_an_animated_picture(tmp_path):
     levels = [0, 60, 120, 180]
     pictures = [Image.new("L", (16, 16), level) for level in levels]

@@ -51,6 +51,7 @@ _INDEXED_CODECS = (
 _DELAYED_BY_GUESS = ("h264", "hevc")  # AVI does not tell when frames are shown, and FFmpeg takes these for reordered
 _VP8_SHOWN = 0x10  # RFC 6386, section 9.1; other packets show nothing
 _LONGEST_LAST = 10  # seconds that a last frame is shown for; what says more is taken for an error
+_HELD = 3  # frames; a last one that is shown for as long is repeated, as its sound goes on
 TIMINGS = ("constant", "as recorded")
 """What is made of a clip of variable rate: the rate constant, frames repeated and left out, or each frame once."""
 
@@ -81,7 +82,7 @@ class _Header:
     count: int | None
     """Frames in the file's index; None where it has none, or not of all frames."""
     is_even: bool
-    """Whether the index tells that they come at ``rate``."""
+    """Whether the index tells that they come at ``rate``, and the last is not shown for longer."""
     begin: int | None
     """When the first frame that can be decoded is shown, in stream time."""
     is_unordered: bool
@@ -131,7 +132,9 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
         time_base=exact(stream.time_base),
         rate=rate,
         count=len(index) or None,
-        is_even=bool(index) and lie_evenly(index, exact(stream.time_base), rate),
+        is_even=bool(index)
+        and (stream.duration or 0) * exact(stream.time_base) * rate < len(index) + _HELD
+        and lie_evenly(index, exact(stream.time_base), rate),
         begin=stream.start_time if is_avi and is_unordered else first.pts,
         is_unordered=is_unordered,
         seconds=container.duration / 1_000_000 if container.duration else 0.0,
@@ -225,8 +228,9 @@ class VideoFile:
             self.notes.add(f"announces more frames than it holds; {count} were read of {header.count}")
         sure = count if header.codec in _INDEXED_CODECS or found.has_repeats else header.count
         rate = constant_rate(found.shown, header.time_base, header.rate) if found.is_steady else header.rate
-        if rate is None:
-            even = nominal_rate(found.shown, header.time_base, header.rate, found.last)
+        is_held = found.is_steady and rate is not None and found.last * header.time_base * rate >= _HELD
+        if rate is None or (is_held and timing == "constant"):
+            even = rate or nominal_rate(found.shown, header.time_base, header.rate, found.last)
             line = laid(found.shown, header.time_base, even, found.last)
             if line.jumps:
                 self.notes.add("holds times that jump too far to be followed; each frame is taken once")
