@@ -386,6 +386,8 @@ def _scaled(samples: NDArray[Any], page: _Page) -> NDArray[Any]:
     """Whole numbers of 8 and 16 bits as they are, others as float32 with 1 = white."""
     if page.kind == _FLOAT:
         return samples.astype(np.float32)
+    if page.bits == 32 and samples.max() < 2**16:  # no light, which would be black, but numbers of objects
+        return np.maximum(samples, 0).astype(np.uint16)
     if page.kind == _SIGNED:
         return np.maximum(samples / np.float64(2 ** (page.bits - 1) - 1), 0).astype(np.float32)
     if page.bits in (8, 16):
