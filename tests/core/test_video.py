@@ -830,7 +830,7 @@ def test_a_header_that_promises_too_little_is_no_way_around_memory(tmp_path, mon
         ({"fps": 0}, InputError, "fps: expected a rate above 0"),
         ({"fps": float("nan")}, InputError, "fps: expected a rate above 0"),
         ({"quality": 0}, InputError, "quality: expected 1 to 100"),
-        ({"alpha": torch.zeros(4, 48, 64)}, InputError, "mp4 holds no alpha; choose webm, prores4444 or png"),
+        ({"alpha": torch.zeros(4, 48, 64)}, InputError, "mp4 holds no alpha; choose webm, prores4444, png or exr"),
         ({"alpha": torch.zeros(3, 48, 64)}, ShapeError, "alpha: got 3 masks for 4 frames"),
         ({"alpha": torch.zeros(4, 9, 9)}, ShapeError, "alpha: masks are 9x9 pixels, the frames are 64x48"),
         ({"frames": torch.zeros(0, 48, 64, 3)}, ShapeError, "frames: got 0 frames"),

@@ -21,7 +21,7 @@ from .pixels import UNSAID, UPRIGHT, Colours
 from .still import EXIF_TURNS, Header, Pages, Reader, check_size, decoded_by_opencv, reading
 from .tone import HLG, PQ, USUAL_PEAK, sensible_peak
 
-__all__ = ["READER", "delays_of", "is_animated_png", "pixels_of", "unit"]
+__all__ = ["READER", "decoded_by_pillow", "delays_of", "is_animated_png", "unit"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DECODED_BY_OPENCV = ("PNG", "JPEG", "MPO", "WEBP", "BMP")
@@ -39,7 +39,7 @@ def unit(values: NDArray[Any]) -> NDArray[np.float32]:
     return values.astype(np.float32, copy=False)
 
 
-def pixels_of(picture: Any, profile: bytes | None) -> NDArray[Any]:
+def decoded_by_pillow(picture: Any, profile: bytes | None) -> NDArray[Any]:
     """A picture of Pillow's as ``(H, W, C)``: grey, grey and alpha, RGB or RGBA. Inks are converted by ``profile``."""
     if picture.mode == "CMYK":
         return icc.inks_to_rgb(np.asarray(picture), profile)
@@ -246,7 +246,7 @@ def _pages(file: Path, header: Header) -> Iterator[Pages]:
                     # Pillow takes inks for inverted, as Adobe writes them, who leaves a mark
                     inks = 255 - np.asarray(picture)
                     return icc.inks_to_rgb(inks, picture.info.get("icc_profile"))
-                return pixels_of(picture, picture.info.get("icc_profile"))
+                return decoded_by_pillow(picture, picture.info.get("icc_profile"))
 
         yield read
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from ..errors import InputError, MediaError
 from ..image.resize import size_within
+from .formats import TIMINGS
 from .info import Plan, beyond_the_end
 from .pictures import PICTURE_SUFFIXES, SOUND_NAME, PictureFiles, is_picture
 from .raster import is_animated_png
-from .timeline import TIMINGS
 from .video_file import VideoFile
 
 __all__ = ["files_of", "find_matches", "find_names", "is_pattern", "open_source", "plan"]

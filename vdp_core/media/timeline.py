@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from .info import LEAST_FPS, MOST_FPS, Notes
 
 __all__ = [
-    "TIMINGS",
     "Timeline",
     "average_rate",
     "constant_rate",
@@ -23,9 +22,6 @@ __all__ = [
     "nominal_rate",
     "timed",
 ]
-
-TIMINGS = ("constant", "as recorded")
-"""What is made of a clip of variable rate: the rate constant, frames repeated and left out, or each frame once."""
 
 _WHOLE = (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
 _USUAL = (*map(Fraction, _WHOLE), Fraction(25, 2), *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)))

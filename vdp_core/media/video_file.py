@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MediaError
 from .container import audio_stream, decodable_sounds, exact, opened, packets, tag, video_stream
+from .formats import LEAST_SIDE
 from .info import (
-    LEAST_SIDE,
     SIZE_KEY,
     ClipInfo,
     Notes,
