@@ -30,7 +30,7 @@ __all__ = ["as_labels", "as_mask", "as_matte", "odd_masks"]
 COLOURED = 0.05
 """Difference between channels above which a picture is coloured: more than what lossy video does to grey."""
 BLACK = 0.5 / 65535
-"""Value up to which an id is black, which 16 bits round to it."""
+"""Value up to which a colour is black, by the 16 bits that ids are told apart by: decoders leave traces of rounding."""
 NEARLY_BLACK = 1 / 8
 """Value below which lossy colours are black: half of the darkest of the first 64 of VOC's colour map."""
 ODD = 0.1
