@@ -10,6 +10,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from PIL import Image, ImageOps
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.layers import SaveLayers
 from comfyui_vdp.nodes.video import LoadFrames
+from comfyui_vdp.vdp_core.edit.export import write_exr as write_exr_layers
 from comfyui_vdp.vdp_core.edit.layers import cut_out
 from comfyui_vdp.vdp_core.errors import InputError, MediaError
 from comfyui_vdp.vdp_core.media import clip as video
@@ -542,6 +544,14 @@ def test_layers_are_written_as_one_exr_a_frame(tmp_path):
     clip = video.read_clip(tmp_path / name)
     assert (clip.frames - frames).abs().max() < 1e-3
     assert "not background, object_1" in clip.done[0]
+
+
+def test_the_alpha_of_a_clip_goes_into_the_exr_of_its_layers(tmp_path):
+    frames, alpha = torch.full((1, 8, 8, 3), 0.5), torch.full((1, 8, 8), 0.25)
+    layers = replace(cut_out(frames, torch.zeros(1, 8, 8)), alpha=alpha)
+    clip = video.read_clip(write_exr_layers(tmp_path / "x", layers))
+    assert (clip.frames - 0.5).abs().max() < 1e-3
+    assert torch.equal(clip.alpha, alpha)
 
 
 def test_layers_without_pictures_are_refused_as_exr(tmp_path, synthetic):
