@@ -173,8 +173,7 @@ class LoadFrames:
         sound = "no sound" if clip.audio is None else "with sound"
         rate = f"{float(clip.fps):.6g} fps"
         facts = [host.described(clip.frames), rate, *clip.done, sound, f"{time.perf_counter() - started:.1f} s"]
-        summary = f"read: {', '.join(facts)}"
-        host.say(f"warning: {source.name}: {'; '.join(clip.notes)}; {summary}" if clip.notes else summary)
+        host.say(f"read: {', '.join(facts)}", f"{source.name}: {'; '.join(clip.notes)}" if clip.notes else "")
         frames, alpha = host.hand_on(clip.frames, clip.alpha)
         if clip.has_alpha:
             frames = host.with_alpha(frames, alpha)
@@ -340,8 +339,7 @@ class SaveFrames(host.Foreseeing):
             )
         written = path.relative_to(host.output_folder())
         summary = f"saved: {written.as_posix()}, {host.described(frames)}, {time.perf_counter() - started:.1f} s"
-        warnings = [text for text in (lost, missing) if text]
-        host.say(f"warning: {'; '.join([*warnings, summary])}" if warnings else summary)
+        host.say(summary, lost, missing)
         shown: dict[str, str]
         if format in ("mp4", "webm"):
             shown = {"filename": path.name, "subfolder": "/".join(written.parent.parts), "type": "output"}
@@ -352,7 +350,7 @@ class SaveFrames(host.Foreseeing):
                 preview = self._write_preview(path, frames, fps, alpha, audio)
                 shown = {"filename": preview.name, "subfolder": "", "type": "temp"}
             except OSError as error:  # what was asked for is there
-                host.say(f"warning: there is no preview ({error}); {summary}")
+                host.say(summary, f"there is no preview ({error})")
                 shown = {}
         return {
             "ui": {"images": [shown] if shown else [], "animated": (True,), "vdp_outputs": [written.as_posix()]},

@@ -24,7 +24,7 @@ from . import primaries
 from .info import Array
 from .still import Header, Pages, Reader, check_size, reading
 
-__all__ = ["MAGIC", "READER", "layer", "library", "write"]
+__all__ = ["MAGIC", "READER", "layer", "library", "texts", "write"]
 
 MAGIC = b"v/1\x01"
 _MOST_VALUES = 2**30  # 4 GiB of them: 130 channels of 3840x2160
@@ -202,6 +202,17 @@ def _placed(light: Array, header: Any) -> Array:
             y - at_y : bottom - at_y, x - at_x : right - at_x
         ]
     return canvas
+
+
+def texts(file: Path) -> dict[str, str]:
+    """The text attributes of a file.
+
+    Raises:
+        MediaError: it is damaged.
+    """
+    with reading(file):
+        header = _file(file, header_only=True).parts[0].header
+        return {name: value for name, value in header.items() if isinstance(value, str)}
 
 
 def layer(name: str, colour: Array, alpha: Array | None) -> dict[str, NDArray[np.float16]]:
