@@ -94,7 +94,7 @@ def timed(
             where other files hold a guess.
     """
     if not 0 < last * unit <= _LONGEST_LAST:
-        last = int(np.median(np.diff(times))) if len(times) > 1 else 1
+        last = max(1, int(np.median(np.diff(times)))) if len(times) > 1 else 1
     rate = constant_rate([*times, times[-1] + last] if last_counts else times, unit, said)
     if rate is not None:
         return rate, None
@@ -148,7 +148,8 @@ def lie_evenly(times: Sequence[int], unit: Fraction, rate: Fraction) -> bool:
     """Whether frames can simply be counted at a rate, which is theirs and no average of others."""
     if len(times) < 3 or np.abs(_off(times, unit, rate)).max() <= _CLOSE:
         return True
-    is_theirs = abs(_most_common(_gaps(times)) * unit * rate - 1) < _ALIKE / 2
+    gaps = _gaps(times)
+    is_theirs = len(gaps) > 0 and abs(_most_common(gaps) * unit * rate - 1) < _ALIKE / 2
     return is_theirs and lay(times, unit, rate) == list(range(len(times)))
 
 
