@@ -313,7 +313,7 @@ def tried(kind: Kind, folder: Path) -> Row:
         and abs(seconds - SECONDS) < 0.1
         and (clip.audio is not None) == bool(kind.sound)
         and (clip.audio is None or abs(clip.audio["waveform"].shape[-1] / clip.audio["sample_rate"] - seconds) < 0.1)
-        and all(step is not None and step <= 1 for step in (before, after))
+        and all(step is not None and round(step, 2) <= 1 for step in (before, after))
         and bool((clip.alpha < 0.9).any()) == kind.alpha
     )
     step = ", ".join("-" if step is None else f"{step:.2f}" for step in (before, after))

@@ -189,6 +189,15 @@ def test_null_frames_of_avi(tmp_path, codec):
     assert beeps(clip) == pytest.approx(flashes(clip), abs=0.03)
 
 
+@pytest.mark.parametrize("times", [range(120), [at for at in range(120) if at % 7 != 3]], ids=["even", "null frames"])
+@pytest.mark.parametrize("frames_back", ["0", "2"])
+def test_sound_of_avi_begins_with_its_first_chunk(tmp_path, times, frames_back):
+    settings = {"unit": Fraction(1, 30), "sound": "pcm_s16le", "options": {"bf": frames_back}}
+    clip = video.read_clip(write_sync_clip(tmp_path / "x.avi", times, **settings))
+    assert beeps(clip) == pytest.approx([1.0, 2.0, 3.0], abs=0.001)
+    assert flashes(clip) == pytest.approx(beeps(clip), abs=0.034)
+
+
 @pytest.mark.parametrize("format", ["mp4", "webm", "prores4444"])
 def test_and_after_they_are_saved(tmp_path, format):
     clip = video.read_clip(write_sync_clip(tmp_path / "x.mp4", CAPTURED))

@@ -45,6 +45,7 @@ _INDEXED_CODECS = (
     *("h264", "hevc", "vp8", "vp9", "av1", "theora"),
     *("prores", "mjpeg", "dnxhd", "ffv1", "gif", "png", "rawvideo"),
 )
+_DELAYED_BY_GUESS = ("h264", "hevc")  # AVI does not tell when frames are shown, and FFmpeg takes these for reordered
 _VP8_SHOWN = 0x10  # RFC 6386, section 9.1; other packets show nothing
 _DELAYS = ("gif", "apng")  # codecs of animated pictures, which say for each how long it is shown
 
@@ -110,6 +111,9 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
     if noted and all(map(_is_padded, size, map(int, noted.groups()))):
         crop = int(noted[1]), int(noted[2])
     components = first.format.components
+    is_avi = container.format.name == "avi"
+    reorders = stream.codec_context.has_b_frames or (is_avi and stream.codec_context.name in _DELAYED_BY_GUESS)
+    is_unordered = reorders and (is_avi or container.format.name == "mxf")
     return _Header(
         codec=stream.codec_context.name,
         alpha_decoder=alpha_decoder,
@@ -117,8 +121,8 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
         rate=rate,
         count=len(index) or None,
         is_even=bool(index) and lie_evenly(index, exact(stream.time_base), rate),
-        begin=first.pts,
-        is_unordered=container.format.name in ("avi", "mxf") and stream.codec_context.has_b_frames,
+        begin=stream.start_time if is_avi and is_unordered else first.pts,
+        is_unordered=is_unordered,
         seconds=container.duration / 1_000_000 if container.duration else 0.0,
         size=size,
         look=look_of(path, stream, first, colours, crop, notes),
@@ -241,6 +245,7 @@ class VideoFile:
         has_repeats, is_steady, before = False, header.begin is not None, None
         with self._opened() as container:
             stream = video_stream(container, self._path)
+            is_guessed = container.format.name == "avi" and header.is_unordered  # AVI counts frames as they are stored
             for packet in packets(container, stream):
                 if packet.is_discard or (not packet.size and packet.pts is None):  # the last asks for what is left
                     continue
@@ -249,7 +254,8 @@ class VideoFile:
                 has_repeats |= packet.size == 0
                 is_steady &= packet.pts is not None and (None in (before, packet.dts) or before <= packet.dts)
                 before = before if packet.dts is None else packet.dts
-                shown.append((packet.pts or 0, packet.duration or 0))
+                time = packet.dts if is_guessed else packet.pts
+                shown.append((time or 0, packet.duration or 0))
         if is_steady:
             # what comes before the first frame that can be decoded is never shown: files are cut between key frames
             shown = sorted(pair for pair in shown if pair[0] >= (header.begin or 0))
