@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 from torch.testing import assert_close
@@ -244,6 +245,15 @@ def test_colours_that_say_something_go_before_alpha():
     wanted[:, 2:5, 2:5] = 1.0
     assert_close(as_mask(pictures), wanted)
     assert odd_masks(pictures) == []
+
+
+def test_ids_of_32_bits(tmp_path):
+    numbers = np.zeros((12, 16), np.uint32)
+    numbers[2:8, 2:7], numbers[4:10, 9:15] = 1, 2
+    tifffile.imwrite(tmp_path / "a.tif", numbers)
+    labels, objects = as_labels(video.read_clip(tmp_path / "a.tif").frames)
+    assert objects == 2
+    assert_close(labels[0], torch.from_numpy(numbers.astype(np.float32)))
 
 
 def test_ids_are_the_same_objects_in_every_frame():

@@ -253,6 +253,27 @@ def test_display_p3_in_every_format(tmp_path, suffix):
     assert np.abs(levels(path)[4, 4] - 255 * (1.055 * by_hand ** (1 / 2.4) - 0.055)).max() < 2
 
 
+def test_profile_of_an_animated_png(tmp_path):
+    pictures = [Image.new("RGB", (8, 8), colour) for colour in [(200, 100, 50), (20, 90, 160), (20, 190, 60)]]
+    pictures[0].save(tmp_path / "still.png", icc_profile=P3)
+    pictures[0].save(tmp_path / "a.png", save_all=True, append_images=pictures[1:], duration=100, icc_profile=P3)
+    assert np.abs(levels(tmp_path / "a.png") - levels(tmp_path / "still.png")).max() < 0.1
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 16])
+def test_a_shade_of_grey_that_is_transparent(tmp_path, bits):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    top = 2**bits - 1
+    rows = b"".join(b"\0" + shade * bits for shade in (b"\x00", b"\xff"))
+    head = struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"tRNS", struct.pack(">H", top)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks))
+    assert levels(tmp_path / "a.png")[:, 0, 0].tolist() == [0, 255]
+    assert alpha(tmp_path / "a.png")[:, 0].tolist() == [255, 0]
+
+
 def test_grey_profile(tmp_path):
     Image.new("L", (8, 8), 128).save(tmp_path / "a.png", icc_profile=profile("GRAY", 1.0))
     linear = 1.055 * (128 / 255) ** (1 / 2.4) - 0.055
@@ -479,6 +500,13 @@ def test_pixels_of_exr_lie_where_its_windows_say(tmp_path):
     shown = np.zeros((4, 8))
     shown[2:, :3] = 1
     assert np.abs(levels(path)[..., 0] - 255 * shown).max() < 1e-3
+
+
+def test_oblong_pixels_of_exr_are_said(tmp_path):
+    channels = {name: np.full((4, 6), 0.5, np.float16) for name in "RGB"}
+    path = write_exr(tmp_path / "a.exr", channels, pixelAspectRatio=2.0)
+    assert video.read_clip(path).notes == ("has pixels 2 times as wide as high, which are read as square",)
+    assert video.read_clip(write_exr(tmp_path / "b.exr", channels)).notes == ()
 
 
 def test_primaries_of_exr_become_srgb(tmp_path):

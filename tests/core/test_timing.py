@@ -55,6 +55,11 @@ def test_no_frame_strays_from_its_time_by_more_than_one():
         assert np.mean(off) < 0.5
 
 
+def test_frames_of_one_time_are_counted():
+    assert lie_evenly([0, 0, 0, 0, 0], MS, Fraction(25))
+    assert constant_rate([0, 0, 0, 0, 0], MS, Fraction(25)) == 25
+
+
 def test_a_line_tells_what_was_done():
     line = laid([0, 100, 110, 120, 500], MS, Fraction(10), 200)
     assert (list(line.slots), line.count) == ([0, 1, 1, 1, 5], 7)
@@ -208,6 +213,14 @@ def test_and_after_they_are_saved(tmp_path, format):
     assert flashes(saved) == pytest.approx(beeps(saved), abs=1 / float(saved.fps))
 
 
+@pytest.mark.parametrize("suffix", ["png", "gif", "webp"])
+def test_rate_of_two_pictures(tmp_path, suffix):
+    pictures = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    pictures[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=pictures[1:], duration=200)
+    clip = video.read_clip(tmp_path / f"x.{suffix}")
+    assert (clip.fps, len(clip.frames), clip.notes) == (5, 2, ())
+
+
 def test_delays_of_an_animated_picture(tmp_path):
     levels = [0, 60, 120, 180]
     pictures = [Image.new("L", (16, 16), level) for level in levels]
@@ -306,6 +319,23 @@ def pitch(clip: video.Clip) -> int:
     assert clip.audio is not None
     wave = clip.audio["waveform"][0, 0]
     return round(int(torch.fft.rfft(wave).abs().argmax()) * clip.audio["sample_rate"] / len(wave), -2)
+
+
+def test_the_default_picture_is_taken(tmp_path):
+    import av
+    from av.stream import Disposition
+
+    with av.open(str(tmp_path / "x.mkv"), "w") as container:
+        streams = [container.add_stream("ffv1", rate=25) for _ in range(2)]
+        for stream, width in zip(streams, (32, 64), strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, 32, "yuv420p"
+        streams[1].disposition = Disposition.default
+        for stream in streams:
+            picture = np.zeros((32, stream.width, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    assert video.probe(tmp_path / "x.mkv").width == 64
 
 
 def test_the_default_track_is_taken_and_others_are_told():

@@ -39,6 +39,8 @@ MOST_IDS = 64
 """Most ids of one picture; a ramp that is so slow that its levels are areas has more."""
 SMALLEST_AREA = 5e-4
 """Share of a frame below which an area of a lossy colour is none."""
+FAINTEST = 0.5 / 65535
+"""Value below which pictures are no light but ids of 32 bits."""
 INVERTED_AREA, INVERTED_BORDER = 0.5, 0.75
 """Shares of the frame and of its border from which on what is selected is more likely a background."""
 
@@ -146,6 +148,9 @@ def _read(mask: Tensor, name: str) -> _Read:
             if _has_one_colour(pictures, alpha):
                 return _Read(alpha[..., None].expand(-1, -1, -1, 3), "alpha")
             pictures = pictures * alpha[..., None]
+    peak = max((float(frame.amax()) for frame in pictures if frame.numel()), default=0.0)
+    if 0.0 < peak < FAINTEST:
+        pictures = pictures / peak
     if _holds_ids(pictures):
         return _Read(pictures, "ids")
     return _Read(pictures, "colours" if _is_coloured(pictures) else "opacity")

@@ -51,15 +51,16 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def video_stream(container: Any, path: Path) -> Any:
-    """The first video stream that is not a cover picture."""
+    """The default video stream, else the first, of those that are no cover pictures."""
     from av.stream import Disposition
 
-    for stream in container.streams.video:
-        if Disposition.attached_pic not in stream.disposition:
-            if stream.codec_context is None:
-                raise MediaError(f"{path}: its video is damaged or of a kind without a decoder; convert it to H.264")
-            return stream
-    raise MediaError(f"{path}: holds no video stream")
+    known = [stream for stream in container.streams.video if Disposition.attached_pic not in stream.disposition]
+    if not known:
+        raise MediaError(f"{path}: holds no video stream")
+    stream = next((stream for stream in known if Disposition.default in stream.disposition), known[0])
+    if stream.codec_context is None:
+        raise MediaError(f"{path}: its video is damaged or of a kind without a decoder; convert it to H.264")
+    return stream
 
 
 def audio_stream(container: Any, path: Path, track: int = 0) -> Any:

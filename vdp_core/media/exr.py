@@ -118,9 +118,15 @@ def _look(file: Path) -> Header:
             bits=32,
             is_linear=True,
             rate=str(rate) if isinstance(rate, Fraction) else "",
-            notes=_odd(taken),
+            notes=(*_odd(taken), *_oblong(header)),
             done=_left_aside(layers, taken),
         )
+
+
+def _oblong(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is to be said of pixels that are not square, and are read as if they were."""
+    ratio = float(header.get("pixelAspectRatio", 1.0))
+    return () if 0.99 < ratio < 1.01 else (f"has pixels {ratio:.4g} times as wide as high, which are read as square",)
 
 
 def _left_aside(layers: list[_Layer], taken: _Layer) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ __all__ = [
     "Plan",
     "beyond_the_end",
     "check_unchanged",
+    "is_sensible",
     "sensible_rate",
     "stamp",
 ]
@@ -120,10 +121,15 @@ class Notes(list[str]):
             _log.info("%s: %s", self._path, note)
 
 
+def is_sensible(rate: Fraction) -> bool:
+    """Whether a clip can be played and saved at a rate."""
+    return LEAST_FPS <= rate <= MOST_FPS
+
+
 def sensible_rate(notes: Notes, *rates: Fraction) -> Fraction:
     """The first of the rates a file says at which a clip can be played and saved; 0 says none."""
     for rate in rates:
-        if LEAST_FPS <= rate <= MOST_FPS:
+        if is_sensible(rate):
             return rate
     said = f"a rate of {float(rates[0]):.4g} frames a second" if rates[0] else "no rate"
     notes.add(f"says {said}, so it is taken as {PICTURE_RATE}; set fps where it is saved")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MediaError
-from . import ycbcr
+from . import icc, ycbcr
 from .container import exact
 from .info import Array, Notes
 from .tone import HLG, PQ, USUAL_PEAK, ToneMap, peak_of
@@ -70,6 +71,8 @@ class Look:
     """What brings high dynamic range to SDR."""
     matrix: int = UNSAID
     """H.273 code of the matrix of frames that do not say theirs."""
+    profile: bytes | None = None
+    """The ICC profile of its colours, None for sRGB."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -104,6 +107,8 @@ class Look:
         _paint_frame(frame, self, out, alpha)
         if self.tone is not None:
             self.tone.apply(out)
+        if self.profile is not None and (convert := icc.conversion(self.profile, "RGB")) is not None:
+            out[:] = convert(out)
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,20 @@ def look_of(
     square = _in_square_pixels(crop, stream, notes)
     turn = _orientation(frame, side_data)
     left = context.name not in _CENTRED_CHROMA
-    return Look(crop, square, turn, left=left, tone=tone, matrix=colours.matrix)
+    profile, said = icc.usable(_profile(path) if context.name == "apng" else None, "RGB")
+    for note in said:
+        notes.add(note)
+    return Look(crop, square, turn, left=left, tone=tone, matrix=colours.matrix, profile=profile)
+
+
+def _profile(path: Path) -> bytes | None:
+    """The ICC profile of an animated PNG, which _side_data cannot have."""
+    from PIL import Image
+
+    with suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(path) as picture:
+        found = picture.info.get("icc_profile")
+        return found if isinstance(found, bytes) else None
+    return None
 
 
 def _in_square_pixels(crop: tuple[int, int], stream: Any, notes: Notes) -> tuple[int, int]:

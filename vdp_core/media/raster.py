@@ -231,7 +231,7 @@ def delays_of(file: Path, pages: int) -> list[int]:
 @contextmanager
 def _pages(file: Path, header: Header) -> Iterator[Pages]:
     if header.is_usual:
-        yield lambda _: _decoded(file)
+        yield lambda _: _decoded(file, header.has_alpha)
         return
     with ExitStack() as stack:
         with reading(file):
@@ -254,12 +254,23 @@ def _pages(file: Path, header: Header) -> Iterator[Pages]:
 READER = Reader(_look, _pages)
 
 
-def _decoded(file: Path) -> NDArray[Any]:
+def _decoded(file: Path, has_alpha: bool) -> NDArray[Any]:
     import cv2
 
     pixels = decoded_by_opencv(file)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
     if pixels.ndim == 2:
-        return pixels[..., None]
+        return _keyed(file, pixels) if has_alpha else pixels[..., None]
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+
+
+def _keyed(file: Path, grey: NDArray[Any]) -> NDArray[Any]:
+    """Grey and alpha of a PNG that has one shade of ``(H, W)`` as transparent, which OpenCV passes over."""
+    with reading(file), file.open("rb") as stream:
+        bits = stream.read(len(_PNG) + 17)[-1]
+        name = next(name for name, _ in _chunks(stream) if name in (b"tRNS", b"IDAT"))
+        shade = int.from_bytes(stream.read(2), "big") if name == b"tRNS" else -1
+    top = np.iinfo(grey.dtype).max
+    alpha = np.where(grey == shade * (top // (2**bits - 1)), 0, top).astype(grey.dtype)
+    return np.dstack((grey, alpha))

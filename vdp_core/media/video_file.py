@@ -24,6 +24,7 @@ from .info import (
     Plan,
     beyond_the_end,
     check_unchanged,
+    is_sensible,
     sensible_rate,
     stamp,
 )
@@ -99,14 +100,20 @@ def _read_header(container: Any, path: Path, notes: Notes) -> _Header:
     alpha_decoder = _alpha_decoder(stream)
     index = _index(stream)
     noted = re.fullmatch(r"(\d+)x(\d+)", tag(container.metadata, SIZE_KEY))
-    rate = _tidy_rate(sensible_rate(notes, *map(exact, (stream.average_rate, stream.guessed_rate, stream.base_rate))))
+    said = [exact(rate) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate)]
     colours = Colours.of(stream.codec_context)
+    frames = _decoded(container, stream, alpha_decoder)
     try:
-        first = next(_decoded(container, stream, alpha_decoder), None)
+        first = next(frames, None)
+        if first is not None and not any(map(is_sensible, said)):  # FFmpeg tells none of two frames
+            second = next(frames, first)
+            lasts = ((second.pts or 0) - (first.pts or 0)) * exact(stream.time_base)
+            said += [1 / lasts] if lasts > 0 else []
     except _DamagedError as error:
         raise MediaError(f"{path}: the video is damaged or cannot be decoded ({error})") from error
     if first is None:
         raise MediaError(f"{path}: holds no frame that can be decoded")
+    rate = _tidy_rate(sensible_rate(notes, *said))
     size = crop = first.width, first.height
     if noted and all(map(_is_padded, size, map(int, noted.groups()))):
         crop = int(noted[1]), int(noted[2])
