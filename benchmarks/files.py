@@ -280,7 +280,7 @@ def out_of_step(clip: video.Clip) -> float | None:
         if len(heard) != len(flashes):
             return None
         wrong += [abs(a - b) for a, b in zip(flashes, heard, strict=True)]
-    return max(wrong) * rate
+    return round(max(wrong) * rate, 6)
 
 
 def described(clip: video.Clip) -> str:

@@ -10,8 +10,6 @@ from ..vdp_core.tasks.inputs import INPUTS
 from . import host
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from ..vdp_core.tasks.base import Input
@@ -159,7 +157,7 @@ class VDPOptimize(host.Foreseeing):
             memory=_memory(task, preset, len(frames)),
             gradients=True,
         )
-        host.say(_status(task, done, odd))
+        host.say(_status(task, done), done.warning, *odd, done.result.info.get("warning", ""))
         return (replace(done.result, alpha=alpha),)
 
 
@@ -215,8 +213,8 @@ def _masks(given: dict[str, Any]) -> list[str]:
     return [one.name for one in INPUTS if "MASK" in one.socket and given.get(one.name) is not None]
 
 
-def _status(task: str, done: host.Computed[Layers], odd: Sequence[str] = ()) -> str:
-    """How it went, in one line: warnings first, then steps, time and loss, then what the task has to say itself."""
+def _status(task: str, done: host.Computed[Layers]) -> str:
+    """How it went, in one line: steps, time and loss, then what the task has to say itself."""
     info = done.result.info
     end = "stopped at a plateau after" if info["stopped"] == "plateau" else "all"
     phrases = [f"{end} {info['steps']} steps", f"{info['seconds']} s on {done.device}", f"flow {info['flow']}"]
@@ -227,6 +225,4 @@ def _status(task: str, done: host.Computed[Layers], odd: Sequence[str] = ()) -> 
         phrases.append(info["said"])
     if "reference_frame" in info:
         phrases.append(f"reference is frame {info['reference_frame']}")
-    warnings = [text for text in (done.warning, *odd, info.get("warning")) if text]
-    line = f"{task}: {', '.join(phrases)}"
-    return f"warning: {'; '.join([*warnings, line])}" if warnings else line
+    return f"{task}: {', '.join(phrases)}"

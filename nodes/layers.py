@@ -289,8 +289,7 @@ class Composite(host.Foreseeing):
         odd = [] if given is None else odd_masks(given)
         made, mattes, edited = done.result
         shown, covered = host.hand_on(made, mattes)
-        line = done.with_warning(f"Composite: {host.described(shown)}{_coverage(covered, 'objects cover')}")
-        host.say(f"warning: {'; '.join([*odd, line])}" if odd else line)
+        host.say(done.with_warning(f"Composite: {host.described(shown)}{_coverage(covered, 'objects cover')}", *odd))
         return host.with_alpha(shown, edited.alpha), covered, edited
 
 

@@ -143,7 +143,7 @@ class MeasureVideo(host.Foreseeing):
         line = f"measured: {shown}, {time.perf_counter() - started:.1f} s on cpu"
         masks = {"mask": mask, "reference_mask": reference_mask}
         odd = [note for name, one in masks.items() if one is not None for note in odd_masks(one, name)]
-        host.say(f"warning: {'; '.join([*odd, line])}" if odd else line)
+        host.say(line, *odd)
         return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": result}
 
 

@@ -47,6 +47,8 @@ class LoadFrames:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..vdp_core.media.formats import TIMINGS
+
         return {
             "required": {
                 "path": (
@@ -88,7 +90,7 @@ class LoadFrames:
             },
             "optional": {
                 "timing": (
-                    ["constant", "as recorded"],
+                    list(TIMINGS),
                     {
                         "default": "constant",
                         "advanced": True,
@@ -171,8 +173,7 @@ class LoadFrames:
         sound = "no sound" if clip.audio is None else "with sound"
         rate = f"{float(clip.fps):.6g} fps"
         facts = [host.described(clip.frames), rate, *clip.done, sound, f"{time.perf_counter() - started:.1f} s"]
-        summary = f"read: {', '.join(facts)}"
-        host.say(f"warning: {source.name}: {'; '.join(clip.notes)}; {summary}" if clip.notes else summary)
+        host.say(f"read: {', '.join(facts)}", f"{source.name}: {'; '.join(clip.notes)}" if clip.notes else "")
         frames, alpha = host.hand_on(clip.frames, clip.alpha)
         if clip.has_alpha:
             frames = host.with_alpha(frames, alpha)
@@ -209,6 +210,8 @@ class SaveFrames(host.Foreseeing):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..vdp_core.media.formats import FORMATS
+
         return {
             "required": {
                 "frames": (
@@ -227,7 +230,7 @@ class SaveFrames(host.Foreseeing):
                     },
                 ),
                 "format": (
-                    ["mp4", "webm", "prores4444", "png", "exr", "h265"],
+                    list(FORMATS),
                     {
                         "default": "mp4",
                         "tooltip": "mp4: plays everywhere, no alpha. webm: for the web, alpha. prores4444: for "
@@ -273,7 +276,8 @@ class SaveFrames(host.Foreseeing):
     @classmethod
     def VALIDATE_INPUTS(cls, filename_prefix: str | None = None, format: str | None = None) -> bool | str:
         from ..vdp_core.errors import VDPError
-        from ..vdp_core.media.encode import FORMATS, check_encoder
+        from ..vdp_core.media.encode import check_encoder
+        from ..vdp_core.media.formats import FORMATS
 
         # ComfyUI leaves to this what it names.
         if format is not None and format not in FORMATS:
@@ -335,8 +339,7 @@ class SaveFrames(host.Foreseeing):
             )
         written = path.relative_to(host.output_folder())
         summary = f"saved: {written.as_posix()}, {host.described(frames)}, {time.perf_counter() - started:.1f} s"
-        warnings = [text for text in (lost, missing) if text]
-        host.say(f"warning: {'; '.join([*warnings, summary])}" if warnings else summary)
+        host.say(summary, lost, missing)
         shown: dict[str, str]
         if format in ("mp4", "webm"):
             shown = {"filename": path.name, "subfolder": "/".join(written.parent.parts), "type": "output"}
@@ -347,7 +350,7 @@ class SaveFrames(host.Foreseeing):
                 preview = self._write_preview(path, frames, fps, alpha, audio)
                 shown = {"filename": preview.name, "subfolder": "", "type": "temp"}
             except OSError as error:  # what was asked for is there
-                host.say(f"warning: there is no preview ({error}); {summary}")
+                host.say(summary, f"there is no preview ({error})")
                 shown = {}
         return {
             "ui": {"images": [shown] if shown else [], "animated": (True,), "vdp_outputs": [written.as_posix()]},
@@ -381,7 +384,7 @@ def _opacity(frames: Tensor | None, alpha: Tensor | None, format: str) -> tuple[
         InputError: alpha is linked, or the frames' fourth channel, and says something, but the format cannot hold it.
     """
     from ..vdp_core.media import clip as video
-    from ..vdp_core.media.encode import FORMATS, check_holds_alpha
+    from ..vdp_core.media.formats import FORMATS, alpha_left_out, check_holds_alpha
 
     own = host.alpha_of(frames)
     if frames is not None and frames.shape[-1] == 4 and alpha is None:
@@ -393,8 +396,7 @@ def _opacity(frames: Tensor | None, alpha: Tensor | None, format: str) -> tuple[
         check_holds_alpha(format)
     if carried is None or video.says_nothing(carried):
         return None, ""
-    able = ", ".join(name for name, form in FORMATS.items() if form.holds_alpha)
-    return None, f"the clip's alpha is left out, as {format} holds none; these formats do: {able}"
+    return None, alpha_left_out(format)
 
 
 def _sound(audio: Any) -> tuple[dict[str, Any] | None, str]:

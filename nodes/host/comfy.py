@@ -136,8 +136,15 @@ def embed_metadata(prompt: object, extra_pnginfo: object) -> dict[str, str]:
     return metadata
 
 
-def say(text: str) -> None:
-    """Show one status line: on the node that runs in ComfyUI, on stderr headless."""
+def warned(text: str, *warnings: str) -> str:
+    """A status line with warnings before it; empty ones are none."""
+    found = [warning for warning in warnings if warning]
+    return f"warning: {'; '.join([*found, text])}" if found else text
+
+
+def say(text: str, *warnings: str) -> None:
+    """Show one status line, see ``warned``: on the node that runs in ComfyUI, on stderr headless."""
+    text = warned(text, *warnings)
     server = comfy_module("server")
     if server is None:
         headless.say(text)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Generic
 
-from .comfy import OnStep, T, comfy_module, ignore_step, say
+from .comfy import OnStep, T, comfy_module, ignore_step, say, warned
 from .devices import device, is_out_of_memory, let_go, make_room
 from .reporting import fitting, interruptible, progress, shown
 
@@ -41,11 +41,10 @@ class Computed(Generic[T]):
     is_later: bool = False
     """Whether frames of a long clip are yet to be made, by the nodes that look at them."""
 
-    def with_warning(self, text: str) -> str:
-        """A status line: the warning, the text, time and device."""
+    def with_warning(self, text: str, *others: str) -> str:
+        """A status line: the warning and others, the text, time and device."""
         when = "made when they are needed" if self.is_later else f"{self.seconds:.1f} s"
-        line = f"{text}, {when} on {self.device}"
-        return f"warning: {self.warning}; {line}" if self.warning else line
+        return warned(f"{text}, {when} on {self.device}", self.warning, *others)
 
 
 class _Places:

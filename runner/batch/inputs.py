@@ -125,6 +125,6 @@ def check_parts(graph: Graph, specs: Specs, clip: Node, needed: Sequence[str]) -
         if key != clip.id and "path" in specs[node.class_type].inputs:
             raise GraphError(f"{node} belongs to the whole clip, so the clip cannot be worked on in parts (--shard)")
     for node in (clip, *(graph.nodes[key] for key in saved_by(graph, needed))):
-        for name in ("start", "count", "every_nth", "filename_prefix", "format", "quality"):
+        for name in ("start", "count", "every_nth", "timing", "sound_track", "filename_prefix", "format", "quality"):
             if isinstance(node.inputs.get(name), Link):
                 raise GraphError(f"{node}: {name} comes from another node; --shard needs it as a value")

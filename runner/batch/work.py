@@ -209,7 +209,7 @@ def _take_picture(job: Job, folder: Path, outputs: Sequence[str]) -> None:
         with suppress(VDPError):  # the clip is done; a picture of it is an extra
             middle = (video.probe(folder / output).frame_count or 1) // 2
             first = _integer_of(clip, "start") + middle * _integer_of(clip, "every_nth", 1)
-            before = _thumbnail(clip["path"], first)
+            before = _thumbnail(clip["path"], first, **_reading(clip))
             after = _thumbnail(folder / output, middle)
             pair = Image.new("RGB", (before.width + 4 + after.width, max(before.height, after.height)))
             pair.paste(before, (0, 0))
@@ -218,13 +218,13 @@ def _take_picture(job: Job, folder: Path, outputs: Sequence[str]) -> None:
             return
 
 
-def _thumbnail(source: str | Path, index: int) -> Image:
+def _thumbnail(source: str | Path, index: int, **reading: Any) -> Image:
     from PIL import Image
 
     from ...nodes import host
     from ...vdp_core.media import clip as video
 
-    clip = video.read_clip(host.input_path(str(source)), start=index, count=1, max_side=PICTURE_SIDE)
+    clip = video.read_clip(host.input_path(str(source)), start=index, count=1, max_side=PICTURE_SIDE, **reading)
     shown = clip.frames[0] * clip.alpha[0, ..., None]
     return Image.fromarray(shown.mul(255.0).round().byte().numpy())
 
@@ -256,6 +256,8 @@ def part_of(job: Job, needed: Sequence[str], ranges: Sequence[Range], index: int
 
     They are kept in a sub-folder of ``keep`` for the next call, should this one not live to put them together.
     """
+    from ...vdp_core.media.formats import FORMATS
+
     start, count = ranges[index]
     clip, nodes = job.graph.nodes[job.clip], dict(job.graph.nodes)
     first = _integer_of(clip.inputs, "start") + start * _integer_of(clip.inputs, "every_nth", 1)
@@ -264,8 +266,9 @@ def part_of(job: Job, needed: Sequence[str], ranges: Sequence[Range], index: int
     nodes[job.clip] = replace(clip, inputs={**clip.inputs, "start": first, "count": count})
     for key in saved_by(job.graph, needed):
         inputs = {name: value for name, value in nodes[key].inputs.items() if name != "audio"}
-        prefix = _part_prefix(nodes[key])
-        nodes[key] = replace(nodes[key], inputs={**inputs, "format": "png", "filename_prefix": prefix})
+        exact = "exr" if FORMATS[inputs["format"]].bits > 8 else "png"
+        inputs |= {"format": exact, "filename_prefix": _part_prefix(nodes[key])}
+        nodes[key] = replace(nodes[key], inputs=inputs)
     return replace(job, graph=Graph(nodes), keep=keep / f"{first}-{count}")
 
 
@@ -365,7 +368,7 @@ def join_parts(joining: Joining, tell: Tell) -> Outcome:
 def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
     from ...nodes import host
     from ...vdp_core.media import clip as video
-    from ...vdp_core.media.encode import FORMATS, check_holds_alpha
+    from ...vdp_core.media.formats import FORMATS, alpha_left_out, check_holds_alpha
     from ..graph.read import to_api
 
     folders = [
@@ -377,7 +380,7 @@ def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
         if "alpha" in saver.inputs:
             check_holds_alpha(form)
         with_alpha = False
-        host.say(f"warning: the clip's alpha is left out, as {form} holds none")
+        host.say(f"warning: {alpha_left_out(form)}")
     total = sum(info.frame_count or 0 for info in infos)
 
     def frames() -> Iterator[Tensor]:

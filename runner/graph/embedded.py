@@ -1,8 +1,8 @@
 """The workflow inside a picture, a video or a sound, where ComfyUI and this pack keep it when they save.
 
 Savers write two texts of JSON: ``prompt``, the graph as it ran, and ``workflow``, the editor's. They stand in the text
-of a PNG, in EXIF of other pictures (``prompt:{...}`` in any of its texts), and in the tags of videos and sounds; some
-savers put both into one text, such as a comment.
+of a PNG or an OpenEXR file, in EXIF of other pictures (``prompt:{...}`` in any of its texts), and in the tags of videos
+and sounds; some savers put both into one text, such as a comment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["embedded_workflow", "is_media"]
 MOST_BYTES = 2**26  # of one text
 PNG = b"\x89PNG\r\n\x1a\n"
 STARTS = (
-    *(PNG, b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*"),  # pictures; RIFF is also AVI and WAVE
+    *(PNG, b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"v/1\x01"),  # pictures; RIFF is also AVI and WAVE
     *(b"\x1aE\xdf\xa3", b"OggS", b"fLaC", b"ID3", b"\xff\xfb", b"FLV", b"0&\xb2u", b"FORM"),  # videos and sounds
 )
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")  # at four, in mp4, mov, AVIF
@@ -90,7 +90,7 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
             yield from _png_texts(file)
             return
     found = list(_picture_texts(path))
-    yield from found or _container_texts(path)
+    yield from found or _exr_texts(path) or _container_texts(path)
 
 
 def _png_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
@@ -161,6 +161,20 @@ def _picture_texts(path: Path) -> Iterator[tuple[str, str]]:
     for key, value in info.items():
         if isinstance(value, (str, bytes)):
             yield str(key), value if isinstance(value, str) else _decoded(value)
+
+
+def _exr_texts(path: Path) -> list[tuple[str, str]]:
+    """The text attributes of an OpenEXR file; none where it is no such file."""
+    from ...vdp_core.errors import MediaError
+    from ...vdp_core.media import exr
+
+    with path.open("rb") as file:
+        if file.read(len(exr.MAGIC)) != exr.MAGIC:
+            return []
+    try:
+        return list(exr.texts(path).items())
+    except MediaError:
+        return []
 
 
 def _container_texts(path: Path) -> Iterator[tuple[str, str]]:

@@ -46,9 +46,9 @@ def load(path: Path, specs: Specs) -> Graph:
 
 def _file_of(path: Path) -> Path:
     """The file at ``path``, which may be a folder of pictures that SaveFrames wrote."""
-    first = path / "00000.png"
-    if path.is_dir() and first.is_file():
-        return first
+    for first in (path / "00000.png", path / "00000.exr"):
+        if first.is_file():
+            return first
     if path.exists() and not path.is_file():  # a device never ends
         raise ValueError("it is no file")
     return path

@@ -512,13 +512,13 @@ def test_a_chart_is_what_ffmpeg_makes_of_it(tmp_path, matrix, name, full, bits, 
     assert np.abs(ours - CHART).max() < 1.5 / 255 / (1 if bits == 8 else 4)
 
 
-@pytest.mark.parametrize("name", [name for name in video.FORMATS if name != "png"])
-def test_a_chart_saved_and_loaded(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "close"), [("mp4", 0.02), ("webm", 0.05), ("h265", 0.015), ("prores4444", 0.004), ("exr", 0.001)]
+)
+def test_a_chart_saved_and_loaded(tmp_path, name, close):
     frames = torch.from_numpy(patches(CHART))[None].repeat(2, 1, 1, 1)
     path = video.write_clip(tmp_path / "c", frames, fps=25, format=name, quality=100)
-    loaded = middles(video.read_clip(path).frames[0].numpy())
-    limits = {"mp4": 0.02, "webm": 0.05, "h265": 0.015, "prores4444": 0.004, "exr": 0.001}
-    assert np.abs(loaded - CHART).max() < limits[name]
+    assert np.abs(middles(video.read_clip(path).frames[0].numpy()) - CHART).max() < close
 
 
 @pytest.mark.parametrize(

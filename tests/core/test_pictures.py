@@ -9,6 +9,8 @@ import shutil
 import struct
 import sys
 import zlib
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from PIL import Image, ImageOps
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.layers import SaveLayers
 from comfyui_vdp.nodes.video import LoadFrames
+from comfyui_vdp.vdp_core.edit.export import write_exr as write_exr_layers
 from comfyui_vdp.vdp_core.edit.layers import cut_out
 from comfyui_vdp.vdp_core.errors import InputError, MediaError
 from comfyui_vdp.vdp_core.media import clip as video
@@ -294,17 +297,52 @@ def test_a_profile_that_cannot_be_used_is_said(tmp_path, broken):
     assert "a colour profile that is broken" in clip.notes[0]
 
 
-@pytest.mark.parametrize(("points", "words"), [(b"\x09\x10\0\1", "PQ or HLG"), (b"\x0c\x0d\0\1", "wider primaries")])
-def test_colours_told_by_code_points_are_said(tmp_path, points, words):
-    content = cv2.imencode(".png", RAMPS)[1].tobytes()
-    chunk = struct.pack(">I", 4) + b"cICP" + points + struct.pack(">I", zlib.crc32(b"cICP" + points))
-    (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
-    Image.fromarray(RAMPS).save(tmp_path / "a.avif")
-    avif = (tmp_path / "a.avif").read_bytes()
+def told_by_code_points(folder: Path, colour: tuple[int, int, int], points: bytes, **chunks: bytes) -> Iterator[Path]:
+    """A PNG and an AVIF of one colour, which say by code points of H.273 what it means."""
+    content = cv2.imencode(".png", np.full((16, 16, 3), colour[::-1], np.uint8))[1].tobytes()
+    chunks = {"cICP": points + b"\0\1", **chunks}
+    named = [(name.encode(), data) for name, data in chunks.items()]
+    said = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in named
+    )
+    (folder / "a.png").write_bytes(content[:33] + said + content[33:])
+    yield folder / "a.png"
+    Image.new("RGB", (16, 16), colour).save(folder / "a.avif", quality=100, subsampling="4:4:4")
+    avif = (folder / "a.avif").read_bytes()
     at = avif.index(b"colrnclx") + 8
-    (tmp_path / "a.avif").write_bytes(avif[:at] + bytes((0, points[0], 0, points[1])) + avif[at + 4 :])
-    for name in ("a.png", "a.avif"):
-        assert words in video.read_clip(tmp_path / name).notes[0]
+    (folder / "a.avif").write_bytes(avif[:at] + bytes((0, points[0], 0, points[1])) + avif[at + 4 :])
+    yield folder / "a.avif"
+
+
+def test_high_dynamic_range_of_stills_is_tone_mapped_as_that_of_videos(tmp_path):
+    # 80 cd/m2, which the curve leaves alone: 124 of 255 by PQ's own formula
+    for path in told_by_code_points(tmp_path, (124, 124, 124), b"\x09\x10"):
+        clip = video.read_clip(path)
+        assert float(clip.frames.mean()) == pytest.approx((80 / 203) ** (1 / 2.4), abs=0.01), path
+        assert (clip.notes, clip.done) == ((), ("high dynamic range (PQ up to 1000 cd/m2) tone-mapped to SDR",))
+    # a signal of a half is 50.7 cd/m2 on a display of 1000 by HLG
+    for path in told_by_code_points(tmp_path, (128, 128, 128), b"\x09\x12"):
+        assert float(video.read_clip(path).frames.mean()) == pytest.approx((50.7 / 203) ** (1 / 2.4), abs=0.01), path
+
+
+def test_the_peak_that_a_png_says(tmp_path):
+    light = struct.pack(">II", 4_000 * 10_000, 0)
+    path = next(told_by_code_points(tmp_path, (124, 124, 124), b"\x09\x10", cLLI=light))
+    assert video.read_clip(path).done == ("high dynamic range (PQ up to 4000 cd/m2) tone-mapped to SDR",)
+    display = bytes(16) + struct.pack(">II", 2_000 * 10_000, 1)
+    path = next(told_by_code_points(tmp_path, (124, 124, 124), b"\x09\x10", mDCV=display))
+    assert video.read_clip(path).done == ("high dynamic range (PQ up to 2000 cd/m2) tone-mapped to SDR",)
+
+
+def test_wide_primaries_of_stills_become_srgb(tmp_path):
+    # P3's (200, 100, 90) in sRGB is the same as by its profile, see test_display_p3_in_every_format.
+    light = np.array([((level / 255 + 0.055) / 1.055) ** 2.4 for level in (200, 100, 90)])
+    turn = np.array([[1.2249, -0.2247, 0.0], [-0.0420, 1.0419, 0.0], [-0.0197, -0.0786, 1.0979]])
+    right = (1.055 * (turn @ light) ** (1 / 2.4) - 0.055) * 255
+    for path in told_by_code_points(tmp_path, (200, 100, 90), b"\x0c\x0d"):
+        clip = video.read_clip(path)
+        assert np.abs(clip.frames[0, 4, 4].numpy() * 255 - right).max() < 2, path
+        assert (clip.notes, clip.done) == ((), ("colours converted from P3 to sRGB",))
 
 
 def test_jpeg_of_inks_with_and_without_the_mark_of_adobe(tmp_path):
@@ -339,7 +377,35 @@ def test_unequal_delays_become_repeats(tmp_path, suffix):
     assert clip.fps == 20
     shown = [min((10, 80, 150, 220), key=lambda level: abs(level - float(f.mean() * 255))) for f in clip.frames]
     assert shown == [10] * 2 + [80] * 4 + [150] + [220] * 6
-    assert "variable rate" in clip.notes[0]
+    assert (clip.notes, clip.done) == ((), ("variable rate: 4 frames laid on 20 fps, 9 repeated",))
+    once = video.read_clip(path, timing="as recorded")
+    assert (len(once.frames), once.fps, once.done) == (4, Fraction(80, 13), ())
+
+
+@pytest.mark.parametrize("suffix", ["webp", "gif", "png", "avif"])
+def test_a_last_picture_that_stays_is_shown_for_as_long_in_every_format(tmp_path, suffix):
+    pictures = [Image.new("RGB", (16, 16), (level, level, level)) for level in (10, 80, 150)]
+    for name, last, count in (("a", 800, 12), ("b", 80, 3)):
+        path = tmp_path / f"{name}.{suffix}"
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[80, 80, last])
+        clip = video.read_clip(path)
+        assert (len(clip.frames), clip.fps) == (count, Fraction(25, 2))
+
+
+def test_delays_of_whole_milliseconds_are_a_usual_rate(tmp_path):
+    pictures = [Image.new("RGB", (16, 16), (level, level, level)) for level in range(10, 70, 10)]
+    pictures[0].save(tmp_path / "a.webp", save_all=True, append_images=pictures[1:], duration=[33, 34, 33] * 2)
+    clip = video.read_clip(tmp_path / "a.webp")
+    assert (len(clip.frames), clip.fps, clip.done) == (6, 30, ())
+
+
+def test_a_sound_track_that_is_not_there_is_refused_before_pictures_are_read(tmp_path):
+    audio = {"waveform": torch.zeros(1, 1, 800), "sample_rate": 8000}
+    folder = video.write_clip(tmp_path / "x", torch.rand(2, 8, 8, 3), fps=10, format="png", audio=audio)
+    assert video.read_clip(folder, sound_track=1).audio is not None
+    for path, held in ((folder, "1 sound track"), (folder / "00000.png", "no sound"), (FILES / "animated.webp", "no")):
+        with pytest.raises(InputError, match=f"sound_track: 2 is beyond the last, .* holds {held}"):
+            open_source(path, sound_track=2)
 
 
 def test_an_animation_keeps_its_alpha_and_delays_of_nothing_are_what_browsers_show(tmp_path):
@@ -376,7 +442,7 @@ def test_scene_light_becomes_srgb_and_what_is_brighter_than_white_is_kept_apart(
     assert clip.fps == 25
     assert float(clip.frames[0, 0, 0, 0]) == pytest.approx(0.5, abs=1e-3)
     assert 0.98 < float(clip.frames.max()) < 1.0  # 2.5 by the curve: 0.8 + 0.2 * 8.5 / 9.5 of light
-    assert "light above white (first in linear.exr), which rolls off from 0.8 up" in clip.notes[0]
+    assert "light above white (first in linear.exr) rolled off from 0.8 up" in clip.done[0]
 
 
 def test_the_roll_off_is_smooth_and_starts_where_it_says():
@@ -393,12 +459,12 @@ def test_a_clip_without_light_above_white_is_not_rolled_off(tmp_path):
     write_exr(tmp_path / "0.exr", rgb(1.0))
     write_exr(tmp_path / "1.exr", rgb(0.9))
     clip = video.read_clip(tmp_path)
-    assert clip.notes == ()
+    assert clip.done == ()
     assert clip.frames[:, 0, 0, 0].tolist() == pytest.approx([1.0, 1.055 * 0.9 ** (1 / 2.4) - 0.055], abs=1e-3)
     write_exr(tmp_path / "2.exr", rgb(4.0))
     clip = video.read_clip(str(tmp_path / "*.exr"))
     assert clip.frames[0, 0, 0, 0] < 0.97  # one curve for all
-    assert "first in 2.exr" in clip.notes[0]
+    assert "first in 2.exr" in clip.done[0]
 
 
 def test_alpha_of_exr_is_divided_out_before_light_becomes_colour(tmp_path):
@@ -413,9 +479,7 @@ def test_layers_of_exr_are_named(tmp_path):
     write_exr(tmp_path / "a.exr", {**rgb(0.214, "ViewLayer.Combined."), **rgb(1.0, "ViewLayer.Diffuse."), **depth})
     clip = video.read_clip(tmp_path / "a.exr")
     assert float(clip.frames.mean()) == pytest.approx(0.5, abs=1e-3)
-    assert clip.notes == (
-        "holds several layers; its layer ViewLayer.Combined is taken, and not ViewLayer.Depth, ViewLayer.Diffuse",
-    )
+    assert clip.done == ("layer ViewLayer.Combined taken, and not ViewLayer.Depth, ViewLayer.Diffuse",)
     parts = [
         OpenEXR.Part({"name": name, "type": OpenEXR.scanlineimage}, channels)
         for name, channels in (("depth", {"Z": np.ones((4, 6), np.float32)}), ("left", rgb(0.214)))
@@ -423,7 +487,7 @@ def test_layers_of_exr_are_named(tmp_path):
     OpenEXR.File(parts).write(str(tmp_path / "parts.exr"))
     clip = video.read_clip(tmp_path / "parts.exr")
     assert float(clip.frames.mean()) == pytest.approx(0.5, abs=1e-3)
-    assert clip.notes == ("holds several layers; its layer left is taken, and not depth",)
+    assert clip.done == ("layer left taken, and not depth",)
 
 
 def test_pixels_of_exr_lie_where_its_windows_say(tmp_path):
@@ -507,7 +571,15 @@ def test_layers_are_written_as_one_exr_a_frame(tmp_path):
         assert np.abs(over - channels[letter]).max() < 1e-3
     clip = video.read_clip(tmp_path / name)
     assert (clip.frames - frames).abs().max() < 1e-3
-    assert "not background, object_1" in clip.notes[0]
+    assert "not background, object_1" in clip.done[0]
+
+
+def test_the_alpha_of_a_clip_goes_into_the_exr_of_its_layers(tmp_path):
+    frames, alpha = torch.full((1, 8, 8, 3), 0.5), torch.full((1, 8, 8), 0.25)
+    layers = replace(cut_out(frames, torch.zeros(1, 8, 8)), alpha=alpha)
+    clip = video.read_clip(write_exr_layers(tmp_path / "x", layers))
+    assert (clip.frames - 0.5).abs().max() < 1e-3
+    assert torch.equal(clip.alpha, alpha)
 
 
 def test_layers_without_pictures_are_refused_as_exr(tmp_path, synthetic):
@@ -522,7 +594,7 @@ def test_radiance_pictures(tmp_path):
     clip = video.read_clip(tmp_path / "a.hdr")
     assert float(clip.frames[0, 0, 0, 1]) == pytest.approx(0.5, abs=0.02)  # the mantissa has 8 bits
     assert float(clip.frames[0, 0, 0, 0]) > 0.98
-    assert "light above white" in clip.notes[0]
+    assert "light above white" in clip.done[0]
 
 
 def encode_still(path: Path, codec: str, pixels: str, value: tuple[int, int, int]) -> None:
@@ -568,7 +640,7 @@ def test_densities_of_film_become_light(tmp_path):
     white, black = video.read_clip(tmp_path / "white.dpx"), video.read_clip(tmp_path / "black.dpx")
     assert (white.frames.min(), white.fps) == (pytest.approx(1.0, abs=1e-3), 25)
     assert black.frames.max() < 0.01
-    assert "densities of film" in white.notes[0]
+    assert "densities of film" in white.done[0]
 
 
 @pytest.mark.parametrize(

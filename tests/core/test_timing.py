@@ -17,7 +17,8 @@ from comfyui_vdp.vdp_core.errors import InputError, MediaError
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.media import sound as sounds
 from comfyui_vdp.vdp_core.media import video_file
-from comfyui_vdp.vdp_core.media.timeline import constant_rate, laid, lay, lie_evenly, nominal_rate
+from comfyui_vdp.vdp_core.media.info import Notes
+from comfyui_vdp.vdp_core.media.timeline import constant_rate, laid, lay, lie_evenly, nominal_rate, timed
 from comfyui_vdp.vdp_core.store import scratch
 
 from ..sync import beeps, flashes, write_sync_clip
@@ -82,6 +83,13 @@ def test_a_line_tells_what_was_done():
 )
 def test_a_constant_rate_is_known(times, said, rate):
     assert constant_rate(times, MS, said) == rate
+
+
+def test_a_clock_that_stands_still_tells_nothing():
+    assert not lie_evenly([7, 7, 7, 7], MS, Fraction(25))
+    notes = Notes(Path("x"))
+    assert timed([7, 7, 7, 7], MS, Fraction(25), 0, "constant", notes) == (25, None)
+    assert timed([0, 0, 0, 0, 90], MS, Fraction(25), 0, "constant", notes, last_counts=True)[0] > 0
 
 
 @pytest.mark.parametrize(

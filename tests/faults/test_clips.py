@@ -288,9 +288,9 @@ def test_a_codec_that_cannot_be_decoded(clip: Make, copy: Copy) -> None:
 
 def test_a_codec_that_cannot_be_encoded(clip: Make, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     from comfyui_vdp.nodes import video as nodes
-    from comfyui_vdp.vdp_core.media import encode as sinks
+    from comfyui_vdp.vdp_core.media.formats import FORMATS, Format
 
-    monkeypatch.setitem(sinks.FORMATS, "webm", sinks.Format(".webm", "libnone", "yuv420p", "", "libopus"))
+    monkeypatch.setitem(FORMATS, "webm", Format(".webm", "libnone", "yuv420p", "", "libopus"))
     monkeypatch.setattr(nodes.LoadFrames, "load", None)  # nothing is read in vain
     code, _, err = copy(clip(), kind="webm")
     assert code == 1 and left() == []

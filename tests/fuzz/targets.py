@@ -330,6 +330,8 @@ def embedded_seeds() -> list[bytes]:
     for kind in ("mp4", "webm"):
         clip = video.write_clip(scratch() / "embedded", torch.zeros(1, 16, 16, 3), fps=24, format=kind, metadata=tags)
         found.append(clip.read_bytes())
+    frames = video.write_clip(scratch() / "embedded", torch.zeros(1, 8, 8, 3), fps=24, format="exr", metadata=tags)
+    found.append((frames / "00000.exr").read_bytes())
     return found
 
 
@@ -621,7 +623,15 @@ def still_seeds() -> list[bytes]:
     for mode, kind in (("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGB", "WEBP"), ("RGB", "AVIF"), ("P", "PNG")):
         made.append(io.BytesIO())
         Image.new(mode, (12, 9), 77).save(made[-1], kind, icc_profile=profile if mode == "RGB" else None)
+    pages = [Image.new("RGB", (12, 9), level) for level in (9, 200)]
+    for kind in ("WEBP", "AVIF"):
+        made.append(io.BytesIO())
+        pages[0].save(made[-1], kind, save_all=True, append_images=pages[1:], duration=[40, 200])
     found += [file.getvalue() for file in made]
+    plain = cv2.imencode(".png", np.full((9, 12, 3), 90, np.uint8))[1].tobytes()
+    told = {b"cICP": b"\x09\x10\0\1", b"cLLI": bytes(range(8)), b"mDCV": bytes(range(24))}
+    chunks = (len(data).to_bytes(4, "big") + name + data + bytes(4) for name, data in told.items())
+    found.append(plain[:33] + b"".join(chunks) + plain[33:])
     found.append(cv2.imencode(".hdr", np.full((9, 12, 3), 0.3, np.float32))[1].tobytes())
     for codec, pixels in (("dpx", "gbrp10be"), ("sgi", "rgb48be"), ("ppm", "rgb48be")):
         context = av.CodecContext.create(codec, "w")

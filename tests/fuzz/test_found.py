@@ -351,7 +351,7 @@ def test_links_in_circles(root: Path) -> None:
         video.probe(root / "**" / "*.png")  # with links followed, 3 ** 40 folders
     with pytest.raises(MediaError, match="holds \\*\\* more than once"):
         video.probe(root / "**" / "**" / "*.png")
-    with pytest.raises(MediaError, match="no such file"):
+    with pytest.raises(MediaError, match="a link to circle, where nothing is"):
         video.probe(root / "circle")
     torch.save(1, root / "a" / "x.pt")
     assert [path.name for path in files_of(root / "**" / "*.pt")] == ["x.pt"]

@@ -16,7 +16,7 @@ from comfyui_vdp.nodes.layers import Composite, LoadLayers, ReplaceLayer, SaveLa
 from comfyui_vdp.nodes.video import LoadFrames, SaveFrames
 from comfyui_vdp.vdp_core.errors import InputError
 from comfyui_vdp.vdp_core.media import clip as video
-from comfyui_vdp.vdp_core.media.encode import FORMATS
+from comfyui_vdp.vdp_core.media.formats import FORMATS
 
 FILE = Path(__file__).parents[1] / "files" / "object_with_alpha.webm"
 KEPT = [name for name, form in FORMATS.items() if form.holds_alpha]

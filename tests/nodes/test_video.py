@@ -12,7 +12,7 @@ from comfyui_vdp.nodes.video import LoadFrames, SaveFrames
 from comfyui_vdp.vdp_core.errors import InputError
 from comfyui_vdp.vdp_core.image.selection import as_mask
 from comfyui_vdp.vdp_core.media import clip as video
-from comfyui_vdp.vdp_core.media.video_file import TIMINGS
+from comfyui_vdp.vdp_core.media.formats import TIMINGS
 from comfyui_vdp.vdp_core.store import lazy
 
 

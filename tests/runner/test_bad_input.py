@@ -319,13 +319,16 @@ def test_masks_that_segment_cannot_use(
         return api({"1": load(clip), "2": flow_of("1"), "3": load(mask, "Mask", count), "4": found, "5": keep("4")})
 
     black = pictures(tmp_path / "black", np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
+    white = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
+    white[:, 10:30, 10:30] = 255
+    one = pictures(tmp_path / "one", white)
     square = pictures(tmp_path / "square", np.full((1, HEIGHT, HEIGHT, 3), 255, np.uint8))
     start = "vdp: Optimize (VDPOptimize): "
     refused(graph(clip, 3), start + "mask: one, or one for each of the 4 frames, got 3; set count to 1")
     refused(graph(black), start + "mask: it is empty everywhere; paint the object white, or unlink it")
     refused(graph(square), start + "mask: it is 48x48 pixels, the frames are 64x48; it must show the whole frame")
     refused(graph(clip, mask_frame=4), start + "mask_frame: 0 to 3 in this clip, got 4")
-    refused(graph(clip, layers=3), start + "layers: with a mask of one object there are 2, the")
+    refused(graph(one, layers=3), start + "layers: with a mask of one object there are 2, the")
     refused(graph(clip, preset="paper"), start + "mask: the preset 'paper' takes none")
     refused(graph(clip, reference=["1", 0]), start + "reference: the task segment takes none; unlink it")
 

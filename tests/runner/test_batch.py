@@ -482,6 +482,34 @@ def test_parts_make_the_same_clip(vdp: Vdp, tmp_path: Path) -> None:
     assert not left_over()
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("form", ["exr", "prores4444"])
+def test_parts_keep_more_than_eight_bits(vdp: Vdp, form: str) -> None:
+    dark = torch.linspace(0.1, 0.11, 24).expand(9, 16, 24)[..., None].expand(-1, -1, -1, 3)
+    write_clip(Path("long"), dark, fps=8, format="prores4444")
+    settings = ["long.mov", "--set", f"Result.format={form}"]
+    saved = Path("out/long/copy_00001" if form == "exr" else "out/long/copy_00001.mov")
+    vdp(*settings)
+    whole = read_clip(saved).frames
+    assert vdp(*settings, "--shard", "3")[1]["computed"] == 1
+    assert torch.equal(read_clip(saved).frames, whole)
+    assert len(whole[0, 0].unique()) > 3  # in 8 bits there are three
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("timing", ["constant", "as recorded"])
+def test_parts_of_a_clip_of_variable_rate(vdp: Vdp, timing: str) -> None:
+    shutil.copy(Path(__file__).parents[1] / "files" / "vp8_variable_rate.webm", "long.webm")
+    settings = ["long.webm", "--set", f"Clip.timing={timing}", "--set", "Clip.start=7"]
+    vdp(*settings)
+    whole = read_clip("out/long/copy_00001")
+    assert vdp(*settings, "--shard", "30")[1]["computed"] == 1
+    parts = read_clip("out/long/copy_00001")
+    assert torch.equal(parts.frames, whole.frames)
+    assert parts.fps == whole.fps
+    assert torch.equal(parts.audio["waveform"], whole.audio["waveform"])
+
+
 def test_parts_meet_at_cuts(tmp_path: Path) -> None:
     """A part of 40 frames may be five longer or shorter; frames of noise would be cuts one and all, these are not."""
     drift = torch.arange(80)[:, None, None] * 0.5

@@ -92,6 +92,12 @@ def saved_by_pillow(path: Path, prompt: str, work: str) -> Path:
     return path
 
 
+def saved_as_exr(path: Path, prompt: str, work: str) -> Path:
+    frames, tags = torch.rand(1, 8, 8, 3), {"prompt": prompt, "workflow": work}
+    return video.write_clip(path.with_suffix(""), frames, fps=5, format="exr", metadata=tags) / "00000.exr"
+
+
+PICTURES["exr.exr"] = saved_as_exr
 PICTURES |= dict.fromkeys(["webp.webp", "jpeg.jpg", "tiff.tif"], saved_by_pillow)
 if features.check("avif"):
     PICTURES["avif.avif"] = saved_by_pillow

@@ -21,8 +21,9 @@ def write_exr(
 ) -> Path:
     """Write layers as OpenEXR files 00000.exr, 00001.exr, ..., whole or not at all: all layers of a frame in one.
 
-    R, G, B are the source frame; each layer has four channels under its name, such as ``object_1.R``, in linear half
-    floats, multiplied with alpha. The first is whole and opaque, so that the others over it make the frame.
+    R, G, B, and A where the clip has alpha, are the source frame; each layer has four channels under its name, such as
+    ``object_1.R``. All are linear half floats, multiplied with alpha. The first layer is whole and opaque, so that the
+    others over it make the frame.
 
     Args:
         folder: to make; its name gets the first number that nothing has.
@@ -47,11 +48,12 @@ def write_exr(
         place.partial.mkdir()
         for index in range(len(layers)):
             frame = layers.frames[index].to(device).contiguous()
-            channels = exr.layer("", frame.cpu().numpy(), None)
+            opacity = None if layers.alpha is None else layers.alpha[index].cpu().numpy()
+            channels = exr.layer("", frame.cpu().numpy(), opacity)
             for number, name in enumerate(names):
                 colour, mask = model.split(layers, number, index, frame)
-                opacity = mask if number else torch.ones_like(mask)
-                channels |= exr.layer(name, colour.cpu().contiguous().numpy(), opacity.cpu().numpy())
+                covered = mask if number else torch.ones_like(mask)
+                channels |= exr.layer(name, colour.cpu().contiguous().numpy(), covered.cpu().numpy())
             exr.write(place.partial / f"{index:05d}.exr", channels)
             if on_step is not None:
                 on_step(index + 1, len(layers), frame.cpu)

@@ -29,6 +29,8 @@ __all__ = ["as_labels", "as_mask", "as_matte", "odd_masks"]
 
 COLOURED = 0.05
 """Difference between channels above which a picture is coloured: more than what lossy video does to grey."""
+BLACK = 0.5 / 65535
+"""Value up to which a colour is black, by the 16 bits that ids are told apart by: decoders leave traces of rounding."""
 NEARLY_BLACK = 1 / 8
 """Value below which lossy colours are black: half of the darkest of the first 64 of VOC's colour map."""
 ODD = 0.1
@@ -68,7 +70,7 @@ def as_mask(mask: Tensor, name: str = "mask") -> Tensor:
     pictures, kind = _read(mask, name)
     if kind == "alpha":
         return _of_each(pictures, lambda frame: frame[..., 0])
-    limit = {"ids": 0.0, "colours": NEARLY_BLACK}.get(kind)
+    limit = {"ids": BLACK, "colours": NEARLY_BLACK}.get(kind)
     if limit is None:
         limit = 0.5 * max((float(frame.amax()) for frame in pictures if frame.numel()), default=0.0)
     # the strongest channel, so that a palette's blue counts as much as its yellow

@@ -36,6 +36,7 @@ from ..store.scratch import Scratch, let_go
 from ..types import OnStep
 from . import encode as sinks
 from .encode import Piece
+from .formats import FORMATS, check_holds_alpha
 from .info import Array, ClipInfo, Paint, Plan, stamp
 from .pictures import PictureFiles
 from .source import files_of, open_source, plan
@@ -53,8 +54,6 @@ __all__ = [
     "write_clip",
 ]
 
-FORMATS: tuple[str, ...] = tuple(sinks.FORMATS)
-"""What write_clip can write."""
 _CHUNK = 8  # frames in hand at a time when writing,
 _PIXELS = 2**22  # or fewer, where they are so large: encoding them takes a while, and nothing can stop it
 _SAMPLES = 2**20  # of sound that are looked at in one go
@@ -350,11 +349,11 @@ def write_clip(
         ShapeError: no frames, or frames and alpha that do not belong together.
         MediaError: it cannot be written: a full disk, a folder that is read-only or taken, a missing encoder.
     """
-    if format not in sinks.FORMATS:
+    if format not in FORMATS:
         raise InputError(f"format: expected one of {', '.join(FORMATS)}, got '{format}'")
     if not 1 <= quality <= 100:
         raise InputError(f"quality: expected 1 to 100, got {quality}")
-    spec = sinks.FORMATS[format]
+    spec = FORMATS[format]
     rate = exact_rate(fps)
     sound = None if audio is None else _check_sound(audio)
     for codec in (spec.codec, spec.sound if sound else ""):
@@ -367,7 +366,7 @@ def write_clip(
     if first is None:
         raise ShapeError("frames: got no frames to write")
     if first.alpha is not None:
-        sinks.check_holds_alpha(format)
+        check_holds_alpha(format)
     reporting = _reporting(chain([first], pieces), total, on_step)
     tags = dict(metadata or {})
     with sinks.whole(path_without_suffix, spec.suffix, is_numbered=numbered) as place:

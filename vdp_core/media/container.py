@@ -11,7 +11,17 @@ from typing import Any
 from ..errors import InputError, MediaError
 from .info import stamp
 
-__all__ = ["MOST_CHANNELS", "audio_stream", "decodable_sounds", "exact", "opened", "packets", "tag", "video_stream"]
+__all__ = [
+    "MOST_CHANNELS",
+    "audio_stream",
+    "check_track",
+    "decodable_sounds",
+    "exact",
+    "opened",
+    "packets",
+    "tag",
+    "video_stream",
+]
 
 _MOST_SAMPLES = 768_000  # a second; no recorder takes more
 MOST_CHANNELS = 8  # more cannot be saved
@@ -68,15 +78,26 @@ def audio_stream(container: Any, path: Path, track: int = 0) -> Any:
     from av.stream import Disposition
 
     tracks = container.streams.audio
-    if track > len(tracks):
-        held = f"{len(tracks)} sound track{'s' * (len(tracks) != 1)}" if tracks else "no sound"
-        raise InputError(f"sound_track: {track} is beyond the last, {path.name} holds {held}; 0 takes the default one")
+    check_track(path, track, len(tracks))
     if track:
         if not _is_decodable(tracks[track - 1]):
             raise MediaError(f"{path}: sound track {track} cannot be decoded; sound_track 0 takes one that can")
         return tracks[track - 1]
     known = decodable_sounds(container)
     return next((s for s in known if Disposition.default in s.disposition), known[0] if known else None)
+
+
+def check_track(path: Path, track: int, held: int) -> None:
+    """Refuse the number of a sound track that a source of ``held`` tracks does not have.
+
+    Raises:
+        InputError: it is larger.
+    """
+    if track > held:
+        tracks = f"{held} sound track{'s' * (held != 1)}" if held else "no sound"
+        raise InputError(
+            f"sound_track: {track} is beyond the last, {path.name} holds {tracks}; 0 takes the default one"
+        )
 
 
 def decodable_sounds(container: Any) -> list[Any]:

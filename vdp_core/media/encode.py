@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, MediaError, VDPError
+from ..errors import MediaError, VDPError
 from ..store.files import Place, placed
 from . import exr, ycbcr
-from .info import LEAST_SIDE, RATE_KEY, SIZE_KEY
+from .formats import Format
+from .info import RATE_KEY, SIZE_KEY
 from .pictures import SOUND_NAME
 from .sound import interleaved
 
@@ -26,12 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "FORMATS",
     "SOUND_LAYOUTS",
-    "Format",
     "Piece",
     "check_encoder",
-    "check_holds_alpha",
     "whole",
     "write_pictures",
     "write_video",
@@ -40,63 +38,6 @@ __all__ = [
 Array = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Format:
-    """How one output format is made."""
-
-    suffix: str
-    codec: str = ""
-    pixels: str = ""
-    pixels_with_alpha: str = ""
-    sound: str = ""
-    bits: int = 8
-    subsampled: bool = False
-    even: bool = False
-    """Whether sizes must be even."""
-    least: int = 1
-    """The smallest side."""
-    code: str = ""
-    """What the container calls the codec, where FFmpeg's choice is one that some players refuse."""
-    marks: str = ""
-    """A bitstream filter that notes the colours in each frame, where the encoder leaves them open."""
-
-    def padded(self, side: int) -> int:
-        """The side that is written for a side."""
-        return max(side + side % 2 if self.even else side, self.least)
-
-    @property
-    def holds_alpha(self) -> bool:
-        """Whether alpha can be stored; pictures hold it, videos with a pixel format for it."""
-        return not self.codec or bool(self.pixels_with_alpha)
-
-
-FORMATS: dict[str, Format] = {
-    "mp4": Format(".mp4", "libx264", "yuv420p", "", "aac", subsampled=True, even=True),
-    "webm": Format(".webm", "libvpx-vp9", "yuv420p", "yuva420p", "libopus", subsampled=True),
-    "prores4444": Format(
-        ".mov",
-        "prores_ks",
-        "yuv444p10le",
-        "yuva444p10le",
-        "pcm_s24le",
-        bits=10,
-        marks="prores_metadata=color_primaries=bt709:color_trc=bt709:colorspace=bt709",
-    ),
-    "png": Format(""),
-    "exr": Format(""),
-    "h265": Format(
-        ".mp4",
-        "libx265",
-        "yuv420p10le",
-        "",
-        "aac",
-        bits=10,
-        subsampled=True,
-        even=True,
-        least=LEAST_SIDE,  # below, x265 refuses a clip or writes beyond its memory
-        code="hvc1",
-    ),
-}
 SOUND_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """FFmpeg's names of channel layouts, by number of channels."""
 
@@ -125,19 +66,6 @@ def check_encoder(codec: str) -> None:
         raise MediaError(
             f"{codec}: this PyAV was built without the encoder; pip install av, or choose another format"
         ) from error
-
-
-def check_holds_alpha(name: str) -> None:
-    """Refuse alpha for a format that cannot hold it.
-
-    Raises:
-        InputError: it cannot.
-    """
-    if not FORMATS[name].holds_alpha:
-        able = [other for other, form in FORMATS.items() if form.holds_alpha]
-        raise InputError(
-            f"alpha: {name} holds no alpha; choose {', '.join(able[:-1])} or {able[-1]}, or leave alpha unconnected"
-        )
 
 
 @contextmanager
@@ -311,10 +239,7 @@ def write_video(
         for piece in pieces:
             height, width = piece.frames.shape[1:3]
             if stream is None:
-                padded = (
-                    max(width + width % (1 + spec.even), spec.least),
-                    max(height + height % (1 + spec.even), spec.least),
-                )
+                padded = spec.padded(width), spec.padded(height)
                 noted = {SIZE_KEY: f"{width}x{height}"} if padded != (width, height) else {}
                 container.metadata.update({**tags, **noted})
                 pixels = spec.pixels if piece.alpha is None else spec.pixels_with_alpha

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from ..errors import MediaError
 from ..image.colour import to_linear
+from . import primaries
 from .info import Array
-from .light import to_srgb_primaries
 from .still import Header, Pages, Reader, check_size, reading
 
-__all__ = ["MAGIC", "READER", "layer", "library", "write"]
+__all__ = ["MAGIC", "READER", "layer", "library", "texts", "write"]
 
 MAGIC = b"v/1\x01"
 _MOST_VALUES = 2**30  # 4 GiB of them: 130 channels of 3840x2160
@@ -118,7 +118,8 @@ def _look(file: Path) -> Header:
             bits=32,
             is_linear=True,
             rate=str(rate) if isinstance(rate, Fraction) else "",
-            notes=(*_said(layers, taken), *_oblong(header)),
+            notes=(*_odd(taken), *_oblong(header)),
+            done=_left_aside(layers, taken),
         )
 
 
@@ -128,24 +129,32 @@ def _oblong(header: Mapping[str, Any]) -> tuple[str, ...]:
     return () if 0.99 < ratio < 1.01 else (f"has pixels {ratio:.4g} times as wide as high, which are read as square",)
 
 
-def _said(layers: list[_Layer], taken: _Layer) -> tuple[str, ...]:
+def _left_aside(layers: list[_Layer], taken: _Layer) -> tuple[str, ...]:
     """What is taken of a file that holds more."""
     others = [layer.name or "without a name" for layer in layers if layer is not taken]
     loose = [name for name in taken.channels if len(name) > 1 or name not in "RGBAY"]
-    notes = []
+    done = []
     if others:
-        name = f"layer {taken.name}" if taken.name else "picture"
-        notes.append(f"holds several layers; its {name} is taken, and not {', '.join(others)}")
-    if loose and (taken.has_colour or "Y" in taken.channels):
-        notes.append(f"holds other channels too, which are left aside: {', '.join(loose)}")
-    if not taken.has_colour and "Y" not in taken.channels:
-        notes.append(f"holds no colours; its channel {next(iter(taken.channels.values()))} is taken as grey")
-    return tuple(notes)
+        done.append(f"{f'layer {taken.name}' if taken.name else 'the picture'} taken, and not {', '.join(others)}")
+    if loose and _shows(taken):
+        done.append(f"channels left aside: {', '.join(loose)}")
+    return tuple(done)
+
+
+def _odd(taken: _Layer) -> tuple[str, ...]:
+    if _shows(taken):
+        return ()
+    return (f"holds no colours; its channel {next(iter(taken.channels.values()))} is taken as grey",)
+
+
+def _shows(taken: _Layer) -> bool:
+    """Whether a layer is a picture, and no depth or the like."""
+    return taken.has_colour or "Y" in taken.channels
 
 
 def _primaries(header: Any) -> Array | None:
     given = header.get("chromaticities")
-    return None if given is None else to_srgb_primaries(tuple(map(float, given)))
+    return None if given is None else primaries.to_srgb(tuple(map(float, given)))
 
 
 @contextmanager
@@ -199,6 +208,17 @@ def _placed(light: Array, header: Any) -> Array:
             y - at_y : bottom - at_y, x - at_x : right - at_x
         ]
     return canvas
+
+
+def texts(file: Path) -> dict[str, str]:
+    """The text attributes of a file.
+
+    Raises:
+        MediaError: it is damaged.
+    """
+    with reading(file):
+        header = _file(file, header_only=True).parts[0].header
+        return {name: value for name, value in header.items() if isinstance(value, str)}
 
 
 def layer(name: str, colour: Array, alpha: Array | None) -> dict[str, NDArray[np.float16]]:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ..errors import InputError, MediaError
 
 __all__ = [
-    "LEAST_SIDE",
     "RATE_KEY",
     "SIZE_KEY",
     "ClipInfo",
@@ -37,8 +36,6 @@ PICTURE_RATE = Fraction(24)
 LEAST_FPS, MOST_FPS = Fraction(1, 1000), 1000
 RATE_KEY, SIZE_KEY = "vdp_fps", "vdp_size"
 """Tags of ours: the rate of a PNG sequence, the size of a clip before it was padded to sides that its codec takes."""
-LEAST_SIDE = 64
-"""What the sides of an H.265 clip are padded to."""
 
 
 @dataclass(frozen=True)

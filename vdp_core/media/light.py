@@ -13,19 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import MediaError
-from ..image.colour import to_display
+from ..image.colour import to_display, to_linear
+from . import primaries
 from .info import Array
 from .still import Header, Pages, Reader, check_size, decoded_by_opencv, reading
 
-__all__ = ["RADIANCE", "RADIANCE_MAGIC", "ROLL_OFF_FROM", "WHITE", "shown", "to_srgb_primaries"]
+__all__ = ["RADIANCE", "RADIANCE_MAGIC", "ROLL_OFF_FROM", "WHITE", "from_primaries", "shown"]
 
 ROLL_OFF_FROM = 0.8
 """Light of a channel above this is compressed, in a clip that holds light above white."""
 WHITE = 1.0 + 1.0 / 256.0
 """Light that counts as above white: what is brighter than rounding makes it."""
 RADIANCE_MAGIC = (b"#?RADIANCE", b"#?RGBE")
-_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-_SRGB = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 
 
 def shown(light: Array, rolls_off: bool) -> Array:
@@ -41,32 +40,10 @@ def shown(light: Array, rolls_off: bool) -> Array:
     return np.asarray(to_display(torch.from_numpy(np.minimum(light, 1.0).astype(np.float32))).numpy())
 
 
-def _to_xyz(chromaticities: tuple[float, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The matrix from RGB to XYZ, and XYZ of white (SMPTE RP 177)."""
-    x, y = np.array(chromaticities, np.float64).reshape(4, 2).T
-    columns = np.stack([x / y, np.ones(4), (1 - x - y) / y])
-    white = columns[:, 3]
-    return columns[:, :3] * np.linalg.solve(columns[:, :3], white), white
-
-
-def to_srgb_primaries(chromaticities: tuple[float, ...]) -> Array | None:
-    """The matrix that takes light of some primaries to sRGB's, white to white (Bradford); None where they are sRGB's.
-
-    Args:
-        chromaticities: x and y of red, green, blue and white.
-
-    Raises:
-        ValueError: they span no colours.
-    """
-    try:
-        (to_xyz, white), (srgb, d65) = _to_xyz(chromaticities), _to_xyz(_SRGB)
-        adapted = np.linalg.solve(_BRADFORD, np.diag((_BRADFORD @ d65) / (_BRADFORD @ white)) @ _BRADFORD)
-        turn = np.linalg.solve(srgb, adapted @ to_xyz)
-    except (np.linalg.LinAlgError, FloatingPointError) as error:
-        raise ValueError("primaries that span no colours") from error
-    if not np.isfinite(turn).all():
-        raise ValueError("primaries that span no colours")
-    return None if np.abs(turn - np.eye(3)).max() < 1e-3 else turn.astype(np.float32)
+def from_primaries(colour: Array, code: int) -> Array:
+    """``(H, W, 3)`` in 0..1 of other primaries (a code of ITU-T H.273), by sRGB's curve, as sRGB."""
+    turn = primaries.to_srgb(primaries.BY_CODE[code])
+    return colour if turn is None else shown(to_linear(torch.from_numpy(colour)).numpy() @ turn.T, False)
 
 
 def _look_at_radiance(file: Path) -> Header:

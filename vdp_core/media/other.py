@@ -73,7 +73,7 @@ def _of_film(file: Path, header: Header) -> Header:
         header,
         rate=f"{round(rate * 1000)}/1000" if 1 <= rate <= 1000 else "",
         is_linear=is_density,
-        notes=("holds densities of film, turned into light as Cineon has it",) if is_density else (),
+        done=("densities of film turned into light as Cineon has it",) if is_density else (),
     )
 
 

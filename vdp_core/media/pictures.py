@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import partial
-from itertools import accumulate, groupby, pairwise
+from functools import lru_cache, partial
+from itertools import accumulate, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from ..errors import MediaError
 from . import exr, icc, light, other, raster, tiff, ycbcr
+from .container import audio_stream, check_track, opened
 from .info import PICTURE_RATE, Array, ClipInfo, Notes, Paint, Plan, check_unchanged, sensible_rate, stamp
+from .pixels import Colours
 from .sound import read_sound
 from .still import Header, Pages, Reader, reading
+from .timeline import average_rate, timed
+from .tone import HLG, PQ, USUAL_PEAK, ToneMap
 
 __all__ = ["SOUND_NAME", "PictureFiles", "is_picture"]
 
@@ -28,8 +32,9 @@ PICTURE_SUFFIXES = (
 )
 SOUND_NAME = "audio.wav"
 """The sound of a folder of pictures."""
-_NO_DELAY, _SHORTEST = Fraction(1, 10), Fraction(1, 100)
-"""What browsers take for a delay of _SHORTEST seconds or less."""
+_MS = Fraction(1, 1000)
+_NO_DELAY, _SHORTEST = 100, 10
+"""What browsers take for a delay of _SHORTEST ms or less."""
 
 
 def is_picture(path: Path) -> bool:
@@ -53,14 +58,23 @@ def _reader(file: Path) -> Reader:
 class PictureFiles:
     """A sequence of picture files, or the pages of one; of several files with pages, the first page of each."""
 
-    def __init__(self, path: Path, files: Sequence[Path]) -> None:
+    def __init__(self, path: Path, files: Sequence[Path], timing: str = "constant", sound_track: int = 0) -> None:
+        """Look at all of them.
+
+        Args:
+            path: the folder, the pattern, or the file.
+            files: in the order that they are shown.
+            timing: one of TIMINGS, for an animation.
+            sound_track: as in ``read_clip``.
+        """
         self.notes = Notes(path)
         self._stamps = {file: stamp(file) for file in files}
         self._readers = {file: _reader(file) for file in files}
         self._headers = {file: self._readers[file].look(file) for file in files}
         first = self._headers[files[0]]
-        for note in dict.fromkeys(note for header in self._headers.values() for note in header.notes):
-            self.notes.add(note)
+        self._peak = max(header.peak for header in self._headers.values())
+        for header in self._headers.values():
+            self._note(header)
         noted = re.fullmatch(r"[1-9]\d{0,8}(/[1-9]\d{0,8})?", first.rate)
         fps = sensible_rate(self.notes, Fraction(noted[0])) if noted else PICTURE_RATE
         self._frames = [(file, 0) for file in files]
@@ -68,7 +82,7 @@ class PictureFiles:
             if any(header.pages > 1 for header in self._headers.values()):
                 self.notes.add("holds pictures of several pages, of which the first is taken; name one file for all")
         elif first.pages > 1:
-            fps, pages = self._timed(files[0], fps)
+            fps, pages = self._timed(files[0], fps, timing)
             self._frames = [(files[0], page) for page in pages]
         self._rolls_off = False
         self.info = ClipInfo(
@@ -77,25 +91,42 @@ class PictureFiles:
             height=first.size[1],
             fps=fps,
             frame_count=len(self._frames),
-            has_audio=path.is_dir() and (path / SOUND_NAME).is_file(),
+            has_audio=_has_sound(path, sound_track),
             has_alpha=any(header.has_alpha for header in self._headers.values()),
             bit_depth=first.bits,
         )
 
-    def _timed(self, file: Path, fps: Fraction) -> tuple[Fraction, list[int]]:
-        """The rate of an animation and its pages in time: pages shown longer than the shortest are repeated."""
+    def _timed(self, file: Path, fps: Fraction, timing: str) -> tuple[Fraction, Sequence[int]]:
+        """The rate of a file of several pages, and which of them is shown at each place."""
         pages = self._headers[file].pages
-        if self._readers[file] is not raster.READER:
-            return fps, list(range(pages))
+        if self._readers[file] is not raster.READER:  # which holds pages without times
+            return fps, range(pages)
         delays = [delay if delay > _SHORTEST else _NO_DELAY for delay in raster.delays_of(file, pages)]
-        shortest = min(delays)
-        if shortest < max(delays):
-            self.notes.add(
-                f"is of variable rate; frames are repeated to make it {float(1 / shortest):.4g} a second all through"
+        times = list(accumulate(delays[:-1], initial=0))
+        average = average_rate(times, _MS, delays[-1])
+        fps, line = timed(times, _MS, average, delays[-1], timing, self.notes, last_counts=True)
+        return fps, range(pages) if line is None else [line.shown_at(place) for place in range(line.count)]
+
+    def _note(self, header: Header) -> None:
+        for note in header.notes:
+            self.notes.add(note)
+        for note in header.done:
+            self.notes.do(note)
+        if header.profile is not None:
+            self.notes.do("colours converted from their profile to sRGB")
+        if header.colours is not None:
+            tone = self._tone(header.colours)
+            self.notes.do(
+                f"colours converted from {'BT.2020' if header.colours.primaries == 9 else 'P3'} to sRGB"
+                if tone is None
+                else f"high dynamic range ({tone}) tone-mapped to SDR"
             )
-        ends = accumulate(delays, initial=Fraction(0))
-        starts = [-(-end // shortest) for end in ends]  # in frames; one that begins within a frame has the next
-        return 1 / shortest, [page for page, (a, b) in enumerate(pairwise(starts)) for _ in range(a, b)]
+
+    def _tone(self, colours: Colours) -> ToneMap | None:
+        """What brings pictures to SDR, all by the brightest, so that they are shown by one curve."""
+        if colours.transfer not in (PQ, HLG):
+            return None
+        return _tone_map(colours.transfer, colours.primaries, self._peak if colours.transfer == PQ else USUAL_PEAK)
 
     @property
     def likely_count(self) -> int:
@@ -135,9 +166,7 @@ class PictureFiles:
                 with self._readers[file].pages(file, self._headers[file]) as pages:
                     pixels = pages(0)
                 if pixels[..., : 1 if pixels.shape[2] < 3 else 3].max() > light.WHITE:
-                    self.notes.add(
-                        f"holds light above white (first in {file.name}), which rolls off from {light.ROLL_OFF_FROM} up"
-                    )
+                    self.notes.do(f"light above white (first in {file.name}) rolled off from {light.ROLL_OFF_FROM} up")
                     return True
         return False
 
@@ -166,6 +195,13 @@ class PictureFiles:
                     f"holds values above 1 or none at all (first in {file.name}), which are taken as 1 and 0"
                 )
             colour = np.clip(np.nan_to_num(colour, nan=0.0), 0.0, 1.0)
+        if header.colours is not None:
+            rgb = np.array(np.broadcast_to(raster.unit(colour), (*colour.shape[:2], 3)))
+            tone = self._tone(header.colours)
+            if tone is None:
+                return light.from_primaries(rgb, header.colours.primaries)
+            tone.apply(rgb)
+            return rgb
         if header.profile is None:
             return colour
         convert = icc.conversion(header.profile, "GRAY" if colour.shape[2] == 1 else "RGB")
@@ -173,6 +209,23 @@ class PictureFiles:
 
     def sound(self, begin: float, seconds: float) -> dict[str, Any] | None:
         return read_sound(self.info.path / SOUND_NAME, begin, seconds, self.notes) if self.info.has_audio else None
+
+
+_tone_map = lru_cache(maxsize=4)(ToneMap)  # its tables take longer than a small picture
+
+
+def _has_sound(path: Path, track: int) -> bool:
+    """Whether there is sound beside the pictures of a folder.
+
+    Raises:
+        InputError: there are not as many tracks.
+    """
+    file = path / SOUND_NAME
+    if not path.is_dir() or not file.is_file():
+        check_track(path, track, 0)
+        return False
+    with opened(file) as container:
+        return audio_stream(container, file, track) is not None
 
 
 def _lay(values: NDArray[Any], out: Array) -> None:

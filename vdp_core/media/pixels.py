@@ -21,7 +21,17 @@ from .tone import HLG, PQ, USUAL_PEAK, ToneMap, peak_of
 if TYPE_CHECKING:
     import av
 
-__all__ = ["UPRIGHT", "Colours", "Look", "Orientation", "is_full_range", "look_of", "pixels_of", "plain_format"]
+__all__ = [
+    "UNSAID",
+    "UPRIGHT",
+    "Colours",
+    "Look",
+    "Orientation",
+    "is_full_range",
+    "look_of",
+    "pixels_of",
+    "plain_format",
+]
 
 UNSAID = 2
 """H.273 code of what is not said."""

@@ -7,7 +7,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,10 +17,11 @@ from numpy.typing import NDArray
 from ..errors import MediaError
 from . import icc
 from .info import RATE_KEY
-from .pixels import UPRIGHT
+from .pixels import UNSAID, UPRIGHT, Colours
 from .still import EXIF_TURNS, Header, Pages, Reader, check_size, decoded_by_opencv, reading
+from .tone import HLG, PQ, USUAL_PEAK, sensible_peak
 
-__all__ = ["READER", "delays_of", "is_animated_png", "pixels_of", "unit"]
+__all__ = ["READER", "decoded_by_pillow", "delays_of", "is_animated_png", "unit"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DECODED_BY_OPENCV = ("PNG", "JPEG", "MPO", "WEBP", "BMP")
@@ -39,7 +39,7 @@ def unit(values: NDArray[Any]) -> NDArray[np.float32]:
     return values.astype(np.float32, copy=False)
 
 
-def pixels_of(picture: Any, profile: bytes | None) -> NDArray[Any]:
+def decoded_by_pillow(picture: Any, profile: bytes | None) -> NDArray[Any]:
     """A picture of Pillow's as ``(H, W, C)``: grey, grey and alpha, RGB or RGBA. Inks are converted by ``profile``."""
     if picture.mode == "CMYK":
         return icc.inks_to_rgb(np.asarray(picture), profile)
@@ -109,11 +109,17 @@ def _look(file: Path) -> Header:
         exif = _exif(picture)
         picture.fp.seek(0)
         head = picture.fp.read(_HEAD)
+        colours, peak = _of_boxes(head)
         if picture.format == "PNG":
+            colours, peak = _of_chunks(picture.fp)
             bits = max(8, head[24])
             exif = exif if "exif" in picture.info else _late_exif(picture.fp) or exif
         space = "CMYK" if picture.mode == "CMYK" else "GRAY" if picture.mode in ("1", "L", "LA", "I;16", "I") else "RGB"
         profile, notes = icc.usable(picture.info.get("icc_profile"), space)
+        if colours is not None and picture.format == "PNG":
+            profile = None  # code points come first, by its standard; in the others the profile does
+        elif profile is not None:
+            colours = None
         pages = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
         rate = str(picture.info.get(RATE_KEY, ""))
         return Header(
@@ -123,9 +129,11 @@ def _look(file: Path) -> Header:
             turn=EXIF_TURNS.get(exif.get(0x0112, 1), UPRIGHT),
             profile=None if space == "CMYK" else profile,  # applied where inks become light
             is_usual=picture.format in _DECODED_BY_OPENCV and space != "CMYK" and pages == 1,
+            colours=colours,
+            peak=peak,
             pages=pages,
             rate=rate,
-            notes=(*notes, *_code_points(head)),
+            notes=notes,
         )
 
 
@@ -136,17 +144,38 @@ def _exif(picture: Any) -> Any:
     return Image.Image.getexif(picture)
 
 
-def _code_points(head: bytes) -> tuple[str, ...]:
-    """What is to be said of colours that are told by code points (ITU-T H.273), in AVIF, HEIC and PNG."""
-    if (at := head.find(b"colrnclx")) > 0:
-        primaries, transfer = struct.unpack_from(">HH", head.ljust(at + 12, b"\0"), at + 8)
-    elif head.startswith(_PNG) and (at := head.find(b"cICP")) > 0:
-        primaries, transfer = head[at + 4 : at + 6].ljust(2, b"\0")
-    else:
-        return ()
-    if transfer in (16, 18):
-        return ("is high dynamic range (PQ or HLG); its values are taken as they are",)
-    return ("has wider primaries than sRGB; its values are taken as they are",) if primaries in (9, 11, 12) else ()
+def _of_boxes(head: bytes) -> tuple[Colours | None, float]:
+    """Colours told by code points in AVIF and HEIC (ISO/IEC 14496-12), and the peak of their light."""
+    if (at := head.find(b"colrnclx")) < 0:
+        return None, USUAL_PEAK
+    primaries, transfer = struct.unpack_from(">HH", head.ljust(at + 12, b"\0"), at + 8)
+    content, display = head.find(b"clli"), head.find(b"mdcv")
+    said = (
+        struct.unpack_from(">H", head.ljust(content + 6, b"\0"), content + 4)[0] if content > 0 else 0,
+        struct.unpack_from(">I", head.ljust(display + 24, b"\0"), display + 20)[0] / 10_000 if display > 0 else 0,
+    )
+    return _told(primaries, transfer), sensible_peak(*said)
+
+
+def _of_chunks(stream: BinaryIO) -> tuple[Colours | None, float]:
+    """Colours told by code points in PNG (third edition, 11.3.2.6 to 8), and the peak of their light."""
+    found: dict[bytes, bytes] = {}
+    for name, length in _chunks(stream):
+        if name == b"IDAT":
+            break
+        if name in (b"cICP", b"cLLI", b"mDCV"):
+            found[name] = stream.read(min(length, 24)).ljust(24, b"\0")
+    if b"cICP" not in found:
+        return None, USUAL_PEAK
+    content, display = found.get(b"cLLI", bytes(24)), found.get(b"mDCV", bytes(24))
+    said = struct.unpack_from(">I", content)[0] / 10_000, struct.unpack_from(">I", display, 16)[0] / 10_000
+    return _told(*found[b"cICP"][:2]), sensible_peak(*said)
+
+
+def _told(primaries: int, transfer: int) -> Colours | None:
+    """Colours of code points, None where they are near enough to sRGB."""
+    is_other = transfer in (PQ, HLG) or primaries in (9, 11, 12)
+    return Colours(primaries, transfer, UNSAID) if is_other else None
 
 
 def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -188,14 +217,14 @@ def is_animated_png(file: Path) -> bool:
     return False
 
 
-def delays_of(file: Path, pages: int) -> list[Fraction]:
-    """For how many seconds each picture of an animation is shown, 0 where it does not say."""
+def delays_of(file: Path, pages: int) -> list[int]:
+    """For how many ms each picture of an animation is shown, 0 where it does not say."""
     with reading(file), _opened(file) as picture:
         delays = []
         for page in range(pages):
             picture.seek(page)
             picture.load()
-            delays.append(Fraction(round(picture.info.get("duration", 0)), 1000))
+            delays.append(round(picture.info.get("duration", 0)))
         return delays
 
 
@@ -217,7 +246,7 @@ def _pages(file: Path, header: Header) -> Iterator[Pages]:
                     # Pillow takes inks for inverted, as Adobe writes them, who leaves a mark
                     inks = 255 - np.asarray(picture)
                     return icc.inks_to_rgb(inks, picture.info.get("icc_profile"))
-                return pixels_of(picture, picture.info.get("icc_profile"))
+                return decoded_by_pillow(picture, picture.info.get("icc_profile"))
 
         yield read
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from ..errors import InputError, MediaError
 from ..image.resize import size_within
+from .formats import TIMINGS
 from .info import Plan, beyond_the_end
 from .pictures import PICTURE_SUFFIXES, SOUND_NAME, PictureFiles, is_picture
 from .raster import is_animated_png
-from .video_file import TIMINGS, VideoFile
+from .video_file import VideoFile
 
 __all__ = ["files_of", "find_matches", "find_names", "is_pattern", "open_source", "plan"]
 
@@ -77,10 +78,10 @@ def open_source(source: str | Path, *, timing: str = "constant", sound_track: in
         files = _pictures_in(path)
         if not files:
             raise MediaError(f"{path}: the folder holds no pictures ({', '.join(s[1:] for s in PICTURE_SUFFIXES)})")
-        return PictureFiles(path, files)
+        return PictureFiles(path, files, timing, sound_track)
     if is_file:
         if is_picture(path) and not is_animated_png(path):
-            return PictureFiles(path, [path])
+            return PictureFiles(path, [path], timing, sound_track)
         return VideoFile(path, timing, sound_track)
     if os.path.exists(path):  # noqa: PTH110 (which never raises)
         raise MediaError(f"{path}: is a device or a pipe, which cannot be read as a clip; give a file or a folder")
@@ -93,7 +94,7 @@ def open_source(source: str | Path, *, timing: str = "constant", sound_track: in
         raise MediaError(f"{text}: no file matches this pattern")
     pictures = [file for file in matches if is_picture(file)]
     if pictures:
-        return PictureFiles(path, pictures)
+        return PictureFiles(path, pictures, timing, sound_track)
     if len(matches) > 1:
         raise MediaError(f"{text}: matches {len(matches)} files that are no pictures; name one video")
     return VideoFile(matches[0], timing, sound_track)

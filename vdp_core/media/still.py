@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MediaError
-from .pixels import UPRIGHT, Orientation
+from .pixels import UPRIGHT, Colours, Orientation
+from .tone import USUAL_PEAK
 
 __all__ = ["EXIF_TURNS", "Header", "Pages", "Reader", "check_size", "decoded_by_opencv", "reading"]
 
@@ -44,12 +45,19 @@ class Header:
     """The ICC profile of its colours, None for sRGB."""
     is_linear: bool = False
     """Whether values are scene light, 1 = white, rather than sRGB."""
+    colours: Colours | None = None
+    """What code points say that its colours are, None for sRGB."""
+    peak: float = USUAL_PEAK
+    """cd/m2 of its brightest light, where it is PQ."""
     is_usual: bool = False
     """Whether OpenCV decodes it, which is quickest."""
     pages: int = 1
     rate: str = ""
     """Frames a second of the sequence that it is part of, where it says so, as a number or a fraction."""
     notes: tuple[str, ...] = ()
+    """What is odd about it."""
+    done: tuple[str, ...] = ()
+    """What is done to it that one may not expect."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -409,4 +409,4 @@ def _left_to_pillow(stream: BinaryIO, page: _Page) -> NDArray[Any]:
         if tag in page.tags:
             tags[tag] = page.tags[tag]
     count = len(page.values(324) or page.values(273))
-    return raster.pixels_of(_opened(_small_tiff(tags, _segments(stream, page, 0, count))), page.data(34675))
+    return raster.decoded_by_pillow(_opened(_small_tiff(tags, _segments(stream, page, 0, count))), page.data(34675))

@@ -10,9 +10,18 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from .info import LEAST_FPS, MOST_FPS
+from .info import LEAST_FPS, MOST_FPS, Notes
 
-__all__ = ["Timeline", "average_rate", "constant_rate", "laid", "lay", "lie_evenly", "nominal_rate"]
+__all__ = [
+    "Timeline",
+    "average_rate",
+    "constant_rate",
+    "laid",
+    "lay",
+    "lie_evenly",
+    "nominal_rate",
+    "timed",
+]
 
 _WHOLE = (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
 _USUAL = (*map(Fraction, _WHOLE), Fraction(25, 2), *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)))
@@ -24,6 +33,7 @@ _SLOW = 30  # frames a second; up to here a grid on which all times lie is taken
 _CLOSE = 0.25  # frames; pulldown keeps film as near to its own rate
 _STRAY = 1.25  # frames that a single one may be early or late without a place of its own
 _MOST_FOLD = 100  # frames on a grid for each recorded one; more is a jump of the clock
+_LONGEST_LAST = 10  # seconds that a last frame is shown for; what says more is taken for an error
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,44 @@ class Timeline:
             return ""
         parts = [f"{repeated} repeated"] * (repeated > 0) + [f"{left_out} left out"] * (left_out > 0)
         return f"variable rate: {len(self.slots)} frames laid on {float(self.rate):.6g} fps, {', '.join(parts)}"
+
+
+def timed(
+    times: Sequence[int],
+    unit: Fraction,
+    said: Fraction,
+    last: int,
+    timing: str,
+    notes: Notes,
+    *,
+    last_counts: bool = False,
+) -> tuple[Fraction, Timeline | None]:
+    """The rate of a clip, and the places of its frames on it where its own varies and is made constant.
+
+    Args:
+        times: when each frame is shown, ascending.
+        unit: of the times, in seconds.
+        said: the rate that the file says.
+        last: how long the last frame is shown.
+        timing: one of TIMINGS.
+        notes: told what was done.
+        last_counts: a last frame that is shown longer than others makes the rate vary too: somebody set its delay,
+            where other files hold a guess.
+    """
+    if not 0 < last * unit <= _LONGEST_LAST:
+        last = max(1, int(np.median(np.diff(times)))) if len(times) > 1 else 1
+    rate = constant_rate([*times, times[-1] + last] if last_counts else times, unit, said)
+    if rate is not None:
+        return rate, None
+    line = laid(times, unit, nominal_rate(times, unit, said, last), last)
+    if line.jumps:
+        notes.add("holds times that jump too far to be followed; each frame is taken once")
+        return said, None
+    if timing != "constant":
+        return average_rate(times, unit, last), None
+    if told := line.told():
+        notes.do(told)
+    return line.rate, line
 
 
 def laid(times: Sequence[int], unit: Fraction, rate: Fraction, last: int) -> Timeline:

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HLG", "PQ", "USUAL_PEAK", "ToneMap", "peak_of"]
+from . import primaries
+
+__all__ = ["HLG", "PQ", "USUAL_PEAK", "ToneMap", "peak_of", "sensible_peak"]
 
 Array = NDArray[np.float32]
 PQ, HLG = 16, 18
@@ -30,12 +32,6 @@ USUAL_PEAK = 1000.0
 """cd/m2 of a source that does not say its peak, and of the display that HLG is turned into light for."""
 _MOST = 10_000.0  # cd/m2, PQ's own peak
 _STEPS = 2**16
-_PRIMARIES = {
-    1: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),  # BT.709
-    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),  # BT.2020
-    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),  # P3 with the white D65
-}
-"""x and y of red, green and blue, by H.273 code; the white of all is D65."""
 
 
 def _pq_to_light(signal: NDArray[Any]) -> NDArray[Any]:
@@ -66,13 +62,6 @@ def _rolled_off(light: NDArray[Any], peak: float) -> NDArray[Any]:
     return _pq_to_light(np.where(signal < knee, signal, spline) * most)
 
 
-def _to_xyz(primaries: int) -> NDArray[Any]:
-    """Linear RGB to CIE XYZ (SMPTE RP 177)."""
-    columns = np.array([(x / y, 1.0, (1.0 - x - y) / y) for x, y in _PRIMARIES[primaries]]).T
-    white = np.array([0.3127 / 0.3290, 1.0, (1.0 - 0.3127 - 0.3290) / 0.3290])
-    return columns * np.linalg.solve(columns, white)
-
-
 @dataclass(frozen=True)
 class ToneMap:
     """What turns the signal of one stream into SDR."""
@@ -90,18 +79,18 @@ class ToneMap:
     _grey: Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        primaries = self.primaries if self.primaries in _PRIMARIES else 9
+        chromaticities = primaries.BY_CODE.get(self.primaries, primaries.BY_CODE[9])
         signal = np.linspace(0.0, 1.0, _STEPS)
         light = _pq_to_light(signal) if self.transfer == PQ else _hlg_to_scene(signal)
         # By the fourth root, because the eye and PQ are finer in the dark.
         nits = np.maximum(signal**4 * _MOST, 1e-6)
-        turn = np.linalg.solve(_to_xyz(1), _to_xyz(primaries))
+        turn = primaries.to_srgb(chromaticities)
         for name, value in (
             ("_light", light),
             ("_scale", _rolled_off(nits, self.peak) / (nits * WHITE)),
-            ("_turn", turn),
-            ("_luma", _to_xyz(primaries)[1:2]),
-            ("_grey", _to_xyz(1)[1:2]),
+            ("_turn", np.eye(3) if turn is None else turn),
+            ("_luma", primaries.to_xyz(chromaticities)[0][1:2]),
+            ("_grey", primaries.to_xyz(primaries.BT709)[0][1:2]),
         ):
             object.__setattr__(self, name, value.astype(np.float32))
 
@@ -149,4 +138,9 @@ def peak_of(side_data: Any) -> float:
         numbers = np.frombuffer(bytes(display), np.int32)
         if numbers[21] and numbers[19]:
             said.append(float(numbers[18] / numbers[19]))
+    return sensible_peak(*said)
+
+
+def sensible_peak(*said: float) -> float:
+    """The first of what a source says in cd/m2 that is more than nothing, from WHITE to PQ's own peak."""
     return min(max(next((light for light in said if light > 0.0), USUAL_PEAK), WHITE), _MOST)

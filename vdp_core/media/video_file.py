@@ -13,12 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import MediaError
 from .container import audio_stream, decodable_sounds, exact, opened, packets, tag, video_stream
+from .formats import LEAST_SIDE
 from .info import (
-    LEAST_SIDE,
     SIZE_KEY,
     ClipInfo,
     Notes,
@@ -33,12 +31,12 @@ from .info import (
 from .interlace import deinterlaced
 from .pixels import Colours, Look, look_of
 from .sound import read_sound
-from .timeline import Timeline, average_rate, constant_rate, laid, lie_evenly, nominal_rate
+from .timeline import Timeline, lie_evenly, timed
 
 if TYPE_CHECKING:
     import av
 
-__all__ = ["TIMINGS", "VideoFile"]
+__all__ = ["VideoFile"]
 
 _SEEK_FROM = 120  # frames; below, decoding up to the start is quicker than seeking
 _INDEX_UP_TO = 2**33  # bytes; files whose header does not tell the times of frames are read through up to here
@@ -50,10 +48,8 @@ _INDEXED_CODECS = (
 )
 _DELAYED_BY_GUESS = ("h264", "hevc")  # AVI does not tell when frames are shown, and FFmpeg takes these for reordered
 _VP8_SHOWN = 0x10  # RFC 6386, section 9.1; other packets show nothing
-_LONGEST_LAST = 10  # seconds that a last frame is shown for; what says more is taken for an error
 _HELD = 3  # frames; a last one that is shown for as long is repeated, as its sound goes on
-TIMINGS = ("constant", "as recorded")
-"""What is made of a clip of variable rate: the rate constant, frames repeated and left out, or each frame once."""
+_DELAYS = ("gif", "apng")  # codecs of animated pictures, which say for each how long it is shown
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class _Times:
     shown: Sequence[int]
     """In stream time, ascending; of files that do not tell it for each packet, as many numbers as there are packets."""
     last: int
-    """How long the last one is shown."""
+    """How long the last one is shown, as the file says."""
     is_steady: bool
     """Whether the file tells, and by a clock that does not run backwards."""
     has_repeats: bool
@@ -227,21 +223,19 @@ class VideoFile:
         if header.count is not None and count < header.count:
             self.notes.add(f"announces more frames than it holds; {count} were read of {header.count}")
         sure = count if header.codec in _INDEXED_CODECS or found.has_repeats else header.count
-        rate = constant_rate(found.shown, header.time_base, header.rate) if found.is_steady else header.rate
-        is_held = found.is_steady and rate is not None and found.last * header.time_base * rate >= _HELD
-        if rate is None or (is_held and timing == "constant"):
-            even = rate or nominal_rate(found.shown, header.time_base, header.rate, found.last)
-            line = laid(found.shown, header.time_base, even, found.last)
-            if line.jumps:
-                self.notes.add("holds times that jump too far to be followed; each frame is taken once")
-                rate = header.rate
-            elif timing == "constant":
-                self._line = line
-                if told := line.told():
-                    self.notes.do(told)
-                return line.count, line.count, line.rate
-            else:
-                rate = average_rate(found.shown, header.time_base, found.last)
+        rate = header.rate
+        if found.is_steady:
+            rate, self._line = timed(
+                found.shown,
+                header.time_base,
+                header.rate,
+                found.last,
+                timing,
+                self.notes,
+                last_counts=header.codec in _DELAYS or found.last * header.time_base * header.rate >= _HELD,
+            )
+        if self._line is not None:
+            return self._line.count, self._line.count, rate
         if found.has_repeats:
             self._line = Timeline(found.shown, range(count), rate, count)
         return count, sure, rate
@@ -276,10 +270,7 @@ class VideoFile:
             # what comes before the first frame that can be decoded is never shown: files are cut between key frames
             shown = sorted(pair for pair in shown if pair[0] >= (header.begin or 0))
         times = [time for time, _ in shown]
-        last = shown[-1][1] if shown else 0
-        if not 0 < last * header.time_base <= _LONGEST_LAST:
-            last = int(np.median(np.diff(times))) if len(times) > 1 else 1
-        return _Times(times, last, is_steady and bool(times), has_repeats)
+        return _Times(times, shown[-1][1] if shown else 0, is_steady and bool(times), has_repeats)
 
     def count_frames(self) -> int:
         """How many frames there are, by its packets where they tell, else by its header."""
