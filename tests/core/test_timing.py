@@ -55,11 +55,6 @@ def test_no_frame_strays_from_its_time_by_more_than_one():
         assert np.mean(off) < 0.5
 
 
-def test_frames_of_one_time_are_counted():
-    assert lie_evenly([0, 0, 0, 0, 0], MS, Fraction(25))
-    assert constant_rate([0, 0, 0, 0, 0], MS, Fraction(25)) == 25
-
-
 def test_a_line_tells_what_was_done():
     line = laid([0, 100, 110, 120, 500], MS, Fraction(10), 200)
     assert (list(line.slots), line.count) == ([0, 1, 1, 1, 5], 7)
