@@ -761,3 +761,21 @@ def test_what_a_file_holds_counts_and_not_its_name(tmp_path):
         Image.new("RGB", (8, 8), (90, 90, 90)).save(content, kind)
         (tmp_path / f"{name}.{suffix}").write_bytes(content.getvalue())
     assert np.abs(levels(tmp_path, 2) - 90).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("names", "lacking"),
+    [
+        (("f_08", "f_09", "f_12"), ("lacks 2 of the numbers from 8 to 12, the first of them 10; frames follow on",)),
+        (("f_08", "f_09", "f_10"), ()),
+        (("f_00", "f_10", "f_20"), ()),
+        (("a", "b", "f_12"), ()),
+        (("a_1", "a_2", "b_9"), ()),
+    ],
+)
+def test_numbers_that_are_left_out_are_said(tmp_path, names, lacking):
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    clip = video.read_clip(tmp_path)
+    assert len(clip.frames) == 3
+    assert clip.notes == lacking

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache, partial
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,8 @@ class PictureFiles:
         fps = sensible_rate(self.notes, Fraction(noted[0])) if noted else PICTURE_RATE
         self._frames = [(file, 0) for file in files]
         if len(files) > 1:
+            if lacking := _lacking(files):
+                self.notes.add(lacking)
             if any(header.pages > 1 for header in self._headers.values()):
                 self.notes.add("holds pictures of several pages, of which the first is taken; name one file for all")
         elif first.pages > 1:
@@ -235,3 +237,17 @@ def _lay(values: NDArray[Any], out: Array) -> None:
         values = ycbcr.average_over_areas(values, out.shape[1], out.shape[0])
         values = values[..., None] if values.ndim < out.ndim else values
     np.divide(values, top, out=out, dtype=np.float32)
+
+
+def _lacking(files: Sequence[Path]) -> str:
+    """What to say of files that are numbered one by one, but for some numbers that are not there; else nothing."""
+    found = [re.fullmatch(r"(.*?)(\d+)", file.stem) for file in files]
+    named = [(file.parent, match[1], int(match[2])) for file, match in zip(files, found, strict=True) if match]
+    if len(named) < len(files) or len({name[:2] for name in named}) > 1:
+        return ""
+    numbers = sorted(number for *_, number in named)
+    gaps = [(before + 1, after - before - 1) for before, after in pairwise(numbers) if after - before > 1]
+    if not gaps or 2 * len(gaps) > len(numbers) - 1:
+        return ""
+    count, whole = sum(length for _, length in gaps), f"{numbers[0]} to {numbers[-1]}"
+    return f"lacks {count} of the numbers from {whole}, the first of them {gaps[0][0]}; frames follow on"
