@@ -445,6 +445,11 @@ def test_scene_light_becomes_srgb_and_what_is_brighter_than_white_is_kept_apart(
     assert "light above white (first in linear.exr) rolled off from 0.8 up" in clip.done[0]
 
 
+def test_the_most_light_that_a_file_can_hold_is_white():
+    most = np.array([np.finfo(np.float32).max, np.inf], np.float32)
+    assert light.shown(most, True) == pytest.approx([1.0, 1.0])
+
+
 def test_the_roll_off_is_smooth_and_starts_where_it_says():
     x = np.linspace(0, 20, 20_001, dtype=np.float32)
     plain, rolled = light.shown(x, False), light.shown(x, True)

@@ -35,7 +35,7 @@ def shown(light: Array, rolls_off: bool) -> Array:
     """
     light = np.maximum(light, 0.0)
     if rolls_off:
-        over = np.maximum(light - ROLL_OFF_FROM, 0.0) / (1.0 - ROLL_OFF_FROM)
+        over = np.clip(light - ROLL_OFF_FROM, 0.0, 1e30) / (1.0 - ROLL_OFF_FROM)  # a file may hold the largest floats
         light = np.minimum(light, ROLL_OFF_FROM) + (1.0 - ROLL_OFF_FROM) * over / (1.0 + over)
     return np.asarray(to_display(torch.from_numpy(np.minimum(light, 1.0).astype(np.float32))).numpy())
 
