@@ -445,6 +445,12 @@ def test_scene_light_becomes_srgb_and_what_is_brighter_than_white_is_kept_apart(
     assert "light above white (first in linear.exr) rolled off from 0.8 up" in clip.done[0]
 
 
+def test_a_side_that_no_picture_has_is_refused_before_it_is_decoded(tmp_path):
+    path = write_exr(tmp_path / "a.exr", {name: np.zeros((1, 65_536), np.float16) for name in "RGB"})
+    with pytest.raises(MediaError, match="says it is 65536x1 pixels, a side of more than 65535"):
+        video.read_clip(path)
+
+
 def test_the_most_light_that_a_file_can_hold_is_white():
     most = np.array([np.finfo(np.float32).max, np.inf], np.float32)
     assert light.shown(most, True) == pytest.approx([1.0, 1.0])

@@ -140,7 +140,7 @@ def test_relighting_with_flow_and_optimize_in_a_group() -> None:
         inputs = {
             name: Link(ids.get(value.node, value.node), value.slot) if isinstance(value, Link) else value
             for name, value in node.inputs.items()
-            if name != "path"
+            if name not in ("path", "timing", "sound_track")  # the file was saved before the last two were there
         }
         return node.class_type, node.title, inputs
 

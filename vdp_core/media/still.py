@@ -19,6 +19,7 @@ from .tone import USUAL_PEAK
 
 __all__ = ["EXIF_TURNS", "Header", "Pages", "Reader", "check_size", "decoded_by_opencv", "reading"]
 
+_MOST_SIDE = 65_535  # of a JPEG; a small file that says more is damaged, and would take gigabytes
 _MOST_BYTES = 2**31  # the largest that can be decoded, stored plainly, have less
 EXIF_TURNS = {
     2: Orientation(False, True, False),
@@ -136,12 +137,16 @@ def check_size(file: Path, width: int, height: int) -> None:
     """Refuse what is too large to be decoded, as Pillow does.
 
     Raises:
-        MediaError: more pixels than twice Pillow's own limit, or none.
+        MediaError: more pixels than twice Pillow's own limit, a side above _MOST_SIDE, or none.
     """
     from PIL import Image
 
     if width < 1 or height < 1:
         raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
+    if max(width, height) > _MOST_SIDE:
+        raise MediaError(
+            f"{file}: says it is {width}x{height} pixels, a side of more than {_MOST_SIDE}; make it smaller, or repair it"
+        )
     if Image.MAX_IMAGE_PIXELS and width * height > 2 * Image.MAX_IMAGE_PIXELS:
         raise _too_large(file)
 
