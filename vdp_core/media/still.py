@@ -145,7 +145,8 @@ def check_size(file: Path, width: int, height: int) -> None:
         raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
     if max(width, height) > _MOST_SIDE:
         raise MediaError(
-            f"{file}: says it is {width}x{height} pixels, a side of more than {_MOST_SIDE}; make it smaller, or repair it"
+            f"{file}: says it is {width}x{height} pixels, a side of more than {_MOST_SIDE}; "
+            "make it smaller, or repair it"
         )
     if Image.MAX_IMAGE_PIXELS and width * height > 2 * Image.MAX_IMAGE_PIXELS:
         raise _too_large(file)
