@@ -37,6 +37,13 @@ def test_places_follow_gaps_and_crowds():
     assert lay([0, 100, 130, 160, 200, 300], MS, Fraction(10)) == [0, 1, 1, 2, 2, 3]
 
 
+@pytest.mark.parametrize("timing", ["constant", "as recorded"])
+@pytest.mark.parametrize(("times", "unit"), [([0, 1, 2, 40], Fraction(1, 9000)), ([0, 1, 3, 4, 9], Fraction(4000))])
+def test_a_rate_of_times_that_lie_can_be_played(times, unit, timing):
+    rate, _ = timed(times, unit, Fraction(24), 1, timing, Notes(Path("x")))
+    assert Fraction(1, 1000) <= rate <= 1000
+
+
 def test_what_jitters_is_counted():
     assert lay([0, 60, 240, 290, 400], MS, Fraction(10)) == [0, 1, 2, 3, 4]
     assert lay([0, 100, 190, 380, 400, 500], MS, Fraction(10)) == [0, 1, 2, 3, 4, 5]  # one that is late by itself

@@ -98,15 +98,19 @@ def timed(
     rate = constant_rate([*times, times[-1] + last] if last_counts else times, unit, said)
     if rate is not None:
         return rate, None
-    line = laid(times, unit, nominal_rate(times, unit, said, last), last)
+    line = laid(times, unit, _playable(nominal_rate(times, unit, said, last)), last)
     if line.jumps:
         notes.add("holds times that jump too far to be followed; each frame is taken once")
         return said, None
     if timing != "constant":
-        return average_rate(times, unit, last), None
+        return _playable(average_rate(times, unit, last)), None
     if told := line.told():
         notes.do(told)
     return line.rate, line
+
+
+def _playable(rate: Fraction) -> Fraction:
+    return min(max(rate, LEAST_FPS), Fraction(MOST_FPS))
 
 
 def laid(times: Sequence[int], unit: Fraction, rate: Fraction, last: int) -> Timeline:
