@@ -152,6 +152,19 @@ def test_every_display_matrix(tmp_path, matrix, stretched):
     assert (frames[0] - torch.from_numpy(expected)).abs().mean() < 0.02
 
 
+def of_still(folder, content, codec, layout, size):
+    """A mov of one frame, which is a finished picture."""
+    path = folder / "still.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        (stream.width, stream.height), stream.pix_fmt = size, layout
+        packet = av.Packet(content)
+        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 25)
+        packet.is_keyframe = True
+        container.mux(packet)
+    return path
+
+
 def test_jpeg_frames_that_say_how_they_were_held(tmp_path):
     notes = Image.Exif()
     notes[0x0112] = 6  # the right side is up
@@ -159,15 +172,7 @@ def test_jpeg_frames_that_say_how_they_were_held(tmp_path):
     picture = np.zeros((32, 64, 3), np.uint8)
     picture[:16, :32] = 255
     Image.fromarray(picture).save(file, "JPEG", exif=notes, quality=95)
-    path = tmp_path / "camera.mov"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mjpeg", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuvj420p"
-        packet = av.Packet(file.getvalue())
-        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 25)
-        packet.is_keyframe = True
-        container.mux(packet)
-    frames = video.read_clip(path).frames
+    frames = video.read_clip(of_still(tmp_path, file.getvalue(), "mjpeg", "yuvj420p", (64, 32))).frames
     assert frames.shape == (1, 64, 32, 3)
     assert frames[0, :28, 20:].min() > 0.9
     assert frames[0, 36:].max() < 0.1
@@ -177,15 +182,7 @@ def test_frames_with_a_colour_profile_do_not_end_the_process(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     file = io.BytesIO()
     Image.new("RGB", (32, 24), (200, 100, 50)).save(file, "PNG", icc_profile=profile)
-    path = tmp_path / "frames.mov"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("png", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 32, 24, "rgb24"
-        packet = av.Packet(file.getvalue())
-        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 25)
-        packet.is_keyframe = True
-        container.mux(packet)
-    frames = video.read_clip(path).frames
+    frames = video.read_clip(of_still(tmp_path, file.getvalue(), "png", "rgb24", (32, 24))).frames
     assert (frames[0, 0, 0] * 255).round().tolist() == [200, 100, 50]
 
 

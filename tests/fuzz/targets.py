@@ -547,12 +547,19 @@ def check_clip(data: bytes) -> None:
     """A damaged clip or picture is read as far as it goes, or refused."""
     path = scratch() / ("clip.png" if data.startswith(b"\x89P") else "clip.bin")
     path.write_bytes(data)
+    check_read(path, 50)
+
+
+def check_read(path: Path, count: int) -> None:
+    """What is read of a clip are frames in 0..1 that can be played; anything else is refused."""
     try:
-        clip = video.read_clip(path, count=50)
+        clip = video.read_clip(path, count=count)
     except VDPError as error:
         refused_in_words(error)
     else:
         assert len(clip.frames) and clip.frames.isfinite().all()
+        assert 0.0 <= float(clip.frames.min()) <= float(clip.frames.max()) <= 1.0
+        assert 0.0 <= float(clip.alpha.min()) <= float(clip.alpha.max()) <= 1.0
         assert 0 < clip.fps <= MOST_FPS
 
 
@@ -649,15 +656,7 @@ def check_still(data: bytes) -> None:
     suffix = next((suffix for head, suffix in heads.items() if data.startswith(head)), "png")
     path = scratch() / f"still.{suffix}"
     path.write_bytes(data)
-    try:
-        clip = video.read_clip(path, count=20)
-    except VDPError as error:
-        refused_in_words(error)
-    else:
-        assert clip.frames.isfinite().all()
-        assert 0.0 <= float(clip.frames.min()) <= float(clip.frames.max()) <= 1.0
-        assert 0.0 <= float(clip.alpha.min()) <= float(clip.alpha.max()) <= 1.0
-        assert 0 < clip.fps <= MOST_FPS
+    check_read(path, 20)
 
 
 TARGETS: Mapping[str, Target] = {
