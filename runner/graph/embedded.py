@@ -95,14 +95,13 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
 
 def _png_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
     """The texts of a PNG, wherever they stand in it; no pixel is decoded."""
-    while len(head := file.read(8)) == 8:
-        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+    from ...vdp_core.media.raster import chunks
+
+    for kind, length in chunks(file):
         # comf is ComfyUI's own, in animated ones
         if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"comf") or length > MOST_BYTES:
-            file.seek(length + 4, 1)
             continue
         content = file.read(length)
-        file.seek(4, 1)
         if kind == b"eXIf":
             yield from _exif_texts(b"Exif\0\0" + content)
             continue

@@ -65,9 +65,12 @@ def as_mask(mask: Tensor, name: str = "mask") -> Tensor:
         ShapeError: another shape.
         InputError: NaN or infinity, or pictures of integers.
     """
-    if not _are_pictures(mask, name):
-        return check_mask(mask, name)
-    pictures, kind = _read(mask, name)
+    return _selected(_read(mask, name)) if _are_pictures(mask, name) else check_mask(mask, name)
+
+
+def _selected(read: _Read) -> Tensor:
+    """The mask ``(T, H, W)`` of what was read."""
+    pictures, kind = read
     if kind == "alpha":
         return _of_each(pictures, lambda frame: frame[..., 0])
     limit = {"ids": BLACK, "colours": NEARLY_BLACK}.get(kind)
@@ -90,9 +93,9 @@ def as_matte(mask: Tensor, name: str = "mask") -> Tensor:
     """
     if not _are_pictures(mask, name):
         return check_mask(mask, name)
-    pictures, kind = _read(mask, name)
+    pictures, kind = read = _read(mask, name)
     is_soft = kind == "alpha" or (not _is_coloured(pictures) and any(float(frame.amax()) > 0.5 for frame in pictures))
-    return _of_each(pictures, lambda frame: frame.mean(dim=-1)) if is_soft else as_mask(mask, name)
+    return _of_each(pictures, lambda frame: frame.mean(dim=-1)) if is_soft else _selected(read)
 
 
 def as_labels(mask: Tensor, name: str = "mask") -> tuple[Tensor, int]:
@@ -103,12 +106,13 @@ def as_labels(mask: Tensor, name: str = "mask") -> tuple[Tensor, int]:
     Raises:
         ShapeError, InputError: see ``as_mask``.
     """
-    if _are_pictures(mask, name):
-        pictures, kind = _read(mask, name)
-        palette = _palette(pictures, kind) if kind in ("ids", "colours") else None
-        if palette is not None and len(palette) > 1:
-            return _of_each(pictures, partial(_nearest, palette)), len(palette)
-    return as_mask(mask, name), 1
+    if not _are_pictures(mask, name):
+        return check_mask(mask, name), 1
+    pictures, kind = read = _read(mask, name)
+    palette = _palette(pictures, kind) if kind in ("ids", "colours") else None
+    if palette is not None and len(palette) > 1:
+        return _of_each(pictures, partial(_nearest, palette)), len(palette)
+    return _selected(read), 1
 
 
 def odd_masks(mask: Tensor, name: str = "mask") -> list[str]:
@@ -117,11 +121,12 @@ def odd_masks(mask: Tensor, name: str = "mask") -> list[str]:
     Raises:
         ShapeError, InputError: see ``as_mask``.
     """
+    read = _read(mask, name) if _are_pictures(mask, name) else None
     notes = []
-    if _are_pictures(mask, name) and _read(mask, name).kind == "alpha":
+    if read is not None and read.kind == "alpha":
         notes.append(f"{name}: the shape in its alpha is taken, as its colours say nothing")
     areas, borders = [], []
-    for one in as_mask(mask, name):
+    for one in check_mask(mask, name) if read is None else _selected(read):
         if one.numel() and bool((one > 0.5).any()):
             chosen = (one > 0.5).float()
             areas.append(float(chosen.mean()))

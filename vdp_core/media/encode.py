@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import MediaError, VDPError
 from ..store.files import Place, placed
 from . import exr, ycbcr
 from .formats import Format
-from .info import RATE_KEY, SIZE_KEY
+from .info import RATE_KEY, SIZE_KEY, Array
 from .pictures import SOUND_NAME
 from .sound import interleaved
 
@@ -34,9 +33,6 @@ __all__ = [
     "write_pictures",
     "write_video",
 ]
-
-Array = NDArray[np.float32]
-
 
 SOUND_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """FFmpeg's names of channel layouts, by number of channels."""

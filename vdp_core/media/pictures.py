@@ -121,7 +121,7 @@ class PictureFiles:
             self.notes.do(
                 f"colours converted from {'BT.2020' if header.colours.primaries == 9 else 'P3'} to sRGB"
                 if tone is None
-                else f"high dynamic range ({tone}) tone-mapped to SDR"
+                else tone.done
             )
 
     def _tone(self, colours: Colours) -> ToneMap | None:

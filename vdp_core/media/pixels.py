@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MediaError
-from . import icc, ycbcr
+from . import icc, primaries, ycbcr
 from .container import exact
 from .info import Array, Notes
 from .tone import HLG, PQ, USUAL_PEAK, ToneMap, peak_of
@@ -153,9 +153,9 @@ def look_of(
     if colours.transfer in (PQ, HLG):
         peak = peak_of(side_data) if colours.transfer == PQ else USUAL_PEAK
         tone = ToneMap(colours.transfer, colours.primaries, peak)
-        notes.do(f"high dynamic range ({tone}) tone-mapped to SDR")
+        notes.do(tone.done)
         colours |= Colours(9, UNSAID, 9)  # BT.2020, which such video is made for
-    elif colours.primaries in (9, 11, 12):
+    elif colours.primaries in primaries.WIDE:
         notes.do("values of wide primaries (BT.2020 or P3) taken as they are")
     if colours.matrix not in (*ycbcr.MATRICES, 0, UNSAID) and not frame.format.is_rgb:
         notes.add(f"has a colour matrix that is not known here ({colours.matrix}), read as if it said none")

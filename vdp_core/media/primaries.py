@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BT709", "BY_CODE", "Chromaticities", "to_srgb", "to_xyz"]
+__all__ = ["BT709", "BY_CODE", "WIDE", "Chromaticities", "to_srgb", "to_xyz"]
 
 Chromaticities = tuple[float, ...]
 """x and y of red, green, blue and white."""
@@ -19,6 +19,8 @@ BY_CODE: dict[int, Chromaticities] = {
     12: (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, *_D65),  # P3 of displays
 }
 """By code of ITU-T H.273."""
+WIDE = tuple(code for code in BY_CODE if code != 1)
+"""Codes of those that hold more colours than sRGB's."""
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 

@@ -18,10 +18,11 @@ from ..errors import MediaError
 from . import icc
 from .info import RATE_KEY
 from .pixels import UNSAID, UPRIGHT, Colours
-from .still import EXIF_TURNS, Header, Pages, Reader, check_size, decoded_by_opencv, reading
+from .primaries import WIDE
+from .still import EXIF_TURNS, Header, Pages, Reader, check_size, damaged, decoded_by_opencv, reading
 from .tone import HLG, PQ, USUAL_PEAK, sensible_peak
 
-__all__ = ["READER", "decoded_by_pillow", "delays_of", "is_animated_png", "unit"]
+__all__ = ["READER", "chunks", "decoded_by_pillow", "delays_of", "is_animated_png", "unit"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DECODED_BY_OPENCV = ("PNG", "JPEG", "MPO", "WEBP", "BMP")
@@ -160,7 +161,7 @@ def _of_boxes(head: bytes) -> tuple[Colours | None, float]:
 def _of_chunks(stream: BinaryIO) -> tuple[Colours | None, float]:
     """Colours told by code points in PNG (third edition, 11.3.2.6 to 8), and the peak of their light."""
     found: dict[bytes, bytes] = {}
-    for name, length in _chunks(stream):
+    for name, length in chunks(stream):
         if name == b"IDAT":
             break
         if name in (b"cICP", b"cLLI", b"mDCV"):
@@ -172,13 +173,13 @@ def _of_chunks(stream: BinaryIO) -> tuple[Colours | None, float]:
     return _told(*found[b"cICP"][:2]), sensible_peak(*said)
 
 
-def _told(primaries: int, transfer: int) -> Colours | None:
+def _told(code: int, transfer: int) -> Colours | None:
     """Colours of code points, None where they are near enough to sRGB."""
-    is_other = transfer in (PQ, HLG) or primaries in (9, 11, 12)
-    return Colours(primaries, transfer, UNSAID) if is_other else None
+    is_other = transfer in (PQ, HLG) or code in WIDE
+    return Colours(code, transfer, UNSAID) if is_other else None
 
 
-def _chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """Name and length of the chunks of a PNG; the stream stands at the content of each."""
     stream.seek(len(_PNG))
     while len(head := stream.read(8)) == 8:
@@ -209,7 +210,7 @@ def is_animated_png(file: Path) -> bool:
     with file.open("rb") as stream:
         if stream.read(len(_PNG)) != _PNG:
             return False
-        for name, length in _chunks(stream):
+        for name, length in chunks(stream):
             if name == b"acTL":
                 return length >= 4 and int.from_bytes(stream.read(4), "big") > 1
             if name == b"IDAT":
@@ -259,7 +260,7 @@ def _decoded(file: Path, has_alpha: bool) -> NDArray[Any]:
 
     pixels = decoded_by_opencv(file)
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
+        raise damaged(file)
     if pixels.ndim == 2:
         return _keyed(file, pixels) if has_alpha else pixels[..., None]
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
@@ -269,7 +270,7 @@ def _keyed(file: Path, grey: NDArray[Any]) -> NDArray[Any]:
     """Grey and alpha of a PNG that has one shade of ``(H, W)`` as transparent, which OpenCV passes over."""
     with reading(file), file.open("rb") as stream:
         bits = stream.read(len(_PNG) + 17)[-1]
-        name = next(name for name, _ in _chunks(stream) if name in (b"tRNS", b"IDAT"))
+        name = next(name for name, _ in chunks(stream) if name in (b"tRNS", b"IDAT"))
         shade = int.from_bytes(stream.read(2), "big") if name == b"tRNS" else -1
     top = np.iinfo(grey.dtype).max
     alpha = np.where(grey == shade * (top // (2**bits - 1)), 0, top).astype(grey.dtype)

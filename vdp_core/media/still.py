@@ -17,7 +17,7 @@ from ..errors import MediaError
 from .pixels import UPRIGHT, Colours, Orientation
 from .tone import USUAL_PEAK
 
-__all__ = ["EXIF_TURNS", "Header", "Pages", "Reader", "check_size", "decoded_by_opencv", "reading"]
+__all__ = ["EXIF_TURNS", "Header", "Pages", "Reader", "check_size", "damaged", "decoded_by_opencv", "reading"]
 
 _MOST_SIDE = 65_535  # of a JPEG; a small file that says more is damaged, and would take gigabytes
 _MOST_BYTES = 2**31  # the largest that can be decoded, stored plainly, have less
@@ -79,6 +79,11 @@ class Reader:
     pages: Callable[[Path, Header], AbstractContextManager[Pages]]
 
 
+def damaged(file: Path) -> MediaError:
+    """The refusal of a file that no reader makes a picture of."""
+    return MediaError(f"{file}: is not a picture that can be read, or is damaged")
+
+
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
     """Say what goes wrong inside the block in our words.
@@ -88,11 +93,10 @@ def reading(file: Path) -> Iterator[None]:
     """
     from PIL import Image
 
-    damaged = f"{file}: is not a picture that can be read, or is damaged"
     try:
         size = file.stat().st_size
         if size == 0:  # also what the system makes up when it is read, and may never end
-            raise MediaError(damaged)
+            raise damaged(file)
         if size > _MOST_BYTES:
             raise MediaError(f"{file}: is larger than {_MOST_BYTES >> 20} MiB, too large for a picture")
         with warnings.catch_warnings():
@@ -105,9 +109,9 @@ def reading(file: Path) -> Iterator[None]:
             raise
         if error.strerror:
             raise MediaError(f"{file}: cannot be read ({error.strerror})") from error
-        raise MediaError(damaged) from error
+        raise damaged(file) from error
     except (ValueError, SyntaxError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error) as error:
-        raise MediaError(damaged) from error
+        raise damaged(file) from error
 
 
 def decoded_by_opencv(file: Path) -> NDArray[Any]:
@@ -129,7 +133,7 @@ def decoded_by_opencv(file: Path) -> NDArray[Any]:
     finally:
         cv2.utils.logging.setLogLevel(loud)
     if pixels is None:
-        raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
+        raise damaged(file)
     return pixels
 
 
@@ -142,7 +146,7 @@ def check_size(file: Path, width: int, height: int) -> None:
     from PIL import Image
 
     if width < 1 or height < 1:
-        raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
+        raise damaged(file)
     if max(width, height) > _MOST_SIDE:
         raise MediaError(
             f"{file}: says it is {width}x{height} pixels, a side of more than {_MOST_SIDE}; "

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import MediaError
 from . import icc, raster
 from .pixels import UPRIGHT
-from .still import EXIF_TURNS, Header, Pages, Reader, check_size, reading
+from .still import EXIF_TURNS, Header, Pages, Reader, check_size, damaged, reading
 
 __all__ = ["MAGIC", "READER"]
 
@@ -177,7 +177,7 @@ def _look(file: Path) -> Header:
     with reading(file), file.open("rb") as stream:
         pages = [page for _, page in _directories(stream)]
         if not pages:
-            raise MediaError(f"{file}: is not a picture that can be read, or is damaged")
+            raise damaged(file)
         first = pages[0]
         for page in pages:
             check_size(file, *page.size)

@@ -150,9 +150,9 @@ def _off(times: Sequence[int], unit: Fraction, rate: Fraction) -> NDArray[np.flo
 
 def lie_evenly(times: Sequence[int], unit: Fraction, rate: Fraction) -> bool:
     """Whether frames can simply be counted at a rate, which is theirs and no average of others."""
-    gaps = _gaps(times)
     if len(times) < 3 or np.abs(_off(times, unit, rate)).max() <= _CLOSE:
         return True
+    gaps = _gaps(times)
     is_theirs = len(gaps) > 0 and abs(_most_common(gaps) * unit * rate - 1) < _ALIKE / 2
     return is_theirs and lay(times, unit, rate) == list(range(len(times)))
 

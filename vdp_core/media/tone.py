@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import primaries
+from .info import Array
 
 __all__ = ["HLG", "PQ", "USUAL_PEAK", "ToneMap", "peak_of", "sensible_peak"]
 
-Array = NDArray[np.float32]
 PQ, HLG = 16, 18
 """Codes of the transfer characteristics in ITU-T H.273."""
 WHITE = 203.0
@@ -96,6 +96,11 @@ class ToneMap:
 
     def __str__(self) -> str:
         return "HLG" if self.transfer == HLG else f"PQ up to {self.peak:.0f} cd/m2"
+
+    @property
+    def done(self) -> str:
+        """What is to be said of a clip that it is applied to."""
+        return f"high dynamic range ({self}) tone-mapped to SDR"
 
     def apply(self, rgb: Array) -> None:
         """Turn ``(H, W, 3)`` of the signal in 0..1 into SDR in 0..1, in place."""

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .info import Array
+
 __all__ = ["MATRICES", "average_over_areas", "decode_matrix", "encode_matrix", "planes_to_rgb", "rgb_to_planes"]
 
-Array = NDArray[np.float32]
 MATRICES: dict[int, tuple[float, float]] = {
     1: (0.2126, 0.0722),  # BT.709
     4: (0.30, 0.11),  # FCC
