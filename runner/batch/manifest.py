@@ -1,11 +1,11 @@
-"""The manifest of a batch, ``manifest.jsonl``: a line for each clip, written anew whenever a clip is done."""
+"""The manifest of batches, ``manifest.jsonl``: a line for each clip, written anew whenever a clip is done."""
 
 from __future__ import annotations
 
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,9 +13,12 @@ from typing import Any
 
 from ..graph.types import GraphError
 
-__all__ = ["MANIFEST", "REPORT", "Entry", "Manifest", "alone", "explained", "folder_name"]
+__all__ = ["MANIFEST", "REPORT", "Entry", "Manifest", "explained", "folder_name", "locked"]
 
 MANIFEST, REPORT, STATE = "manifest.jsonl", "report.html", ".vdp-batch"
+LOCK = "lock"
+"""A file in STATE that is locked by the batch that looks at the output folder or changes it."""
+LOCK_WAIT = 600.0  # seconds; each holds it for a moment
 
 
 @dataclass
@@ -42,6 +45,8 @@ class Entry:
     """Hashes of the clip's and the workflow's content, the version, the length of parts: what makes results new."""
     seen: str = ""
     """Names, sizes and times of the clip's files when their content was last read."""
+    by: str = ""
+    """The folder of work in progress of the batch that is at work on it, or was when it was killed."""
 
 
 def folder_name(clip: str, taken: set[str]) -> str:
@@ -71,51 +76,101 @@ def folder_name(clip: str, taken: set[str]) -> str:
 
 
 class Manifest:
-    """The lines of ``manifest.jsonl``, by input."""
+    """The lines of ``manifest.jsonl``. Batches that work side by side share it; each changes its own lines alone.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the output folder.
+        room: the batch's own folder of work in progress, whose name its lines bear as long as it is at work.
+    """
+
+    def __init__(self, folder: Path, room: Path) -> None:
         self.folder = folder
-        self.entries: dict[str, Entry] = {}
-        with explained(folder / MANIFEST):
-            lines = (folder / MANIFEST).read_bytes().splitlines() if (folder / MANIFEST).is_file() else []
-        for line in lines:
-            entry = _entry(line)
-            if entry is not None:
-                self.entries[entry.input] = entry
-        self._taken = {name.casefold() for name in [MANIFEST, REPORT, *(path.name for path in folder.iterdir())]}
-        self._taken |= {entry.folder.casefold() for entry in self.entries.values()}
+        self.entries: list[Entry] = []
+        """All lines, those of others as they were at the last look."""
+        self._room = room
+        self._own: dict[str, Entry] = {}  # by the folder that the file knows them by
+        self._taken: set[str] = set()
 
-    def entry(self, clip: str) -> Entry:
-        """The line of a clip; a new one reserves its folder, which nothing else has."""
-        if clip not in self.entries:
-            self.entries[clip] = Entry(clip, folder_name(clip, self._taken))
-            self._taken.add(self.entries[clip].folder.casefold())
-        return self.entries[clip]
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Read what others wrote, keep them from the output folder inside the block, and write all lines in the end.
 
-    def give_way(self, entry: Entry) -> None:
-        """Reserve another folder: in the one that an entry has, somebody else has put something."""
-        self._taken |= {path.name.casefold() for path in self.folder.iterdir()}
-        entry.folder = folder_name(entry.input, self._taken)
-        self._taken.add(entry.folder.casefold())
-
-    def save(self) -> None:
+        Raises:
+            GraphError, MediaError: as ``locked``; the folder cannot be read or written to.
+        """
         from ...vdp_core.store.files import beside
 
         target = self.folder / MANIFEST
-        with explained(target), beside(target) as partial:
-            partial.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in self.entries.values()))
+        with locked(self.folder):
+            with explained(target):
+                lines = target.read_bytes().splitlines() if target.is_file() else []
+                there = [path.name for path in self.folder.iterdir()]
+            found = {entry.folder: entry for entry in map(_entry, lines) if entry is not None} | self._own
+            self.entries = list(found.values())
+            self._taken = {name.casefold() for name in [MANIFEST, REPORT, *there, *found]}
+            yield
+            with explained(target), beside(target) as partial:
+                partial.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in self.entries))
+            self._own = {entry.folder: entry for entry in self._own.values()}
+
+    def claim(self, clips: Sequence[str], workflow: str) -> list[Entry]:
+        """A line for each clip that is this batch's alone; a new one reserves its folder, which nothing else has.
+
+        A clip keeps the line that the same workflow left, else any that no other batch is at work on. To be called in
+        ``shared``.
+
+        Args:
+            clips: their paths.
+            workflow: its hash.
+        """
+        lines: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            lines.setdefault(entry.input, []).append(entry)
+        entries = []
+        for clip in clips:
+            free = [entry for entry in lines.get(clip, ()) if not self._is_of_another(entry)]
+            entry = next((one for one in free if one.made_from.get("workflow") == workflow), next(iter(free), None))
+            if entry is None:
+                entry = Entry(clip, self._free_name(clip))
+                self.entries.append(entry)
+            entry.by = self._room.name
+            self._own[entry.folder] = entry
+            entries.append(entry)
+        return entries
+
+    def _is_of_another(self, entry: Entry) -> bool:
+        from ...vdp_core.store.files import is_live
+
+        return entry.by not in ("", self._room.name) and is_live(self._room.with_name(entry.by))
+
+    def give_way(self, entry: Entry) -> None:
+        """Reserve another folder: in the one that an entry has, somebody else has put something."""
+        with explained(self.folder):
+            self._taken |= {path.name.casefold() for path in self.folder.iterdir()}
+        entry.folder = self._free_name(entry.input)
+
+    def _free_name(self, clip: str) -> str:
+        name = folder_name(clip, self._taken)
+        self._taken.add(name.casefold())
+        return name
 
 
 def _entry(line: bytes) -> Entry | None:
     """A line of a manifest, or None for what is none: anyone may have edited the file."""
     try:
         raw = json.loads(line)
-        entry = Entry(**{known.name: raw[known.name] for known in fields(Entry)})
-    except (ValueError, TypeError, KeyError, RecursionError):
+        # the lines of earlier versions have fewer fields
+        entry = Entry(**{known.name: raw[known.name] for known in fields(Entry) if known.name in raw})
+    except (ValueError, TypeError, RecursionError):
         return None
     kinds = all(isinstance(value, type(getattr(Entry("", ""), name))) for name, value in asdict(entry).items())
     # What is looked at and replaced by this must lie inside.
-    inside = kinds and re.fullmatch(r"\w[\w.-]*", entry.folder) and all(map(_is_output, entry.outputs))
+    inside = (
+        kinds
+        and re.fullmatch(r"\w[\w.-]*", entry.folder)
+        and re.fullmatch(r"(\.vdp\.[0-9a-f]{8}\.partial)?", entry.by)
+        and all(map(_is_output, entry.outputs))
+    )
     return entry if inside else None
 
 
@@ -140,16 +195,21 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Refuse a second batch in the same folder; the lock goes with the process that holds it."""
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other batches from an output folder inside the block, which must be short; the lock goes with the process.
+
+    Raises:
+        GraphError: it cannot be had.
+        MediaError: the folder cannot be written to.
+    """
     from ...vdp_core.store.files import held
 
     with explained(folder):
         (folder / STATE).mkdir(exist_ok=True)
-    with held(folder / STATE / "lock", wait=0.0) as is_ours:
+    with held(folder / STATE / LOCK, wait=LOCK_WAIT, stays=True) as is_ours:
         if not is_ours:
             raise GraphError(
-                f"another batch is at work in {folder} (or its file system has no locks); wait for it, or choose "
+                f"{folder}: cannot be locked: its file system has no locks, or another batch there has hung; choose "
                 "another --output-dir"
             )
         yield

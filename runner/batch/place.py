@@ -15,12 +15,16 @@ __all__ = ["is_complete", "put_back", "put_in_place"]
 
 OURS = ".vdp-batch"
 """An empty file in every folder of results, which says that a batch made it and may replace it."""
+REPLACED = "work"
+"""The folder beside those of work in progress to which results move that are being replaced."""
 OLD = "old-"
-"""Before the name of results that are being replaced, in the folder of work in progress."""
+"""Before their names there."""
 
 
-def put_in_place(outcome: Outcome, entry: Entry, manifest: Manifest, room: Path) -> None:
+def put_in_place(outcome: Outcome, entry: Entry, manifest: Manifest, state: Path) -> None:
     """Move a clip's results to the folder that is reserved for them, and note them in its entry.
+
+    To be called while the manifest is ``shared``.
 
     What a batch left there before is replaced; what anybody else put there stays, and the results get another folder.
 
@@ -28,12 +32,12 @@ def put_in_place(outcome: Outcome, entry: Entry, manifest: Manifest, room: Path)
         outcome: has a folder of results.
         entry: of the clip, in ``manifest``.
         manifest: of the output folder.
-        room: the folder of work in progress, which the results that are replaced move to.
+        state: the folder that holds those of work in progress.
 
     Raises:
         MediaError: the output folder cannot be written to.
     """
-    from ...vdp_core.store.files import with_name
+    from ...vdp_core.store.files import remove, with_name
 
     assert outcome.folder is not None
     target = manifest.folder / entry.folder
@@ -43,19 +47,27 @@ def put_in_place(outcome: Outcome, entry: Entry, manifest: Manifest, room: Path)
             manifest.give_way(entry)
             target = manifest.folder / entry.folder
         if target.exists():
-            target.rename(room / f"{OLD}{entry.folder}")
+            (state / REPLACED).mkdir(exist_ok=True)
+            target.rename(state / REPLACED / f"{OLD}{entry.folder}")
         while not with_name(outcome.folder, target):  # somebody else has just taken it
             manifest.give_way(entry)
             target = manifest.folder / entry.folder
+        remove(state / REPLACED)
         entry.outputs = [{"path": f"{entry.folder}/{path}", "bytes": _bytes(target / path)} for path in outcome.outputs]
 
 
-def put_back(room: Path, folder: Path) -> None:
-    """Put results back that were being replaced when a batch was killed, and whose successors have no name yet."""
-    for old in room.glob(f"{OLD}*"):
+def put_back(state: Path, folder: Path) -> None:
+    """Put results back that were being replaced when a batch was killed, and whose successors have no name yet.
+
+    To be called while the output folder is ``locked``.
+    """
+    from ...vdp_core.store.files import remove
+
+    for old in (state / REPLACED).glob(f"{OLD}*"):
         target = folder / old.name.removeprefix(OLD)
         if not target.exists():
             old.rename(target)
+    remove(state / REPLACED)
 
 
 def is_complete(entry: Entry, folder: Path) -> bool:

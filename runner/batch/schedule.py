@@ -2,14 +2,14 @@
 
 The folder holds ``manifest.jsonl``, a line for each clip; it is written anew beside itself and renamed whenever a clip
 is done, so that it is whole at any moment. Results are made in ``.vdp-batch`` and moved into place when they are
-complete. Only the batch itself writes here; workers write into rooms they are given.
+complete. Only batches themselves write here, one at a time; workers write into rooms they are given.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..graph.check import check_files, needed_nodes
 from ..graph.types import Graph, GraphError, Specs
 from ..terminal import Terminal
 from .inputs import check_parts, clips_of, content, digest, find_clip_node, hash_workflow
-from .manifest import REPORT, STATE, Entry, Manifest, alone, explained
+from .manifest import REPORT, STATE, Entry, Manifest, explained, locked
 from .place import is_complete, put_back, put_in_place
 from .pools import Died, LocalPool, Pool, RayPool, Task
 from .report import write_report
@@ -95,38 +95,44 @@ class Batch:
         """Do what is missing or changed, and write the report; the entries of these inputs, in their order.
 
         Raises:
-            GraphError: another batch is at work in the folder, or Ray cannot be had.
+            GraphError: the folder cannot be locked, or Ray cannot be had.
             MediaError: the folder cannot be written to.
         """
-        with alone(self._folder):
-            self._room = self._folder / STATE / "work"
-            self._parts, self._resume = self._folder / STATE / "parts", self._folder / STATE / "resume"
-            with explained(self._room):
-                put_back(self._room, self._folder)
-                shutil.rmtree(self._room, ignore_errors=True)
-                self._room.mkdir()
-            self._manifest = Manifest(self._folder)
-            entries = [self._manifest.entry(clip) for clip in clips_of(inputs)]
-            self._manifest.save()
+        from ...vdp_core.store.files import scratch
+
+        state = self._folder / STATE
+        self._parts, self._resume = state / "parts", state / "resume"
+        with ExitStack() as ending:
+            with locked(self._folder), explained(state):
+                put_back(state, self._folder)
+                self._room = ending.enter_context(scratch(state))
+            self._manifest = Manifest(self._folder, self._room)
+            with self._manifest.shared():
+                entries = self._manifest.claim(clips_of(inputs), self._workflow_hash)
             self._pool: Pool | None = None
             try:
                 self._work_through(entries)
             finally:
                 if self._pool is not None:
                     self._pool.close()
-                shutil.rmtree(self._room, ignore_errors=True)
-                self._manifest.save()
-                with explained(self._folder / REPORT):
-                    write_report(self._folder / REPORT, list(self._manifest.entries.values()))
-            unfinished = {self._key(entry) for entry in self._manifest.entries.values() if entry.state != "done"}
+                self._leave(entries)
+            return entries
+
+    def _leave(self, entries: Sequence[Entry]) -> None:
+        """Let go of these entries, write the report, and remove what was kept of work that nobody wants any more."""
+        with self._manifest.shared():
+            for entry in entries:
+                entry.by = ""
+            with explained(self._folder / REPORT):
+                write_report(self._folder / REPORT, self._manifest.entries)
+            unfinished = {self._key(entry) for entry in self._manifest.entries if entry.state != "done"}
             for parts in self._parts.iterdir() if self._parts.is_dir() else ():
                 if parts.name not in unfinished:
                     shutil.rmtree(parts, ignore_errors=True)
             with suppress(OSError):  # not there, or not empty
                 self._parts.rmdir()
-            if not unfinished:  # what a run that was killed kept of work that nobody wants any more
+            if not unfinished:
                 shutil.rmtree(self._resume, ignore_errors=True)
-            return entries
 
     # One after another, or as many at a time as the pool takes
 
@@ -192,8 +198,8 @@ class Batch:
         entry.made_from, entry.seen = made_from, seen
         if unchanged:
             return
-        entry.state = "waiting"
-        self._manifest.save()  # so that another call knows whose parts are kept
+        with self._manifest.shared():  # so that other batches know whose parts are kept
+            entry.state = "waiting"
         node = replace(self._clip, inputs={**self._clip.inputs, "path": entry.input})
         graph = Graph({**self._graph.nodes, node.id: node}, self._graph.workflow)
         job = Job(graph, node.id, self._device, self._room, self._resume, self._shard)
@@ -238,13 +244,17 @@ class Batch:
 
     @staticmethod
     def _key(entry: Entry) -> str:
-        return digest(entry.input, entry.made_from)[:16]
+        return digest(entry.input, entry.folder, entry.made_from)[:16]
 
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         """Move results into place, and note what came of a clip."""
         if not outcome.error and not _is_as_seen(entry):
             error = f"{entry.input}: changed while it was worked on; run the batch again once it stays as it is"
             outcome = Outcome(error=error, bad_input=True)
+        with self._manifest.shared():
+            self._note(entry, outcome)
+
+    def _note(self, entry: Entry, outcome: Outcome) -> None:
         entry.error, entry.bad_input, entry.notes = outcome.error, outcome.bad_input, outcome.notes
         entry.numbers, entry.seconds, entry.device = outcome.numbers, outcome.seconds, outcome.device
         entry.outputs = []
@@ -254,7 +264,6 @@ class Batch:
             if outcome.trace:
                 self._terminal.say(outcome.trace)
         else:
-            put_in_place(outcome, entry, self._manifest, self._room)
+            put_in_place(outcome, entry, self._manifest, self._folder / STATE)
             entry.state = "done"
             self.computed += 1
-        self._manifest.save()

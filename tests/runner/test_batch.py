@@ -127,7 +127,7 @@ def results(folder: Path = Path("out")) -> dict[str, bytes]:
 def left_over(folder: Path = Path("out")) -> list[str]:
     """What is in the output folder besides results."""
     known = {"manifest.jsonl", "report.html", *manifest(folder)}
-    state = [str(path) for path in (folder / ".vdp-batch").rglob("*")]
+    state = [str(path) for path in (folder / ".vdp-batch").rglob("*") if path.name != "lock"]
     return [path.name for path in folder.iterdir() if path.name not in {*known, ".vdp-batch"}] + state
 
 
@@ -452,15 +452,50 @@ def test_a_batch_that_is_killed_in_any_state_goes_on(vdp: Vdp, tmp_path: Path, r
         assert not left_over(), state
 
 
-@pytest.mark.usefixtures("here")
-def test_two_batches_in_one_folder_are_refused(vdp: Vdp, tmp_path: Path) -> None:
-    make_clips(1, tmp_path)
-    Path("out").mkdir()
-    with batch.alone(Path("out")):
-        code, told, err = vdp("clip0.mp4")
-    assert (code, told) == (1, None)
-    assert "vdp: another batch is at work in" in err
-    assert vdp("clip0.mp4")[0] == 0
+# Batches side by side
+
+
+@pytest.mark.parametrize("other", ["other clips", "the same clips", "another workflow"])
+def test_a_batch_beside_another_in_one_folder(
+    vdp: Vdp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    make_clips(4, tmp_path)
+    clips = ["clip2.mp4", "clip3.mp4"] if other == "other clips" else ["clip0.mp4", "clip1.mp4"]
+    settings = ["--set", "Result.filename_prefix=other"] if other == "another workflow" else []
+    beside: list[tuple[int, Any, str]] = []
+
+    class Beside(HerePool):
+        def wait(self, tell: pools.Tell) -> tuple[Task, Any]:
+            if self.waiting[0].name == "clip1" and not beside:
+                beside.append((-1, None, ""))  # so that the one within goes its way
+                beside[0] = vdp(*clips, *settings)
+            return super().wait(tell)
+
+    monkeypatch.setattr(batch, "LocalPool", Beside)
+    first = vdp("clip0.mp4", "clip1.mp4")
+    assert [(code, told["done"], told["computed"]) for code, told, _ in (beside[0], first)] == [(0, 2, 2), (0, 2, 2)]
+    # Every result that somebody was told of is there, and none was overwritten.
+    done = manifest()
+    assert all(entry["state"] == "done" and not entry["by"] for entry in done.values())
+    assert {path.split("/")[0] for path in results()} == set(done)
+    assert vdp("clip0.mp4", "clip1.mp4")[1]["computed"] == vdp(*clips, *settings)[1]["computed"] == 0
+    assert not left_over()
+
+
+def test_batches_at_once_in_one_folder(vdp: Vdp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_clips(3, tmp_path)
+    running = [
+        Started(programs.batch, ARGUMENTS, tmp_path / f"workers{number}", folder=tmp_path / f"told{number}")
+        for number in range(3)
+    ]
+    assert [process.wait() for process in running] == [0, 0, 0], [process.err for process in running]
+    done = manifest()
+    assert all(entry["state"] == "done" for entry in done.values())
+    assert {path.split("/")[0] for path in results()} == set(done)
+    told = [json.loads(process.out.splitlines()[-1]) for process in running]
+    assert [one["done"] for one in told] == [3, 3, 3]
+    assert len(done) == sum(one["computed"] for one in told)
+    assert not left_over()
 
 
 # Long clips in parts

@@ -18,6 +18,7 @@ __all__ = [
     "Place",
     "beside",
     "held",
+    "is_live",
     "numbered",
     "placed",
     "remove",
@@ -78,7 +79,7 @@ def numbered(folder: Path, name: str, suffix: str = "") -> Iterator[Place]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _hidden(folder, name, suffix) as partial:
-        mark = partial.name.partition(".partial")[0] + ".lock"
+        mark = _mark(partial).name
         reserved: list[Path] = []
         try:
             place = Place(partial, _reserve(folder, name, suffix, mark, reserved))
@@ -198,12 +199,26 @@ def _hidden(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
             _remove_surely(partial)
 
 
+def _mark(partial: Path) -> Path:
+    return partial.with_name(partial.name.partition(".partial")[0] + ".lock")
+
+
+def is_live(partial: Path) -> bool:
+    """Whether the process lives that was handed out a hidden path, such as by ``scratch``, and still writes there."""
+    mark = _mark(partial)
+    if not mark.exists():
+        return False
+    with held(mark, wait=0.0) as is_left_over:
+        return not is_left_over
+
+
 @contextmanager
-def held(mark: Path, *, wait: float = 10.0) -> Iterator[bool]:
-    """Hold the lock of a file, which is made and in the end removed, inside the block or as long as the process lives.
+def held(mark: Path, *, wait: float = 10.0, stays: bool = False) -> Iterator[bool]:
+    """Hold the lock of a file, which is made if there is none, inside the block or as long as the process lives.
 
     Yields whether it is held: it is not if another process holds it for as long as ``wait`` seconds, nor where the
-    file system has no locks.
+    file system has no locks. The file is removed in the end, unless it ``stays``: it must where others wait for it,
+    since they would go on to hold what nobody sees any more.
     """
     from filelock import FileLock
 
@@ -215,8 +230,9 @@ def held(mark: Path, *, wait: float = 10.0) -> Iterator[bool]:
     finally:
         if lock.is_locked:
             lock.release()
-            with suppress(OSError):  # Windows: another process is looking whether it is held
-                mark.unlink(missing_ok=True)
+            if not stays:
+                with suppress(OSError):  # Windows: another process is looking whether it is held
+                    mark.unlink(missing_ok=True)
 
 
 def remove_left_overs(folder: Path) -> None:
