@@ -115,8 +115,8 @@ class VDPOptimize(host.Foreseeing):
 
     @classmethod
     def foresee(cls, **given: Any) -> tuple[Layers | None]:
+        from ..vdp_core.models import MODELS
         from ..vdp_core.tasks.driver import check_inputs
-        from ..vdp_core.types import Layers
 
         frames, task = given.get("frames"), given.get("task")
         if frames is None or task not in TASKS:
@@ -126,7 +126,8 @@ class VDPOptimize(host.Foreseeing):
             inputs = {one.name: given[one.name] for one in INPUTS if given.get(one.name) is not None}
             preset, steps = given.get("preset") or "balanced", given.get("steps") or 0
             check_inputs(task, host.on_cpu(clip), preset=preset, steps=steps, **_on_cpu(inputs, only_known=True))
-        return (Layers(TASKS[task].model, {}, frames, alpha=host.alpha_of(frames)),)
+        layers = MODELS[TASKS[task].model].stand_in(frames, TASKS[task].lengths(given))
+        return (replace(layers, alpha=host.alpha_of(frames)),)
 
     def optimize(
         self, frames: Tensor, flow: Flow | None = None, *, task: str, preset: str, steps: int, seed: int, **given: Any

@@ -63,9 +63,15 @@ class SplitLayers(host.Foreseeing):
         }
 
     @classmethod
-    def foresee(cls, layers: Layers | None = None, **_: object) -> tuple[Tensor | None, Tensor | None]:
+    def foresee(
+        cls, layers: Layers | None = None, layer: int | None = None, **_: object
+    ) -> tuple[Tensor | None, Tensor | None]:
+        from ..vdp_core.models import model_of
+
         if layers is None:
             return None, None
+        if layer is not None and layers.fields:
+            model_of(layers).check_layer(layers, layer)
         return host.frames_like(layers.frames, layers.alpha), host.mask_like(layers.frames)
 
     def split(self, layers: Layers, layer: int) -> tuple[Tensor, Tensor]:
@@ -117,13 +123,20 @@ class ReplaceLayer(host.Foreseeing):
 
     @classmethod
     def foresee(
-        cls, layers: Layers | None = None, layer: int = 1, frames: Tensor | None = None, **_: object
+        cls, layers: Layers | None = None, layer: int | None = None, frames: Tensor | None = None, **given: Any
     ) -> tuple[Layers | None]:
-        from ..vdp_core.edit.layers import check_background, check_picture
+        from ..vdp_core.edit.layers import check_background, check_picture, check_replaced
+        from ..vdp_core.models.masks import MODEL
 
-        if layer == 0 and host.known(frames) is not None:
+        mask = host.given_mask(given.get("mask"))
+        if layers is not None:
+            MODEL.require(layers, "ReplaceLayer")
+            if layer is not None and layers.fields:
+                check_replaced(layers, layer, has_mask=mask is not None)
+            _check_matte(mask, layers.frames)
+        if layer == 0 and frames is not None:
             check_background(host.on_cpu(frames), None if layers is None else len(layers))
-        elif layer > 0 and layers is not None and frames is not None:
+        elif layer is not None and layers is not None and frames is not None:
             check_picture(frames, layers.frames)
         return (layers,)
 
@@ -228,20 +241,22 @@ class Composite(host.Foreseeing):
 
     @classmethod
     def foresee(cls, **given: Any) -> tuple[Tensor | None, Tensor | None, Layers | None]:
-        from ..vdp_core.checks import check_mask
-        from ..vdp_core.edit.layers import check_background
+        from ..vdp_core.edit.layers import check_background, layer_numbers
         from ..vdp_core.models.masks import MODEL
 
         layers, mask, background = (given.get(name) for name in ("layers", "mask", "background"))
         _refuse_together(given.keys(), premultiplied=bool(given.get("premultiplied")))
+        if layers is None and given.get("frames") is not None:
+            layers = MODEL.stand_in(given["frames"], {"L": 2})
+            layers = replace(layers, alpha=host.alpha_of(given["frames"]))
+        clip = None
         if layers is not None:
             MODEL.require(layers, "Composite")
-        clip = given.get("frames") if layers is None else layers.frames
-        matte = host.known(host.given_mask(mask))
-        if clip is not None and matte is not None:
-            matte = matte if matte.ndim < 4 else matte[..., 0]
-            check_mask(host.on_cpu(matte), "mask", count=len(clip), size=(clip.shape[1], clip.shape[2]))
-        if host.known(background) is not None:
+            clip = layers.frames
+            if given.get("layer") is not None and layers.fields:
+                layer_numbers(layers, given["layer"])
+            _check_matte(host.given_mask(mask), clip)
+        if background is not None:
             check_background(host.on_cpu(background), None if clip is None else len(clip))
         alpha = None if layers is None or background is not None else layers.alpha
         return host.frames_like(clip, alpha), host.mask_like(clip), layers
@@ -303,6 +318,15 @@ def _refuse_together(linked: Collection[str], *, premultiplied: bool) -> None:
         raise InputError("nothing to put together: link layers, or both frames and mask")
     if "layers" in linked and premultiplied:
         raise InputError("premultiplied: layers keep straight colours; switch it off, it is for frames with a mask")
+
+
+def _check_matte(mask: Tensor | None, clip: Tensor) -> None:
+    """Refuse a mask that does not belong to a clip, by its number and size."""
+    from ..vdp_core.checks import check_mask
+
+    if mask is not None:
+        matte = mask if mask.ndim < 4 else mask[..., 0]
+        check_mask(host.on_cpu(matte), "mask", count=len(clip), size=(clip.shape[1], clip.shape[2]))
 
 
 def _coverage(mask: Tensor, words: str) -> str:

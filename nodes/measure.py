@@ -100,12 +100,15 @@ class MeasureVideo(host.Foreseeing):
 
     @classmethod
     def foresee(cls, **given: Any) -> tuple[None, ...]:
-        from ..vdp_core.metrics import check_given, check_same_clips
+        from ..vdp_core.metrics import check_given, check_same_clips, check_same_masks
 
         check_given(*(name in given for name in ("reference", "flow", "mask", "reference_mask")))
         frames, reference = given.get("frames"), given.get("reference")
         if frames is not None and reference is not None:
             check_same_clips(frames, reference)
+        mask, reference_mask = (host.given_mask(given.get(name)) for name in ("mask", "reference_mask"))
+        if mask is not None and reference_mask is not None:
+            check_same_masks(mask, reference_mask)
         return (None,) * len(cls.RETURN_TYPES)
 
     def measure(

@@ -38,8 +38,8 @@ def check_frames(frames: object, name: str = "frames", *, at_least: int = 1, sma
         raise ShapeError(f"{name}: got {count} frame{'s' * (count != 1)}, {need}")
     if min(height, width) < smallest_side:
         raise ShapeError(f"{name}: frames are {width}x{height} pixels, at least {smallest_side}x{smallest_side} needed")
-    if isinstance(frames, LazyFrames) and channels == 3:
-        return frames  # made by the core, which keeps values in 0..1
+    if frames.is_meta or (isinstance(frames, LazyFrames) and channels == 3):
+        return frames  # a stand-in has no values yet, and the core keeps those that it makes in 0..1
     if not frames.is_floating_point():
         raise InputError(f"{name}: expected float values in 0..1, got {frames.dtype}; divide by the type's maximum")
     frames = frames[..., :3].float() if channels >= 3 else frames.float().expand(-1, -1, -1, 3)
@@ -80,7 +80,7 @@ def check_mask(mask: object, name: str, *, count: int | None = None, size: tuple
         raise ShapeError(
             f"{name}: masks are {mask.shape[2]}x{mask.shape[1]} pixels, the frames are {size[1]}x{size[0]}; resize them"
         )
-    if isinstance(mask, LazyFrames):
+    if mask.is_meta or isinstance(mask, LazyFrames):
         return mask
     mask = mask.float()
     if mask.numel() == 0:

@@ -427,6 +427,26 @@ def check_same_clips(pred: Tensor, ref: Tensor) -> None:
         )
 
 
+def check_same_masks(mask: Tensor, ref: Tensor) -> None:
+    """Refuse masks, or pictures of them, of different lengths or sizes.
+
+    Raises:
+        ShapeError: they differ.
+    """
+    (t, h, w), (t2, h2, w2) = _extent(mask), _extent(ref)
+    if (h, w) != (h2, w2):
+        raise ShapeError(f"mask: got {w}x{h} pixels, the reference mask has {w2}x{h2}; resize them")
+    if t != t2:
+        raise ShapeError(f"mask: got {t} masks, the reference has {t2}; give as many")
+
+
+def _extent(mask: Tensor) -> tuple[int, ...]:
+    """Number, height and width of masks ``(H, W)``, ``(T, H, W)`` or ``(T, 1, H, W)``, or pictures ``(T, H, W, C)``."""
+    if mask.ndim == 4 and mask.shape[1] == 1 and mask.shape[-1] > 4:
+        return (mask.shape[0], *mask.shape[2:])
+    return (1, *mask.shape) if mask.ndim == 2 else tuple(mask.shape[:3])
+
+
 def check_given(reference: bool, flow: bool, mask: bool, ref_mask: bool) -> None:
     """Refuse to measure where what is given makes no figure.
 
@@ -445,7 +465,6 @@ def _same_masks(mask: Tensor, ref: Tensor) -> tuple[Tensor, Tensor]:
     ref = check_mask(ref, "reference mask")
     if len(ref) == 0:
         raise ShapeError("reference mask: got none, at least one frame is needed")
-    mask = check_mask(mask, "mask", size=(ref.shape[1], ref.shape[2]))
-    if len(mask) != len(ref):
-        raise ShapeError(f"mask: got {len(mask)} masks, the reference has {len(ref)}; give as many")
+    mask = check_mask(mask, "mask")
+    check_same_masks(mask, ref)
     return mask, ref.to(mask.device)

@@ -14,7 +14,7 @@ from .comfy import (
     say,
 )
 from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
-from .early import Foreseeing, frames_like, known, mask_like
+from .early import Foreseeing, Refused, foresee_all, frames_like, is_link, known, mask_like
 from .inputs import changed, given_mask, remember
 from .paths import (
     input_path,
@@ -34,6 +34,7 @@ __all__ = [
     "Foreseeing",
     "Headless",
     "OnStep",
+    "Refused",
     "alpha_of",
     "changed",
     "compute",
@@ -42,6 +43,7 @@ __all__ = [
     "embed_metadata",
     "fill_prefix",
     "fitting",
+    "foresee_all",
     "frames_like",
     "free_memory",
     "given_mask",
@@ -50,6 +52,7 @@ __all__ = [
     "headless",
     "input_path",
     "is_interruption",
+    "is_link",
     "is_there",
     "journal",
     "keeping",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ __all__ = [
     "journal",
     "keeping",
     "running",
+    "running_node",
     "say",
 ]
 
@@ -120,6 +121,19 @@ def is_interruption(error: Exception) -> bool:
 def has_viewer() -> bool:
     """Whether somebody looks at what nodes show: headless nobody does."""
     return comfy_module("server") is not None
+
+
+def running_node() -> tuple[Mapping[str, Any], str] | None:
+    """In ComfyUI, the prompt that runs, in the format of the API, and the id of its node that runs; None elsewhere."""
+    server, execution = comfy_module("server"), comfy_module("comfy_execution.utils")
+    context = execution.get_executing_context() if execution else None
+    if server is None or context is None:
+        return None
+    queue = getattr(server.PromptServer.instance, "prompt_queue", None)
+    for item in list(getattr(queue, "currently_running", {}).values()):
+        if item[1] == context.prompt_id and context.node_id in item[2]:
+            return item[2], context.node_id
+    return None
 
 
 def embed_metadata(prompt: object, extra_pnginfo: object) -> dict[str, str]:

@@ -120,8 +120,9 @@ def on_cpu(given: T) -> T:
     """
     import torch
 
-    # what is no tensor, the core refuses
-    return cast("T", given.cpu().contiguous()) if isinstance(given, torch.Tensor) else given
+    if not isinstance(given, torch.Tensor) or given.is_meta:
+        return given  # the core refuses what is no tensor, and looks at the shape of a stand-in
+    return cast("T", given.cpu().contiguous())
 
 
 NATIVE_BYTES = 600  # a pixel at native size: a frame, its neighbours along the flow, and blocks of them

@@ -129,9 +129,9 @@ class Manifest:
         entries = []
         for clip in clips:
             free = [entry for entry in lines.get(clip, ()) if not self._is_of_another(entry)]
-            entry = next((one for one in free if one.made_from.get("workflow") == workflow), next(iter(free), None))
-            if entry is None:
-                entry = Entry(clip, self._free_name(clip))
+            free.sort(key=lambda entry: entry.made_from.get("workflow") != workflow)  # stable
+            entry = free[0] if free else Entry(clip, self._free_name(clip))
+            if not free:
                 self.entries.append(entry)
             entry.by = self._room.name
             self._own[entry.folder] = entry

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -158,24 +159,24 @@ def _foresee(graph: Graph, specs: Specs, order: list[str], results: Mapping[str,
     Raises:
         NodeFailed: one does.
     """
-    foreseen = dict(results)
-    for key in order:
-        node, spec = graph.nodes[key], specs[graph.nodes[key].class_type]
-        # of nodes that ran, what nobody needs any more is gone already
-        if key in results or (foresee := getattr(spec.node_class, "foresee", None)) is None:
-            continue
-        given = {
-            name: foreseen[value.node][value.slot]
-            if isinstance(value, Link) and value.node in foreseen
-            else None
-            if isinstance(value, Link)
-            else cast(spec.inputs[name], value)
+    from ...nodes import host
+
+    classes = {name: spec.node_class for name, spec in specs.items() if spec.node_class is not None}
+    nodes = {key: graph.nodes[key] for key in order}
+    for key, node in nodes.items():
+        entries = specs[node.class_type].inputs
+        inputs = {
+            name: value if isinstance(value, Link) else cast(entries[name], value)
             for name, value in node.inputs.items()
         }
-        try:
-            foreseen[key] = foresee(**given)
-        except Exception as error:
-            raise _failed(node, error) from error
+        nodes[key] = replace(node, inputs=inputs)
+    # of nodes that ran, what nobody needs any more is gone already
+    try:
+        host.foresee_all(order, to_api(Graph(nodes)), dict(results), classes=classes)
+    except host.Refused as refused:
+        cause = refused.__cause__
+        assert isinstance(cause, Exception)
+        raise _failed(graph.nodes[refused.key], cause) from cause
 
 
 def _run_nodes(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,6 +157,59 @@ def test_a_reference_to_measure_by_of_another_length(
     assert "frames: got 6 of 48x32 pixels, the reference has 3" in refused(tmp_path / "graph.json")
 
 
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (
+            {"class_type": "SplitLayers", "inputs": {"layers": ["3", 0], "layer": 3}},
+            "SplitLayers.*: layer: there is no layer 3; these layers have 0 the background, 1 object 1, 2 object 2",
+        ),
+        (
+            {"class_type": "ReplaceLayer", "inputs": {"layers": ["3", 0], "layer": 3, "frames": ["1", 0]}},
+            "ReplaceLayer.*: layer: there is no layer '3'; these layers have a background .0. and objects 1 to 2",
+        ),
+        (
+            {
+                "class_type": "ReplaceLayer",
+                "inputs": {"layers": ["3", 0], "layer": 0, "frames": ["1", 0], "mask": ["1", 1]},
+            },
+            "ReplaceLayer.*: mask: the background .layer 0. takes none",
+        ),
+        (
+            {
+                "class_type": "ReplaceLayer",
+                "inputs": {"layers": ["3", 0], "layer": 1, "frames": ["1", 0], "mask": ["6", 1]},
+            },
+            "ReplaceLayer.*: mask: got 3 masks for 6 frames",
+        ),
+    ],
+)
+def test_layers_that_will_not_be_there(
+    refused: Callable[..., str], files: dict[str, Path], tmp_path: Path, node: dict[str, Any], said: str
+) -> None:
+    nodes = relight_graph(files["clip"])
+    nodes["3"]["inputs"] |= {"task": "segment", "layers": 3}
+    nodes["4"], nodes["6"] = node, load(files["alpha"], count=3)
+    if node["class_type"] == "ReplaceLayer":
+        edit = {"layer": "objects", "visibility": 1, "gain": 0, "saturation": 1, "offset_x": 0, "offset_y": 0}
+        composite = {"layers": ["4", 0], **edit, "linear_light": False, "premultiplied": False}
+        nodes["7"] = {"class_type": "Composite", "inputs": composite}
+        nodes["5"]["inputs"]["frames"] = ["7", 0]
+    (tmp_path / "graph.json").write_text(json.dumps(nodes))
+    assert re.search(said, text := refused(tmp_path / "graph.json")), text
+
+
+def test_masks_to_measure_of_another_length(refused: Callable[..., str], files: dict[str, Path], tmp_path: Path):
+    nodes = relight_graph(files["clip"])
+    nodes["3"]["inputs"]["task"] = "segment"
+    nodes["4"] = {"class_type": "SplitLayers", "inputs": {"layers": ["3", 0], "layer": 1}}
+    nodes["6"] = load(files["alpha"], count=3)
+    measured = {"frames": ["4", 0], "mask": ["4", 1], "reference_mask": ["6", 1], "filename_prefix": "m"}
+    nodes["7"] = {"class_type": "MeasureVideo", "inputs": measured}
+    (tmp_path / "graph.json").write_text(json.dumps(nodes))
+    assert "mask: got 6 masks, the reference has 3; give as many" in refused(tmp_path / "graph.json")
+
+
 # ComfyUI asks check_lazy_status
 
 
@@ -184,3 +239,65 @@ def test_what_comfyui_has_made_is_refused_before_the_rest() -> None:
             frames=torch.rand(4, 32, 32, 3), flow=None, mask=torch.ones(3, 32, 32), task="segment", layers=2
         )
     assert SaveFrames().check_lazy_status(frames=torch.rand(1, 8, 8, 3), alpha=alpha, format="mp4") == []
+
+
+class Queue:
+    """What a node finds of ComfyUI while it runs: the prompt, and which node it is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, prompt: dict[str, Any]) -> None:
+        self.node_id, self.prompt_id = "", "p"
+        self.prompt_queue = SimpleNamespace(currently_running={0: (0, "p", prompt, {}, [])})
+        server = SimpleNamespace(PromptServer=SimpleNamespace(instance=self))
+        modules = {
+            "comfy.model_management": SimpleNamespace(),
+            "server": server,
+            "comfy_execution.utils": SimpleNamespace(get_executing_context=lambda: self),
+        }
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_in_comfyui_what_waits_for_layers_looks_again_before_they_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    edit = {"layer": "objects", "visibility": 1.0, "gain": 0.0, "saturation": 1.0, "offset_x": 0.0, "offset_y": 0.0}
+    settings = {**edit, "linear_light": False, "premultiplied": False}
+    optimize = {"task": "segment", "preset": "balanced", "steps": 0, "layers": 2, "seed": 0}
+    queue = Queue(
+        monkeypatch,
+        {
+            "clip": {"class_type": "LoadFrames", "inputs": {}},
+            "flow": {"class_type": "RAFTFlow", "inputs": {"frames": ["clip", 0]}},
+            "3": {"class_type": "VDPOptimize", "inputs": {"frames": ["clip", 0], "flow": ["flow", 0], **optimize}},
+            "still": {"class_type": "LoadImage", "inputs": {}},
+            "5": {
+                "class_type": "Composite",
+                "inputs": {"layers": ["3", 0], "background": ["still", 0], **settings},
+                "_meta": {"title": "New place"},
+            },
+            "truth": {"class_type": "LoadFrames", "inputs": {}},
+            "7": {"class_type": "MeasureVideo", "inputs": {"frames": ["5", 0], "reference": ["truth", 0]}},
+        },
+    )
+    frames = torch.rand(4, 32, 48, 3)
+
+    def asked(node: str, kind: Any, **given: Any) -> list[str]:
+        queue.node_id = node
+        return list(kind().check_lazy_status(**given))
+
+    truth, background = torch.rand(4, 32, 48, 3), torch.rand(3, 32, 48, 3)
+    assert asked("7", MeasureVideo, frames=None, reference=truth) == ["frames"]
+    assert asked("5", Composite, layers=None, background=background, **settings) == ["layers"]
+    with pytest.raises(ShapeError, match=r"^New place \(node 5\): background: got 3 frames for a clip of 4"):
+        asked("3", VDPOptimize, frames=frames, flow=None, **optimize)
+
+    background = torch.rand(1, 32, 48, 3)
+    assert asked("5", Composite, layers=None, background=background, **settings) == ["layers"]
+    assert asked("3", VDPOptimize, frames=frames, flow=None, **optimize) == ["flow"]
+    truth = torch.rand(5, 32, 48, 3)
+    assert asked("7", MeasureVideo, frames=None, reference=truth) == ["frames"]
+    with pytest.raises(
+        ShapeError, match=r"^MeasureVideo \(node 7\): frames: got 4 of 48x32 pixels, the reference has 5"
+    ):
+        asked("3", VDPOptimize, frames=frames, flow=None, **optimize)
+    # another prompt knows nothing of it
+    queue.prompt_queue.currently_running[0] = (0, "p", {**queue.prompt_queue.currently_running[0][2]}, {}, [])
+    assert asked("3", VDPOptimize, frames=frames, flow=None, **optimize) == ["flow"]

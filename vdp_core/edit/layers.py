@@ -23,6 +23,7 @@ __all__ = [
     "add_background",
     "check_background",
     "check_picture",
+    "check_replaced",
     "cut_out",
     "edit",
     "layer_numbers",
@@ -206,10 +207,8 @@ def replace_layer(layers: Layers, number: int, frames: Tensor, mask: Tensor | No
         InputError, ShapeError: another model, no such layer, or pictures that cannot be used.
     """
     MASKS.require(layers, "ReplaceLayer")
-    (number,) = layer_numbers(layers, str(number))
+    check_replaced(layers, number, has_mask=mask is not None)
     if number == 0:
-        if mask is not None:
-            raise InputError("mask: the background (layer 0) takes none, it is wherever no object is; unlink it")
         return add_background(layers, frames)
     count, height, width, _ = layers.frames.shape
     frames = check_frames(frames)
@@ -218,6 +217,17 @@ def replace_layer(layers: Layers, number: int, frames: Tensor, mask: Tensor | No
     if mask is not None:
         pictures[f"mask_{number}"] = check_mask(mask, "mask", count=count, size=(height, width))
     return replace(layers, pictures=pictures)
+
+
+def check_replaced(layers: Layers, number: int, *, has_mask: bool) -> None:
+    """Refuse a number that no layer has, and a mask for the background.
+
+    Raises:
+        InputError: either.
+    """
+    layer_numbers(layers, str(number))
+    if number == 0 and has_mask:
+        raise InputError("mask: the background (layer 0) takes none, it is wherever no object is; unlink it")
 
 
 def split_layer(

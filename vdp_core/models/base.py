@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError, LayersFileError
@@ -119,6 +120,22 @@ class Model:
             field.check(layers, lengths)
         if self.invariant is not None:
             self.invariant(layers)
+
+    def stand_in(self, frames: Tensor, lengths: Mapping[str, int | None]) -> Layers:
+        """Layers without values, on the device ``meta``, for what is to be checked before they are found.
+
+        Args:
+            frames: the clip, or a stand-in.
+            lengths: what letters of the fields' shapes stand for: None where nobody can tell, and fields with it are
+                left out; sides that are not named do not matter.
+        """
+        fields = {}
+        for field in self.fields:
+            sides = [lengths.get(side, 1) if isinstance(side, str) else side for side in field.shape]
+            known = [side for side in sides if side is not None]
+            if field.per == "frame" and not field.optional and known == sides:
+                fields[field.name] = torch.empty(len(frames), *known, device="meta")
+        return Layers(self.name, fields, frames)
 
     def require(self, layers: Layers, what: str) -> None:
         """Refuse layers of another model.

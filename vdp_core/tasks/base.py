@@ -131,6 +131,10 @@ def _nothing(frames: Tensor, given: Given, config: Any) -> Given:
     return given
 
 
+def _no_lengths(given: Given) -> Mapping[str, int | None]:
+    return {}
+
+
 one_after_the_other = later(__package__, ".join:join")
 
 
@@ -152,6 +156,9 @@ class Task:
     here what cannot work, with InputError or ShapeError."""
     join: Callable[[Sequence[Found], Sequence[range], Given], Found] = one_after_the_other
     """``join(found, spans, given)``: the whole of what was found in several shots."""
+    lengths: Callable[[Given], Mapping[str, int | None]] = _no_lengths
+    """``lengths(given)``: what letters in the shapes of the model's fields will stand for, None where an input that
+    says so is not known yet; see ``Model.stand_in``."""
     inputs: tuple[Input, ...] = ()
     aliases: tuple[str, ...] = ()
     """Words that people look for it with."""

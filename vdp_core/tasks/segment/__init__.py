@@ -28,6 +28,7 @@ TASK = Task(
     inputs=(LAYERS, MASK, MASK_FRAME),
     presets={name: Preset(config) for name, config in PRESETS.items()}
     | {"paper": Preset(Published(), later(__package__, ".task:find_as_published"), without=(MASK,))},
+    lengths=lambda given: {"L": given.get("layers")},
     prepare=later(__package__, ".task:prepare"),
     find=later(__package__, ".task:find"),
 )
