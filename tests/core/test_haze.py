@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from comfyui_vdp.vdp_core.denoise.noise import Noise
 from comfyui_vdp.vdp_core.tasks.dehaze.priors import (
     block_extremes,
     followed_colours,
@@ -82,6 +83,22 @@ def test_blocks_of_any_clip(size):
     assert len(blocks.places) == math.ceil(size[0] / 2) * max(1, size[1] // 10) * max(1, size[2] // min(10, size[1]))
     assert blocks.places.abs().max() <= 1.0
     assert bool((blocks.low <= blocks.high).all())
+
+
+def test_extremes_are_freed_from_noise():
+    generator = torch.Generator().manual_seed(0)
+    sigma = 0.01
+    # flat blocks, and blocks half of which is dark
+    clean = torch.full((8, 3, 40, 60), 0.6)
+    clean[:, :, :20, ::10] = clean[:, :, :20, 1::10] = 0.3
+    noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
+    noise = Noise((sigma**2,) * 3, (0.0,) * 3)
+    raw, freed, wanted = (block_extremes(frames, one) for frames, one in ((noisy, None), (noisy, noise), (clean, None)))
+    for name in ("low", "high"):
+        off, less = ((getattr(one, name) - getattr(wanted, name)).mean().abs() for one in (raw, freed))
+        assert off > 2.0 * sigma
+        assert less < 0.65 * off
+    assert_close(block_extremes(clean, noise.scaled(0.0)).low, wanted.low)
 
 
 def test_the_brightest_haze_is_where_nothing_is_dark():

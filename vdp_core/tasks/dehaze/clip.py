@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...denoise.noise import Noise
 from ...image.resize import resize
 from ...models.haze import MIN_TRANSMISSION
 from ...optim.fit import Fitted, fit
@@ -39,11 +40,13 @@ class HazyClip:
         small: Tensor,
         flow: Flow,
         config: DehazeConfig,
+        noise: Noise,
         seed: int,
         *,
         expected: Tensor | None = None,
     ) -> None:
-        """Take the working copy ``(T, 3, h, w)``; of a part of a shot, also the airlight that all of it expects."""
+        """Take the working copy ``(T, 3, h, w)``, and the noise it has; of a part of a shot, also the airlight that all
+        of it expects."""
         self._small, self._config = small, config
         self._generator = torch.Generator(small.device).manual_seed(seed)
         height, width = small.shape[2:]
@@ -55,7 +58,7 @@ class HazyClip:
         self.points = replace(points, first=first, second=second)
         self._blocks, self._cells = (
             replace(blocks, places=within(blocks.places, self._size))
-            for blocks in (block_extremes(small), block_extremes(small, block=cell))
+            for blocks in (block_extremes(small, noise), block_extremes(small, noise, block=cell))
         )
         count, few = len(small), max(2, len(small) // 4)
         fine, middle, coarse = frame_sizes(small, config.grid)

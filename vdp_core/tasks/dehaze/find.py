@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...denoise.noise import Noise
 from ...image.resize import working_copy
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
@@ -21,7 +22,7 @@ from .clip import HazyClip
 from .config import DehazeConfig
 from .priors import block_extremes, initial_airlight
 
-__all__ = ["Haze", "fit_haze"]
+__all__ = ["Haze", "fit_haze", "noise_of_copy"]
 
 LEAST_MEDIAN = math.log(0.25)
 """Of t, its median over the clip, at least. A bright scene in haze looks just as a dark one in denser haze does, and
@@ -44,22 +45,27 @@ def fit_haze(
     frames: Tensor,
     flow: Flow,
     config: DehazeConfig,
+    noise: Noise,
     seed: int,
     device: torch.device,
     journal: Journal,
     progress: Progress,
 ) -> Haze:
-    """Find the haze window by window; the whole shot has one confidence and one bound on its density."""
+    """Find the haze window by window; the whole shot has one confidence and one bound on its density.
+
+    ``noise`` is that of the frames.
+    """
     spans = windows(len(frames), config.window, WINDOW_OVERLAP)
     expected = None
     if len(spans) > 1:
         some = working_copy(frames[:: max(1, len(frames) // 64)], config.side)
-        expected = initial_airlight(block_extremes(some)).to(device)
+        expected = initial_airlight(block_extremes(some, noise_of_copy(noise, frames, some))).to(device)
 
     def work(number: int, _: Mapping[int, Window], journal: Journal, progress: Progress) -> Window:
         span = spans[number]
         small = working_copy(frames[span.start : span.stop], config.side).to(device)
-        clip = HazyClip(small, flow.part(span.start, span.stop), config, seed + number, expected=expected)
+        own = noise_of_copy(noise, frames, small)
+        clip = HazyClip(small, flow.part(span.start, span.stop), config, own, seed + number, expected=expected)
         return _fit_window(clip, config, journal, progress)
 
     found = fit_windows(spans, work, journal=journal, progress=progress)
@@ -80,6 +86,11 @@ def fit_haze(
     log_t = log_t + F.relu(LEAST_MEDIAN - log_t.median())
     transmission = (confidence * log_t.clamp(max=0.0)).exp()[:, None]
     return Haze(transmission, airlight[:, :, None, None], combined_fit(found), notes)
+
+
+def noise_of_copy(noise: Noise, frames: Tensor, small: Tensor) -> Noise:
+    """The noise of a working copy ``(T, 3, h, w)`` of frames ``(T, H, W, 3)``: each of its pixels averages several."""
+    return noise.scaled(math.prod(small.shape[2:]) / math.prod(frames.shape[1:3]))
 
 
 def _fit_window(clip: HazyClip, config: DehazeConfig, journal: Journal, progress: Progress) -> Window:

@@ -29,9 +29,10 @@ Second stage (``HazyClip.fit_objects``), over s and o with L known::
 
 pinball(v; q) = q max(v, 0) + (1 - q) max(-v, 0), the quantile loss (Koenker and Bassett, "Regression Quantiles",
 Econometrica 1978): a share q of the B blocks b may have d_b above s(b). d_b = log(1 - min_c x_c / L_c) of the darkest
-value of a block bounds log t from below, and is about log t itself by the dark channel prior (He, Sun and Tang, CVPR
-2009); h_b = log max_c (x_c - L_c) / (1 - L_c) of the brightest keeps J below 1; cells c are smaller blocks
-(``priors.block_extremes``, ``priors.transmission_bounds``). L_0 is the brightest haze (``priors.initial_airlight``).
+value of a block, noise taken off, bounds log t from below, and is about log t itself by the dark channel prior (He, Sun
+and Tang, CVPR 2009); h_b = log max_c (x_c - L_c) / (1 - L_c) of the brightest keeps J below 1; cells c are smaller
+blocks (``priors.block_extremes``, ``priors.transmission_bounds``). L_0 is the brightest haze
+(``priors.initial_airlight``).
 D_a^2 is the squared second difference (``losses.smoothness``), D_a o the first; e_a = exp(-|colour difference|^2 /
 EDGE_SCALE^2) makes it edge-aware (Godard et al., CVPR 2017, eq. 3). rho is the Charbonnier loss, psi the log-sum
 penalty (``losses.log_sum``). Correspondence i sees one point of the scene at p_i and q_i: on a line towards the
@@ -41,14 +42,14 @@ LEAST_MEDIAN or more (``find.fit_haze``).
 
 from __future__ import annotations
 
-from ...denoise.noise import estimate_noise
+from ...denoise.noise import Noise, estimate_noise
 from ...image.resize import working_copy
 from ...types import Shot
 from ..base import Found, Given, Published, Work
 from . import paper
 from .clip import HazyClip
 from .config import PRESETS, DehazeConfig
-from .find import Haze, fit_haze
+from .find import Haze, fit_haze, noise_of_copy
 
 __all__ = ["find", "find_as_published"]
 
@@ -61,7 +62,9 @@ def find(shot: Shot, given: Given, config: DehazeConfig, work: Work) -> Found:
         ``noise`` of the shot.
     """
     assert shot.flow is not None
-    return _found(shot, fit_haze(shot.frames, shot.flow, config, work.seed, work.device, work.journal, work.progress))
+    noise = estimate_noise(shot.frames)
+    haze = fit_haze(shot.frames, shot.flow, config, noise, work.seed, work.device, work.journal, work.progress)
+    return _found(shot, haze, noise)
 
 
 def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
@@ -70,7 +73,8 @@ def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -
     waiting, fitting = work.progress.phases(0, 1)
     # the paper takes its airlight from elsewhere too
     quick = PRESETS["fast"]
-    clip = HazyClip(working_copy(shot.frames, quick.side).to(work.device), shot.flow, quick, work.seed)
+    noise, small = estimate_noise(shot.frames), working_copy(shot.frames, quick.side).to(work.device)
+    clip = HazyClip(small, shot.flow, quick, noise_of_copy(noise, shot.frames, small), work.seed)
     clip.fit_smooth(quick.steps // 2, waiting, work.journal)
     haze = paper.dehaze(
         shot.frames,
@@ -83,15 +87,15 @@ def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -
         journal=work.journal,
         on_step=fitting,
     )
-    return _found(shot, haze)
+    return _found(shot, haze, noise)
 
 
-def _found(shot: Shot, haze: Haze) -> Found:
+def _found(shot: Shot, haze: Haze, noise: Noise) -> Found:
     colour = ", ".join(f"{value:.2f}" for value in haze.airlight.mean(dim=0).flatten().tolist())
     said = f"airlight ({colour}), transmission {float(haze.transmission.mean()):.2f} on average"
     fields = {
         "transmission": haze.transmission,
         "airlight": haze.airlight,
-        "noise": estimate_noise(shot.frames).field(len(shot.frames)),
+        "noise": noise.field(len(shot.frames)),
     }
     return Found(fields, haze.fitted, {"said": said, **haze.notes})
