@@ -127,6 +127,8 @@ KINDS = [
     Kind("avi", "mpeg4", sound="libmp3lame", odd="interlaced", options=WOVEN, fields=True),
     Kind("avi", "mjpeg", "yuvj420p", "pcm_s16le"),
     Kind("avi", "mjpeg", "yuvj420p", "pcm_s16le", "null frames", times=uneven),
+    Kind("avi", "mpeg4", sound="libmp3lame", odd="null frames, B-frames", options={"bf": "2"}, times=uneven),
+    Kind("avi", "libx264", sound="libmp3lame", odd="null frames, B-frames", times=uneven),
     Kind("avi", "huffyuv", "yuv422p", "pcm_s16le"),
     Kind("avi", "utvideo", "gbrap", "pcm_s16le", "alpha", alpha=True),
     Kind("avi", "rawvideo", "bgr24", "pcm_s16le"),

@@ -196,6 +196,17 @@ def test_null_frames_of_avi(tmp_path, codec):
     assert beeps(clip) == pytest.approx(flashes(clip), abs=0.03)
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_null_frames_of_avi_whose_frames_are_put_in_order(tmp_path, codec):
+    """AVI tells when frames are stored; with frames that look back and ahead that is later than they are shown."""
+    times = [at // 20 for at in CAPTURED]
+    settings = {"unit": Fraction(1, 50), "codec": codec, "sound": "pcm_s16le", "options": {"bf": "2"}}
+    clip = video.read_clip(write_sync_clip(tmp_path / "x.avi", times, **settings))
+    assert clip.fps == 50
+    assert flashes(clip) == pytest.approx([1.0, 2.0, 3.0], abs=0.001)
+    assert beeps(clip) == pytest.approx(flashes(clip), abs=0.001)
+
+
 @pytest.mark.parametrize("times", [range(120), [at for at in range(120) if at % 7 != 3]], ids=["even", "null frames"])
 @pytest.mark.parametrize("frames_back", ["0", "2"])
 def test_sound_of_avi_begins_with_its_first_chunk(tmp_path, times, frames_back):

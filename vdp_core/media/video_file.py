@@ -269,8 +269,20 @@ class VideoFile:
         if is_steady:
             # what comes before the first frame that can be decoded is never shown: files are cut between key frames
             shown = sorted(pair for pair in shown if pair[0] >= (header.begin or 0))
+            if is_guessed:
+                shown = _by_stored(shown, self._reordered_by())
         times = [time for time, _ in shown]
         return _Times(times, shown[-1][1] if shown else 0, is_steady and bool(times), has_repeats)
+
+    def _reordered_by(self) -> int:
+        """By how many packets frames come out of the decoder later than they are stored, to be put in order."""
+        with self._opened() as container:
+            stream = video_stream(container, self._path)
+            stream.codec_context.thread_count = 1  # threads would delay them too
+            for number, packet in enumerate(packets(container, stream)):
+                if not packet.size or stream.codec_context.decode(packet):
+                    return number
+        return 0
 
     def count_frames(self) -> int:
         """How many frames there are, by its packets where they tell, else by its header."""
@@ -388,6 +400,22 @@ class VideoFile:
             return None
         check_unchanged(self._path, self._stamp)
         return read_sound(self._path, begin, seconds, self.notes, self._sound_track)
+
+
+def _by_stored(stored: Sequence[tuple[int, int]], delay: int) -> Sequence[tuple[int, int]]:
+    """When frames are shown, and for how long, by when those are stored that are put in order.
+
+    An encoder stores a frame when the one is shown that came ``delay`` frames before. What the last ones wait for is
+    not there any more; they follow one after the other.
+    """
+    if not 0 < delay < len(stored):
+        return stored
+    ahead = stored[delay][0] - stored[0][0]
+    shown = [(time - ahead, duration) for time, duration in stored[delay:]]
+    for _ in range(delay):
+        time, duration = shown[-1]
+        shown.append((time + max(duration, 1), duration))
+    return shown
 
 
 class _DamagedError(Exception):
