@@ -148,22 +148,22 @@ CASES: dict[str, tuple[Graph, str, str, str]] = {
     ),
     "layers of another task": (
         then(layers("segment"), **saved("Relight", layers=["layers", 0])),
-        "edit",
+        "layers",
         "InputError",
-        "relight",
+        "Relight (node edit): layers: they are of the model 'segment'",
     ),
     "a layer too many": (
         then(layers("segment"), **saved("SplitLayers", layers=["layers", 0], layer=3)),
-        "edit",
+        "layers",
         "InputError",
-        "layer",
+        "SplitLayers (node edit): layer: there is no layer 3",
     ),
     "nothing to put together": (saved("Composite"), "edit", "InputError", "link layers, or both frames and mask"),
     "layers and frames": (
         then(layers("segment"), **saved("Composite", layers=["layers", 0], frames=["clip", 0])),
-        "edit",
+        "layers",
         "InputError",
-        "link layers alone",
+        "Composite (node edit): layers: frames or a mask are linked too; link layers alone",
     ),
     "matte of fewer frames": (
         then(CLIP, part=node("LoadFrames", path="bad/clip.mp4", count=3))
@@ -260,6 +260,35 @@ EARLY: dict[str, tuple[Graph, str, str]] = {
         ),
         "result",
         "mp4 holds no alpha",
+    ),
+    "a background of another length": (
+        then(
+            layers("segment", seed=104),
+            other=node("LoadFrames", path="bad/clip.mp4", count=4),
+            **saved("Composite", layers=["layers", 0], background=["other", 0]),
+        ),
+        "layers",
+        "Composite (node edit): background: got 4 frames for a clip of 6; give one still",
+    ),
+    "a picture for a layer that will not be there": (
+        then(
+            layers("segment", seed=105),
+            other=node("LoadFrames", path="bad/clip.mp4"),
+            replaced=node("ReplaceLayer", layers=["layers", 0], layer=2, frames=["other", 0]),
+            **saved("Composite", layers=["replaced", 0]),
+        ),
+        "layers",
+        "ReplaceLayer (node replaced): layer: there is no layer '2'; these layers have a background (0) and only",
+    ),
+    "a true mask of another length": (
+        then(
+            layers("segment", seed=106),
+            other=node("LoadFrames", path="bad/alpha", count=2),
+            split=node("SplitLayers", layers=["layers", 0], layer=1),
+            edit=node("MeasureVideo", frames=["split", 0], mask=["split", 1], reference_mask=["other", 1]),
+        ),
+        "layers",
+        "MeasureVideo (node edit): mask: got 6 masks, the reference has 2",
     ),
     "too many masks": (
         then(layers("segment", mask=["other", 0], seed=103), other=node("LoadFrames", path="bad/alpha", count=2)),
