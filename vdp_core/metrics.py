@@ -435,7 +435,7 @@ def check_same_masks(mask: Tensor, ref: Tensor) -> None:
     """
     (t, h, w), (t2, h2, w2) = _extent(mask), _extent(ref)
     if (h, w) != (h2, w2):
-        raise ShapeError(f"mask: got {w}x{h} pixels, the reference mask has {w2}x{h2}; resize them")
+        raise ShapeError(f"mask: masks are {w}x{h} pixels, the reference's are {w2}x{h2}; resize them")
     if t != t2:
         raise ShapeError(f"mask: got {t} masks, the reference has {t2}; give as many")
 

@@ -86,7 +86,12 @@ def _split_prefix(prefix: str) -> tuple[Path, str]:
     parts = [part for part in prefix.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts or prefix.replace("\\", "/").endswith("/"):
         raise InputError(f"filename_prefix {prefix!r} names no file; give a name such as 'clip' or 'folder/clip'")
-    if prefix.startswith(("/", "\\")) or PureWindowsPath(prefix).drive or ".." in parts:
+    if drive := PureWindowsPath(prefix).drive:
+        raise InputError(
+            f"filename_prefix {prefix!r} names a drive ({drive}), which leads outside the output folder; give a "
+            "relative path without ':'"
+        )
+    if prefix.startswith(("/", "\\")) or ".." in parts:
         raise InputError(
             f"filename_prefix {prefix!r} leads outside the output folder; give a relative path without '..'"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,6 +125,26 @@ def test_pixels_that_stay_as_they_are(tmp_path, ratio, note):
 MATRICES = [(a, 0, 0, d) if straight else (0, a, d, 0) for straight in (True, False) for a in (1, -1) for d in (1, -1)]
 
 
+def set_display_matrix(path, matrix):
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # 40 bytes before the matrix: a b u, c d v, x y w
+    for place, value in zip((0, 1, 3, 4), matrix, strict=True):
+        data[at + 4 * place : at + 4 * place + 4] = round(value * 65536).to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("degrees", "turned"), [(45, True), (120, True), (0.5, False), (89.5, False)])
+def test_a_turn_by_no_quarter_is_said(tmp_path, degrees, turned):
+    picture = np.zeros((48, 64, 3), np.uint8)
+    path = write(tmp_path / "m.mp4", "libx264", "yuv420p", [frame_of(picture, "yuv420p")])
+    along, across = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    set_display_matrix(path, (along, across, -across, along))
+    clip = video.read_clip(path)
+    assert clip.frames.shape[1:3] == ((64, 48) if degrees > 60 else (48, 64))
+    assert bool(clip.notes) == turned
+    assert not turned or "no quarter of a circle" in clip.notes[0]
+
+
 @pytest.mark.parametrize("stretched", [False, True])
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_every_display_matrix(tmp_path, matrix, stretched):
@@ -135,12 +156,7 @@ def test_every_display_matrix(tmp_path, matrix, stretched):
         context.sample_aspect_ratio = Fraction(3, 2) if stretched else Fraction(1)
 
     path = write(tmp_path / "m.mp4", "libx264", "yuv420p", [frame_of(picture, "yuv420p")], prepare=prepare)
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40  # 40 bytes before the matrix: a b u, c d v, x y w
-    for place, value in zip((0, 1, 3, 4), matrix, strict=True):
-        data[at + 4 * place : at + 4 * place + 4] = (value * 65536).to_bytes(4, "big", signed=True)
-    path.write_bytes(data)
-
+    set_display_matrix(path, matrix)
     wide = picture.repeat(3, 1)[:, 1::2] if stretched else picture
     a, b, c, d = matrix
     q, p = np.mgrid[: wide.shape[0], : wide.shape[1]]

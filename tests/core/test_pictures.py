@@ -513,11 +513,25 @@ def test_pixels_of_exr_lie_where_its_windows_say(tmp_path):
     assert np.abs(levels(path)[..., 0] - 255 * shown).max() < 1e-3
 
 
-def test_oblong_pixels_of_exr_are_said(tmp_path):
+@pytest.mark.parametrize(("ratio", "size"), [(2.0, (4, 12)), (0.5, (8, 6)), (1.0, (4, 6))])
+def test_oblong_pixels_of_exr_become_square(tmp_path, ratio, size):
+    """Anamorphic film: each pixel of a lens of 2:1 is shown twice as wide."""
+    left = np.array([1, 1, 1, 0, 0, 0], np.float16)
+    channels = {name: np.tile(left, (4, 1)) for name in "RGB"}
+    clip = video.read_clip(write_exr(tmp_path / "a.exr", channels, pixelAspectRatio=ratio))
+    assert clip.frames.shape[1:3] == size
+    assert clip.notes == ()
+    assert ("pixels of" in "".join(clip.done)) == (ratio != 1.0)
+    assert clip.frames[0, 0, 0, 0] > 0.999
+    assert clip.frames[0, 0, -1, 0] < 0.001
+    assert float(clip.frames.mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_pixel_of_exr_that_no_lens_makes(tmp_path):
     channels = {name: np.full((4, 6), 0.5, np.float16) for name in "RGB"}
-    path = write_exr(tmp_path / "a.exr", channels, pixelAspectRatio=2.0)
-    assert video.read_clip(path).notes == ("has pixels 2 times as wide as high, which are read as square",)
-    assert video.read_clip(write_exr(tmp_path / "b.exr", channels)).notes == ()
+    clip = video.read_clip(write_exr(tmp_path / "a.exr", channels, pixelAspectRatio=100.0))
+    assert clip.frames.shape[1:3] == (4, 6)
+    assert clip.notes == ("says that it has pixels of 100:1, which is taken for an error: they are read as square",)
 
 
 def test_primaries_of_exr_become_srgb(tmp_path):

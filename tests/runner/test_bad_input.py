@@ -344,7 +344,7 @@ def test_masks_that_cannot_be_compared(
     small = pictures(tmp_path / "small", eight_bit(moving(4, 32, 24)))
     start = "vdp: Measure (MeasureVideo): "
     refused(graph(load(clip, "True", 3)), start + "mask: got 4 masks, the reference has 3; give as many")
-    refused(graph(load(small, "True")), start + "mask: masks are 64x48 pixels, the frames are 32x24")
+    refused(graph(load(small, "True")), start + "mask: masks are 64x48 pixels, the reference's are 32x24")
     refused(graph(load(small, "True"), reference=["2", 0]), start + "frames: got 4 of 64x48 pixels, the reference has")
 
 
@@ -643,7 +643,7 @@ def test_measuring_what_cannot_be(refused: Refused, tmp_path: Path, clip: Path) 
     refused(measure(clip, short), "frames: got 4 of 64x48 pixels, the reference has 3 of 64x48")
     refused(measure(clip, clip, "--mask", clip), "reference mask: none was given")
     refused(measure(clip, clip, "--mask", clip, "--ref-mask", short), "mask: got 4 masks, the reference has 3")
-    refused(measure(clip, clip, "--mask", clip, "--ref-mask", small), "mask: masks are 64x48 pixels, the frames are")
+    refused(measure(clip, clip, "--mask", clip, "--ref-mask", small), "mask: masks are 64x48 pixels, the reference's")
 
 
 def test_a_single_pixel_can_be_measured(vdp: Vdp, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ..errors import MediaError
 from ..image.colour import to_linear
 from . import primaries
 from .info import Array
+from .pixels import in_square_pixels
 from .still import Header, Pages, Reader, check_size, reading
 
 __all__ = ["MAGIC", "READER", "layer", "library", "texts", "write"]
@@ -111,6 +112,9 @@ def _look(file: Path) -> Header:
         size = _window(header, "displayWindow")[2:]
         check_size(file, *size)
         _primaries(header)
+        ratio = Fraction(float(header.get("pixelAspectRatio", 1.0))).limit_denominator(1000)
+        squared = in_square_pixels(size, ratio)
+        check_size(file, *squared.size)
         rate = header.get("framesPerSecond", "")
         return Header(
             stored=size,
@@ -118,15 +122,10 @@ def _look(file: Path) -> Header:
             bits=32,
             is_linear=True,
             rate=str(rate) if isinstance(rate, Fraction) else "",
-            notes=(*_odd(taken), *_oblong(header)),
-            done=_left_aside(layers, taken),
+            square=squared.size,
+            notes=(*_odd(taken), *filter(None, [squared.note])),
+            done=(*_left_aside(layers, taken), *filter(None, [squared.done])),
         )
-
-
-def _oblong(header: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is to be said of pixels that are not square, and are read as if they were."""
-    ratio = float(header.get("pixelAspectRatio", 1.0))
-    return () if 0.99 < ratio < 1.01 else (f"has pixels {ratio:.4g} times as wide as high, which are read as square",)
 
 
 def _left_aside(layers: list[_Layer], taken: _Layer) -> tuple[str, ...]:

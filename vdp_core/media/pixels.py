@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ __all__ = [
     "Colours",
     "Look",
     "Orientation",
+    "in_square_pixels",
     "is_full_range",
     "look_of",
     "pixels_of",
@@ -36,6 +37,7 @@ __all__ = [
 UNSAID = 2
 """H.273 code of what is not said."""
 _LEAST_STRETCH, _MOST_STRETCH = Fraction(101, 100), 8
+_LEVEL = 0.02  # tangent of an angle that nobody sees
 # These sit their chroma between columns, all others on the left one.
 _CENTRED_CHROMA = ("mjpeg", "mpeg1video", "h263", "theora", "vp3", "vp4")
 
@@ -159,13 +161,17 @@ def look_of(
         notes.do("values of wide primaries (BT.2020 or P3) taken as they are")
     if colours.matrix not in (*ycbcr.MATRICES, 0, UNSAID) and not frame.format.is_rgb:
         notes.add(f"has a colour matrix that is not known here ({colours.matrix}), read as if it said none")
-    square = _in_square_pixels(crop, stream, notes)
-    turn = _orientation(frame, side_data)
+    square = in_square_pixels(crop, exact(stream.sample_aspect_ratio) or exact(context.sample_aspect_ratio))
+    if square.note:
+        notes.add(square.note)
+    if square.done:
+        notes.do(square.done)
+    turn = _orientation(frame, side_data, notes)
     left = context.name not in _CENTRED_CHROMA
     profile, said = icc.usable(_profile(path) if context.name == "apng" else None, "RGB")
     for note in said:
         notes.add(note)
-    return Look(crop, square, turn, left=left, tone=tone, matrix=colours.matrix, profile=profile)
+    return Look(crop, square.size, turn, left=left, tone=tone, matrix=colours.matrix, profile=profile)
 
 
 def _profile(path: Path) -> bytes | None:
@@ -178,20 +184,33 @@ def _profile(path: Path) -> bytes | None:
     return None
 
 
-def _in_square_pixels(crop: tuple[int, int], stream: Any, notes: Notes) -> tuple[int, int]:
-    """A stored (width, height) in square pixels: the shorter side of a pixel is what becomes more."""
-    ratio = exact(stream.sample_aspect_ratio) or exact(stream.codec_context.sample_aspect_ratio)
+class Squared(NamedTuple):
+    """A picture in square pixels."""
+
+    size: tuple[int, int]
+    """Width and height."""
+    note: str = ""
+    """What is odd about its pixels, if anything."""
+    done: str = ""
+    """What is done to them, if anything."""
+
+
+def in_square_pixels(size: tuple[int, int], ratio: Fraction) -> Squared:
+    """A stored (width, height) in square pixels: the shorter side of a pixel is what becomes more.
+
+    Args:
+        size: as it is stored.
+        ratio: width of a pixel over its height; 0 where nobody says.
+    """
     stretch = max(ratio, 1 / ratio) if ratio > 0 else Fraction(1)
     if stretch < _LEAST_STRETCH:
-        return crop
+        return Squared(size)
     pixels = f"pixels of {ratio.numerator}:{ratio.denominator}"
     if stretch > _MOST_STRETCH:
-        notes.add(f"says that it has {pixels}, which is taken for an error: they are read as square")
-        return crop
-    width, height = crop
+        return Squared(size, f"says that it has {pixels}, which is taken for an error: they are read as square")
+    width, height = size
     square = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
-    notes.do(f"{pixels} scaled from {width}x{height} to {square[0]}x{square[1]} square ones")
-    return square
+    return Squared(square, "", f"{pixels} scaled from {width}x{height} to {square[0]}x{square[1]} square ones")
 
 
 def _side_data(frame: av.VideoFrame, codec: str) -> Mapping[Any, Any]:
@@ -218,15 +237,18 @@ def _is_dolby_vision_5(side_data: Mapping[Any, Any]) -> bool:
     return header[4] == 0 and header[10] == 1  # its RPU's profile and whether its base layer has the full range
 
 
-def _orientation(frame: av.VideoFrame, side_data: Mapping[Any, Any]) -> Orientation:
+def _orientation(frame: av.VideoFrame, side_data: Mapping[Any, Any], notes: Notes) -> Orientation:
     """Read the display matrix: a stored point (p, q) is shown at (a p + c q, b p + d q); quarter turns and mirrors."""
     matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:  # the angle alone is there where _side_data cannot be had
         return _QUARTER_TURNS[round(frame.rotation / 90) % 4]
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]
-    if abs(int(a)) + abs(int(d)) >= abs(int(b)) + abs(int(c)):
-        return Orientation(False, bool(a < 0), bool(d < 0))
-    return Orientation(True, bool(c < 0), bool(b < 0))
+    a, b, _, c, d = map(int, np.frombuffer(bytes(matrix), np.int32)[:5])
+    along, across = abs(a) + abs(d), abs(b) + abs(c)
+    if min(along, across) > max(along, across) * _LEVEL:
+        notes.add("is turned by no quarter of a circle; it is read as if by the nearest one")
+    if along >= across:
+        return Orientation(False, a < 0, d < 0)
+    return Orientation(True, c < 0, b < 0)
 
 
 _QUARTER_TURNS = (

@@ -41,6 +41,8 @@ class Header:
     """Width and height before it is turned."""
     has_alpha: bool
     bits: int
+    square: tuple[int, int] | None = None
+    """Width and height in square pixels, where those that are stored are none."""
     turn: Orientation = UPRIGHT
     profile: bytes | None = None
     """The ICC profile of its colours, None for sRGB."""
@@ -63,7 +65,8 @@ class Header:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height as shown."""
-        return self.stored[::-1] if self.turn.transposed else self.stored
+        size = self.square or self.stored
+        return size[::-1] if self.turn.transposed else size
 
 
 Pages = Callable[[int], NDArray[Any]]

@@ -402,7 +402,7 @@ class VideoFile:
         return read_sound(self._path, begin, seconds, self.notes, self._sound_track)
 
 
-def _by_stored(stored: Sequence[tuple[int, int]], delay: int) -> Sequence[tuple[int, int]]:
+def _by_stored(stored: list[tuple[int, int]], delay: int) -> list[tuple[int, int]]:
     """When frames are shown, and for how long, by when those are stored that are put in order.
 
     An encoder stores a frame when the one is shown that came ``delay`` frames before. What the last ones wait for is
