@@ -48,6 +48,33 @@ def test_all_colours_of_a_palette_count():
     assert_close(as_mask(pictures), SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "around"),
+    [((1, 1, 1), (2, 2, 2), (255, 255, 255)), ((128, 0, 0), (0, 128, 0), (224, 224, 192))],
+    ids=["levels", "map of VOC"],
+)
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_what_data_sets_draw_around_objects_is_none(first, second, around, width):
+    """The id 255 of PASCAL VOC and others: nobody can tell there."""
+    picture = torch.zeros(2, 60, 80, 3)
+    wanted = torch.zeros(2, 60, 80)
+    for number, colour, (top, bottom, left, right) in ((1, first, (15, 45, 8, 35)), (2, second, (10, 50, 45, 72))):
+        picture[:, top - width : bottom + width, left - width : right + width] = torch.tensor(around) / 255
+        picture[:, top:bottom, left:right] = torch.tensor(colour) / 255
+        wanted[:, top:bottom, left:right] = number
+    labels, count = as_labels(picture)
+    assert count == 2
+    assert_close(labels, wanted)
+    assert_close(as_mask(picture), (wanted > 0).float())
+
+
+def test_white_beside_levels_may_be_an_object():
+    picture = torch.zeros(1, 60, 80, 3)
+    picture[:, 10:50, 45:72] = 1 / 255
+    picture[:, 15:45, 8:35] = 1.0
+    assert as_labels(picture)[1] == 2
+
+
 def test_black_pictures_are_an_empty_mask():
     assert not as_mask(torch.zeros(2, 4, 4, 3)).any()
     assert not as_matte(torch.zeros(2, 4, 4, 3)).any()

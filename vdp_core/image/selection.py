@@ -5,7 +5,9 @@ What a picture says is decided once for a clip of masks:
 1. **alpha**: where all that can be seen has one colour, the shape in the alpha is the mask. Else colours count as they
    look over black.
 2. **ids**: levels or colours that come in areas, black among them, are ids, and every one but black is selected. Areas
-   are told from soft or lossy borders by their edges: hardly any pixel there has a value that no area has.
+   are told from soft or lossy borders by their edges: hardly any pixel there has a value that no area has. The id 255,
+   which data sets draw around objects where nobody can tell, is no object: white beside small levels, and its colour in
+   the map of VOC beside others of that map.
 3. **colours** that are no ids, as lossy files have them, are selected where they are not nearly black.
 4. **opacity**: other grey is opacity, selected above half of the clip's largest value.
 
@@ -37,10 +39,16 @@ ODD = 0.1
 """Share of the pixels at edges that may have a value of no area in pictures of ids: thin objects do."""
 MOST_IDS = 64
 """Most ids of one picture; a ramp that is so slow that its levels are areas has more."""
+SOLID = 0.75
+"""Least share of pixels in areas by which ids are told from noise, and objects from outlines."""
 SMALLEST_AREA = 5e-4
 """Share of a frame below which an area of a lossy colour is none."""
 INVERTED_AREA, INVERTED_BORDER = 0.5, 0.75
 """Shares of the frame and of its border from which on what is selected is more likely a background."""
+
+
+_VOIDS = tuple((red << 32 | green << 16 | blue) * 257 for red, green, blue in [(255, 255, 255), (224, 224, 192)])
+"""The keys (see ``_keys``) of the id 255: as a level, and in VOC's map."""
 
 
 class _Read(NamedTuple):
@@ -151,9 +159,41 @@ def _read(mask: Tensor, name: str) -> _Read:
             if _has_one_colour(pictures, alpha):
                 return _Read(alpha[..., None].expand(-1, -1, -1, 3), "alpha")
             pictures = pictures * alpha[..., None]
+    pictures = _without_void(pictures)
     if _holds_ids(pictures):
         return _Read(pictures, "ids")
     return _Read(pictures, "colours" if _is_coloured(pictures) else "opacity")
+
+
+def _without_void(pictures: Tensor) -> Tensor:
+    """Pictures with the id 255 made black, where it is none of an object; see the head of this file."""
+    ids = solid = void = solid_void = 0
+    levels, map_colours = True, True
+    for frame in pictures:
+        keys = _keys(frame)
+        is_void = (keys == _VOIDS[0]) | (keys == _VOIDS[1])
+        of_ids = ~is_void & (keys != 0)
+        void, ids = void + int(is_void.sum()), ids + int(of_ids.sum())
+        if not of_ids.any():
+            continue
+        values = torch.tensor([_colour(key) for key in keys[of_ids].unique().tolist()]).view(-1, 3) * 255.0
+        levels &= bool((values == values[:, :1]).all() and (values <= MOST_IDS).all() and not (keys == _VOIDS[1]).any())
+        map_colours &= bool((values % 64.0 == 0.0).all() and not (keys == _VOIDS[0]).any())
+        if not (levels or map_colours):
+            return pictures
+        inside = _in_areas(keys)
+        solid, solid_void = solid + int((of_ids & inside).sum()), solid_void + int((is_void & inside).sum())
+    is_outline = map_colours or solid_void < SOLID * void
+    if not 0 < void < ids or solid < SOLID * ids or not is_outline:
+        return pictures
+
+    def blackened(start: int) -> Iterator[Tensor]:
+        for frame in pictures[start:]:
+            keys = _keys(frame)
+            is_id = (keys != _VOIDS[0]) & (keys != _VOIDS[1])
+            yield (frame * is_id[..., None])[None]
+
+    return computed(blackened, tuple(pictures.shape))
 
 
 def _has_one_colour(pictures: Tensor, alpha: Tensor) -> bool:
