@@ -325,7 +325,7 @@ def _check_matte(mask: Tensor | None, clip: Tensor) -> None:
     from ..vdp_core.checks import check_mask
 
     if mask is not None:
-        matte = mask if mask.ndim < 4 else mask[..., 0]
+        matte = mask[..., 0] if mask.ndim == 4 and mask.shape[-1] in (1, 3, 4) else mask
         check_mask(host.on_cpu(matte), "mask", count=len(clip), size=(clip.shape[1], clip.shape[2]))
 
 

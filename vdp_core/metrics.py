@@ -442,7 +442,7 @@ def check_same_masks(mask: Tensor, ref: Tensor) -> None:
 
 def _extent(mask: Tensor) -> tuple[int, ...]:
     """Number, height and width of masks ``(H, W)``, ``(T, H, W)`` or ``(T, 1, H, W)``, or pictures ``(T, H, W, C)``."""
-    if mask.ndim == 4 and mask.shape[1] == 1 and mask.shape[-1] > 4:
+    if mask.ndim == 4 and mask.shape[-1] not in (1, 3, 4):
         return (mask.shape[0], *mask.shape[2:])
     return (1, *mask.shape) if mask.ndim == 2 else tuple(mask.shape[:3])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Headless",
     "OnStep",
+    "RunningNode",
     "comfy_module",
     "embed_metadata",
     "has_viewer",
@@ -123,16 +124,27 @@ def has_viewer() -> bool:
     return comfy_module("server") is not None
 
 
-def running_node() -> tuple[Mapping[str, Any], str] | None:
-    """In ComfyUI, the prompt that runs, in the format of the API, and the id of its node that runs; None elsewhere."""
+@dataclass(frozen=True)
+class RunningNode:
+    """In ComfyUI, a node that runs."""
+
+    id: str
+    prompt: Mapping[str, Any]
+    """The graph, in the format of the API."""
+    outputs: Sequence[str]
+    """Ids of the nodes that the graph is run for."""
+
+
+def running_node() -> RunningNode | None:
+    """The node that runs in ComfyUI; None elsewhere."""
     server, execution = comfy_module("server"), comfy_module("comfy_execution.utils")
     context = execution.get_executing_context() if execution else None
     if server is None or context is None:
         return None
     queue = getattr(server.PromptServer.instance, "prompt_queue", None)
-    for item in list(getattr(queue, "currently_running", {}).values()):
-        if item[1] == context.prompt_id and context.node_id in item[2]:
-            return item[2], context.node_id
+    for _, prompt_id, prompt, _, outputs, *_ in list(getattr(queue, "currently_running", {}).values()):
+        if prompt_id == context.prompt_id and context.node_id in prompt:
+            return RunningNode(context.node_id, prompt, outputs)
     return None
 
 

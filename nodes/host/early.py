@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
-from .comfy import running_node
+from .comfy import RunningNode, running_node
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +52,8 @@ class Foreseeing:
         missing = [name for name in given if options.get(name, {}).get("lazy") and given[name] is None]
         if missing:
             foreseen = self.foresee(**given)
-            if (place := running_node()) is not None:
-                _look_ahead(*place, given, foreseen)
+            if (node := running_node()) is not None:
+                _look_ahead(node, given, foreseen)
         return missing
 
 
@@ -122,7 +122,7 @@ class _Waiting:
 _waiting = _Waiting()
 
 
-def _look_ahead(prompt: Mapping[str, Any], key: str, given: Mapping[str, Any], foreseen: tuple[Any, ...]) -> None:
+def _look_ahead(node: RunningNode, given: Mapping[str, Any], foreseen: tuple[Any, ...]) -> None:
     """In ComfyUI, have the nodes that follow one refuse what they would refuse later, as far as it can be told now.
 
     They have looked at their own inputs before, and wait for this one; now it is known what it will give them.
@@ -130,20 +130,20 @@ def _look_ahead(prompt: Mapping[str, Any], key: str, given: Mapping[str, Any], f
     Raises:
         InputError, ShapeError: one of them does; the sentence names it.
     """
-    if _waiting.prompt is not prompt:
-        _waiting.prompt, _waiting.given = prompt, {}
-    _waiting.given[key] = {name: _held(value) for name, value in given.items() if value is not None}
-    made = {node: {name: get() for name, get in inputs.items()} for node, inputs in _waiting.given.items()}
+    if _waiting.prompt is not node.prompt:
+        _waiting.prompt, _waiting.given = node.prompt, {}
+    _waiting.given[node.id] = {name: _held(value) for name, value in given.items() if value is not None}
+    made = {key: {name: get() for name, get in inputs.items()} for key, inputs in _waiting.given.items()}
     classes = {kind.__name__: kind for kind in Foreseeing.__subclasses__()}
     try:
-        foresee_all(_after(prompt, key), prompt, {key: foreseen}, classes=classes, given=made)
+        foresee_all(_after(node), node.prompt, {node.id: foreseen}, classes=classes, given=made)
     except Refused as refused:
         from ...vdp_core.errors import VDPError
 
-        cause, node = refused.__cause__, prompt[refused.key]
+        cause, other = refused.__cause__, node.prompt[refused.key]
         if not isinstance(cause, VDPError):
             raise
-        title = node.get("_meta", {}).get("title") or node["class_type"]
+        title = other.get("_meta", {}).get("title") or other["class_type"]
         raise type(cause)(f"{title} (node {refused.key}): {cause}") from cause
 
 
@@ -154,17 +154,21 @@ def _held(value: Any) -> Callable[[], Any]:
         return lambda: value
 
 
-def _after(prompt: Mapping[str, Any], key: str) -> list[str]:
-    """Ids of the nodes that lead from one, sources first."""
-    sources = {
-        node: [value[0] for value in inner["inputs"].values() if is_link(value)] for node, inner in prompt.items()
-    }
-    reached = {key}
+def _after(node: RunningNode) -> list[str]:
+    """Ids of the nodes that lead from one to an output, sources first."""
+    sources: dict[str, list[str]] = {}
+    waiting = list(node.outputs)
+    while waiting:
+        key = waiting.pop()
+        if key in node.prompt and key not in sources:
+            sources[key] = [value[0] for value in node.prompt[key].get("inputs", {}).values() if is_link(value)]
+            waiting += sources[key]
+    reached = {node.id}
     order = []
-    for node in TopologicalSorter(sources).static_order():
-        if node in sources and reached & set(sources[node]):
-            reached.add(node)
-            order.append(node)
+    for key in TopologicalSorter(sources).static_order():
+        if key in sources and reached & set(sources[key]):
+            reached.add(key)
+            order.append(key)
     return order
 
 

@@ -7,7 +7,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ __all__ = ["MANIFEST", "REPORT", "Entry", "Manifest", "explained", "folder_name"
 MANIFEST, REPORT, STATE = "manifest.jsonl", "report.html", ".vdp-batch"
 LOCK = "lock"
 """A file in STATE that is locked by the batch that looks at the output folder or changes it."""
-LOCK_WAIT = 600.0  # seconds; each holds it for a moment
+LOCK_WAIT = 600.0  # seconds; each holds it for a moment, or for as long as a report takes
 
 
 @dataclass
@@ -114,9 +115,10 @@ class Manifest:
             self._own = {entry.folder: entry for entry in self._own.values()}
 
     def claim(self, clips: Sequence[str], workflow: str) -> list[Entry]:
-        """A line for each clip that is this batch's alone; a new one reserves its folder, which nothing else has.
+        """A line for each clip: that which the same workflow left, else any that no other batch is at work on.
 
-        A clip keeps the line that the same workflow left, else any that no other batch is at work on. To be called in
+        Where another batch that is at work has the line of the workflow, and it is done, a copy is given, which stays
+        what it is unless ``own`` makes a new line of it; where it is not done, a new line is made. To be called in
         ``shared``.
 
         Args:
@@ -128,15 +130,39 @@ class Manifest:
             lines.setdefault(entry.input, []).append(entry)
         entries = []
         for clip in clips:
-            free = [entry for entry in lines.get(clip, ()) if not self._is_of_another(entry)]
-            free.sort(key=lambda entry: entry.made_from.get("workflow") != workflow)  # stable
-            entry = free[0] if free else Entry(clip, self._free_name(clip))
-            if not free:
-                self.entries.append(entry)
-            entry.by = self._room.name
-            self._own[entry.folder] = entry
+            there = lines.get(clip, [])
+            free = [entry for entry in there if not self._is_of_another(entry)]
+            same = [entry for entry in there if entry.made_from.get("workflow") == workflow]
+            entry = next(
+                chain(
+                    (one for one in free if one in same and one.state == "done"),
+                    (replace(one) for one in same if one not in free and one.state == "done"),
+                    (one for one in free if one in same),
+                    (one for one in free if not same),
+                ),
+                Entry(clip, ""),
+            )
+            if entry in free:
+                self._take(entry)
+            elif not entry.folder:
+                self.own(entry)
+            # what a batch had begun that was killed, or could not do
+            gone = [one for one in free if one is not entry and one.state != "done"]
+            if gone:
+                self.entries = [one for one in self.entries if not any(one is left for left in gone)]
             entries.append(entry)
         return entries
+
+    def own(self, entry: Entry) -> None:
+        """Make a new line of an entry that is not this batch's, which reserves a folder that nothing else has."""
+        if not any(entry is one for one in self._own.values()):
+            entry.folder, entry.state, entry.outputs = self._free_name(entry.input), "waiting", []
+            self.entries.append(entry)
+            self._take(entry)
+
+    def _take(self, entry: Entry) -> None:
+        entry.by = self._room.name
+        self._own[entry.folder] = entry
 
     def _is_of_another(self, entry: Entry) -> bool:
         from ...vdp_core.store.files import is_live
@@ -164,6 +190,8 @@ def _entry(line: bytes) -> Entry | None:
     except (ValueError, TypeError, RecursionError):
         return None
     kinds = all(isinstance(value, type(getattr(Entry("", ""), name))) for name, value in asdict(entry).items())
+    kinds = kinds and all(value is None or isinstance(value, (int, float)) for value in entry.numbers.values())
+    kinds = kinds and all(isinstance(note, str) for note in entry.notes)
     # What is looked at and replaced by this must lie inside.
     inside = (
         kinds
@@ -196,7 +224,7 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other batches from an output folder inside the block, which must be short; the lock goes with the process.
+    """Keep other batches from an output folder inside the block; they wait. The lock goes with the process.
 
     Raises:
         GraphError: it cannot be had.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,13 +47,16 @@ def put_in_place(outcome: Outcome, entry: Entry, manifest: Manifest, state: Path
         if target.exists() and not (target / OURS).exists():
             manifest.give_way(entry)
             target = manifest.folder / entry.folder
+        old = state / REPLACED / f"{OLD}{entry.folder}"
         if target.exists():
-            (state / REPLACED).mkdir(exist_ok=True)
-            target.rename(state / REPLACED / f"{OLD}{entry.folder}")
+            old.parent.mkdir(exist_ok=True)
+            target.rename(old)
         while not with_name(outcome.folder, target):  # somebody else has just taken it
             manifest.give_way(entry)
             target = manifest.folder / entry.folder
-        remove(state / REPLACED)
+        remove(old)
+        with suppress(OSError):  # it is not there, or holds what a batch was replacing that was killed
+            old.parent.rmdir()
         entry.outputs = [{"path": f"{entry.folder}/{path}", "bytes": _bytes(target / path)} for path in outcome.outputs]
 
 

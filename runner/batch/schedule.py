@@ -199,6 +199,7 @@ class Batch:
         if unchanged:
             return
         with self._manifest.shared():  # so that other batches know whose parts are kept
+            self._manifest.own(entry)
             entry.state = "waiting"
         node = replace(self._clip, inputs={**self._clip.inputs, "path": entry.input})
         graph = Graph({**self._graph.nodes, node.id: node}, self._graph.workflow)
@@ -252,6 +253,7 @@ class Batch:
             error = f"{entry.input}: changed while it was worked on; run the batch again once it stays as it is"
             outcome = Outcome(error=error, bad_input=True)
         with self._manifest.shared():
+            self._manifest.own(entry)
             self._note(entry, outcome)
 
     def _note(self, entry: Entry, outcome: Outcome) -> None:

@@ -75,6 +75,30 @@ def test_white_beside_levels_may_be_an_object():
     assert as_labels(picture)[1] == 2
 
 
+def test_thin_white_is_a_mask_on_any_dark_ground():
+    for ground in (0, 1, 16):
+        picture = torch.full((1, 60, 80, 3), ground / 255)
+        picture[:, 20:22, 10:70] = 1.0
+        for read in (as_mask, as_matte):
+            assert_close((read(picture) > 0.5).float(), (picture[..., 0] == 1.0).float())
+
+
+def test_white_that_shares_no_frame_with_levels_is_an_object():
+    picture = torch.zeros(8, 60, 80, 3)
+    picture[:3, 10:30, 10:30] = 1.0
+    picture[3:, 10:30, 10:50] = 1 / 255
+    labels, count = as_labels(picture)
+    assert count == 2
+    assert_close(labels[0, 20, 20], torch.tensor(2.0))
+
+
+def test_wires_beside_a_shadow_stay():
+    picture = torch.zeros(2, 60, 80, 3)
+    picture[:, 40:55, 10:70] = 64 / 255
+    picture[:, 10:12, 10:70] = picture[:, 10:35, 30:32] = 1.0
+    assert_close(as_matte(picture)[:, 10, 20], torch.ones(2))
+
+
 def test_black_pictures_are_an_empty_mask():
     assert not as_mask(torch.zeros(2, 4, 4, 3)).any()
     assert not as_matte(torch.zeros(2, 4, 4, 3)).any()

@@ -473,12 +473,49 @@ def test_a_batch_beside_another_in_one_folder(
 
     monkeypatch.setattr(batch, "LocalPool", Beside)
     first = vdp("clip0.mp4", "clip1.mp4")
-    assert [(code, told["done"], told["computed"]) for code, told, _ in (beside[0], first)] == [(0, 2, 2), (0, 2, 2)]
+    # clip0 was done by then, and is not done again by the same workflow
+    computed = 1 if other == "the same clips" else 2
+    assert [(code, told["done"], told["computed"]) for code, told, _ in (beside[0], first)] == [
+        (0, 2, computed),
+        (0, 2, 2),
+    ]
     # Every result that somebody was told of is there, and none was overwritten.
     done = manifest()
     assert all(entry["state"] == "done" and not entry["by"] for entry in done.values())
     assert {path.split("/")[0] for path in results()} == set(done)
     assert vdp("clip0.mp4", "clip1.mp4")[1]["computed"] == vdp(*clips, *settings)[1]["computed"] == 0
+    assert not left_over()
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_batch_left_that_was_killed_beside_another_is_tidied_up(vdp: Vdp, tmp_path: Path) -> None:
+    make_clips(1, tmp_path)
+    vdp("clip0.mp4")
+    (entry,) = manifest().values()
+    killed = {**entry, "folder": "clip0-2", "state": "waiting", "outputs": [], "by": ".vdp.01234567.partial"}
+    for lines in ([entry, killed], [killed, entry]):
+        Path("out/manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert vdp("clip0.mp4")[1]["computed"] == 0
+        assert list(manifest()) == ["clip0"]
+
+
+@pytest.mark.usefixtures("here")
+def test_results_that_a_killed_batch_was_replacing_outlive_others(vdp: Vdp, tmp_path: Path) -> None:
+    make_clips(2, tmp_path)
+    vdp("clip0.mp4")
+    before = results()
+    Path("out/.vdp-batch/work").mkdir()
+
+    class Killed(HerePool):
+        def wait(self, tell: pools.Tell) -> tuple[Task, Any]:
+            Path("out/clip0").rename("out/.vdp-batch/work/old-clip0")  # as one beside it that is killed leaves it
+            return super().wait(tell)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "LocalPool", Killed)
+        vdp("clip1.mp4")
+    assert vdp("clip0.mp4")[1]["computed"] == 0
+    assert before.items() <= results().items()
     assert not left_over()
 
 
@@ -826,6 +863,9 @@ def test_a_forged_manifest_leads_nowhere(vdp: Vdp, tmp_path: Path) -> None:
         {"outputs": [{"path": "../copy.json", "bytes": len(json.dumps(COPY))}]},
         {"outputs": [3]},
         {"numbers": []},
+        {"numbers": {"psnr": "high"}},
+        {"notes": [3]},
+        {"by": "../precious"},
     ):
         entry = {**manifest()["clip0"], **change}
         Path("out/manifest.jsonl").write_text(f"{json.dumps(entry)}\nnull\n[]\n{'[' * 100_000}\n\xff")

@@ -21,6 +21,7 @@ from comfyui_vdp.nodes.video import SaveFrames
 from comfyui_vdp.runner.cli import main
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError
 from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.models import MODELS
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
@@ -199,6 +200,15 @@ def test_layers_that_will_not_be_there(
     assert re.search(said, text := refused(tmp_path / "graph.json")), text
 
 
+@pytest.mark.parametrize("shape", [(6, 32, 48), (6, 1, 32, 48), (1, 32, 48), (6, 32, 48, 1), (6, 32, 48, 3)])
+def test_masks_of_every_shape_pass(shape: tuple[int, ...]) -> None:
+    layers = MODELS["segment"].stand_in(torch.empty(6, 32, 48, 3, device="meta"), {"L": 2})
+    mask = torch.zeros(shape)
+    ReplaceLayer.foresee(layers=layers, layer=1, frames=torch.zeros(1, 32, 48, 3), mask=mask)
+    Composite.foresee(frames=layers.frames, mask=mask, layer="objects", premultiplied=False)
+    MeasureVideo.foresee(frames=layers.frames, mask=mask, reference_mask=torch.zeros(shape[0], 32, 48))
+
+
 def test_masks_to_measure_of_another_length(refused: Callable[..., str], files: dict[str, Path], tmp_path: Path):
     nodes = relight_graph(files["clip"])
     nodes["3"]["inputs"]["task"] = "segment"
@@ -246,7 +256,7 @@ class Queue:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, prompt: dict[str, Any]) -> None:
         self.node_id, self.prompt_id = "", "p"
-        self.prompt_queue = SimpleNamespace(currently_running={0: (0, "p", prompt, {}, [])})
+        self.prompt_queue = SimpleNamespace(currently_running={0: (0, "p", prompt, {}, ["7"])})
         server = SimpleNamespace(PromptServer=SimpleNamespace(instance=self))
         modules = {
             "comfy.model_management": SimpleNamespace(),
@@ -275,6 +285,10 @@ def test_in_comfyui_what_waits_for_layers_looks_again_before_they_are_found(monk
             },
             "truth": {"class_type": "LoadFrames", "inputs": {}},
             "7": {"class_type": "MeasureVideo", "inputs": {"frames": ["5", 0], "reference": ["truth", 0]}},
+            # what leads to no output does not run, and is not asked
+            "8": {"class_type": "SplitLayers", "inputs": {"layers": ["3", 0], "layer": 3}},
+            "9": {"class_type": "SomebodyElse", "inputs": {"a": ["10", 0]}},
+            "10": {"class_type": "SomebodyElse", "inputs": {"a": ["9", 0]}},
         },
     )
     frames = torch.rand(4, 32, 48, 3)
@@ -299,5 +313,5 @@ def test_in_comfyui_what_waits_for_layers_looks_again_before_they_are_found(monk
     ):
         asked("3", VDPOptimize, frames=frames, flow=None, **optimize)
     # another prompt knows nothing of it
-    queue.prompt_queue.currently_running[0] = (0, "p", {**queue.prompt_queue.currently_running[0][2]}, {}, [])
+    queue.prompt_queue.currently_running[0] = (0, "p", {**queue.prompt_queue.currently_running[0][2]}, {}, ["7"])
     assert asked("3", VDPOptimize, frames=frames, flow=None, **optimize) == ["flow"]

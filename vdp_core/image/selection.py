@@ -21,6 +21,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_frames, check_mask
@@ -40,7 +41,10 @@ ODD = 0.1
 MOST_IDS = 64
 """Most ids of one picture; a ramp that is so slow that its levels are areas has more."""
 SOLID = 0.75
-"""Least share of pixels in areas by which ids are told from noise, and objects from outlines."""
+"""Least share of the pixels of ids that lie in areas, which noise does not, and of what is drawn around them that lies
+beside them."""
+VOID_WIDTH = 5
+"""Pixels from an object within which what is drawn around it lies."""
 SMALLEST_AREA = 5e-4
 """Share of a frame below which an area of a lossy colour is none."""
 INVERTED_AREA, INVERTED_BORDER = 0.5, 0.75
@@ -167,33 +171,37 @@ def _read(mask: Tensor, name: str) -> _Read:
 
 def _without_void(pictures: Tensor) -> Tensor:
     """Pictures with the id 255 made black, where it is none of an object; see the head of this file."""
-    ids = solid = void = solid_void = 0
-    levels, map_colours = True, True
+    ids = solid = void = beside = 0
+    has_black, levels, map_colours = False, True, True
     for frame in pictures:
         keys = _keys(frame)
-        is_void = (keys == _VOIDS[0]) | (keys == _VOIDS[1])
+        is_void = _is_void(keys)
         of_ids = ~is_void & (keys != 0)
         void, ids = void + int(is_void.sum()), ids + int(of_ids.sum())
-        if not of_ids.any():
-            continue
-        values = torch.tensor([_colour(key) for key in keys[of_ids].unique().tolist()]).view(-1, 3) * 255.0
-        levels &= bool((values == values[:, :1]).all() and (values <= MOST_IDS).all() and not (keys == _VOIDS[1]).any())
-        map_colours &= bool((values % 64.0 == 0.0).all() and not (keys == _VOIDS[0]).any())
+        has_black |= bool((keys == 0).any())
+        levels &= not bool((keys == _VOIDS[1]).any())
+        map_colours &= not bool((keys == _VOIDS[0]).any())
+        if of_ids.any():
+            values = torch.tensor([_colour(key) for key in keys[of_ids].unique().tolist()]) * 255.0
+            levels &= bool((values == values[:, :1]).all() and (values <= MOST_IDS).all())
+            map_colours &= bool((values % 64.0 == 0.0).all())
+            solid += int((of_ids & _in_areas(keys)).sum())
+            near = F.max_pool2d(of_ids[None].float(), 2 * VOID_WIDTH + 1, 1, VOID_WIDTH)[0] > 0.0
+            beside += int((is_void & near).sum())
         if not (levels or map_colours):
             return pictures
-        inside = _in_areas(keys)
-        solid, solid_void = solid + int((of_ids & inside).sum()), solid_void + int((is_void & inside).sum())
-    is_outline = map_colours or solid_void < SOLID * void
-    if not 0 < void < ids or solid < SOLID * ids or not is_outline:
+    if not (has_black and 0 < void < ids and solid >= SOLID * ids and beside >= SOLID * void):
         return pictures
 
     def blackened(start: int) -> Iterator[Tensor]:
         for frame in pictures[start:]:
-            keys = _keys(frame)
-            is_id = (keys != _VOIDS[0]) & (keys != _VOIDS[1])
-            yield (frame * is_id[..., None])[None]
+            yield (frame * ~_is_void(_keys(frame))[..., None])[None]
 
     return computed(blackened, tuple(pictures.shape))
+
+
+def _is_void(keys: Tensor) -> Tensor:
+    return (keys == _VOIDS[0]) | (keys == _VOIDS[1])
 
 
 def _has_one_colour(pictures: Tensor, alpha: Tensor) -> bool:

@@ -210,6 +210,8 @@ def in_square_pixels(size: tuple[int, int], ratio: Fraction) -> Squared:
         return Squared(size, f"says that it has {pixels}, which is taken for an error: they are read as square")
     width, height = size
     square = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
+    if square == size:
+        return Squared(size)
     return Squared(square, "", f"{pixels} scaled from {width}x{height} to {square[0]}x{square[1]} square ones")
 
 

@@ -208,7 +208,7 @@ def is_live(partial: Path) -> bool:
     mark = _mark(partial)
     if not mark.exists():
         return False
-    with held(mark, wait=0.0) as is_left_over:
+    with held(mark, wait=0.0, stays=True) as is_left_over:  # what is left over goes with its mark, elsewhere
         return not is_left_over
 
 
