@@ -11,7 +11,7 @@ from torch import Tensor
 from ..types import Layers
 from .blocks import BLOCK, brightness_of, dct_basis, split, to_opponent
 
-__all__ = ["Noise", "estimate_noise", "high_frequency_energy_of"]
+__all__ = ["ROUNDING", "Noise", "estimate_noise", "high_frequency_energy_of"]
 
 COLOUR_SHARE = 0.7
 """Least deviation of the noise in colour, as a share of that in brightness: files that store colour at half size keep
@@ -55,6 +55,11 @@ class Noise:
         """Return noise of ``factor`` times the variance."""
         offset, slope = ([factor * value for value in values] for values in (self.offset, self.slope))
         return replace(self, offset=(offset[0], offset[1], offset[2]), slope=(slope[0], slope[1], slope[2]))
+
+    def less(self, variance: float) -> Noise:
+        """Return noise whose variance is by so much smaller, or zero."""
+        offset = [max(value - variance, 0.0) for value in self.offset]
+        return replace(self, offset=(offset[0], offset[1], offset[2]))
 
     def variance(self, brightness: Tensor) -> Tensor:
         """Return the variances ``(N, 3, ...)`` at a brightness ``(N, 1, ...)``."""

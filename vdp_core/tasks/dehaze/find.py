@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...denoise.noise import Noise
+from ...denoise.noise import ROUNDING, Noise
 from ...image.resize import working_copy
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
@@ -89,8 +89,11 @@ def fit_haze(
 
 
 def noise_of_copy(noise: Noise, frames: Tensor, small: Tensor) -> Noise:
-    """The noise of a working copy ``(T, 3, h, w)`` of frames ``(T, H, W, 3)``: each of its pixels averages several."""
-    return noise.scaled(math.prod(small.shape[2:]) / math.prod(frames.shape[1:3]))
+    """The noise of a working copy ``(T, 3, h, w)`` of frames ``(T, H, W, 3)``: each of its pixels averages several.
+
+    Without rounding, the least that is found of any clip.
+    """
+    return noise.less(ROUNDING**2).scaled(math.prod(small.shape[2:]) / math.prod(frames.shape[1:3]))
 
 
 def _fit_window(clip: HazyClip, config: DehazeConfig, journal: Journal, progress: Progress) -> Window:
