@@ -155,7 +155,7 @@ class Manifest:
 
     def own(self, entry: Entry) -> None:
         """Make a new line of an entry that is not this batch's, which reserves a folder that nothing else has."""
-        if not any(entry is one for one in self._own.values()):
+        if self._own.get(entry.folder) is not entry:
             entry.folder, entry.state, entry.outputs = self._free_name(entry.input), "waiting", []
             self.entries.append(entry)
             self._take(entry)
