@@ -101,20 +101,6 @@ def joint_upsample(fields: Tensor, frames: Tensor, *, radius: int = 3, eps: floa
     if max(small) < GUIDED_FROM:
         return upsample(fields, size)
     guide = frames.mean(dim=-1)[:, None]
-    # windows at the border are whole: what they would lack on one side would flatten a field that slopes there
-    margin = min(2 * radius, min(small) - 1)
-    around = [_continued(part, margin) for part in (resize(guide, small, mode="area"), fields)]
-    coefficients = box_mean(fit_lines(*around, radius=radius, eps=eps).coefficients, radius)
-    inside = (..., slice(margin, margin + small[0]), slice(margin, margin + small[1]))
-    slope, constant = (resize(part, size) for part in coefficients[inside].unbind(dim=2))
+    lines = fit_lines(resize(guide, small, mode="area"), fields, radius=radius, eps=eps)
+    slope, constant = (resize(part, size) for part in box_mean(lines.coefficients, radius).unbind(dim=2))
     return (slope * guide).add_(constant)
-
-
-def _continued(fields: Tensor, margin: int) -> Tensor:
-    """Fields ``(N, C, h, w)`` continued by ``margin`` on each side, turned about the values at the border."""
-    for dim in (2, 3):
-        first, last = fields.narrow(dim, 0, 1), fields.narrow(dim, -1, 1)
-        before = 2.0 * first - fields.narrow(dim, 1, margin).flip(dim)
-        after = 2.0 * last - fields.narrow(dim, -1 - margin, margin).flip(dim)
-        fields = torch.cat((before, fields, after), dim=dim)
-    return fields

@@ -19,7 +19,6 @@ __all__ = ["MIN_TRANSMISSION", "MODEL", "apply", "compose", "rebuild", "split", 
 MIN_TRANSMISSION = 0.1
 """What the slider starts at: below this, 8 bits hold hardly anything of the scene."""
 UPSAMPLING_RADIUS = 1  # 3 costs 2 to 6 dB at the edges of objects, the true t given
-UPSAMPLING_EPS = 3e-3  # 1e-4 costs up to 1 dB where there are no objects, 1e-2 up to 0.25 at their edges
 
 
 def compose(
@@ -66,7 +65,7 @@ def _model(
 def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
     """t of frames ``start`` to ``stop`` at native size, ``(n, H, W, 1)`` in 0..1, along the edges of the frames."""
     field = layers.fields["transmission"][start:stop].to(frames.device)
-    return joint_upsample(field, frames, radius=UPSAMPLING_RADIUS, eps=UPSAMPLING_EPS).movedim(1, -1).clamp_(0.0, 1.0)
+    return joint_upsample(field, frames, radius=UPSAMPLING_RADIUS).movedim(1, -1).clamp_(0.0, 1.0)
 
 
 def apply(

@@ -211,9 +211,7 @@ def test_objects_at_the_sides_are_found_where_they_are(synthetic):
 def test_what_the_fit_reads_at_a_pixel_is_shown_there():
     columns = torch.arange(50.0).expand(1, 28, 50)
     frames = torch.full((1, 108, 192, 3), 0.5)
-    shown = joint_upsample(columns[None], frames, radius=haze_model.UPSAMPLING_RADIUS, eps=haze_model.UPSAMPLING_EPS)[
-        0, 0, 54
-    ]
+    shown = joint_upsample(columns[None], frames, radius=haze_model.UPSAMPLING_RADIUS)[0, 0, 54]
     x = centres(torch.arange(192.0), 192)
     places = within(torch.stack((x, torch.zeros(192), torch.zeros(192)), dim=-1), (2, 28, 50))
     read = read_grid(columns.expand(2, -1, -1), places)
