@@ -323,9 +323,10 @@ def _refuse_together(linked: Collection[str], *, premultiplied: bool) -> None:
 def _check_matte(mask: Tensor | None, clip: Tensor) -> None:
     """Refuse a mask that does not belong to a clip, by its number and size."""
     from ..vdp_core.checks import check_mask
+    from ..vdp_core.image.selection import are_pictures
 
     if mask is not None:
-        matte = mask[..., 0] if mask.ndim == 4 and mask.shape[-1] in (1, 3, 4) else mask
+        matte = mask[..., 0] if are_pictures(mask) else mask
         check_mask(host.on_cpu(matte), "mask", count=len(clip), size=(clip.shape[1], clip.shape[2]))
 
 

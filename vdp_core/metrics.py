@@ -19,7 +19,7 @@ from torch import Tensor
 from .checks import check_flow, check_frames, check_mask
 from .errors import InputError, ShapeError
 from .image.resize import resize
-from .image.selection import as_matte
+from .image.selection import are_pictures, as_matte
 from .motion.warp import resize_flow, warp
 from .types import Flow, OnStep
 
@@ -433,18 +433,18 @@ def check_same_masks(mask: Tensor, ref: Tensor) -> None:
     Raises:
         ShapeError: they differ.
     """
-    (t, h, w), (t2, h2, w2) = _extent(mask), _extent(ref)
+    (t, h, w), (t2, h2, w2) = _extent(mask, "mask"), _extent(ref, "reference mask")
     if (h, w) != (h2, w2):
         raise ShapeError(f"mask: masks are {w}x{h} pixels, the reference's are {w2}x{h2}; resize them")
     if t != t2:
         raise ShapeError(f"mask: got {t} masks, the reference has {t2}; give as many")
 
 
-def _extent(mask: Tensor) -> tuple[int, ...]:
-    """Number, height and width of masks ``(H, W)``, ``(T, H, W)`` or ``(T, 1, H, W)``, or pictures ``(T, H, W, C)``."""
-    if mask.ndim == 4 and mask.shape[-1] not in (1, 3, 4):
-        return (mask.shape[0], *mask.shape[2:])
-    return (1, *mask.shape) if mask.ndim == 2 else tuple(mask.shape[:3])
+def _extent(mask: Tensor, name: str) -> tuple[int, ...]:
+    """Number, height and width of masks, or of pictures of them."""
+    if are_pictures(mask, name):
+        return tuple(mask.shape[:3])
+    return tuple(check_mask(torch.empty(mask.shape, device="meta"), name).shape)  # values take long to look at
 
 
 def check_given(reference: bool, flow: bool, mask: bool, ref_mask: bool) -> None:

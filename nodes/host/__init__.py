@@ -14,7 +14,7 @@ from .comfy import (
     say,
 )
 from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
-from .early import Foreseeing, Refused, foresee_all, frames_like, is_link, known, mask_like
+from .early import Foreseeing, Refused, foresee_all, frames_like, known, mask_like
 from .inputs import changed, given_mask, remember
 from .paths import (
     input_path,
@@ -52,7 +52,6 @@ __all__ = [
     "headless",
     "input_path",
     "is_interruption",
-    "is_link",
     "is_there",
     "journal",
     "keeping",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Foreseeing", "Refused", "foresee_all", "frames_like", "is_link", "known", "mask_like"]
+__all__ = ["Foreseeing", "Refused", "foresee_all", "frames_like", "known", "mask_like"]
 
 
 class Foreseeing:
@@ -93,7 +93,7 @@ def foresee_all(
         made = (given or {}).get(key, {})
         inputs = {}
         for name, value in prompt[key]["inputs"].items():
-            if not is_link(value):
+            if not _is_link(value):
                 inputs[name] = value
             elif value[0] in foreseen:
                 inputs[name] = foreseen[value[0]][value[1]]
@@ -105,7 +105,7 @@ def foresee_all(
             raise Refused(key) from error
 
 
-def is_link(value: object) -> bool:
+def _is_link(value: object) -> bool:
     """Whether an input in the format of the API is the output of another node, ``[id, slot]``."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int
 
@@ -161,7 +161,7 @@ def _after(node: RunningNode) -> list[str]:
     while waiting:
         key = waiting.pop()
         if key in node.prompt and key not in sources:
-            sources[key] = [value[0] for value in node.prompt[key].get("inputs", {}).values() if is_link(value)]
+            sources[key] = [value[0] for value in node.prompt[key].get("inputs", {}).values() if _is_link(value)]
             waiting += sources[key]
     reached = {node.id}
     order = []

@@ -28,7 +28,7 @@ from ..checks import check_frames, check_mask
 from ..errors import ShapeError
 from ..store.lazy import computed
 
-__all__ = ["as_labels", "as_mask", "as_matte", "odd_masks"]
+__all__ = ["are_pictures", "as_labels", "as_mask", "as_matte", "odd_masks"]
 
 COLOURED = 0.05
 """Difference between channels above which a picture is coloured: more than what lossy video does to grey."""
@@ -77,7 +77,7 @@ def as_mask(mask: Tensor, name: str = "mask") -> Tensor:
         ShapeError: another shape.
         InputError: NaN or infinity, or pictures of integers.
     """
-    return _selected(_read(mask, name)) if _are_pictures(mask, name) else check_mask(mask, name)
+    return _selected(_read(mask, name)) if are_pictures(mask, name) else check_mask(mask, name)
 
 
 def _selected(read: _Read) -> Tensor:
@@ -103,7 +103,7 @@ def as_matte(mask: Tensor, name: str = "mask") -> Tensor:
     Raises:
         ShapeError, InputError: see ``as_mask``.
     """
-    if not _are_pictures(mask, name):
+    if not are_pictures(mask, name):
         return check_mask(mask, name)
     pictures, kind = read = _read(mask, name)
     is_soft = kind == "alpha" or (not _is_coloured(pictures) and any(float(frame.amax()) > 0.5 for frame in pictures))
@@ -118,7 +118,7 @@ def as_labels(mask: Tensor, name: str = "mask") -> tuple[Tensor, int]:
     Raises:
         ShapeError, InputError: see ``as_mask``.
     """
-    if not _are_pictures(mask, name):
+    if not are_pictures(mask, name):
         return check_mask(mask, name), 1
     pictures, kind = read = _read(mask, name)
     palette = _palette(pictures, kind) if kind in ("ids", "colours") else None
@@ -133,7 +133,7 @@ def odd_masks(mask: Tensor, name: str = "mask") -> list[str]:
     Raises:
         ShapeError, InputError: see ``as_mask``.
     """
-    read = _read(mask, name) if _are_pictures(mask, name) else None
+    read = _read(mask, name) if are_pictures(mask, name) else None
     notes = []
     if read is not None and read.kind == "alpha":
         notes.append(f"{name}: the shape in its alpha is taken, as its colours say nothing")
@@ -302,7 +302,12 @@ def _of_each(pictures: Tensor, mask_of: Callable[[Tensor], Tensor]) -> Tensor:
     return computed(masks, tuple(pictures.shape[:3]))
 
 
-def _are_pictures(mask: object, name: str) -> bool:
+def are_pictures(mask: object, name: str = "mask") -> bool:
+    """Whether what is linked as a mask is pictures ``(T, H, W, 1, 3 or 4)``, of which channels come last.
+
+    Raises:
+        ShapeError: it has four dimensions, and is neither pictures nor ``(T, 1, H, W)``.
+    """
     if not isinstance(mask, Tensor):
         return False
     if mask.ndim == 4 and mask.shape[-1] in (1, 3, 4):

@@ -42,7 +42,7 @@ class Header:
     has_alpha: bool
     bits: int
     square: tuple[int, int] | None = None
-    """Width and height in square pixels, where those that are stored are none."""
+    """Width and height in square pixels; None: those that are stored are square."""
     turn: Orientation = UPRIGHT
     profile: bytes | None = None
     """The ICC profile of its colours, None for sRGB."""
