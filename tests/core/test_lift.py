@@ -59,6 +59,24 @@ def test_texture_without_an_edge_in_the_field_leaves_no_trace():
     assert (joint_upsample(ramp, picture) - wanted)[inner].abs().max() < 0.02
 
 
+@pytest.mark.parametrize("radius", [1, 3])
+@pytest.mark.parametrize("size", [(96, 192), (100, 170)])
+def test_slopes_go_on_up_to_the_outer_samples(size, radius):
+    y, x = ((torch.arange(side) + 0.5) / side for side in FINE)
+    plane = (2.0 * y[:, None] - 3.0 * x + 0.5)[None, None]
+    picture = 0.5 + 0.1 * torch.sin(torch.arange(size[1]) / 7.0).expand(1, *size)[..., None].expand(-1, -1, -1, 3)
+    # half a sample lies beyond the centres of the outer ones
+    y, x = (
+        ((torch.arange(side) + 0.5) / side).clamp(0.5 / small, 1.0 - 0.5 / small)
+        for side, small in zip(size, FINE, strict=True)
+    )
+    wanted = 2.0 * y[:, None] - 3.0 * x + 0.5
+    flat = joint_upsample(plane, torch.full((1, *size, 3), 0.5), radius=radius, continued=True)[0, 0]
+    assert_close(flat, wanted, atol=1e-4, rtol=0)
+    shown = joint_upsample(plane, picture, radius=radius, continued=True)[0, 0]
+    assert (shown - wanted).abs().max() < 0.06
+
+
 def test_frames_are_lifted_each_by_itself():
     fields, frames = noise(3, 1, *FINE), noise(3, 60, 100, 3)
     alone = torch.cat([joint_upsample(fields[i : i + 1], frames[i : i + 1]) for i in range(3)])

@@ -77,7 +77,9 @@ def follow(coefficients: Tensor, guide: Tensor) -> Tensor:
     return (coefficients[:, :, :-1] * guide[:, None]).sum(dim=2).add_(coefficients[:, :, -1])
 
 
-def joint_upsample(fields: Tensor, frames: Tensor, *, radius: int = 3, eps: float = 1e-3) -> Tensor:
+def joint_upsample(
+    fields: Tensor, frames: Tensor, *, radius: int = 3, eps: float = 1e-3, continued: bool = False
+) -> Tensor:
     """Bring small fields to the size of the frames, their edges aligned with those of the frames where they have any.
 
     Grids too coarse to hold an edge are knots that are interpolated. Finer fields go through the fast guided filter (He
@@ -88,6 +90,8 @@ def joint_upsample(fields: Tensor, frames: Tensor, *, radius: int = 3, eps: floa
         frames: ``(N, H, W, 3)`` in 0..1, the guide.
         radius: of the windows, in samples of the small field.
         eps: how much brightness must vary in a window, as a variance, before the field follows it.
+        continued: windows at the border are whole, as if fields and frames went on there; what they lack on one side
+            otherwise flattens a field that slopes.
 
     Returns:
         ``(N, C, H, W)``.
@@ -101,6 +105,20 @@ def joint_upsample(fields: Tensor, frames: Tensor, *, radius: int = 3, eps: floa
     if max(small) < GUIDED_FROM:
         return upsample(fields, size)
     guide = frames.mean(dim=-1)[:, None]
-    lines = fit_lines(resize(guide, small, mode="area"), fields, radius=radius, eps=eps)
-    slope, constant = (resize(part, size) for part in box_mean(lines.coefficients, radius).unbind(dim=2))
+    parts = resize(guide, small, mode="area"), fields
+    margin = min(2 * radius, min(small) - 1) if continued else 0
+    lines = fit_lines(*(_continued(part, margin) for part in parts), radius=radius, eps=eps)
+    coefficients = box_mean(lines.coefficients, radius)
+    inside = (..., slice(margin, margin + small[0]), slice(margin, margin + small[1]))
+    slope, constant = (resize(part, size) for part in coefficients[inside].unbind(dim=2))
     return (slope * guide).add_(constant)
+
+
+def _continued(fields: Tensor, margin: int) -> Tensor:
+    """Fields ``(N, C, h, w)`` continued by ``margin`` on each side, turned about the values at the border."""
+    for dim in (2, 3):
+        first, last = fields.narrow(dim, 0, 1), fields.narrow(dim, -1, 1)
+        before = 2.0 * first - fields.narrow(dim, 1, margin).flip(dim)
+        after = 2.0 * last - fields.narrow(dim, -1 - margin, margin).flip(dim)
+        fields = torch.cat((before, fields, after), dim=dim)
+    return fields

@@ -126,6 +126,7 @@ def test_the_layers_say_how_they_were_made(pan):
     assert layers.frames.data_ptr() == pan.hazy.data_ptr()
     assert layers.flow is pan.flow
     assert layers.fields["transmission"].shape[:2] == (COUNT, 1)
+    assert layers.assets["guide_eps"] == haze_model.UPSAMPLING_EPS
     assert 0.0 < layers.fields["transmission"].min() <= layers.fields["transmission"].max() <= 1.0
     assert layers.fields["airlight"].shape == (COUNT, 3, 1, 1)
     assert not any(field.requires_grad for field in layers.fields.values())
@@ -211,7 +212,8 @@ def test_objects_at_the_sides_are_found_where_they_are(synthetic):
 def test_what_the_fit_reads_at_a_pixel_is_shown_there():
     columns = torch.arange(50.0).expand(1, 28, 50)
     frames = torch.full((1, 108, 192, 3), 0.5)
-    shown = joint_upsample(columns[None], frames, radius=haze_model.UPSAMPLING_RADIUS)[0, 0, 54]
+    how = {"radius": haze_model.UPSAMPLING_RADIUS, "eps": haze_model.UPSAMPLING_EPS, "continued": True}
+    shown = joint_upsample(columns[None], frames, **how)[0, 0, 54]
     x = centres(torch.arange(192.0), 192)
     places = within(torch.stack((x, torch.zeros(192), torch.zeros(192)), dim=-1), (2, 28, 50))
     read = read_grid(columns.expand(2, -1, -1), places)

@@ -42,8 +42,13 @@ LEAST_MEDIAN or more (``find.fit_haze``).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+
 from ...denoise.noise import Noise, estimate_noise
 from ...image.resize import working_copy
+from ...models.haze import UPSAMPLING_EPS
 from ...types import Shot
 from ..base import Found, Given, Published, Work
 from . import paper
@@ -58,13 +63,14 @@ def find(shot: Shot, given: Given, config: DehazeConfig, work: Work) -> Found:
     """Find the haze of a shot.
 
     Returns:
-        The fields ``transmission`` ``(T, 1, h, w)`` in 0..1 and ``airlight`` ``(T, 3, 1, 1)`` in 0..1, and the
-        ``noise`` of the shot.
+        The fields ``transmission`` ``(T, 1, h, w)`` in 0..1 and ``airlight`` ``(T, 3, 1, 1)`` in 0..1, the ``noise``
+        of the shot, and ``guide_eps``, by which the field is brought to native size.
     """
     assert shot.flow is not None
     noise = estimate_noise(shot.frames)
     haze = fit_haze(shot.frames, shot.flow, config, noise, work.seed, work.device, work.journal, work.progress)
-    return _found(shot, haze, noise)
+    found = _found(shot, haze, noise)
+    return replace(found, assets={"guide_eps": torch.tensor(UPSAMPLING_EPS)})
 
 
 def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
