@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ __all__ = ["Edit", "Flow", "Layers", "OnStep", "Shot"]
 
 OnStep = Callable[[int, int, Callable[[], Tensor] | None], None]
 """``on_step(done, total, preview)``; ``preview`` is None or gives an ``(H, W, 3)`` picture in 0..1."""
+
+
+_MASKS = ("forward_occlusion", "backward_occlusion", "forward_confidence", "backward_confidence")
+_UNKNOWN = torch.ones(())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,6 +45,11 @@ class Flow:
     cuts: tuple[int, ...] = ()
     """The first frame of every shot but the first, rising. A pair of frames across a cut has no motion: its vectors are
     zero, all of its pixels count as occluded, and nothing is compared, smoothed or averaged across it."""
+    forward_confidence: Tensor = _UNKNOWN
+    """``(T-1, h, w)`` float32 in 0..1: how likely a vector of ``forward`` is right to a pixel, where the pixel is seen
+    in the other frame; 1 everywhere where nothing is known of that."""
+    backward_confidence: Tensor = _UNKNOWN
+    """The same of ``backward``."""
 
     def __post_init__(self) -> None:
         count, two, height, width = self.forward.shape
@@ -50,7 +60,10 @@ class Flow:
             )
         if list(self.cuts) != sorted({cut for cut in self.cuts if 0 < cut <= count}):
             raise ShapeError(f"flow: cuts must rise and lie within 1 to {count}, got {self.cuts}")
-        for name in ("forward_occlusion", "backward_occlusion"):
+        for name in ("forward_confidence", "backward_confidence"):
+            if getattr(self, name) is _UNKNOWN:
+                object.__setattr__(self, name, self.forward.new_ones(()).expand(count, height, width))
+        for name in _MASKS:
             if getattr(self, name).shape != (count, height, width):
                 raise ShapeError(
                     f"flow: {name} must be {(count, height, width)}, got {tuple(getattr(self, name).shape)}"
@@ -72,25 +85,22 @@ class Flow:
 
     def to(self, device: torch.device | str) -> Flow:
         """The same motion on a device."""
-        return replace(
-            self,
-            forward=self.forward.to(device),
-            backward=self.backward.to(device),
-            forward_occlusion=self.forward_occlusion.to(device),
-            backward_occlusion=self.backward_occlusion.to(device),
-        )
+        return self.mapped(lambda tensor: tensor.to(device))
 
     def part(self, first: int, end: int) -> Flow:
         """The motion within the frames ``first`` to ``end - 1``, sharing memory."""
         pairs = slice(first, max(first, end - 1))
-        return replace(
-            self,
-            forward=self.forward[pairs],
-            backward=self.backward[pairs],
-            forward_occlusion=self.forward_occlusion[pairs],
-            backward_occlusion=self.backward_occlusion[pairs],
-            cuts=tuple(cut - first for cut in self.cuts if first < cut < end),
-        )
+        cuts = tuple(cut - first for cut in self.cuts if first < cut < end)
+        return self.mapped(lambda tensor: tensor[pairs], cuts)
+
+    def mapped(self, change: Callable[[Tensor], Tensor], cuts: tuple[int, ...] | None = None) -> Flow:
+        """The flow that has each of its tensors changed, and other cuts where some are given."""
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in self.tensors().items()}
+        return replace(self, **changed, cuts=self.cuts if cuts is None else cuts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by name: vectors, occlusion and confidence, each forward, then backward."""
+        return {name: getattr(self, name) for name in ("forward", "backward", *_MASKS)}
 
     def __repr__(self) -> str:
         return f"Flow({len(self)} pairs, {self.size[1]}x{self.size[0]}, {self.method})"

@@ -73,10 +73,9 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True, n
     if layers.flow is not None:
         flow = layers.flow
         header["flow"] = {"source_size": list(flow.source_size), "method": flow.method, "cuts": list(flow.cuts)}
-        for name in ("forward", "backward"):
-            tensors[f"flow.{name}"] = _each(getattr(flow, name), torch.float16, Tensor.half)
-        for name in ("forward_occlusion", "backward_occlusion"):
-            tensors[f"flow.{name}"] = _each(getattr(flow, name), torch.uint8, _to_bytes)
+        for name, values in flow.tensors().items():
+            kept = (torch.float16, Tensor.half) if values.ndim == 4 else (torch.uint8, _to_bytes)
+            tensors[f"flow.{name}"] = _each(values, *kept)
     try:
         with placed(path.parent, path.name.removesuffix(SUFFIX), SUFFIX, is_numbered=numbered) as place:
             place.partial.touch()
@@ -179,11 +178,12 @@ def _assemble(
     flow = None
     if "flow" in header:
         height, width = header["flow"]["source_size"]
+        parts: dict[str, Any] = {
+            name: _each(values, torch.float32, Tensor.float if values.ndim == 4 else _from_bytes)
+            for name, values in _named("flow.", tensors)  # files of earlier versions have no confidence
+        }
         flow = Flow(
-            forward=_each(tensors["flow.forward"], torch.float32, Tensor.float),
-            backward=_each(tensors["flow.backward"], torch.float32, Tensor.float),
-            forward_occlusion=_each(tensors["flow.forward_occlusion"], torch.float32, _from_bytes),
-            backward_occlusion=_each(tensors["flow.backward_occlusion"], torch.float32, _from_bytes),
+            **parts,
             source_size=(int(height), int(width)),
             method=str(header["flow"]["method"]),
             cuts=tuple(int(cut) for cut in header["flow"].get("cuts", ())),

@@ -67,9 +67,12 @@ def _model(
 def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
     """t of frames ``start`` to ``stop`` at native size, ``(n, H, W, 1)`` in 0..1, along the edges of the frames."""
     field = layers.fields["transmission"][start:stop].to(frames.device)
-    # earlier versions saved none, and showed the field like this
-    how = {"eps": float(layers.assets["guide_eps"]), "continued": True} if "guide_eps" in layers.assets else {}
-    return joint_upsample(field, frames, radius=UPSAMPLING_RADIUS, **how).movedim(1, -1).clamp_(0.0, 1.0)
+    guide_eps = layers.assets.get("guide_eps")
+    if guide_eps is None:  # earlier versions saved none, and showed the field like this
+        t = joint_upsample(field, frames, radius=UPSAMPLING_RADIUS)
+    else:
+        t = joint_upsample(field, frames, radius=UPSAMPLING_RADIUS, eps=float(guide_eps), continued=True)
+    return t.movedim(1, -1).clamp_(0.0, 1.0)
 
 
 def apply(

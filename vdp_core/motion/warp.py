@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -72,7 +71,7 @@ def resize_flow(flow: FlowLike, size: tuple[int, int]) -> FlowLike:
     """Resize a flow to ``size`` = (h, w), vectors scaled with it.
 
     Args:
-        flow: a ``Flow``, whose occlusion masks are resized too, or vectors ``(N, 2, H, W)``.
+        flow: a ``Flow``, whose masks are resized too, or vectors ``(N, 2, H, W)``.
         size: the wanted (h, w).
 
     Raises:
@@ -85,12 +84,8 @@ def resize_flow(flow: FlowLike, size: tuple[int, int]) -> FlowLike:
     if isinstance(flow, Flow):
         if flow.size == (height, width):
             return flow
-        return replace(
-            flow,
-            forward=resize_flow(flow.forward, size),
-            backward=resize_flow(flow.backward, size),
-            forward_occlusion=resize(flow.forward_occlusion[:, None], (height, width))[:, 0],
-            backward_occlusion=resize(flow.backward_occlusion[:, None], (height, width))[:, 0],
+        return flow.mapped(
+            lambda part: resize_flow(part, size) if part.ndim == 4 else resize(part[:, None], (height, width))[:, 0]
         )
     if flow.ndim != 4 or flow.shape[1] != 2:
         raise ShapeError(f"resize_flow: expected (N, 2, H, W), got {tuple(flow.shape)}")
