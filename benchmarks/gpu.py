@@ -2,8 +2,8 @@
 
     python benchmarks/gpu.py [--seconds 330] [--out gpu.json]
 
-Runs where torch, torchvision, numpy, OpenCV, einops, psutil and Pillow are, without PyAV, natsort, network and files:
-100 frames of 1080p are rendered, and "all in" is motion, optimisation and the frames that come of it, in memory, with
+Runs where torch, torchvision, numpy, OpenCV, einops and psutil are, without PyAV, natsort, safetensors and network: 100
+frames of 1080p are rendered, and "all in" is motion, optimisation and the frames that come of it, in memory, with
 nothing decoded or encoded. Everything is as a person meets it the first time, but for the start of CUDA, which is a row
 of its own. Each part is a process with a limit of time, forked once the libraries are loaded (so not on Windows): what
 fails or hangs leaves the others alone, and parts of less worth come later and are left out when time is short.

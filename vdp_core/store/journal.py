@@ -57,10 +57,10 @@ class Journal:
 
         None where there are none, and, with a warning in the log, where the file is damaged or of another version.
         """
-        from safetensors import SafetensorError, safe_open
-
         if self.folder is None or not (path := _file(self.folder, name)).exists():
             return None
+        from safetensors import SafetensorError, safe_open
+
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -80,11 +80,11 @@ class Journal:
         Where they cannot be written, a warning in the log says so, and the earlier ones stay: the work itself need not
         fail for it.
         """
+        if self.folder is None:
+            return
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        if self.folder is None:
-            return
         path = _file(self.folder, name)
         beside = path.with_name(f".{path.name}.part")
         metadata = {"vdp_journal": FORMAT, "notes": json.dumps(dict(notes or {}))}
