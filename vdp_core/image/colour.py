@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,9 +27,15 @@ def regrade(colour: Tensor, change: Edit, linear_light: bool) -> Tensor:
     if factor != 1.0:
         colour = colour * factor
     if change.saturation != 1.0:
-        grey = (colour * colour.new_tensor(LUMA)).sum(dim=-1, keepdim=True)
+        grey = (colour * _luma(colour.device)).sum(dim=-1, keepdim=True)
         colour = grey + (colour - grey) * change.saturation
     return colour
+
+
+@cache
+@torch.inference_mode(False)
+def _luma(device: torch.device) -> Tensor:
+    return torch.tensor(LUMA, device=device)
 
 
 def to_linear(values: Tensor) -> Tensor:
