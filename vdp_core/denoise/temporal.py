@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from ..motion.warp import resize_flow, warp
 from ..store.budget import fits_in_memory
 from ..store.scratch import large_empty
+from ..store.transfer import fetch, send
 from ..types import Flow, Layers
 from .blocks import bands, from_opponent, to_opponent
 from .noise import Noise, high_frequency_energy_of
@@ -66,7 +67,7 @@ def denoised(
     ahead = max(0, start - reach)
     for index in range(start, len(frames)):
         while ahead < min(index + reach + 1, len(frames)):
-            frame = frames[ahead : ahead + 1].to(device).float()
+            frame = send(frames[ahead : ahead + 1], device).float()
             noisy = to_opponent(frame)
             # encoders keep more of the noise in some frames, such as key frames
             frame_noise = noise.scaled(
@@ -106,16 +107,21 @@ def clean_frames(
     """
     kept = _kept.get(layers)
     if kept is not None:
-        yield from (kept[index : index + 1].to(device).float() for index in range(start, len(layers)))
+        yield from (send(kept[index : index + 1], device).float() for index in range(start, len(layers)))
         return
     fits = start == 0 and fits_in_memory(2 * layers.frames.numel())
     keep = large_empty(*layers.frames.shape, dtype=torch.float16) if fits else None
+    coming: deque[tuple[int, Callable[[], Tensor]]] = deque()
     index = start  # (enumerate would hold on to a frame)
     for frame in _clean_shots(layers, start, contrast, device):
         frame = frame.half()  # the same, kept or not
         if keep is not None:
-            keep[index] = frame[0]
-            if index == len(layers) - 1:  # not after the loop: nobody asks for a frame past the last
+            coming.append((index, fetch(frame[0])))
+            is_last = index == len(layers) - 1
+            while len(coming) > int(not is_last):  # the device has the next frame to do meanwhile
+                place, landed = coming.popleft()
+                keep[place] = landed()
+            if is_last:  # not after the loop: nobody asks for a frame past the last
                 _kept[layers] = keep
         index += 1
         yield frame.float()
@@ -131,9 +137,9 @@ def less_noisy(
         amount: 0 keeps the noise, 1 takes it out.
     """
     if clean is None:
-        return layers.frames[start:stop].to(device)
+        return send(layers.frames[start:stop], device)
     clean_run = torch.cat([next(clean) for _ in range(start, stop)])  # first, as it needs the most memory
-    return layers.frames[start:stop].to(device).lerp(clean_run, amount)
+    return send(layers.frames[start:stop], device).lerp(clean_run, amount)
 
 
 def is_noisy(layers: Layers, contrast: Tensor | None = None) -> bool:
@@ -156,7 +162,7 @@ def _clean_shots(layers: Layers, start: int, contrast: Tensor | None, device: to
         first = max(start - shot.start, 0)
         noise = _noise_of(layers, shot, contrast)
         if noise is None:
-            yield from (frames[index : index + 1].to(device) for index in range(first, len(shot)))
+            yield from (send(frames[index : index + 1], device) for index in range(first, len(shot)))
         else:
             flow = None if layers.flow is None else layers.flow.part(shot.start, shot.stop)
             yield from denoised(frames, flow, noise, start=first, device=device)
@@ -176,7 +182,7 @@ def _average(window: deque[_Seen], first: int, index: int, flow: Flow, size: tup
         other = index + step
         while first <= other < first + len(window):
             hop = flow.forward[other - 1 : other] if step == 1 else flow.backward[other : other + 1]
-            hop = hop.to(total.device)
+            hop = send(hop, total.device)
             path = hop if path is None else path + warp(hop, path)
             _add(total, weights, squares, here, window[other - first], resize_flow(path, size))
             other += step

@@ -16,6 +16,7 @@ from ..models.masks import MODEL as MASKS
 from ..models.paint import paint
 from ..models.plate import background_of, matte_of
 from ..store.lazy import computed_with_mask
+from ..store.transfer import send
 from ..types import Layers, OnStep
 
 __all__ = ["clean_plate", "composite"]
@@ -67,6 +68,6 @@ def clean_plate(layers: Layers, start: int, stop: int, device: torch.device | st
     MASKS.require(layers, "clean_plate")
     chunk = []
     for index in range(start, stop):
-        frame = layers.frames[index].to(device).contiguous()
+        frame = send(layers.frames[index], device).contiguous()
         chunk.append(background_of(layers, index, frame, matte_of(layers, index, frame), whole=True))
     return torch.stack(chunk)

@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..media import exr
 from ..media.encode import whole
 from ..models import model_of
+from ..store.transfer import send
 from ..types import Layers, OnStep
 
 __all__ = ["write_exr"]
@@ -47,7 +48,7 @@ def write_exr(
     with whole(folder, "", is_numbered=True) as place:
         place.partial.mkdir()
         for index in range(len(layers)):
-            frame = layers.frames[index].to(device).contiguous()
+            frame = send(layers.frames[index], device).contiguous()
             opacity = None if layers.alpha is None else layers.alpha[index].cpu().numpy()
             channels = exr.layer("", frame.cpu().numpy(), opacity)
             for number, name in enumerate(names):

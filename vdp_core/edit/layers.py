@@ -17,6 +17,7 @@ from ..models import model_of
 from ..models.masks import MODEL as MASKS
 from ..store.lazy import computed, computed_with_mask
 from ..store.scratch import large_empty
+from ..store.transfer import send
 from ..types import Edit, Layers, OnStep
 
 __all__ = [
@@ -248,6 +249,6 @@ def split_layer(
     @torch.no_grad()
     def taken(start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for index in range(start, len(layers)):
-            yield split(layers, number, index, layers.frames[index].to(device).contiguous())
+            yield split(layers, number, index, send(layers.frames[index], device).contiguous())
 
     return computed_with_mask(taken, layers.frames.shape, on_step=on_step)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..store.transfer import send
 from ..types import Layers, OnStep
 from .guided import fit_lines, follow
 from .inpaint import inpaint
@@ -74,7 +75,7 @@ def native_masks(layers: Layers, start: int, stop: int, device: torch.device | s
         device: where to compute.
     """
     mattes = [
-        upsample_masks(layers.fields["masks"][index].to(device), layers.frames[index].to(device))
+        upsample_masks(send(layers.fields["masks"][index], device), send(layers.frames[index], device))
         for index in range(start, stop)
     ]
     return torch.stack([matte.masks for matte in mattes])
@@ -99,7 +100,7 @@ def align_masks(masks: Tensor, frames: Tensor, *, rounds: int = ALIGN_ROUNDS, on
     out = torch.empty_like(masks)
     for index, frame in enumerate(frames):
         moved = masks[index]
-        coarse = resize(frame.to(masks.device).movedim(-1, 0)[None], (masks.shape[2], masks.shape[3]))
+        coarse = resize(send(frame, masks.device).movedim(-1, 0)[None], (masks.shape[2], masks.shape[3]))
         for _ in range(rounds):
             moved = upsample_masks(moved, coarse[0].movedim(0, -1), border=ALIGN_BORDER_WEIGHT).masks
         out[index] = moved

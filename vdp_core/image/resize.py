@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..store.transfer import send
+
 __all__ = ["resize", "size_within", "upsample", "working_copy"]
 
 
@@ -61,5 +63,6 @@ def working_copy(frames: Tensor, side: int, device: torch.device | str | None = 
         device: where to work, and where the copy will be; None: where the frames are.
     """
     size = size_within(frames.shape[1], frames.shape[2], side, least=2)
+    place = frames.device if device is None else device
     # a frame at a time: all of them at once would first be copied
-    return torch.cat([resize(frame.to(device)[None].movedim(-1, 1).float(), size, mode="area") for frame in frames])
+    return torch.cat([resize(send(frame, place)[None].movedim(-1, 1).float(), size, mode="area") for frame in frames])

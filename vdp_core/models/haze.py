@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..image.guided import joint_upsample
+from ..store.transfer import send
 from ..types import Layers, OnStep
 from .base import Field, Model
 from .render import NOISE, applied
@@ -50,7 +51,7 @@ def compose(
 
 def rebuild(layers: Layers, start: int, stop: int, clear: Tensor) -> Tensor:
     """The inverse of ``compose`` as found: ``x = t J + (1 - t) L``, the source from the clear frames."""
-    guide = layers.frames[start:stop].to(clear.device)
+    guide = send(layers.frames[start:stop], clear.device)
     t, airlight = _model(layers, start, stop, guide, MIN_TRANSMISSION)
     return (clear - airlight).mul_(t).add_(airlight)
 
@@ -60,13 +61,14 @@ def _model(
 ) -> tuple[Tensor, Tensor]:
     """t ``(n, H, W, 1)`` at native size, ``least`` or more, and L ``(n, 1, 1, 3)``."""
     t = transmission(layers, start, stop, guide).clamp_(max(least, 1e-3), 1.0)
-    airlight = layers.fields["airlight"][start:stop].to(guide.device).movedim(1, -1)
-    return t, (airlight * torch.exp(airlight.new_tensor([0.1, 0.0, -0.1]) * tint)).clamp(max=1.0)
+    airlight = send(layers.fields["airlight"][start:stop], guide.device).movedim(1, -1)
+    red_to_blue = torch.linspace(0.1, -0.1, 3, device=guide.device)
+    return t, (airlight * torch.exp(red_to_blue * tint)).clamp(max=1.0)
 
 
 def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
     """t of frames ``start`` to ``stop`` at native size, ``(n, H, W, 1)`` in 0..1, along the edges of the frames."""
-    field = layers.fields["transmission"][start:stop].to(frames.device)
+    field = send(layers.fields["transmission"][start:stop], frames.device)
     guide_eps = layers.assets.get("guide_eps")
     if guide_eps is None:  # earlier versions saved none, and showed the field like this
         t = joint_upsample(field, frames, radius=UPSAMPLING_RADIUS)
@@ -119,7 +121,7 @@ def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tenso
     t = transmission(layers, index, index + 1, frame[None])[0, ..., 0]
     if number == 0:
         return compose(layers, index, index + 1, frame[None])[0].clamp(0.0, 1.0), t
-    airlight = layers.fields["airlight"][index, :, 0, 0].to(frame.device)
+    airlight = send(layers.fields["airlight"][index, :, 0, 0], frame.device)
     return airlight.expand(frame.shape), 1.0 - t
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..image.colour import DISPLAY_GAMMA
 from ..image.guided import joint_upsample
+from ..store.transfer import send
 from ..types import Layers, OnStep
 from .base import Field, Model
 from .render import NOISE, applied
@@ -44,20 +45,21 @@ def compose(
     """
     log_gain, power = _model(layers, start, stop, frames, strength)
     # gamma acts on what was found; exposure and warmth are light's, and the same at every gamma
-    light = frames.new_tensor([0.2 * warmth, 0.0, -0.2 * warmth]) + exposure * math.log(2.0) / DISPLAY_GAMMA
+    red_to_blue = torch.linspace(0.2 * warmth, -0.2 * warmth, 3, device=frames.device)
+    light = red_to_blue + exposure * math.log(2.0) / DISPLAY_GAMMA
     return frames.pow(power / gamma).mul_(log_gain.div_(gamma).add_(light).exp_())
 
 
 def rebuild(layers: Layers, start: int, stop: int, relit: Tensor) -> Tensor:
     """The inverse of ``compose`` as found: ``x = (x_out / A) ** (1 / gamma)``, the source from the relit frames."""
-    log_gain, power = _model(layers, start, stop, layers.frames[start:stop].to(relit.device))
+    log_gain, power = _model(layers, start, stop, send(layers.frames[start:stop], relit.device))
     return relit.mul(log_gain.neg_().exp_()).pow_(1.0 / power)
 
 
 def _model(layers: Layers, start: int, stop: int, guide: Tensor, strength: float = 1.0) -> tuple[Tensor, Tensor]:
     """Log A with the colour, ``(n, H, W, 3)`` at native size, and gamma, ``(n, 1, 1, 1)``, both at a strength."""
     field, colour, gamma = (
-        layers.fields[name][start:stop].to(guide.device) for name in ("log_gain", "colour", "gamma")
+        send(layers.fields[name][start:stop], guide.device) for name in ("log_gain", "colour", "gamma")
     )
     log_gain = (joint_upsample(field, guide) + colour).movedim(1, -1)
     # a strength above 1 could turn a small gamma negative

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..image.colour import as_is, regrade, to_display, to_linear
 from ..image.matting import bounding_box, object_colours
+from ..store.transfer import send
 from ..types import Edit, Layers
 from .plate import background_of, matte_of, picture_of
 
@@ -25,7 +26,7 @@ def untouched(layers: Layers, start: int, stop: int, device: torch.device | str 
 
 def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     """One frame with everything done to it, ``(H, W, 3)``, and what of it is objects, ``(H, W)``."""
-    frame = layers.frames[index].to(device).contiguous()
+    frame = send(layers.frames[index], device).contiguous()
     matte = matte_of(layers, index, frame)
     count = len(matte.masks)
     edits = [layers.edits.get(layer, Edit()) for layer in range(count)]

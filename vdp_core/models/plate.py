@@ -11,6 +11,7 @@ from ..image.morphology import dilate
 from ..image.resize import resize
 from ..image.sample import places_of, rescaled, sample_points
 from ..motion.background import BORDER_MARGIN, COVERED
+from ..store.transfer import send
 from ..types import Layers
 
 __all__ = ["background_of", "matte_of", "picture_of"]
@@ -18,7 +19,7 @@ __all__ = ["background_of", "matte_of", "picture_of"]
 
 def matte_of(layers: Layers, index: int, frame: Tensor) -> Matte:
     """The masks of a frame at native size; a mask that came with the frames (``cut_out``) is one already."""
-    masks = layers.fields["masks"][index].to(frame.device)
+    masks = send(layers.fields["masks"][index], frame.device)
     given = picture_of(layers, "matte", index, frame.device)
     if given is None:
         return upsample_masks(masks, frame)
@@ -74,31 +75,31 @@ def _inpaint_behind(coarse: Tensor, colours: Tensor, lies: Tensor) -> Tensor:
 def _tracked_colours(layers: Layers, index: int, place: Tensor, lies: Tensor, size: tuple[int, int]) -> Tensor:
     """Colours ``(N, 3)`` of the background at places, from the frames that saw it; NaN where none did.
 
-    ``lies`` ``(N,)`` are the samples the places lie in: they say which frames to look into.
+    ``lies`` ``(N,)`` are the samples the places lie in: they say which frames to look into. All of it is done on the
+    CPU, where the frames are: of each only a few pixels are read.
     """
-    total = torch.zeros(len(place), 4, device=place.device)
+    device, place, lies = place.device, place.cpu(), lies.cpu()
+    total = torch.zeros(len(place), 4)
     for name, sign in (("before", -1), ("after", 1)):
         if name not in layers.fields:
             continue
-        field = layers.fields[name][index].to(place.device)
+        field = layers.fields[name][index]
         # (a sort of short integers takes an eighth of the time that one of floats takes)
         distance, order = field[2].take(lies).short().sort()
         nowhere = int((distance == 0).sum())
         distance, order = distance[nowhere:], order[nowhere:]
         here, start = place.index_select(0, order), 0
-        colours = torch.ones(len(order), 4, device=place.device)
+        colours = torch.ones(len(order), 4)
         for away, count in zip(
             *(part.tolist() for part in distance.unique_consecutive(return_counts=True)), strict=True
         ):
             some = here[start : start + count]
-            # a few places go to the frame: it is larger than they are
             source = layers.frames[index + sign * away]
-            where = (some + _offsets(field, away, some, size)).to(source.device)
-            colours[start : start + count, :3] = _sample_bicubic(source, where).to(place.device)
+            colours[start : start + count, :3] = _sample_bicubic(source, some + _offsets(field, away, some, size))
             start += count
         total.index_add_(0, order, colours.div_(distance.float().square()[:, None]))
     # (no weight: 0 / 0, which is NaN)
-    return total[:, :3] / total[:, 3:]
+    return send(total[:, :3] / total[:, 3:], device)
 
 
 def _offsets(field: Tensor, away: int, place: Tensor, size: tuple[int, int]) -> Tensor:
@@ -124,4 +125,4 @@ def _sample_bicubic(frame: Tensor, where: Tensor) -> Tensor:
 def picture_of(layers: Layers, name: str, index: int, device: torch.device) -> Tensor | None:
     """A replaced picture's frame, if there is one; a still stands for every frame."""
     pictures = layers.pictures.get(name)
-    return None if pictures is None else pictures[index if len(pictures) > 1 else 0].to(device)
+    return None if pictures is None else send(pictures[index if len(pictures) > 1 else 0], device)

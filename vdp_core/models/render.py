@@ -57,7 +57,6 @@ def applied(
         for first in range(start, count, chunk):
             stop = min(first + chunk, count)
             # (no name for the frames: it would keep them while the next are made)
-            composed = compose(layers, first, stop, less_noisy(layers, first, stop, clean, denoise, device))
-            yield composed.clamp_(0.0, 1.0).cpu()
+            yield compose(layers, first, stop, less_noisy(layers, first, stop, clean, denoise, device)).clamp_(0.0, 1.0)
 
     return computed(made, tuple(layers.frames.shape), on_step=on_step)

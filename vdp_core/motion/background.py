@@ -18,6 +18,7 @@ from ..image.morphology import erode
 from ..image.resize import resize
 from ..image.sample import sample_points
 from ..store.scratch import large_empty
+from ..store.transfer import send
 from ..types import Flow, OnStep
 from .planar import planar_correction, planar_motion
 from .warp import resize_flow
@@ -102,12 +103,12 @@ def track_background(
 
 def _resized_frame(frame: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
     """A frame ``(H, W, 3)`` as ``(3, h, w)``."""
-    return resize(frame.to(device).movedim(-1, 0)[None], size)[0]
+    return resize(send(frame, device).movedim(-1, 0)[None], size)[0]
 
 
 def _pair_flow(flow: Flow, index: int, size: tuple[int, int], device: torch.device) -> Flow:
     """The flow of one pair of frames at another size: that of a whole clip would take as much memory as all else."""
-    return resize_flow(flow.part(index, index + 2).to(device), size)
+    return resize_flow(flow.part(index, index + 2).mapped(lambda part: send(part, device)), size)
 
 
 def _follow(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from ..errors import InputError
 from .budget import fits_in_memory
 from .guard import Walk, guarded
 from .scratch import Scratch, large_empty
+from .transfer import fetched
 
 __all__ = ["LazyFrames", "Source", "computed", "computed_with_mask", "floats"]
 
@@ -226,15 +228,15 @@ def computed(
     """The frames of a walk: all of them now where they fit in memory, else each when it is needed.
 
     Args:
-        walk: gives frames ``(n, ...)`` in 0..1 from any place on.
+        walk: gives frames ``(n, ...)`` in 0..1 from any place on, on any device.
         shape: ``(T, H, W, C)``.
         on_step: told after every run of frames that is made now.
     """
     if not fits_in_memory(4 * math.prod(shape)):
-        return LazyFrames.over(guarded(walk, shape[0]), shape)
+        return _later(walk, shape)
     out = torch.empty(shape)
     done = 0
-    for run in walk(0):
+    for run in _on_cpu(walk(0)):
         out[done : done + len(run)] = run
         done += len(run)
         if on_step is not None:
@@ -242,6 +244,20 @@ def computed(
     if done != shape[0]:
         raise InputError(f"expected {shape[0]} frames, got {done}")
     return out
+
+
+def _on_cpu(runs: Iterator[Tensor]) -> Iterator[Tensor]:
+    # (by map, which holds on to no frame while the next is made)
+    return map(itemgetter(0), fetched(map(_alone, runs)))
+
+
+def _alone(run: Tensor) -> tuple[Tensor]:
+    return (run,)
+
+
+def _later(walk: Walk, shape: tuple[int, ...]) -> LazyFrames:
+    """The frames of a walk, made when they are looked at."""
+    return LazyFrames.over(guarded(lambda start: _on_cpu(walk(start)), shape[0]), shape)
 
 
 def computed_with_mask(
@@ -255,12 +271,12 @@ def computed_with_mask(
     if not fits_in_memory(4 * math.prod(shape)):
 
         def four(start: int) -> Iterator[Tensor]:
-            return (torch.cat((frame, mask[..., None]), dim=-1)[None].cpu() for frame, mask in walk(start))
+            return (torch.cat((frame, mask[..., None]), dim=-1)[None] for frame, mask in walk(start))
 
-        frames = LazyFrames.over(guarded(four, count), (count, height, width, 4))
+        frames = _later(four, (count, height, width, 4))
         return frames.cut(..., slice(0, 3)), frames.cut(..., 3)
     out, masks = torch.empty(shape), torch.empty(shape[:3])
-    for index, (frame, mask) in enumerate(walk(0)):
+    for index, (frame, mask) in enumerate(fetched(walk(0))):
         out[index], masks[index] = frame, mask
         if on_step is not None:
             on_step(index + 1, count, frame.clone)
