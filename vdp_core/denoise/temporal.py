@@ -70,9 +70,8 @@ def denoised(
             frame = send(frames[ahead : ahead + 1], device).float()
             noisy = to_opponent(frame)
             # encoders keep more of the noise in some frames, such as key frames
-            frame_noise = noise.scaled(
-                min(max(high_frequency_energy_of(noisy) / max(noise.high_frequency_energy, 1e-12), 0.5), 4.0)
-            )
+            energy = high_frequency_energy_of(noisy) / max(noise.high_frequency_energy, 1e-12)
+            frame_noise = noise.scaled(energy.clamp(0.5, 4.0))
             window.append(_Seen(frame, sliding_dct(noisy, None, frame_noise, None).half(), frame_noise))
             ahead += 1
         first = ahead - len(window)
@@ -192,7 +191,7 @@ def _average(window: deque[_Seen], first: int, index: int, flow: Flow, size: tup
 def _add(total: Tensor, weights: Tensor, squares: Tensor, here: _Seen, there: _Seen, path: Tensor) -> None:
     """Add a neighbour along ``path``, its weights and their squares to their sums."""
     frame, pilot = there.frame.movedim(-1, 1), there.pilot.float()
-    for band, around in bands(*path.shape[-2:], margin=1):
+    for band, around in bands(*path.shape[-2:], margin=1, device=path.device):
         way, own = path[..., around, :], here.pilot[..., around, :].float()
         noisy, warped = (warp(whole, way, top=around.start) for whole in (frame, pilot))
         warped = torch.cat((to_opponent(noisy.movedim(1, -1)), warped), dim=1)

@@ -29,7 +29,7 @@ def sliding_dct(noisy: Tensor, pilot: Tensor | None, noise: Noise, counted: Tens
     """
     out = torch.empty_like(noisy)
     height, width = noisy.shape[-2:]
-    for band, around in bands(height, width, margin=STRIDE):
+    for band, around in bands(height, width, margin=STRIDE, device=noisy.device):
         # half a block beyond every border, so that border pixels lie in as many blocks as the others
         above, below = STRIDE - (band.start - around.start), STRIDE - (around.stop - band.stop)
         sides = (STRIDE, STRIDE + -width % BLOCK, above, below + -(band.stop - band.start) % BLOCK)
@@ -64,7 +64,7 @@ def _shrink_coefficients(picture: Tensor, guide: Tensor | None, noise: Noise, fr
             else:
                 energy = (split(guide[part]) @ basis.T).square_()
                 gain = energy / (energy + variance)
-            gain[..., 0] = 1.0
+            gain[..., 0].fill_(1.0)
             weight = 1.0 / (gain.square().sum(dim=-1, keepdim=True) * variance)
             total[part] += join(gain.mul_(blocks).mul_(weight) @ basis)
             down, right = top // STRIDE, left // STRIDE

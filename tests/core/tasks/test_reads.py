@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from comfyui_vdp.vdp_core.denoise import temporal
+from comfyui_vdp.vdp_core.models import haze, light, render
 from comfyui_vdp.vdp_core.optim.fit import READ_EVERY, Fitted, fit
+from comfyui_vdp.vdp_core.store import transfer
 from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
@@ -118,6 +122,22 @@ def test_nothing_is_read_between_tenth_steps(synthetic, monkeypatch, reads, name
     assert len(fits) >= 1
     for steps, at in fits:
         assert at == list(range(READ_EVERY, steps + 1, READ_EVERY))
+
+
+@pytest.mark.parametrize(("task", "model", "each"), [("relight", light, 0), ("dehaze", haze, 1)])
+def test_frames_are_made_without_a_read(synthetic, monkeypatch, reads, task, model, each):
+    """But for the first of a shot, whose noise is looked up, and the number ``guide_eps``, which is on the CPU."""
+    clip = synthetic.layered(6, 64, 96)
+    layers = decompose(task, clip.frames, clip.flow, preset="fast", steps=2)
+    noisy = torch.tensor([4e-4] * 3 + [0.0] * 3 + [4e-4]).view(1, 7, 1, 1).expand(6, 7, 1, 1)
+    layers = replace(layers, fields={**layers.fields, "noise": noisy})
+    for module in (transfer, temporal):
+        monkeypatch.setattr(module, "fetch", lambda tensor: lambda: tensor)
+    monkeypatch.setattr(render, "PIXELS_AT_ONCE", 1)
+    counts: list[int] = []
+    with reads:
+        model.apply(layers, on_step=lambda *_: counts.append(reads.count))
+    assert [count - counts[0] for count in counts] == [each * index for index in range(6)]
 
 
 @contextmanager
