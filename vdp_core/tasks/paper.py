@@ -73,7 +73,7 @@ class PublishedFit:
     """The networks' inputs, at a small size, and the optimisation that the tasks share."""
 
     def __init__(self, frames: Tensor, flow: Flow, device: torch.device | str, weights_folders: Sequence[Path]) -> None:
-        self.small = working_copy(frames, PAPER_SIDE).to(device)
+        self.small = working_copy(frames, PAPER_SIDE, device)
         size = (self.small.shape[2], self.small.shape[3])
         if min(size) < 8:
             raise ShapeError(

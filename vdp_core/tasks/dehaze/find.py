@@ -58,12 +58,12 @@ def fit_haze(
     spans = windows(len(frames), config.window, WINDOW_OVERLAP)
     expected = None
     if len(spans) > 1:
-        some = working_copy(frames[:: max(1, len(frames) // 64)], config.side)
-        expected = initial_airlight(block_extremes(some, noise_of_copy(noise, frames, some))).to(device)
+        some = working_copy(frames[:: max(1, len(frames) // 64)], config.side, device)
+        expected = initial_airlight(block_extremes(some, noise_of_copy(noise, frames, some)))
 
     def work(number: int, _: Mapping[int, Window], journal: Journal, progress: Progress) -> Window:
         span = spans[number]
-        small = working_copy(frames[span.start : span.stop], config.side).to(device)
+        small = working_copy(frames[span.start : span.stop], config.side, device)
         own = noise_of_copy(noise, frames, small)
         clip = HazyClip(small, flow.part(span.start, span.stop), config, own, seed + number, expected=expected)
         return _fit_window(clip, config, journal, progress)

@@ -67,7 +67,7 @@ def find(shot: Shot, given: Given, config: DehazeConfig, work: Work) -> Found:
         of the shot, and ``guide_eps``, by which the field is brought to native size.
     """
     assert shot.flow is not None
-    noise = estimate_noise(shot.frames)
+    noise = estimate_noise(shot.frames, device=work.device)
     haze = fit_haze(shot.frames, shot.flow, config, noise, work.seed, work.device, work.journal, work.progress)
     found = _found(shot, haze, noise)
     return replace(found, assets={"guide_eps": torch.tensor(UPSAMPLING_EPS)})
@@ -79,7 +79,8 @@ def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -
     waiting, fitting = work.progress.phases(0, 1)
     # the paper takes its airlight from elsewhere too
     quick = PRESETS["fast"]
-    noise, small = estimate_noise(shot.frames), working_copy(shot.frames, quick.side).to(work.device)
+    noise = estimate_noise(shot.frames, device=work.device)
+    small = working_copy(shot.frames, quick.side, work.device)
     clip = HazyClip(small, shot.flow, quick, noise_of_copy(noise, shot.frames, small), work.seed)
     clip.fit_smooth(quick.steps // 2, waiting, work.journal)
     haze = paper.dehaze(

@@ -46,7 +46,7 @@ def fit_light(
 
     def work(number: int, _: Mapping[int, Window], journal: Journal, progress: Progress) -> Window:
         span = spans[number]
-        small = working_copy(frames[span.start : span.stop], config.side).to(device)
+        small = working_copy(frames[span.start : span.stop], config.side, device)
         still = None
         if reference is not None and number == graded:
             still = Still(small, reference, reference_frame - span.start, config.side)
@@ -56,7 +56,7 @@ def fit_light(
     found = fit_windows(spans, work, journal=journal, progress=progress)
     grid = blended(spans, [window.fields["light"] for window in found], level_of=graded or 0)
     if graded is None:
-        gamma, colour = tone_of_clip(frames, grid, config.side)
+        gamma, colour = tone_of_clip(frames, grid, config.side, device)
     else:
         gamma, *(red, green, blue) = (found[graded].numbers[name] for name in ("gamma", "red", "green", "blue"))
         colour = (red, green, blue)

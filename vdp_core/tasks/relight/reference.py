@@ -50,7 +50,7 @@ class Still:
     """The graded still: gamma and the colour are learnt so that its frame comes out like it."""
 
     def __init__(self, small: Tensor, reference: Tensor, index: int, side: int) -> None:
-        picture = working_copy(reference, side).to(small.device)
+        picture = working_copy(reference, side, small.device)
         self.picture = resize(picture, (small.shape[2], small.shape[3]), mode="area")
         self.index = slice(index, index + 1)
         self.dark = small[self.index]

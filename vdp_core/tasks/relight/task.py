@@ -69,7 +69,7 @@ def find(shot: Shot, given: Given, config: RelightConfig, work: Work) -> Found:
     reference: Reference | None = given["reference"]
     still, frame = (None, -1) if reference is None else reference
     light = fit_light(shot.frames, shot.flow, config, work.seed, still, frame, work.device, work.journal, work.progress)
-    return _found(shot, light)
+    return _found(shot, light, work.device)
 
 
 def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
@@ -85,7 +85,7 @@ def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -
         journal=work.journal,
         on_step=work.progress,
     )
-    return _found(shot, light)
+    return _found(shot, light, work.device)
 
 
 def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
@@ -110,12 +110,12 @@ def _graded_like(found: Found, other: Found) -> Found:
     return replace(found, fields=fields)
 
 
-def _found(shot: Shot, light: Light) -> Found:
+def _found(shot: Shot, light: Light, device: torch.device) -> Found:
     count = len(shot.frames)
     fields = {
         "log_gain": light.log_gain,
         "colour": torch.tensor(light.colour).view(1, 3, 1, 1).repeat(count, 1, 1, 1),
         "gamma": torch.full((count, 1, 1, 1), light.gamma),
-        "noise": estimate_noise(shot.frames).field(count),
+        "noise": estimate_noise(shot.frames, device=device).field(count),
     }
     return Found(fields, light.fitted, {"said": f"gamma {light.gamma:.2f}", **light.notes})

@@ -17,10 +17,12 @@ def tone_of(small: Tensor, grid: Tensor) -> tuple[float, tuple[float, float, flo
     return gamma, (gain, gain, gain)
 
 
-def tone_of_clip(frames: Tensor, grid: Tensor, side: int) -> tuple[float, tuple[float, float, float]]:
+def tone_of_clip(
+    frames: Tensor, grid: Tensor, side: int, device: torch.device
+) -> tuple[float, tuple[float, float, float]]:
     """Gamma and neutral log gains that expose the whole clip well, from at most some 64 frames."""
     some = slice(None, None, max(1, len(frames) // 64))
-    return tone_of(working_copy(frames[some], side), grid[some])
+    return tone_of(working_copy(frames[some], side, device), grid[some].to(device))
 
 
 def without_light(small: Tensor, grid: Tensor) -> Tensor:
