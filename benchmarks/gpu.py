@@ -369,8 +369,8 @@ PARTS: dict[str, tuple[Callable[[Run], None], float]] = {
     "dehaze": (lambda run: do_task(run, "dehaze"), 60.0),
     "segment": (lambda run: do_task(run, "segment"), 120.0),
     "flow": (do_flow, 40.0),
-    "tests": (do_tests, 150.0),
     "raft": (do_raft, 40.0),
+    "tests": (do_tests, 150.0),
     "cpu": (do_cpu, 120.0),
     "profile": (do_profile, 60.0),
 }
