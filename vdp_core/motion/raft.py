@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..nets.weights import read_weights, to_torchvision_raft
+from ..store.transfer import send
 from .estimator import Motion, no_motion, with_occlusion
 from .warp import pixel_grid
 
@@ -101,7 +102,7 @@ class Raft:
         height, width = frames.shape[-2:]
         full_height, full_width = padded(height, width)
         beside = (0, full_width - width, 0, full_height - height)
-        pictures = F.pad(frames.to(self._device) * 2.0 - 1.0, beside, mode="replicate")
+        pictures = F.pad(send(frames, self._device) * 2.0 - 1.0, beside, mode="replicate")
         with self._precision():
             features, context = self._net.feature_encoder(pictures), self._net.context_encoder(pictures)
         features, context = features.float(), context.float()
@@ -116,7 +117,7 @@ class Raft:
             flow = torch.cat((self._refine(*ahead), self._refine(*back)))
         else:
             flow = self._refine(*map(torch.cat, zip(ahead, back, strict=True)))
-        return with_occlusion(*flow[..., :height, :width].cpu().chunk(2))
+        return Motion(*(found.cpu() for found in with_occlusion(*flow[..., :height, :width].chunk(2))))
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast("cuda", dtype=torch.float16) if self._half else nullcontext()
