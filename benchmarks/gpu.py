@@ -42,7 +42,7 @@ TASKS = {"relight": "Relight", "dehaze": "Dehaze", "segment": "Composite"}
 WANTED = (*TASKS, "flow")
 """Parts without which the run has failed."""
 CPU_FRAMES = 8
-PROFILED_FRAMES = 16
+PROFILED_FRAMES, PROFILED_STEPS = 16, 100
 RAFT_FRAMES, RAFT_SIDE = 33, 512
 POLL = 0.1  # seconds between two looks at how busy the GPU is
 LEAST_SECONDS = 5.0  # it is not worth to start a part for less
@@ -285,7 +285,7 @@ def do_profile(run: Run) -> None:
         layers: list[Any] = []
 
         def optimise(task: str = task, clip: Tensor = clip, flow: Any = flow, layers: list[Any] = layers) -> None:
-            layers += run.node("VDPOptimize", frames=clip, flow=flow, task=task, steps=run.steps)
+            layers += run.node("VDPOptimize", frames=clip, flow=flow, task=task, steps=run.steps or PROFILED_STEPS)
 
         def show(task: str = task, layers: list[Any] = layers) -> None:
             run.node(TASKS[task], layers=layers[0])
