@@ -138,6 +138,8 @@ def less_noisy(
     if clean is None:
         return send(layers.frames[start:stop], device)
     clean_run = torch.cat([next(clean) for _ in range(start, stop)])  # first, as it needs the most memory
+    if amount == 1.0:
+        return clean_run
     return send(layers.frames[start:stop], device).lerp(clean_run, amount)
 
 
