@@ -5,7 +5,7 @@
 Runs where torch, torchvision, numpy, OpenCV, einops and psutil are, without PyAV, natsort, safetensors and network: 100
 frames of 1080p are rendered, and "all in" is motion, optimisation and the frames that come of it, in memory, with
 nothing decoded or encoded. Everything is as a person meets it the first time, but for the start of CUDA, which is a row
-of its own. Each part is a process with a limit of time, forked once the libraries are loaded (so not on Windows): what
+of its own. Each part is a process with a limit of time, forked, where that can be, once the libraries are loaded: what
 fails or hangs leaves the others alone, and parts of less worth come later and are left out when time is short.
 
 Writes a JSON file, prints a table for docs/BENCHMARKS.md, and the JSON again as the last line. Ends with 1 unless
@@ -45,6 +45,8 @@ CPU_FRAMES = 8
 PROFILED_FRAMES, PROFILED_STEPS = 16, 100
 RAFT_FRAMES, RAFT_SIDE = 33, 512
 POLL = 0.1  # seconds between two looks at how busy the GPU is
+NO_FORK = "Cannot re-initialize CUDA in forked subprocess"
+"""What torch says where loading some library has asked CUDA something: then each part loads them anew."""
 LEAST_SECONDS = 5.0  # it is not worth to start a part for less
 
 
@@ -381,6 +383,8 @@ def in_child(name: str, run: Run) -> None:
     """A part, in a process of its own whose output goes to stderr."""
     os.dup2(2, 1)
     try:
+        if "comfyui_vdp" not in sys.modules:
+            load_pack()
         from comfyui_vdp.nodes import host
 
         settings = {"output_folder": run.folder, "temp_folder": run.folder, "say": run.said.append}
@@ -391,10 +395,10 @@ def in_child(name: str, run: Run) -> None:
         run.tell(part=name, error=f"{type(error).__name__}: {error}")
 
 
-def do_part(name: str, run: Run, limit: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of a part, and how it went."""
+def do_part(name: str, run: Run, limit: float, start: str = "fork") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of a part, and how it went; ``start`` says how its process starts."""
     began = time.perf_counter()
-    child = multiprocessing.get_context("fork").Process(target=in_child, args=(name, run))
+    child = multiprocessing.get_context(start).Process(target=in_child, args=(name, run))
     child.start()
     child.join(limit)
     ended = "in time" if child.exitcode == 0 else f"with exit code {child.exitcode}"
@@ -467,6 +471,7 @@ def main() -> int:
     load_pack()
     rows: list[dict[str, Any]] = []
     parts: dict[str, Any] = {}
+    start = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     with tempfile.TemporaryDirectory() as folder:
         for name in (part for part in PARTS if part in options.parts):
             left = ends - time.perf_counter()
@@ -477,7 +482,11 @@ def main() -> int:
             own.mkdir()
             settings = {"steps": options.steps, "updates": options.updates, "folder": own, "file": own / "rows"}
             run = Run(options.device, options.frames, (height, width), **settings)
-            found, parts[name] = do_part(name, run, min(PARTS[name][1], left))
+            found, parts[name] = do_part(name, run, min(PARTS[name][1], left), start)
+            if NO_FORK in parts[name]["ended"] and start == "fork":
+                start = "spawn"
+                run.file.unlink()
+                found, parts[name] = do_part(name, run, min(PARTS[name][1], left), start)
             rows += found
             print(f"{name}: {parts[name]['seconds']:.1f} s, {parts[name]['ended']}", file=sys.stderr, flush=True)
             options.out.write_text(json.dumps({"parts": parts, "rows": rows}, indent=1) + "\n", encoding="utf-8")

@@ -86,6 +86,22 @@ def test_a_part_that_fails_or_hangs_leaves_the_others_alone(program, tmp_path, m
     assert "no row of relight, dehaze, flow on cpu" in said.err
 
 
+def test_where_cuda_cannot_be_forked_libraries_are_loaded_anew(program, tmp_path, monkeypatch, capsys):
+    starts = []
+
+    def do_part(name, run, limit, start):
+        starts.append(f"{name} {start}")
+        run.tell(part=name)
+        return [], {"seconds": 0.0, "ended": "in time" if start == "spawn" else f"by RuntimeError: {program.NO_FORK}."}
+
+    monkeypatch.setattr(program, "do_part", do_part)
+    monkeypatch.setattr(program, "load_pack", lambda: None)
+    parts = ["--parts", "machine", "flow"]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--out", str(tmp_path / "gpu.json"), *parts])
+    assert program.main() == 1
+    assert starts == ["machine fork", "machine spawn", "flow spawn"]
+
+
 def test_a_failing_test_is_told_and_the_others_run(program, tmp_path):
     tests = tmp_path / "test_some.py"
     marked = "@pytest.mark.gpu\ndef test_{}(): assert {}\n"

@@ -17,6 +17,7 @@ from comfyui_vdp.vdp_core.optim.fit import READ_EVERY, Fitted, fit
 from comfyui_vdp.vdp_core.store import transfer
 from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
+from comfyui_vdp.vdp_core.types import Layers
 
 FITS = {
     "relight": ("tasks.relight.find", {}),
@@ -124,13 +125,18 @@ def test_nothing_is_read_between_tenth_steps(synthetic, monkeypatch, reads, name
         assert at == list(range(READ_EVERY, steps + 1, READ_EVERY))
 
 
+def noisy_layers(synthetic, task: str) -> Layers:
+    """Layers of six frames with noise to take out."""
+    clip = synthetic.layered(6, 64, 96)
+    layers = decompose(task, clip.frames, clip.flow, preset="fast", steps=2)
+    noise = torch.tensor([4e-4] * 3 + [0.0] * 3 + [4e-4]).view(1, 7, 1, 1).expand(6, 7, 1, 1)
+    return replace(layers, fields={**layers.fields, "noise": noise})
+
+
 @pytest.mark.parametrize(("task", "model", "each"), [("relight", light, 0), ("dehaze", haze, 1)])
 def test_frames_are_made_without_a_read(synthetic, monkeypatch, reads, task, model, each):
     """But for the first of a shot, whose noise is looked up, and the number ``guide_eps``, which is on the CPU."""
-    clip = synthetic.layered(6, 64, 96)
-    layers = decompose(task, clip.frames, clip.flow, preset="fast", steps=2)
-    noisy = torch.tensor([4e-4] * 3 + [0.0] * 3 + [4e-4]).view(1, 7, 1, 1).expand(6, 7, 1, 1)
-    layers = replace(layers, fields={**layers.fields, "noise": noisy})
+    layers = noisy_layers(synthetic, task)
     for module in (transfer, temporal):
         monkeypatch.setattr(module, "fetch", lambda tensor: lambda: tensor)
     monkeypatch.setattr(render, "PIXELS_AT_ONCE", 1)
@@ -170,3 +176,14 @@ def test_a_gpu_is_waited_for_every_tenth_step_only(synthetic, monkeypatch, name)
     watch(monkeypatch, FITS[name][0], watched)
     with waiting("default"):
         run(synthetic, name, "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("task", "model"), [("relight", light), ("dehaze", haze)])
+def test_a_gpu_is_not_waited_for_between_frames(synthetic, monkeypatch, task, model):
+    monkeypatch.setattr(render, "PIXELS_AT_ONCE", 1)
+    layers = noisy_layers(synthetic, task)
+    with waiting("default"):
+        # the first prepares libraries, and its noise is looked up
+        model.apply(layers, device="cuda", on_step=lambda *_: torch.cuda.set_sync_debug_mode("error"))
