@@ -128,8 +128,11 @@ def test_a_cut_has_no_motion_and_hides_everything():
     assert flow.backward_occlusion[2].eq(1).all()
     assert flow.forward[2].eq(0).all()
     assert flow.backward[2].eq(0).all()
+    assert not flow.forward_confidence[2].any()
+    assert not flow.backward_confidence[2].any()
     for pair in (0, 1, 3, 4):
         assert flow.forward_occlusion[pair].mean() < 0.3
+        assert flow.forward_confidence[pair].mean() > 0.7
 
 
 @pytest.mark.parametrize("darken", [False, True])

@@ -17,7 +17,6 @@ from ..store.scratch import large_empty
 from ..types import Flow, OnStep
 from .colours import flow_preview
 from .dis import Dis
-from .equalise import equalised
 from .estimator import Estimator, Motion
 from .raft import RAFT_FILES, Raft, free_memory, largest_side, load_raft, pair_bytes, raft_url
 from .shots import differ, is_cut, join_shots, small_copy
@@ -97,10 +96,10 @@ def estimate_flow(
     if path is not None:
         _check_memory(height, width, place, memory)
         estimator = Raft(load_raft(name, path), updates=updates, device=place, half=half, memory=memory)
-    equalise = lift_dark and _is_dark(frames)
+    dark = lift_dark and _is_dark(frames)
 
     pairs = len(frames) - 1
-    vectors, masks = large_empty(2, pairs, 2, height, width), large_empty(2, pairs, height, width)
+    vectors, masks = large_empty(2, pairs, 2, height, width), large_empty(4, pairs, height, width)
     whole = Motion(*vectors, *masks)
 
     done = 0
@@ -109,7 +108,7 @@ def estimate_flow(
     seen = 0
     jumps: list[int] = []
     with torch.no_grad():
-        for batch, plain in _prepared(frames, (height, width), estimator, equalise):
+        for batch, plain in _prepared(frames, (height, width), estimator, dark):
             motion = estimator.show(batch)
             run = batch if last is None else torch.cat((last, batch))
             last = batch[-1:]
@@ -136,6 +135,7 @@ def _part(motion: Motion, pairs: Tensor) -> None:
     """Take the motion out of pairs of frames, by number or by mark: they are of different shots."""
     motion.forward[pairs], motion.backward[pairs] = 0.0, 0.0
     motion.forward_occlusion[pairs], motion.backward_occlusion[pairs] = 1.0, 1.0
+    motion.forward_confidence[pairs], motion.backward_confidence[pairs] = 0.0, 0.0
 
 
 def find_cuts(frames: Tensor, *, on_step: OnStep | None = None) -> tuple[int, ...]:
@@ -199,9 +199,9 @@ def _is_dark(frames: Tensor) -> bool:
 
 
 def _prepared(
-    frames: Tensor, size: tuple[int, int], estimator: Estimator, equalise: bool
+    frames: Tensor, size: tuple[int, int], estimator: Estimator, dark: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the frames as the estimator reads them, ``(n, C, h, w)`` in 0..1, in runs of the length it asks for.
+    """Yield the frames as the estimator reads them, ``(n, C, h, w)``, in runs of the length it asks for.
 
     Beside them their luminance, ``(n, 1, h, w)``.
     """
@@ -216,13 +216,6 @@ def _prepared(
             picture = np.ascontiguousarray(frame.cpu().numpy())
             if picture.shape[:2] != size:
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-            grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
-            plain.append(torch.from_numpy(grey).movedim(-1, 0))
-            if not estimator.wants_colour:
-                picture = grey
-                if equalise:
-                    picture = np.concatenate((equalised(picture), equalised(picture, keep=0.4)), axis=-1)
-            elif equalise:
-                picture = equalised(picture)
-            run.append(torch.from_numpy(picture).movedim(-1, 0))
+            plain.append(torch.from_numpy(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))[None])
+            run.append(torch.from_numpy(estimator.read(picture, dark)).movedim(-1, 0))
         yield torch.stack(run), torch.stack(plain)
