@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +40,11 @@ ABOUT = "flow.json"
 SUFFIXES = (".flo", ".npy", ".png")
 ROOM = 2**24  # bytes that what is said about flow may take
 OTHER_SHAPE = 1.1  # ratios of sides that differ by more are not rounded or padded, but another clip's
+FOREIGN = (
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, SyntaxError, RecursionError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What readers of .npz, .npy and JSON raise on what is damaged; an interruption of the host's is none of them."""
 _PAIR = re.compile(r"(.+\.[A-Za-z]+)_(.+\.[A-Za-z]+)\.npy")
 """The name of a file between two frames, each with its suffix."""
 
@@ -324,9 +330,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise MediaError(f"{path}: cannot be read, {error.strerror or error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, LookupError, TypeError, AttributeError) as error:
-        raise MediaError(f"{path}: damaged, or not flow ({str(error)[:200]}); save the flow again") from error
-    except (ValueError, OverflowError, SyntaxError) as error:
+    except FOREIGN as error:
         raise MediaError(f"{path}: damaged, or not flow ({str(error)[:200]}); save the flow again") from error
 
 
@@ -349,6 +353,8 @@ class _Npz(_Source):
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self._archive, self._path = archive, path
         self._members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if any(info.flag_bits & 1 for info in archive.infolist()):
+            raise MediaError(f"{path}: is encrypted; save the flow again")
         if "forward" not in self._members:
             held = ", ".join(sorted(self._members))[:200] or "nothing"
             raise MediaError(f"{path}: holds {held}; expected forward and backward, as SaveFlow writes them")
