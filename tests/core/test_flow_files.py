@@ -22,6 +22,8 @@ from comfyui_vdp.vdp_core.motion.flow_files import FORMATS, fingerprint, left_ou
 from comfyui_vdp.vdp_core.motion.inverse import inverse_flow
 from comfyui_vdp.vdp_core.motion.warp import resize_flow
 from comfyui_vdp.vdp_core.store import budget
+from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Flow
 
 COUNT, HEIGHT, WIDTH, CUT = 4, 6, 10, 2
@@ -244,6 +246,17 @@ def test_an_npz_of_motion_ahead_alone_in_half_floats(flow: Flow, tmp_path: Path)
     assert torch.equal(loaded.forward, flow.forward.half().float())
     assert len(notes) == 3
     assert loaded.forward_confidence.eq(1).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_tasks_find_the_same_with_loaded_flow(task: str, synthetic: ModuleType, tmp_path: Path) -> None:
+    clip = synthetic.layered(5, 48, 80, objects=1)
+    trust = torch.rand(4, 48, 80, generator=torch.Generator().manual_seed(0))
+    flow = replace(clip.flow, forward_confidence=trust, backward_confidence=trust.flip(1))
+    loaded, _ = load_flow(save_flow(flow, tmp_path / "a"), clip.frames)
+    ours, theirs = (decompose(task, clip.frames, given, preset="fast", steps=2) for given in (flow, loaded))
+    for name, field in ours.fields.items():
+        assert torch.equal(theirs.fields[name], field), name
 
 
 # Motion the other way round
