@@ -161,7 +161,7 @@ class FlowToRGB(host.Foreseeing):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"flow": ("VDP_FLOW", {"tooltip": "Motion from RAFTFlow."})}}
+        return {"required": {"flow": ("VDP_FLOW", {"tooltip": "Motion from RAFTFlow or LoadFlow."})}}
 
     @classmethod
     def foresee(cls, **_: object) -> tuple[None]:

@@ -73,7 +73,7 @@ def test_what_is_saved_loads(said, output, format):
     answer = SaveFlow().save(flow, "sub/a", format, frames=frames)
     (saved,) = answer["ui"]["vdp_outputs"]
     assert saved.startswith("sub/a_00001")
-    assert f"saved: {saved}, 3 pairs at 32x24, 0.0 MB" in said[-1]
+    assert f"saved: {saved}, 3 pairs at 32x24, " in said[-1]
     assert ("the format holds" in said[-1]) == (format != "npz")
     (loaded,) = LoadFlow().load(str(output / saved), frames)
     assert loaded.size == loaded.source_size == (24, 32)

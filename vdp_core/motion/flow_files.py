@@ -157,8 +157,8 @@ def _write_npz(file: Path, flow: Flow, size: tuple[int, int], on_step: OnStep | 
     tensors, done = flow.tensors(), 0
     with zipfile.ZipFile(file, "w", compresslevel=1) as archive:
         for name, values in tensors.items():
-            # vectors take as much room deflated, masks little
-            archive.compression = zipfile.ZIP_STORED if values.ndim == 4 else zipfile.ZIP_DEFLATED
+            # which is little once deflated; other values take long, and stay nearly as large
+            archive.compression = zipfile.ZIP_DEFLATED if name in OCCLUSION else zipfile.ZIP_STORED
             header = {"descr": "<f4", "fortran_order": False, "shape": (*values.shape[:-2], *size)}
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
@@ -167,6 +167,7 @@ def _write_npz(file: Path, flow: Flow, size: tuple[int, int], on_step: OnStep | 
                     done += 1
                     if on_step is not None:
                         on_step(done, len(tensors) * len(flow), None)
+        archive.compression = zipfile.ZIP_STORED
         for name, value in _about(flow, size).items():
             with archive.open(f"{name}.npy", "w") as member:
                 array = np.array(value, str if name == "method" else np.int64)
