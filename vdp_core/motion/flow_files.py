@@ -30,7 +30,7 @@ from .warp import occlusion, resize_flow
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FORMATS", "LoadedFlow", "fingerprint", "left_out", "load_flow", "save_flow"]
+__all__ = ["FORMATS", "SUFFIXES", "LoadedFlow", "files_of", "fingerprint", "left_out", "load_flow", "save_flow"]
 
 VECTORS = ("forward", "backward")
 OCCLUSION = ("forward_occlusion", "backward_occlusion")
@@ -506,10 +506,15 @@ def _named_for_pairs(folder: Path, files: Sequence[Path]) -> dict[str, list[Path
     return found
 
 
-def fingerprint(path: Path) -> str:
+def files_of(source: str | Path) -> list[Path]:
+    """The files that flow may be read from: the one of that path, or those of the folder there and of folders in it."""
+    path = Path(source)
+    if not path.is_dir():
+        return [path]
+    inside = [entry for entry in path.iterdir() if entry.is_file() or entry.name.startswith(VECTORS)]
+    return sorted(file for entry in inside for file in (entry.iterdir() if entry.is_dir() else [entry]))
+
+
+def fingerprint(source: str | Path) -> str:
     """A text that changes when files do: their names, sizes and times, nothing of their content."""
-    files = [path]
-    if path.is_dir():
-        inside = [entry for entry in path.iterdir() if entry.is_file() or entry.name.startswith(VECTORS)]
-        files = sorted(file for entry in inside for file in (entry.iterdir() if entry.is_dir() else [entry]))
-    return " ".join(f"{file.name} {(found := file.stat()).st_size} {found.st_mtime_ns}" for file in files)
+    return " ".join(f"{file.name} {(found := file.stat()).st_size} {found.st_mtime_ns}" for file in files_of(source))
