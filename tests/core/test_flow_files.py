@@ -124,6 +124,13 @@ def test_flow_knows_the_frames_it_is_linked_to(flow: Flow, frames: torch.Tensor,
     assert loaded.source_size == (2 * HEIGHT, 2 * WIDTH)
 
 
+def test_what_the_file_says_of_the_frames_counts_more_than_its_size(flow: Flow, tmp_path: Path) -> None:
+    """Sides of less than 16 pixels are widened where motion is estimated."""
+    narrow = replace(flow, source_size=(6, 100))
+    loaded, _ = load_flow(save_flow(narrow, tmp_path / "a"), torch.zeros(COUNT + 1, 12, 200, 3))
+    assert loaded.source_size == (12, 200)
+
+
 def test_long_flow_goes_through_a_file(flow: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = save_flow(flow, tmp_path / "a")
     monkeypatch.setattr(budget, "memory_free", lambda: 0)
@@ -340,6 +347,7 @@ def shorter_member(file: Path) -> None:
         (with_array("cuts", np.array(["a"])), "damaged, or not flow"),
         (with_array("source_size", np.array([object()])), "damaged, or not flow"),
         (with_array("source_size", np.array([3])), "damaged, or not flow"),
+        (with_array("source_size", np.array([0, 9])), "damaged, or not flow"),
     ],
 )
 def test_a_damaged_or_foreign_npz(flow: Flow, tmp_path: Path, damage: Damage, said: str) -> None:
@@ -424,7 +432,7 @@ def test_another_clip_is_refused_before_anything_is_read(flow: Flow, frames: tor
     file = save_flow(replace(flow, forward=torch.full_like(flow.forward, torch.nan)), tmp_path / "a")
     with pytest.raises(ShapeError, match="holds the motion of 5 frames, the clip has 3; load the frames"):
         load_flow(file, frames[:3])
-    with pytest.raises(ShapeError, match="motion of 10x6 pixels, the frames are 12x20, of another shape"):
+    with pytest.raises(ShapeError, match="motion of frames of 100x60, these are 12x20, of another shape"):
         load_flow(file, torch.zeros(COUNT + 1, 20, 12, 3))
 
 

@@ -244,8 +244,16 @@ class _Source:
         raise NotImplementedError
 
 
+def _frame_size(source: _Source) -> tuple[int, int]:
+    """(H, W) of the frames, as the files say, else that of the vectors."""
+    height, width = (int(side) for side in source.about.get("source_size", source.size))
+    if height < 1 or width < 1:
+        raise ValueError(f"the frames are said to be {width}x{height}")
+    return height, width
+
+
 def _check_frames(source: _Source, path: Path, frames: Tensor) -> None:
-    height, width = source.size
+    height, width = _frame_size(source)
     if len(frames) != source.count + 1:
         raise ShapeError(
             f"frames: {path} holds the motion of {source.count + 1} frames, the clip has {len(frames)}; "
@@ -254,7 +262,7 @@ def _check_frames(source: _Source, path: Path, frames: Tensor) -> None:
     ratio = (width * frames.shape[1]) / (height * frames.shape[2])
     if max(ratio, 1.0 / ratio) > OTHER_SHAPE:
         raise ShapeError(
-            f"frames: {path} holds motion of {width}x{height} pixels, the frames are {frames.shape[2]}x"
+            f"frames: {path} holds the motion of frames of {width}x{height}, these are {frames.shape[2]}x"
             f"{frames.shape[1]}, of another shape; load the frames that it was estimated on"
         )
 
@@ -303,10 +311,9 @@ def _assembled(source: _Source, frames: Tensor | None, on_step: OnStep | None) -
 
 def _flow(parts: dict[str, Tensor], source: _Source, frames: Tensor | None) -> Flow:
     """The parts as a flow, with no motion across cuts."""
-    height, width = source.about.get("source_size", source.size) if frames is None else frames.shape[1:3]
     flow = Flow(
         **parts,
-        source_size=(int(height), int(width)),
+        source_size=_frame_size(source) if frames is None else (frames.shape[1], frames.shape[2]),
         method=str(source.about.get("method", "unknown"))[:100],
         cuts=tuple(int(cut) for cut in source.about.get("cuts", ())),
     )
