@@ -8,8 +8,8 @@ use: dense inverse search, on equalised copies where the pair is dark. A step ta
     L = mean_p w_p rho(|f - f*|) + sum_k WEIGHTS_k mean_p w_p rho(|f_k - f*|) + 0.1 mean_v H(sigmoid(c), |f - f*| < 1)
 
 with rho(e) = (e + 0.01)^0.8, w = 1 where both frames see a pixel and HIDDEN elsewhere, H the cross-entropy of the
-confidence over what both frames see. AdamW, at most 200 steps of warm-up and a cosine; the weights that are kept are a running
-mean. Everything lies in one folder: rendering and training go on where they were cut off.
+confidence over what both frames see. AdamW, at most 200 steps of warm-up and a cosine; the weights that are kept are a
+running mean. Everything lies in one folder: rendering and training go on where they were cut off.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ def train(
         frames, start, truth, visible = _batch(pool, rng.choice(known, batch), rng, device)
         for group in optimiser.param_groups:
             group["lr"] = (
-                rate * min(1.0, (step + 1) / min(200.0, 0.1 * steps)) * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / steps)))
+                rate
+                * min(1.0, (step + 1) / min(200.0, 0.1 * steps))
+                * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / steps)))
             )
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             features = net.encode(frames)

@@ -41,7 +41,7 @@ class Flow:
     source_size: tuple[int, int]
     """``(H, W)`` of the frames it was estimated on."""
     method: str = "unknown"
-    """The estimator: ``raft_large``, ``raft_small`` or ``dis``."""
+    """The estimator, such as ``dis``."""
     cuts: tuple[int, ...] = ()
     """The first frame of every shot but the first, rising. A pair of frames across a cut has no motion: its vectors are
     zero, all of its pixels count as occluded, and nothing is compared, smoothed or averaged across it."""

@@ -72,6 +72,14 @@ def test_a_pan_is_found_both_ways():
     assert flow.forward_occlusion[:, 16:-16, 16:-16].mean() < 0.1
 
 
+def test_farneback_finds_a_pan_too():
+    flow = estimate_flow(pan(), model="farneback")
+    assert flow.method == "farneback"
+    assert off(flow.forward, -3.0, -1.0) < 0.2
+    assert off(flow.backward, 3.0, 1.0) < 0.2
+    assert flow.forward_occlusion[:, :, 0].mean() > 0.8
+
+
 def test_the_working_size_and_its_units():
     clip = F.interpolate(pan().movedim(-1, 1), scale_factor=2, mode="bilinear").movedim(1, -1)
     flow = estimate_flow(clip, max_side=128)

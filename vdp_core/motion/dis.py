@@ -64,13 +64,13 @@ class Dis:
         """Motion between two frames ``(1, C, h, w)``, by the copy that leaves least occluded."""
         tried = []
         for a, b in zip(before.split(1, dim=1), after.split(1, dim=1), strict=True):
-            motion = with_masks(self._between(a, b), self._between(b, a), a, b)
+            first, second = ((picture[0, 0] * 255.0).round().byte().numpy() for picture in (a, b))
+            motion = with_masks(self._between(first, second), self._between(second, first), a, b)
             occluded = float(motion.backward_occlusion.mean())
             tried.append((occluded, motion))
             if occluded <= self.content_with:
                 break
         return min(tried, key=lambda attempt: attempt[0])[1]
 
-    def _between(self, before: Tensor, after: Tensor) -> Tensor:
-        grey = ((picture[0, 0] * 255.0).round().byte().numpy() for picture in (before, after))
-        return torch.from_numpy(self._search.calc(*grey, None)).movedim(-1, 0)[None]
+    def _between(self, before: np.ndarray, after: np.ndarray) -> Tensor:
+        return torch.from_numpy(self._search.calc(before, after, None)).movedim(-1, 0)[None]

@@ -18,12 +18,13 @@ from ..types import Flow, OnStep
 from .colours import flow_preview
 from .dis import Dis
 from .estimator import Estimator, Motion
+from .farneback import Farneback
 from .raft import RAFT_FILES, Raft, free_memory, largest_side, load_raft, pair_bytes, raft_url
 from .shots import differ, is_cut, join_shots, small_copy
 
 __all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "find_cuts", "memory_needed", "working_size"]
 
-MODELS = ("auto", "raft_large", "raft_small", "dis")
+MODELS = ("auto", "raft_large", "raft_small", "dis", "farneback")
 SMALLEST_SIDE = 16
 """Fewest pixels of height and width that motion is estimated on."""
 CUTS_SIDE = 160  # of the copy that only cuts are looked for on
@@ -61,13 +62,13 @@ def estimate_flow(
         frames: ``(T, H, W, 3)`` in 0..1, two frames or more of 16x16 pixels or more.
         model: ``raft_large`` or ``raft_small`` (Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical
             Flow", ECCV 2020; weights are downloaded where none are found), ``dis`` (Kroeger et al., "Fast Optical Flow
-            using Dense Inverse Search", ECCV 2016; needs no weights), or ``auto``: the first of the three that runs
-            without a download.
+            using Dense Inverse Search", ECCV 2016; needs no weights), ``farneback`` (Farneback, SCIA 2003; needs none
+            either), or ``auto``: the first of the first three that runs without a download.
         updates: refinements RAFT makes; more is slower and, up to about 20, finer.
         max_side: the long side motion is estimated at, in pixels; 0 for that of the frames. Smaller frames stay.
         lift_dark: equalise and denoise the copy that motion is estimated on.
         shots: look for cuts; without, the clip is taken for one shot and every pair of frames for neighbours.
-        device: where RAFT runs; DIS runs on the CPU.
+        device: where RAFT runs; the others run on the CPU.
         half: run RAFT's networks in half precision, on a CUDA device.
         memory: bytes of the device's that RAFT may take; None for what is free there.
         weights_folders: where RAFT weights are looked for before torch's hub cache.
@@ -92,7 +93,7 @@ def estimate_flow(
     place = torch.device(device or "cpu")
     memory = free_memory(place) if memory is None else memory
     name, path = _chosen(model, weights_folders)
-    estimator: Estimator = Dis()
+    estimator: Estimator = Farneback() if name == "farneback" else Dis()
     if path is not None:
         _check_memory(height, width, place, memory)
         estimator = Raft(load_raft(name, path), updates=updates, device=place, half=half, memory=memory)
@@ -180,10 +181,10 @@ def _check_memory(height: int, width: int, device: torch.device, memory: int) ->
 
 
 def _chosen(model: str, folders: Sequence[str | Path]) -> tuple[str, Path | None]:
-    """The model's name and the file of its weights, None for DIS; ``auto`` takes what runs without a download."""
+    """The model's name and its weights' file, None where it needs none; ``auto`` takes what runs without a download."""
     for name in ("raft_large", "raft_small") if model == "auto" else (model,):
-        if name == "dis":
-            break
+        if name not in RAFT_FILES:
+            return name, None
         path = find_weights(RAFT_FILES[name], folders)
         if path is None and model != "auto":
             path = fetch_weights(raft_url(name), otherwise="choose the model 'dis', which needs none")
