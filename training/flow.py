@@ -3,7 +3,8 @@
 Recipe. Pair n is drawn from the seed n (``training.render``: layers of photographs and patterns that move, hide each
 other, and meet darkness, noise, haze, flicker and compression), at 320x224, and starts from the same motion as in
 use: dense inverse search, on equalised copies where the pair is dark. A step takes a few pairs, both ways, cut to
-256x192 and mirrored at random. Its loss is, for the flow f, the flows on the way f_k and the truth f*::
+256x192 and mirrored at random; the start of some is made worse. Its loss is, for the flow f, the flows on the way f_k
+and the truth f*::
 
     L = mean_p w_p rho(|f - f*|) + sum_k WEIGHTS_k mean_p w_p rho(|f_k - f*|) + 0.1 mean_v H(sigmoid(c), |f - f*| < 1)
 
@@ -39,8 +40,10 @@ SIZE = (224, 320)
 CROP = (192, 256)
 HIDDEN = 0.3
 """Weight of pixels that are not seen in the other frame."""
-WEIGHTS = (0.2, 0.3, 0.4, 0.7)
+WEIGHTS = (0.4, 0.5, 0.6, 0.7)
 """Of the flows on the way: one of each update, and the last one before it is blended with the start."""
+PERTURBED = 0.3
+"""Share of pairs whose start is made wrong by a smooth random field, so that the network learns to find what is far."""
 EMA = 0.999
 
 
@@ -226,6 +229,10 @@ def _batch(pool: Pool, numbers: np.ndarray, rng: np.random.Generator, device: to
         if rng.random() < 0.5:
             pictures, start, truth, seen = pictures[:, ::-1], start[..., ::-1, :], truth[..., ::-1, :], seen[:, ::-1]
             start[:, 1], truth[:, 1] = -start[:, 1], -truth[:, 1]
+        if rng.random() < PERTURBED:
+            spread = np.exp(rng.uniform(0.0, np.log(20.0)))
+            knots = rng.normal(0.0, spread, (2, 2, 4, 5)).astype(np.float32)
+            start = start + F.interpolate(torch.from_numpy(knots), size=CROP, mode="bicubic").numpy()
         read = np.stack([as_read(np.ascontiguousarray(picture)) for picture in pictures])
         parts.append((read.transpose(0, 3, 1, 2), start, truth, seen))
     return tuple(

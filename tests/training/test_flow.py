@@ -20,6 +20,7 @@ def pool(tmp_path, monkeypatch):
     """Three pairs of noise that moves three pixels to the right; the start says that it rests."""
     monkeypatch.setattr(training, "SIZE", SIZE)
     monkeypatch.setattr(training, "CROP", SIZE)
+    monkeypatch.setattr(training, "PERTURBED", 0.0)
     pool = training.open_pool(tmp_path, 3)
     rng = np.random.default_rng(0)
     for number in range(3):

@@ -53,7 +53,7 @@ class Refined:
         """See ``Estimator.read``."""
         import numpy as np
 
-        return np.concatenate((as_read(picture), grey_copies(picture, dark)), axis=-1)
+        return np.concatenate((grey_copies(picture, dark), as_read(picture)), axis=-1)
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """One on the CPU, where batches gain nothing; on a GPU enough to keep it busy."""
@@ -63,8 +63,8 @@ class Refined:
         """See ``Estimator.show``."""
         height, width = frames.shape[-2:]
         beside = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-        start = self._search.show(frames[:, CHANNELS:])
-        pictures = F.pad(frames[:, :CHANNELS].to(self._device), beside, mode="replicate")
+        start = self._search.show(frames[:, :-CHANNELS])
+        pictures = F.pad(frames[:, -CHANNELS:].to(self._device), beside, mode="replicate")
         with torch.autocast(self._device.type, torch.float16, enabled=self._half):
             quarter, eighth = self._net.encode(pictures)
             if self._last is not None:

@@ -20,6 +20,7 @@ UPDATES = 3
 RADII = (2, 3, 3)
 """How far it searches around the flow it has, in pixels of an eighth, a 16th and a 32nd of the size."""
 LAST_RADIUS = 2  # at a quarter
+SHARPNESS = 4.0  # the largest correlation
 
 
 class FlowRefiner(nn.Module):
@@ -68,6 +69,9 @@ class FlowRefiner(nn.Module):
         )
         self.last = nn.Conv2d(64, 2 + 1 + 1, 3, padding=1)
         self.weights = nn.Conv2d(64, 9 * 16, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         for layer in (self.step, self.last):
             nn.init.normal_(layer.weight, std=1e-3)
 
@@ -95,7 +99,7 @@ class FlowRefiner(nn.Module):
         gap = torch.log1p(gap)
         flow = F.avg_pool2d(start, 8) / 8.0
         begin, far = flow, F.avg_pool2d(gap, 8)
-        pyramid = [(self.match[1](here[1]), self.match[1](there[1]))]
+        pyramid = [(_directions(self.match[1](here[1])), _directions(self.match[1](there[1])))]
         for _ in RADII[1:]:
             ours, theirs = pyramid[-1]
             pyramid.append((F.avg_pool2d(ours, 2), F.avg_pool2d(theirs, 2)))
@@ -117,7 +121,7 @@ class FlowRefiner(nn.Module):
         flow = 2.0 * F.interpolate(flow.detach(), scale_factor=2.0, mode="bilinear", align_corners=False)
         begin, far = F.avg_pool2d(start, 4) / 4.0, F.avg_pool2d(gap, 4)
         brought = F.interpolate(self.brought(state), scale_factor=2.0, mode="bilinear", align_corners=False)
-        ours, theirs = self.match[0](here[0]), self.match[0](there[0])
+        ours, theirs = _directions(self.match[0](here[0])), _directions(self.match[0](there[0]))
         seen = torch.cat(
             (
                 _correlation(ours, theirs, flow, LAST_RADIUS),
@@ -137,6 +141,12 @@ class FlowRefiner(nn.Module):
         return torch.lerp(fine, start, torch.sigmoid(keep)), confidence, flows
 
 
+def _directions(features: Tensor) -> Tensor:
+    """Features less their mean over the picture, of one length: correlations are cosines, whatever the contrast."""
+    features = features.float()
+    return F.normalize(features - features.mean(dim=(2, 3), keepdim=True), dim=1) * SHARPNESS**0.5
+
+
 def _correlation(ours: Tensor, theirs: Tensor, flow: Tensor, radius: int) -> Tensor:
     """Scalar products of features ``(n, C, h, w)`` with those where the flow leads, ``radius`` pixels around.
 
@@ -149,7 +159,7 @@ def _correlation(ours: Tensor, theirs: Tensor, flow: Tensor, radius: int) -> Ten
     place = torch.stack((flow[:, 0] + x, flow[:, 1] + y[:, None]), dim=-1)
     # places in half precision would be off by half a pixel
     warped = F.pad(sample(theirs.float(), place), (radius,) * 4)
-    return _Correlation.apply(ours.float() * ours.shape[1] ** -0.5, warped, 2 * radius + 1)
+    return _Correlation.apply(ours.float(), warped, 2 * radius + 1)
 
 
 class _Correlation(torch.autograd.Function):
