@@ -2,7 +2,7 @@
 
 from .decompose import VDPOptimize
 from .edit import Dehaze, Relight
-from .flow import FlowToRGB, RAFTFlow
+from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from .measure import MeasureVideo
 from .video import DetectShots, LoadFrames, SaveFrames
@@ -12,6 +12,8 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "DetectShots": DetectShots,
     "RAFTFlow": RAFTFlow,
     "FlowToRGB": FlowToRGB,
+    "SaveFlow": SaveFlow,
+    "LoadFlow": LoadFlow,
     "VDPOptimize": VDPOptimize,
     "Relight": Relight,
     "Dehaze": Dehaze,
@@ -29,6 +31,8 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "DetectShots": "Detect Shots (VDP)",
     "RAFTFlow": "RAFT Flow (VDP)",
     "FlowToRGB": "Flow to RGB (VDP)",
+    "SaveFlow": "Save Flow (VDP)",
+    "LoadFlow": "Load Flow (VDP)",
     "VDPOptimize": "Optimize (VDP)",
     "Relight": "Relight (VDP)",
     "Dehaze": "Dehaze (VDP)",

@@ -1,4 +1,4 @@
-"""Motion: RAFTFlow and FlowToRGB."""
+"""Motion: RAFTFlow, FlowToRGB, SaveFlow and LoadFlow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ class RAFTFlow(host.Foreseeing):
         "Estimates how every pixel moves from frame to frame, both ways, and which pixels are occluded in the other "
         "frame, with RAFT if its weights are on disk, else with OpenCV's DIS."
     )
-    SEARCH_ALIASES = ["optical flow", "motion", "motion vectors", "track motion", "RAFT", "DIS", "estimate flow"]
+    SEARCH_ALIASES = [
+        "optical flow",
+        "motion",
+        "motion vectors",
+        "track motion",
+        "RAFT",
+        "DIS",
+        "Farneback",
+        "estimate flow",
+    ]
     FUNCTION = "estimate"
     RETURN_TYPES = ("VDP_FLOW",)
     RETURN_NAMES = ("flow",)
@@ -32,12 +41,12 @@ class RAFTFlow(host.Foreseeing):
             "required": {
                 "frames": ("IMAGE", {"tooltip": "The clip, two frames or more."}),
                 "model": (
-                    ["auto", "raft_large", "raft_small", "dis"],
+                    ["auto", "raft_large", "raft_small", "dis", "farneback"],
                     {
                         "default": "auto",
                         "tooltip": "auto: RAFT if its weights are in models/optical_flow or torch's cache, else DIS. "
                         "raft_large and raft_small download their weights where they are missing (20 and 4 MB). "
-                        "dis needs none and is fast on a CPU.",
+                        "dis needs none and is fast on a CPU. farneback needs none either: smoother, for slow motion.",
                     },
                 ),
                 "updates": (
@@ -48,7 +57,7 @@ class RAFTFlow(host.Foreseeing):
                         "max": 64,
                         "advanced": True,
                         "tooltip": "Refinements that RAFT makes; more is slower and finer, up to about 20. "
-                        "DIS does not use it.",
+                        "The others do not use it.",
                     },
                 ),
                 "max_side": (
@@ -123,7 +132,7 @@ class RAFTFlow(host.Foreseeing):
                 weights_folders=host.weights_folders(),
                 on_step=on_step,
             ),
-            memory=0 if model == "dis" else memory_needed(frames, max_side),
+            memory=0 if model in ("dis", "farneback") else memory_needed(frames, max_side),
             previews=False,
             cure="lower max_side",
         )
@@ -152,7 +161,7 @@ class FlowToRGB(host.Foreseeing):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"flow": ("VDP_FLOW", {"tooltip": "Motion from RAFTFlow."})}}
+        return {"required": {"flow": ("VDP_FLOW", {"tooltip": "Motion from RAFTFlow or LoadFlow."})}}
 
     @classmethod
     def foresee(cls, **_: object) -> tuple[None]:
@@ -166,3 +175,153 @@ class FlowToRGB(host.Foreseeing):
             pictures = flow_to_rgb(flow, on_step=on_step)
         (image,) = host.hand_on(pictures)
         return (image,)
+
+
+class SaveFlow(host.Foreseeing):
+    """Write motion to a file or a folder of files."""
+
+    CATEGORY = "VDP/flow"
+    DESCRIPTION = (
+        "Saves motion: all of it in one .npz file, or as .flo, KITTI PNG or .npy files, named as published programs "
+        "look for them."
+    )
+    SEARCH_ALIASES = ["export flow", "write flow", "optical flow", "motion vectors", "flo", "KITTI", "npy", "npz"]
+    FUNCTION = "save"
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "flow": ("VDP_FLOW", {"tooltip": "Motion from RAFTFlow or LoadFlow.", "lazy": True}),
+                "filename_prefix": (
+                    "STRING",
+                    {
+                        "default": "vdp_flow",
+                        "tooltip": "Name in the output folder; sub-folders with /. A number is added.",
+                    },
+                ),
+                "format": (
+                    ["npz", "flo", "kitti", "lna", "deflicker", "videodip"],
+                    {
+                        "default": "npz",
+                        "tooltip": "npz: everything in one file, for LoadFlow and NumPy. flo: Middlebury files. kitti: "
+                        "16-bit PNG files with a mask. lna, deflicker, videodip: .npy files as Layered Neural Atlases, "
+                        "Blind Video Deflickering and VideoDIP name them.",
+                    },
+                ),
+            },
+            "optional": {
+                "frames": (
+                    "IMAGE",
+                    {"tooltip": "The clip: motion is written at its size and in its pixels, not as it was estimated."},
+                ),
+            },
+            "hidden": {"prompt": "PROMPT"},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, filename_prefix: str | None = None) -> bool | str:
+        return host.prefix_verdict(filename_prefix)
+
+    @classmethod
+    def foresee(cls, flow: Flow | None = None, frames: Tensor | None = None, **_: object) -> tuple[()]:
+        from ..vdp_core.checks import check_flow
+
+        if flow is not None and frames is not None:
+            check_flow(flow, len(frames))
+        return ()
+
+    def save(
+        self,
+        flow: Flow,
+        filename_prefix: str = "vdp_flow",
+        format: str = "npz",
+        frames: Tensor | None = None,
+        prompt: object = None,
+    ) -> dict[str, Any]:
+        from ..vdp_core.motion.flow_files import left_out, save_flow
+
+        self.foresee(flow=flow, frames=frames)
+        height, width = flow.size if frames is None else frames.shape[1:3]
+        path = host.output_path(host.fill_prefix(filename_prefix, prompt=prompt, size=(width, height)))
+        with host.progress(len(flow), "Saving flow") as on_step:
+            path = save_flow(flow, path, format=format, size=(height, width), numbered=True, on_step=on_step)
+        saved = path.relative_to(host.output_folder()).as_posix()
+        size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")))
+        host.say(f"saved: {saved}, {_described(flow, (height, width))}, {size / 1e6:.1f} MB", left_out(format))
+        return {"ui": {"vdp_outputs": [saved]}, "result": ()}
+
+
+class LoadFlow:
+    """Read motion from files."""
+
+    CATEGORY = "VDP/flow"
+    DESCRIPTION = (
+        "Reads motion that SaveFlow or another program wrote: .npz, .flo, KITTI PNG, or .npy files of Layered Neural "
+        "Atlases, Blind Video Deflickering or VideoDIP. What they do not hold is found from what they do."
+    )
+    SEARCH_ALIASES = ["import flow", "read flow", "optical flow", "motion vectors", "flo", "KITTI", "npy", "npz"]
+    FUNCTION = "load"
+    RETURN_TYPES = ("VDP_FLOW",)
+    RETURN_NAMES = ("flow",)
+    OUTPUT_TOOLTIPS = ("Motion and occlusion of every pair of neighbouring frames.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "path": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "A file, or a folder with a file for each pair of frames. A relative path is looked "
+                        "up in the input folder first, then where the program was started.",
+                    },
+                ),
+            },
+            "optional": {
+                "frames": (
+                    "IMAGE",
+                    {
+                        "tooltip": "The clip, to check that the motion is its own. It also helps to find motion back "
+                        "where the files hold only motion ahead.",
+                    },
+                ),
+            },
+            "hidden": {"unique_id": "UNIQUE_ID"},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, path: str | None = None) -> bool | str:
+        if path is None:  # linked: known when it runs
+            return True
+        try:
+            found = host.input_path(path)
+        except ValueError as error:
+            return str(error)
+        there = host.is_there(found) and (found.is_file() or found.is_dir())
+        return True if there else f"path: there is no flow file or folder {found}"
+
+    @classmethod
+    def IS_CHANGED(cls, path: str | None = None, unique_id: str | None = None, **_: object) -> str:
+        from ..vdp_core.motion.flow_files import fingerprint
+
+        return host.changed(unique_id, path, fingerprint)
+
+    def load(self, path: str, frames: Tensor | None = None, unique_id: str | None = None) -> tuple[Flow]:
+        from ..vdp_core.motion.flow_files import fingerprint, load_flow
+
+        source = host.input_path(path)
+        with host.progress(1, "Loading flow") as on_step:
+            flow, notes = load_flow(source, host.on_cpu(frames), on_step=on_step)
+        host.remember(unique_id, source, fingerprint)
+        host.say(f"loaded: {flow.method}, {_described(flow, flow.size)}", *notes)
+        return (flow,)
+
+
+def _described(flow: Flow, size: tuple[int, int]) -> str:
+    """A flow in words, of a size (h, w)."""
+    shots = f", {len(flow.shots)} shots" if flow.cuts else ""
+    return f"{len(flow)} pair{'s' * (len(flow) != 1)} at {size[1]}x{size[0]}{shots}"

@@ -298,6 +298,35 @@ def _described_input(entry: InputSpec, *, in_full: bool) -> str:
     return f"{line}\n      {entry.options['tooltip']}" if in_full and "tooltip" in entry.options else line
 
 
+@vdp.group()
+def train() -> None:
+    """Train the networks that ship with the pack."""
+
+
+@train.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--pairs", type=click.IntRange(1), default=6000, show_default=True, help="Rendered in all.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that render.")
+@click.option("--steps", type=click.IntRange(0), default=20000, show_default=True, help="In all.")
+@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Pairs a step.")
+@click.option("--half", is_flag=True, help="Compute in bfloat16.")
+@click.option("--export", type=click.Path(path_type=Path), help="Write the weights here in the end.")
+@DEVICE
+def flow(
+    folder: Path, pairs: int, workers: int, steps: int, batch: int, half: bool, export: Path | None, device: str
+) -> None:
+    """Train the flow network on rendered motion; FOLDER keeps it all, and a later call goes on from there."""
+    import torch
+
+    from ..training import flow as training
+
+    training.render_pairs(folder, pairs, workers=workers)
+    place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    training.train(folder, steps, batch=batch, half=half, device=place, tell=click.echo)
+    if export is not None:
+        training.export(folder, export)
+
+
 @vdp.command()
 @OUTPUT_DIR
 @DEVICE

@@ -13,7 +13,8 @@ import pytest
 from comfyui_vdp.vdp_core.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
-HOUSES = {"vdp_core": {"vdp_core"}, "nodes": {"nodes", "vdp_core"}, "runner": {"runner", "nodes", "vdp_core"}}
+HOUSES = {"vdp_core": {"vdp_core"}, "training": {"training", "vdp_core"}, "nodes": {"nodes", "vdp_core"}}
+HOUSES["runner"] = {"runner", *HOUSES["nodes"], *HOUSES["training"]}
 ROOMS = ("errors", "types", "store", "checks", "image", "nets", "media", "motion", "denoise", "optim", "metrics")
 ROOMS += ("degrade", "models", "tasks", "edit")
 """Rooms of the core; each may use those before it."""

@@ -41,7 +41,7 @@ class Flow:
     source_size: tuple[int, int]
     """``(H, W)`` of the frames it was estimated on."""
     method: str = "unknown"
-    """The estimator: ``raft_large``, ``raft_small`` or ``dis``."""
+    """The estimator, such as ``dis``."""
     cuts: tuple[int, ...] = ()
     """The first frame of every shot but the first, rising. A pair of frames across a cut has no motion: its vectors are
     zero, all of its pixels count as occluded, and nothing is compared, smoothed or averaged across it."""
@@ -77,6 +77,16 @@ class Flow:
     def size(self) -> tuple[int, int]:
         """``(h, w)`` of the flow's own grid."""
         return (self.forward.shape[2], self.forward.shape[3])
+
+    @property
+    def forward_weight(self) -> Tensor:
+        """How much to go by each vector of ``forward``, ``(T-1, h, w)`` in 0..1: its confidence, 0 where occluded."""
+        return (1.0 - self.forward_occlusion) * self.forward_confidence
+
+    @property
+    def backward_weight(self) -> Tensor:
+        """The same of ``backward``."""
+        return (1.0 - self.backward_occlusion) * self.backward_confidence
 
     @property
     def shots(self) -> list[range]:

@@ -99,7 +99,6 @@ def hash_workflow(graph: Graph, specs: Specs, clip: Node, needed: Sequence[str])
         MediaError: a file that it reads cannot be read.
     """
     from ...nodes import host
-    from ...vdp_core.media.source import files_of
 
     nodes = {key: graph.nodes[key] for key in needed}
     nodes[clip.id] = replace(clip, inputs={**clip.inputs, "path": ""})
@@ -110,8 +109,17 @@ def hash_workflow(graph: Graph, specs: Specs, clip: Node, needed: Sequence[str])
             files[key] = uuid.uuid4().hex  # nobody knows which file, so it may be another each time
         elif key != clip.id and isinstance(path, str):
             with explained(Path(path)):
-                files[key] = content(files_of(host.input_path(path)))
+                files[key] = content(_files_read(node, host.input_path(path)))
     return digest(to_api(Graph(nodes)), files)
+
+
+def _files_read(node: Node, path: Path) -> list[Path]:
+    """The files that a node reads where it is given a path."""
+    if node.class_type == "LoadFlow":
+        from ...vdp_core.motion.flow_files import files_of
+    else:
+        from ...vdp_core.media.source import files_of
+    return files_of(path)
 
 
 def check_parts(graph: Graph, specs: Specs, clip: Node, needed: Sequence[str]) -> None:

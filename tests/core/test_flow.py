@@ -72,6 +72,14 @@ def test_a_pan_is_found_both_ways():
     assert flow.forward_occlusion[:, 16:-16, 16:-16].mean() < 0.1
 
 
+def test_farneback_finds_a_pan_too():
+    flow = estimate_flow(pan(), model="farneback")
+    assert flow.method == "farneback"
+    assert off(flow.forward, -3.0, -1.0) < 0.2
+    assert off(flow.backward, 3.0, 1.0) < 0.2
+    assert flow.forward_occlusion[:, :, 0].mean() > 0.8
+
+
 def test_the_working_size_and_its_units():
     clip = F.interpolate(pan().movedim(-1, 1), scale_factor=2, mode="bilinear").movedim(1, -1)
     flow = estimate_flow(clip, max_side=128)
@@ -128,8 +136,11 @@ def test_a_cut_has_no_motion_and_hides_everything():
     assert flow.backward_occlusion[2].eq(1).all()
     assert flow.forward[2].eq(0).all()
     assert flow.backward[2].eq(0).all()
+    assert not flow.forward_confidence[2].any()
+    assert not flow.backward_confidence[2].any()
     for pair in (0, 1, 3, 4):
         assert flow.forward_occlusion[pair].mean() < 0.3
+        assert flow.forward_confidence[pair].mean() > 0.7
 
 
 @pytest.mark.parametrize("darken", [False, True])

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from comfyui_vdp.nodes import host
+from comfyui_vdp.nodes.flow import LoadFlow
 from comfyui_vdp.nodes.layers import LoadLayers
 from comfyui_vdp.nodes.video import LoadFrames
 from comfyui_vdp.runner import cli
@@ -36,6 +37,7 @@ from comfyui_vdp.vdp_core.media.info import MOST_FPS
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.motion.flow_files import FORMATS, SUFFIXES, load_flow, save_flow
 from comfyui_vdp.vdp_core.nets.weights import read_weights
 from comfyui_vdp.vdp_core.store.files import numbered
 from comfyui_vdp.vdp_core.tasks import TASKS
@@ -397,8 +399,8 @@ def weights_seeds() -> list[bytes]:
     return found
 
 
-def damaged_weights(data: bytes, chance: random.Random) -> bytes:
-    """Damage anywhere, and in the pickle inside a zip file with its checksum made right."""
+def damaged_archive(data: bytes, chance: random.Random) -> bytes:
+    """Damage anywhere, and in what a zip file holds, such as a pickle, with its checksum made right."""
     import zipfile
 
     if not data.startswith(b"PK") or chance.random() < 0.2:
@@ -427,6 +429,34 @@ def check_weights(data: bytes) -> None:
             refused_in_words(error)
         else:
             assert table and all(isinstance(value, Tensor) for value in table.values())
+
+
+# Flow
+
+
+@cache
+def flow_seeds() -> list[bytes]:
+    """A file of each format."""
+    frames = next(small_layers()).frames
+    flow = estimate_flow(frames, model="dis")
+    found = [save_flow(flow, scratch() / "seed").read_bytes()]
+    for format in FORMATS[1:]:
+        folder = save_flow(flow, scratch() / "seed", format=format, numbered=True)
+        found.append(next(file for file in sorted(folder.rglob("*")) if file.suffix in SUFFIXES).read_bytes())
+    return found
+
+
+def check_flow(data: bytes) -> None:
+    """A file is read as flow, with frames and without, or refused."""
+    path = scratch() / "flow"
+    path.write_bytes(data)
+    for frames in (None, torch.zeros(2, 24, 32, 3), torch.zeros(4, 24, 32, 3)):
+        try:
+            flow, _ = load_flow(path, frames)
+        except VDPError as error:
+            refused_in_words(error)
+        else:
+            assert all(bool(tensor.isfinite().all()) for tensor in flow.tensors().values())
 
 
 # Names and paths
@@ -485,13 +515,20 @@ def check_path(data: bytes) -> None:
         with host.running(settings):
             if "**" in text and not _stays_below(text, root):
                 return  # to look through the whole disk takes its time
-            for validate in (LoadFrames.VALIDATE_INPUTS, LoadLayers.VALIDATE_INPUTS, host.prefix_verdict):
+            for validate in (
+                LoadFrames.VALIDATE_INPUTS,
+                LoadLayers.VALIDATE_INPUTS,
+                LoadFlow.VALIDATE_INPUTS,
+                host.prefix_verdict,
+            ):
                 verdict = validate(text)
                 assert verdict is True or (isinstance(verdict, str) and verdict)
             with contextlib.suppress(VDPError):
                 video.probe(host.input_path(text))
             with contextlib.suppress(VDPError):
                 load_layers(host.input_path(text))
+            with contextlib.suppress(VDPError):
+                load_flow(host.input_path(text))
             with contextlib.suppress(VDPError):
                 video.fingerprint(host.input_path(text))
             try:
@@ -663,7 +700,8 @@ TARGETS: Mapping[str, Target] = {
     "workflow": Target(check_workflow, workflow_seeds, damaged_workflow),
     "embedded": Target(check_embedded, embedded_seeds, damaged_bytes),
     "layers": Target(check_layers, layers_seeds, damaged_layers),
-    "weights": Target(check_weights, weights_seeds, damaged_weights),
+    "weights": Target(check_weights, weights_seeds, damaged_archive),
+    "flow": Target(check_flow, flow_seeds, damaged_archive),
     "path": Target(check_path, path_seeds, damaged_path),
     "clip": Target(check_clip, clip_seeds, damaged_bytes),
     "tiff": Target(check_still, tiff_seeds, damaged_tiff),

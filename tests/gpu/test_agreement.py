@@ -36,7 +36,7 @@ REPEATED = 2e-3
 H100, relight and segment by less than 1e-5."""
 DRAWS = 5e-3
 """The same where a fit draws its samples on the device: another seed changes results by 2 to 4 thousandths."""
-OF_FILES = {"LoadFrames", "SaveFrames", "LoadLayers", "SaveLayers"}
+OF_FILES = {"LoadFrames", "SaveFrames", "LoadFlow", "SaveFlow", "LoadLayers", "SaveLayers"}
 """Nodes that compute nothing."""
 
 

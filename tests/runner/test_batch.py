@@ -33,6 +33,8 @@ from comfyui_vdp.runner.batch.pools import Died, LocalPool, RayPool, Task
 from comfyui_vdp.runner.graph.types import Graph, GraphError, Node
 from comfyui_vdp.vdp_core.errors import MediaError
 from comfyui_vdp.vdp_core.media.clip import probe, read_clip, write_clip
+from comfyui_vdp.vdp_core.motion.flow_files import save_flow
+from comfyui_vdp.vdp_core.types import Flow
 
 WORKFLOWS = Path(batch.__file__).parents[2] / "workflows"
 LOAD = {"path": "clip.mp4", "start": 0, "count": 0, "every_nth": 1, "max_side": 0}
@@ -272,6 +274,21 @@ def test_a_file_that_another_node_names_counts(vdp: Vdp, tmp_path: Path) -> None
     assert [vdp("clip0.mp4")[1]["computed"] for _ in range(2)] == [1, 0]
     make_clip(tmp_path / "other.mp4", 51)
     assert [vdp("clip0.mp4")[1]["computed"] for _ in range(2)] == [1, 0]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_file_in_a_folder_of_flow_counts(vdp: Vdp, tmp_path: Path) -> None:
+    make_clips(1, tmp_path)
+    still = torch.zeros(1, 2, 16, 16)
+    flow = Flow(still, still, still[:, 0], still[:, 0], (16, 16))
+    folder = save_flow(flow, tmp_path / "moved", format="lna")
+    graph = json.loads(json.dumps(COPY))
+    graph["3"] = {"class_type": "LoadFlow", "inputs": {"path": folder.name}, "_meta": {"title": "Motion"}}
+    graph["4"] = {"class_type": "SaveFlow", "inputs": {"flow": ["3", 0], "filename_prefix": "a", "format": "npz"}}
+    Path("copy.json").write_text(json.dumps(graph))
+    assert [vdp("clip0.mp4")[1]["computed"] for _ in range(2)] == [1, 0]
+    (folder / "flow.json").unlink()
+    assert vdp("clip0.mp4")[1]["computed"] == 1
 
 
 @pytest.mark.usefixtures("here")

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,7 +29,9 @@ TITLES = {
     "Reference": "LoadFrames",
     "Mask": "LoadFrames",
     "Background": "LoadFrames",
+    "Flow": "RAFTFlow",
     "Optimize": "VDPOptimize",
+    "Saved": "SaveFlow",
     "Result": "SaveFrames",
     "Matte": "SaveFrames",
 }
@@ -52,7 +55,7 @@ def test_the_graph_is_sound(path: Path) -> None:
 @every_workflow
 def test_the_titles_are_the_agreed_ones(path: Path) -> None:
     titles = {node["title"]: node["type"] for node in nodes_of(path)}
-    assert {"Clip", "Optimize", "Result"} <= set(titles)
+    assert {"Clip", "Saved" if path.stem == "flow" else "Optimize", "Result"} <= set(titles)
     assert all(TITLES.get(title, kind) == kind for title, kind in titles.items())
 
 
@@ -146,6 +149,25 @@ def test_the_clip_follows_one_graded_still(clip: Path, tmp_path: Path, capsys: p
     (output,) = json.loads(capsys.readouterr().out)["outputs"]
     result = video.read_clip(output).frames
     assert (result - graded).abs().mean() < 0.5 * (source - graded).abs().mean()
+
+
+def test_flow_gives_one_file_in_pixels_of_the_clip(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The clip moves right by 2 pixels a frame; its motion is estimated on a copy of a third of the size."""
+    settings = [f"Clip.path={clip}", "Flow.model=dis", "Flow.max_side=32", "Result.format=png"]
+    assert cli.main(run(FOLDER / "flow.json", tmp_path / "out", *settings)) == 0
+    files = json.loads(capsys.readouterr().out)["outputs"]
+    (saved,) = (file for file in files if file.endswith(".npz"))
+    with np.load(saved, allow_pickle=False) as arrays:
+        assert all(arrays[name].shape == (5, 2, 64, 96) for name in ("forward", "backward"))
+        masks = [arrays[f"{way}_{kind}"] for way in ("forward", "backward") for kind in ("occlusion", "confidence")]
+        assert all(mask.shape == (5, 64, 96) and 0 <= mask.min() <= mask.max() <= 1 for mask in masks)
+        middle = np.s_[:, :, 16:-16, 16:-16]
+        assert np.abs(np.median(arrays["forward"][middle], axis=(0, 2, 3)) - (2.0, 0.0)).max() < 0.3
+        assert np.abs(np.median(arrays["backward"][middle], axis=(0, 2, 3)) - (-2.0, 0.0)).max() < 0.3
+    (colours,) = (file for file in files if file != saved)
+    assert video.probe(colours).frame_count == 6
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .estimator import Motion, no_motion, with_occlusion
+from .equalise import equalised
+from .estimator import Motion, no_motion, with_masks
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Dis"]
+__all__ = ["Dis", "grey_copies"]
+
+
+def grey_copies(picture: np.ndarray, dark: bool) -> np.ndarray:
+    """The luminance ``(h, w, 1)`` of a picture ``(h, w, 3)``; of a dark one two equalised copies, ``(h, w, 2)``."""
+    import cv2
+    import numpy as np
+
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
+    return np.concatenate((equalised(grey), equalised(grey, keep=0.4)), axis=-1) if dark else grey
 
 
 class Dis:
@@ -23,18 +34,20 @@ class Dis:
     pixels and a twentieth off what is occluded; on the clean ones nothing changed.
     """
 
-    wants_colour = False
-    refinements = 10
     content_with = 0.25
     """Part of the pixels that may be occluded before another copy is tried."""
 
-    def __init__(self) -> None:
+    def __init__(self, refinements: int = 10) -> None:
         import cv2
 
         # OpenCV's stubs leave out that calc() takes None, "start from rest", for the flow.
         self._search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._search.setVariationalRefinementIterations(self.refinements)
-        self._last: np.ndarray | None = None
+        self._search.setVariationalRefinementIterations(refinements)
+        self._last: Tensor | None = None
+
+    def read(self, picture: np.ndarray, dark: bool) -> np.ndarray:
+        """See ``Estimator.read``."""
+        return grey_copies(picture, dark)
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """One: nothing is gained by more."""
@@ -42,21 +55,17 @@ class Dis:
 
     def show(self, frames: Tensor) -> Motion:
         """See ``Estimator.show``."""
-        found = []
-        for frame in frames:
-            current = (frame * 255.0).round().byte().numpy()
-            if self._last is not None:
-                found.append(self._best(self._last, current))
-            self._last = current
-        if not found:
-            return no_motion(frames)
-        return Motion(*map(torch.cat, zip(*found, strict=True)))
+        run = frames if self._last is None else torch.cat((self._last, frames))
+        self._last = frames[-1:]
+        found = [self._best(*pair) for pair in pairwise(run.split(1))]
+        return Motion(*map(torch.cat, zip(*found, strict=True))) if found else no_motion(frames)
 
-    def _best(self, before: np.ndarray, after: np.ndarray) -> Motion:
-        """Motion between two frames ``(C, h, w)``, by the copy that leaves least occluded."""
+    def _best(self, before: Tensor, after: Tensor) -> Motion:
+        """Motion between two frames ``(1, C, h, w)``, by the copy that leaves least occluded."""
         tried = []
-        for a, b in zip(before, after, strict=True):
-            motion = with_occlusion(self._between(a, b), self._between(b, a))
+        for a, b in zip(before.split(1, dim=1), after.split(1, dim=1), strict=True):
+            first, second = ((picture[0, 0] * 255.0).round().byte().numpy() for picture in (a, b))
+            motion = with_masks(self._between(first, second), self._between(second, first), a, b)
             occluded = float(motion.backward_occlusion.mean())
             tried.append((occluded, motion))
             if occluded <= self.content_with:

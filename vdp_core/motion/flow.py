@@ -17,14 +17,14 @@ from ..store.scratch import large_empty
 from ..types import Flow, OnStep
 from .colours import flow_preview
 from .dis import Dis
-from .equalise import equalised
 from .estimator import Estimator, Motion
+from .farneback import Farneback
 from .raft import RAFT_FILES, Raft, free_memory, largest_side, load_raft, pair_bytes, raft_url
 from .shots import differ, is_cut, join_shots, small_copy
 
 __all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "find_cuts", "memory_needed", "working_size"]
 
-MODELS = ("auto", "raft_large", "raft_small", "dis")
+MODELS = ("auto", "raft_large", "raft_small", "dis", "farneback")
 SMALLEST_SIDE = 16
 """Fewest pixels of height and width that motion is estimated on."""
 CUTS_SIDE = 160  # of the copy that only cuts are looked for on
@@ -62,13 +62,13 @@ def estimate_flow(
         frames: ``(T, H, W, 3)`` in 0..1, two frames or more of 16x16 pixels or more.
         model: ``raft_large`` or ``raft_small`` (Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical
             Flow", ECCV 2020; weights are downloaded where none are found), ``dis`` (Kroeger et al., "Fast Optical Flow
-            using Dense Inverse Search", ECCV 2016; needs no weights), or ``auto``: the first of the three that runs
-            without a download.
+            using Dense Inverse Search", ECCV 2016; needs no weights), ``farneback`` (Farneback, SCIA 2003; needs none
+            either), or ``auto``: the first of the first three that runs without a download.
         updates: refinements RAFT makes; more is slower and, up to about 20, finer.
         max_side: the long side motion is estimated at, in pixels; 0 for that of the frames. Smaller frames stay.
         lift_dark: equalise and denoise the copy that motion is estimated on.
         shots: look for cuts; without, the clip is taken for one shot and every pair of frames for neighbours.
-        device: where RAFT runs; DIS runs on the CPU.
+        device: where RAFT runs; the others run on the CPU.
         half: run RAFT's networks in half precision, on a CUDA device.
         memory: bytes of the device's that RAFT may take; None for what is free there.
         weights_folders: where RAFT weights are looked for before torch's hub cache.
@@ -93,14 +93,14 @@ def estimate_flow(
     place = torch.device(device or "cpu")
     memory = free_memory(place) if memory is None else memory
     name, path = _chosen(model, weights_folders)
-    estimator: Estimator = Dis()
+    estimator: Estimator = Farneback() if name == "farneback" else Dis()
     if path is not None:
         _check_memory(height, width, place, memory)
         estimator = Raft(load_raft(name, path), updates=updates, device=place, half=half, memory=memory)
-    equalise = lift_dark and _is_dark(frames)
+    dark = lift_dark and _is_dark(frames)
 
     pairs = len(frames) - 1
-    vectors, masks = large_empty(2, pairs, 2, height, width), large_empty(2, pairs, height, width)
+    vectors, masks = large_empty(2, pairs, 2, height, width), large_empty(4, pairs, height, width)
     whole = Motion(*vectors, *masks)
 
     done = 0
@@ -109,7 +109,7 @@ def estimate_flow(
     seen = 0
     jumps: list[int] = []
     with torch.no_grad():
-        for batch, plain in _prepared(frames, (height, width), estimator, equalise):
+        for batch, plain in _prepared(frames, (height, width), estimator, dark):
             motion = estimator.show(batch)
             run = batch if last is None else torch.cat((last, batch))
             last = batch[-1:]
@@ -136,6 +136,7 @@ def _part(motion: Motion, pairs: Tensor) -> None:
     """Take the motion out of pairs of frames, by number or by mark: they are of different shots."""
     motion.forward[pairs], motion.backward[pairs] = 0.0, 0.0
     motion.forward_occlusion[pairs], motion.backward_occlusion[pairs] = 1.0, 1.0
+    motion.forward_confidence[pairs], motion.backward_confidence[pairs] = 0.0, 0.0
 
 
 def find_cuts(frames: Tensor, *, on_step: OnStep | None = None) -> tuple[int, ...]:
@@ -180,10 +181,10 @@ def _check_memory(height: int, width: int, device: torch.device, memory: int) ->
 
 
 def _chosen(model: str, folders: Sequence[str | Path]) -> tuple[str, Path | None]:
-    """The model's name and the file of its weights, None for DIS; ``auto`` takes what runs without a download."""
+    """The model's name and its weights' file, None where it needs none; ``auto`` takes what runs without a download."""
     for name in ("raft_large", "raft_small") if model == "auto" else (model,):
-        if name == "dis":
-            break
+        if name not in RAFT_FILES:
+            return name, None
         path = find_weights(RAFT_FILES[name], folders)
         if path is None and model != "auto":
             path = fetch_weights(raft_url(name), otherwise="choose the model 'dis', which needs none")
@@ -199,9 +200,9 @@ def _is_dark(frames: Tensor) -> bool:
 
 
 def _prepared(
-    frames: Tensor, size: tuple[int, int], estimator: Estimator, equalise: bool
+    frames: Tensor, size: tuple[int, int], estimator: Estimator, dark: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the frames as the estimator reads them, ``(n, C, h, w)`` in 0..1, in runs of the length it asks for.
+    """Yield the frames as the estimator reads them, ``(n, C, h, w)``, in runs of the length it asks for.
 
     Beside them their luminance, ``(n, 1, h, w)``.
     """
@@ -216,13 +217,6 @@ def _prepared(
             picture = np.ascontiguousarray(frame.cpu().numpy())
             if picture.shape[:2] != size:
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-            grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
-            plain.append(torch.from_numpy(grey).movedim(-1, 0))
-            if not estimator.wants_colour:
-                picture = grey
-                if equalise:
-                    picture = np.concatenate((equalised(picture), equalised(picture, keep=0.4)), axis=-1)
-            elif equalise:
-                picture = equalised(picture)
-            run.append(torch.from_numpy(picture).movedim(-1, 0))
+            plain.append(torch.from_numpy(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))[None])
+            run.append(torch.from_numpy(estimator.read(picture, dark)).movedim(-1, 0))
         yield torch.stack(run), torch.stack(plain)

@@ -15,10 +15,12 @@ from torch import Tensor
 from ..errors import WeightsError
 from ..nets.weights import read_weights, to_torchvision_raft
 from ..store.transfer import send
-from .estimator import Motion, no_motion, with_occlusion
+from .equalise import equalised
+from .estimator import Motion, no_motion, with_masks
 from .warp import pixel_grid
 
 if TYPE_CHECKING:
+    import numpy as np
     from torchvision.models.optical_flow import RAFT
 
 __all__ = ["RAFT_FILES", "Raft", "free_memory", "largest_side", "load_raft", "pair_bytes", "raft_url"]
@@ -81,15 +83,17 @@ class Raft:
         memory: bytes it may take. Both directions of a pair are found at once where they fit, else in turn.
     """
 
-    wants_colour = True
-
     def __init__(self, net: RAFT, *, updates: int, device: torch.device, half: bool, memory: int) -> None:
         self._net = net.eval().to(device)
         self._updates = updates
         self._device = device
         self._half = half and device.type == "cuda"
         self._memory = memory
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def read(self, picture: np.ndarray, dark: bool) -> np.ndarray:
+        """See ``Estimator.read``."""
+        return equalised(picture) if dark else picture
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """As many as there is memory for; one on the CPU, where batches gain nothing."""
@@ -101,15 +105,17 @@ class Raft:
         """See ``Estimator.show``."""
         height, width = frames.shape[-2:]
         full_height, full_width = padded(height, width)
+        shown = send(frames, self._device)
         beside = (0, full_width - width, 0, full_height - height)
-        pictures = F.pad(send(frames, self._device) * 2.0 - 1.0, beside, mode="replicate")
+        pictures = F.pad(shown * 2.0 - 1.0, beside, mode="replicate")
         with self._precision():
             features, context = self._net.feature_encoder(pictures), self._net.context_encoder(pictures)
         features, context = features.float(), context.float()
         if self._last is not None:
-            features = torch.cat((self._last[0], features))
-            context = torch.cat((self._last[1], context))
-        self._last = features[-1:], context[-1:]
+            features, context, shown = (
+                torch.cat(parts) for parts in zip(self._last, (features, context, shown), strict=True)
+            )
+        self._last = features[-1:], context[-1:], shown[-1:]
         if len(features) < 2:
             return no_motion(frames)
         ahead, back = (features[:-1], features[1:], context[:-1]), (features[1:], features[:-1], context[1:])
@@ -117,7 +123,8 @@ class Raft:
             flow = torch.cat((self._refine(*ahead), self._refine(*back)))
         else:
             flow = self._refine(*map(torch.cat, zip(ahead, back, strict=True)))
-        return Motion(*(found.cpu() for found in with_occlusion(*flow[..., :height, :width].chunk(2))))
+        forward, backward = flow[..., :height, :width].chunk(2)
+        return Motion(*(found.cpu() for found in with_masks(forward, backward, shown[:-1], shown[1:])))
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast("cuda", dtype=torch.float16) if self._half else nullcontext()

@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 LARGEST_CHANGE = 0.25  # of a colour, beyond which the flow is rather wrong
-LEAST_VISIBLE = 0.9
 DRAWS = 2  # of noise that is added
 LEAST_TRANSMISSION = 0.02  # transmissions below this are taken for this: 8 bits hold nothing there
 
@@ -85,13 +84,13 @@ def followed_colours(
         # backward in time is forward in the reversed clip
         clip = smooth.flip(0) if backward else smooth
         vectors = flow.backward.flip(0) if backward else flow.forward
-        occluded = flow.backward_occlusion.flip(0) if backward else flow.forward_occlusion
+        trusted = flow.backward_weight.flip(0) if backward else flow.forward_weight
         direction = frames.new_tensor([1.0, 1.0, -1.0 if backward else 1.0])
-        for start, span, path, seen in follow(vectors.to(frames.device), occluded.to(frames.device), spans):
+        for start, span, path, weight in follow(vectors.to(frames.device), trusted.to(frames.device), spans):
             before = clip[start : start + len(path)]
             after = warp(clip[start + span : start + span + len(path)], path)
-            chosen = (seen > LEAST_VISIBLE) & ((before - after).abs().amax(dim=1) < LARGEST_CHANGE)
-            chosen &= torch.rand(chosen.shape, generator=generator, device=frames.device) < share
+            chosen = torch.rand(weight.shape, generator=generator, device=frames.device) < share * weight
+            chosen &= (before - after).abs().amax(dim=1) < LARGEST_CHANGE
             index, y, x = chosen.nonzero(as_tuple=True)
             (to_x, to_y), when = (grid + path)[index, :, y, x].unbind(dim=-1), index + start
             first = torch.stack((centres(x, width), centres(y, height), centres(when, count)), dim=-1)

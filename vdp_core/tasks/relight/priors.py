@@ -48,8 +48,8 @@ def corresponding_light(
     """Follow the flow over several distances in time and compare the brightness of the same points of the scene.
 
     A surface keeps its colour, so a difference in brightness is a difference in light. Long spans keep errors from
-    adding up over the clip. Points count less where they are dim, and not at all where they were occluded on the way or
-    changed colour.
+    adding up over the clip. Points count less where they are dim or the flow is doubtful, and not at all where they
+    were occluded on the way or changed colour.
 
     Args:
         frames: the working copy ``(T, 3, h, w)``.
@@ -60,14 +60,14 @@ def corresponding_light(
     """
     count, _, height, width = frames.shape
     flow = resize_flow(flow, (height, width))
-    occluded = flow.forward_occlusion.to(frames.device)
+    trusted = flow.forward_weight.to(frames.device)
     generator = torch.Generator(frames.device).manual_seed(seed)
     spans = tuple(span for span in spans if span < count)
     share = limit / (len(spans) * count * height * width)
     grid = pixel_grid(height, width, device=frames.device)
     steps = torch.tensor([2.0 / (width - 1), 2.0 / (height - 1), 2.0 / max(count - 1, 1)], device=frames.device)
     found: list[tuple[Tensor, ...]] = []
-    for start, span, path, seen in follow(flow.forward.to(frames.device), occluded, spans):
+    for start, span, path, seen in follow(flow.forward.to(frames.device), trusted, spans):
         before = frames[start : start + len(path)]
         after = warp(frames[start + span : start + span + len(path)], path)
         weight, log_ratio = _compare(before, after)

@@ -19,6 +19,7 @@ OCCLUDED = 0.5
 """A layer is occluded where it shows less than this share of what it shows both before and after."""
 LEAST_VISIBLE = 0.15
 """Where a layer shows less than this share of the most that is ever seen of it, flow is mostly its surroundings'."""
+LEAST_CONFIDENCE = 0.02  # of a layer without texture, its flow is still the best guess
 LEAST_RESIDUAL = 0.01
 """Residual that even the right flow leaves."""
 
@@ -28,9 +29,10 @@ class LayerFlows:
 
     def __init__(self, labels: Tensor, flow: Flow) -> None:
         labels = resize(labels, flow.size, mode="area")
-        self.forward = torch.stack([_extended_flow(flow.forward, mask[:-1]) for mask in labels.unbind(dim=1)], dim=1)
+        ahead, back = (flow.forward, flow.forward_confidence), (flow.backward, flow.backward_confidence)
+        self.forward = torch.stack([_extended_flow(*ahead, mask[:-1]) for mask in labels.unbind(dim=1)], dim=1)
         """``(T-1, L, 2, h, w)``, like the flow's."""
-        self.backward = torch.stack([_extended_flow(flow.backward, mask[1:]) for mask in labels.unbind(dim=1)], dim=1)
+        self.backward = torch.stack([_extended_flow(*back, mask[1:]) for mask in labels.unbind(dim=1)], dim=1)
 
     def from_to(self, index: int, other: int, size: tuple[int, int]) -> Tensor:
         """Flow of the layers from a frame to the one before or after it, ``(L, 2, H, W)``."""
@@ -57,16 +59,17 @@ class LayerFlows:
         return (least[:1] / least[1:]).log()[None].clamp(-2.0, 2.0)
 
 
-def _extended_flow(vectors: Tensor, masks: Tensor) -> Tensor:
+def _extended_flow(vectors: Tensor, confidence: Tensor, masks: Tensor) -> Tensor:
     """Motion ``(N, 2, h, w)`` of the middle of masks ``(N, h, w)``: at borders flow mixes both sides."""
     weight = (distance_inside(masks > 0.5, CORE_DISTANCE) / CORE_DISTANCE).square()[:, None]
     weight = torch.maximum(weight, 0.02 * masks[:, None])
-    filled = inpaint(vectors, weight)
+    trusted = weight * confidence[:, None].clamp_min(LEAST_CONFIDENCE)
+    filled = inpaint(vectors, trusted)
     # what is occluded for a while, or has hardly entered, moves there as in the frames that see it; what grows does not
     seen = weight.sum(dim=(1, 2, 3))
     before, after = seen.cummax(dim=0).values, seen.flip(0).cummax(dim=0).values.flip(0)
     well = (seen > LEAST_VISIBLE * seen.max()) & (seen >= OCCLUDED * torch.minimum(before, after))
-    mean = (vectors * weight).sum(dim=(2, 3)) / seen.clamp_min(1e-6)[:, None]
+    mean = (vectors * trusted).sum(dim=(2, 3)) / trusted.sum(dim=(1, 2, 3)).clamp_min(1e-6)[:, None]
     return torch.where((well | ~well.any())[:, None, None, None], filled, _between(mean, well)[:, :, None, None])
 
 

@@ -1,0 +1,70 @@
+"""How far motion is believed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from comfyui_vdp.vdp_core.image.sample import sample
+from comfyui_vdp.vdp_core.motion.confidence import confidence
+from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.motion.warp import pixel_grid
+
+HEIGHT, WIDTH = 64, 96
+INNER = (..., slice(12, -12), slice(12, -12))
+
+
+def textured(*, contrast: float = 0.3, shift: float = 0.0) -> torch.Tensor:
+    noise = torch.rand(1, 1, 16, 24, generator=torch.Generator().manual_seed(0))
+    fine = torch.nn.functional.interpolate(noise, size=(HEIGHT, WIDTH), mode="bicubic", align_corners=False)
+    places = pixel_grid(HEIGHT, WIDTH).movedim(0, -1)[None] + torch.tensor([shift, 0.0])
+    return (0.5 + contrast * (sample(fine, places) - 0.5)).clamp(0.0, 1.0)
+
+
+def flow(dx: float) -> torch.Tensor:
+    return torch.tensor([dx, 0.0]).view(1, 2, 1, 1).expand(-1, -1, HEIGHT, WIDTH)
+
+
+def trust(
+    dx: float, *, back: float | None = None, contrast: float = 0.3, gain: float = 1.0, noise: float = 0.0
+) -> float:
+    """Of a picture that moves two pixels to the right."""
+    before, after = textured(contrast=contrast), gain * textured(contrast=contrast, shift=-2.0)
+    grain = noise * torch.randn(2, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+    found = confidence(flow(dx), flow(-dx if back is None else back), before + grain[:1], after + grain[1:])
+    return float(found[INNER].mean())
+
+
+def test_a_right_vector_is_believed():
+    assert trust(2.0) > 0.95
+
+
+def test_light_that_changes_is_no_doubt():
+    assert trust(2.0, gain=0.5) > 0.85
+
+
+def test_a_vector_that_shows_something_else_is_doubted():
+    assert 1.0 - trust(-2.0) > 10.0 * (1.0 - trust(2.0))
+
+
+def test_a_vector_that_does_not_lead_home_is_not_believed():
+    assert trust(2.0, back=2.0) < 0.5
+
+
+@pytest.mark.parametrize("dx", [0.0, 2.0])
+def test_on_plain_ground_nothing_is_sure(dx):
+    assert trust(dx, contrast=0.0) < 0.5
+
+
+def test_noise_alone_is_no_texture():
+    doubt = [1.0 - trust(2.0, contrast=contrast, noise=0.01) for contrast in (0.0, 0.3)]
+    assert doubt[0] > 3.0 * doubt[1]
+
+
+def test_weight_is_confidence_of_what_is_seen():
+    found = estimate_flow(
+        torch.cat((textured(), textured(shift=-2.0))).movedim(1, -1).expand(-1, -1, -1, 3).contiguous()
+    )
+    hidden = found.forward_occlusion > 0.5
+    assert torch.equal(found.forward_weight[~hidden], found.forward_confidence[~hidden])
+    assert not found.forward_weight[hidden].any()
