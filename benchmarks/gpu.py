@@ -414,7 +414,8 @@ def do_part(name: str, run: Run, limit: float, start: str = "fork") -> tuple[lis
 
 def table(rows: list[dict[str, Any]], device: str) -> str:
     """Rows for docs/BENCHMARKS.md: what took how long, on the device and beside it on the CPU."""
-    lines = ["| what | s | ms a frame | GPU works | peak (GiB) | CPU, ms a frame |", "|---|---|---|---|---|---|"]
+    lines = [f"{said}\n" for said in (machine_line(rows), tests_line(rows)) if said]
+    lines += ["| what | s | ms a frame | GPU works | peak (GiB) | CPU, ms a frame |", "|---|---|---|---|---|---|"]
     timed = [row for row in rows if row["part"] in WANTED]
     of_cpu = {(row["part"], row["what"]): row for row in timed if row["asked_for"] == "cpu" != device}
     for row in (row for row in timed if row["asked_for"] == device):
@@ -443,6 +444,22 @@ def table(rows: list[dict[str, Any]], device: str) -> str:
                 f"{row['copies_seconds']:.2f} |"
             )
     return "\n".join(lines)
+
+
+def machine_line(rows: list[dict[str, Any]]) -> str:
+    """On what the figures were taken."""
+    for row in rows:
+        if row["part"] == "machine":
+            starts = f", CUDA {row['cuda']}, which starts in {row['start_seconds']:.1f} s" if "cuda" in row else ""
+            return f"{row['name']}, {row['cores']} cores (Python {row['python']}, torch {row['torch']}{starts})."
+    return ""
+
+
+def tests_line(rows: list[dict[str, Any]]) -> str:
+    """How many tests ended in which way."""
+    outcomes = [row["outcome"] for row in rows if "outcome" in row]
+    counts = [f"{outcomes.count(one)} {one}" for one in ("passed", "failed", "skipped") if one in outcomes]
+    return f"`pytest -m gpu`: {', '.join(counts)}." if counts else ""
 
 
 def percent(row: dict[str, Any]) -> str:
