@@ -22,7 +22,6 @@ NEGLIGIBLE = 0.4 / 255  # below this deviation, noise cannot be seen
 ROUNDING = 1.0 / (255 * math.sqrt(12.0))
 """The deviation that rounding to 8 bits has; where haze leaves blocks flat, rounding hides itself from estimates."""
 
-
 Number = float | Tensor
 
 
