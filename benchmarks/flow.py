@@ -29,7 +29,7 @@ from torch import Tensor
 from comfyui_vdp.training.render import KINDS, render
 from comfyui_vdp.vdp_core.image.sample import sample_points
 from comfyui_vdp.vdp_core.media.clip import read_clip
-from comfyui_vdp.vdp_core.motion.estimator import with_masks
+from comfyui_vdp.vdp_core.motion.estimator import with_confidence, with_occlusion
 from comfyui_vdp.vdp_core.motion.flow import MODELS, estimate_flow
 from comfyui_vdp.vdp_core.motion.warp import warp
 from comfyui_vdp.vdp_core.types import Flow
@@ -61,7 +61,8 @@ def classic(between: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Method:
             for order in (pairs, [pair[::-1] for pair in pairs])
         ]
         seen = torch.from_numpy(np.stack(grey))[:, None] / 255.0
-        return Flow(**with_masks(*ways, seen[:-1], seen[1:])._asdict(), source_size=(height, width))
+        motion = with_confidence(with_occlusion(*ways), seen[:-1], seen[1:])
+        return Flow(**motion._asdict(), source_size=(height, width))
 
     return run
 

@@ -18,7 +18,7 @@ class RAFTFlow(host.Foreseeing):
     CATEGORY = "VDP/flow"
     DESCRIPTION = (
         "Estimates how every pixel moves from frame to frame, both ways, and which pixels are occluded in the other "
-        "frame, with RAFT if its weights are on disk, else with OpenCV's DIS."
+        "frame, with RAFT if its weights are on disk, else with OpenCV's DIS, mended by a small network of the pack."
     )
     SEARCH_ALIASES = [
         "optical flow",
@@ -33,7 +33,7 @@ class RAFTFlow(host.Foreseeing):
     FUNCTION = "estimate"
     RETURN_TYPES = ("VDP_FLOW",)
     RETURN_NAMES = ("flow",)
-    OUTPUT_TOOLTIPS = ("Motion and occlusion of every pair of neighbouring frames.",)
+    OUTPUT_TOOLTIPS = ("Motion of every pair of neighbouring frames, its occlusion and confidence.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -41,12 +41,14 @@ class RAFTFlow(host.Foreseeing):
             "required": {
                 "frames": ("IMAGE", {"tooltip": "The clip, two frames or more."}),
                 "model": (
-                    ["auto", "raft_large", "raft_small", "dis", "farneback"],
+                    ["auto", "raft_large", "raft_small", "dis", "farneback", "dis_refined"],
                     {
                         "default": "auto",
-                        "tooltip": "auto: RAFT if its weights are in models/optical_flow or torch's cache, else DIS. "
+                        "tooltip": "auto: RAFT if its weights are in models/optical_flow or torch's cache, else "
+                        "dis_refined. "
                         "raft_large and raft_small download their weights where they are missing (20 and 4 MB). "
-                        "dis needs none and is fast on a CPU. farneback needs none either: smoother, for slow motion.",
+                        "dis needs none and is fast on a CPU. farneback needs none either: smoother, for slow motion. "
+                        "dis_refined is DIS, mended by a small network that ships with the pack.",
                     },
                 ),
                 "updates": (
@@ -132,7 +134,7 @@ class RAFTFlow(host.Foreseeing):
                 weights_folders=host.weights_folders(),
                 on_step=on_step,
             ),
-            memory=0 if model in ("dis", "farneback") else memory_needed(frames, max_side),
+            memory=0 if model in ("dis", "farneback", "dis_refined") else memory_needed(frames, max_side),
             previews=False,
             cure="lower max_side",
         )
@@ -266,7 +268,7 @@ class LoadFlow:
     FUNCTION = "load"
     RETURN_TYPES = ("VDP_FLOW",)
     RETURN_NAMES = ("flow",)
-    OUTPUT_TOOLTIPS = ("Motion and occlusion of every pair of neighbouring frames.",)
+    OUTPUT_TOOLTIPS = ("Motion of every pair of neighbouring frames, its occlusion and confidence.",)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

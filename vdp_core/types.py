@@ -79,16 +79,6 @@ class Flow:
         return (self.forward.shape[2], self.forward.shape[3])
 
     @property
-    def forward_weight(self) -> Tensor:
-        """How much to go by each vector of ``forward``, ``(T-1, h, w)`` in 0..1: its confidence, 0 where occluded."""
-        return (1.0 - self.forward_occlusion) * self.forward_confidence
-
-    @property
-    def backward_weight(self) -> Tensor:
-        """The same of ``backward``."""
-        return (1.0 - self.backward_occlusion) * self.backward_confidence
-
-    @property
     def shots(self) -> list[range]:
         """The frames of each shot."""
         return [range(first, end) for first, end in pairwise((0, *self.cuts, len(self) + 1))]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from comfyui_vdp.vdp_core.image.sample import sample
-from comfyui_vdp.vdp_core.motion.confidence import confidence
-from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.motion.confidence import log_odds
+from comfyui_vdp.vdp_core.motion.trajectories import follow
 from comfyui_vdp.vdp_core.motion.warp import pixel_grid
 
 HEIGHT, WIDTH = 64, 96
@@ -31,8 +31,8 @@ def trust(
     """Of a picture that moves two pixels to the right."""
     before, after = textured(contrast=contrast), gain * textured(contrast=contrast, shift=-2.0)
     grain = noise * torch.randn(2, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
-    found = confidence(flow(dx), flow(-dx if back is None else back), before + grain[:1], after + grain[1:])
-    return float(found[INNER].mean())
+    found = log_odds(flow(dx), flow(-dx if back is None else back), before + grain[:1], after + grain[1:])
+    return float(found.sigmoid()[INNER].mean())
 
 
 def test_a_right_vector_is_believed():
@@ -61,10 +61,13 @@ def test_noise_alone_is_no_texture():
     assert doubt[0] > 3.0 * doubt[1]
 
 
-def test_weight_is_confidence_of_what_is_seen():
-    found = estimate_flow(
-        torch.cat((textured(), textured(shift=-2.0))).movedim(1, -1).expand(-1, -1, -1, 3).contiguous()
-    )
-    hidden = found.forward_occlusion > 0.5
-    assert torch.equal(found.forward_weight[~hidden], found.forward_confidence[~hidden])
-    assert not found.forward_weight[hidden].any()
+def test_a_path_is_believed_as_its_least_sure_vector_while_it_is_seen():
+    vectors, none = torch.zeros(3, 2, 16, 16), torch.zeros(3, 16, 16)
+    sure = torch.tensor([0.9, 0.5, 0.8]).view(3, 1, 1).expand(3, 16, 16)
+    hidden = none.clone()
+    hidden[1, 4, 4] = 1.0
+    believed = {(start, span): weight for start, span, _, weight in follow(vectors, hidden, sure, (1, 2, 3))}
+    assert believed[0, 1][:, 0, 0].tolist() == pytest.approx([0.9, 0.5, 0.8])
+    assert believed[0, 2][:, 0, 0].tolist() == pytest.approx([0.5, 0.5])
+    assert believed[0, 3][:, 0, 0].tolist() == pytest.approx([0.5])
+    assert believed[0, 2][:, 4, 4].tolist() == [0.0, 0.0]

@@ -1,14 +1,15 @@
-"""How far motion can be believed."""
+"""How far motion can be believed, and what takes its place where it cannot."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ..image.inpaint import inpaint
 from ..image.morphology import box_mean
 from .warp import warp
 
-__all__ = ["confidence", "evidence"]
+__all__ = ["completed", "evidence", "log_odds"]
 
 RADIUS = 3
 """Of the windows that texture and likeness are measured in, in pixels."""
@@ -16,13 +17,15 @@ NOTHING = 0.004
 """Contrast below which there is nothing but rounding, as a deviation."""
 PLAIN = 3e-4
 """Gradient below which a picture is plain, a pixel."""
+BELIEVED = 0.7
+"""Confidence above which a vector stays as it is, and below which it is no source for others."""
 OFFSET, WEIGHTS = -0.84, (-1.67, -1.20, -0.81, 1.03)
 
 
-def confidence(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """The probability that vectors are right to a pixel, of pixels that both frames see.
+def log_odds(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Log odds that vectors are right to a pixel, of pixels that both frames see.
 
-    A logistic regression on ``evidence``, fitted on dense inverse search of rendered motion (``training.flow``).
+    A logistic regression on ``evidence``, fitted on dense inverse search of rendered motion (``training.render``).
 
     Args:
         forward: ``(N, 2, H, W)`` from the frames before to those after, in pixels.
@@ -30,10 +33,23 @@ def confidence(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor)
         before, after: ``(N, C, H, W)`` in 0..1.
 
     Returns:
-        ``(N, H, W)`` in 0..1.
+        ``(N, H, W)``.
     """
     known = evidence(forward, backward, before, after)
-    return torch.sigmoid(OFFSET + (known * known.new_tensor(WEIGHTS)[:, None, None]).sum(dim=1))
+    return OFFSET + (known * known.new_tensor(WEIGHTS)[:, None, None]).sum(dim=1)
+
+
+def completed(vectors: Tensor, confidence: Tensor) -> Tensor:
+    """Vectors filled in from around where they are not believed.
+
+    Args:
+        vectors: ``(N, 2, H, W)`` in pixels.
+        confidence: ``(N, H, W)`` in 0..1, of them.
+    """
+    sure = confidence[:, None]
+    filled = inpaint(vectors, ((sure - BELIEVED) / (1.0 - BELIEVED)).clamp_min(0.0).square())
+    known = (sure > BELIEVED).flatten(1).any(dim=1)[:, None, None, None]
+    return torch.where(known, torch.lerp(filled, vectors, (sure / BELIEVED).clamp_max(1.0)), vectors)
 
 
 def evidence(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -44,7 +60,7 @@ def evidence(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor) -
     the direction that has least texture (the lesser eigenvalue of the structure tensor: Shi and Tomasi, "Good features
     to track", CVPR 1994); and the first once more where it is plain, as leading home says nothing there.
 
-    The arguments are those of ``confidence``.
+    The arguments are those of ``log_odds``.
     """
     gap = torch.log((forward + warp(backward, forward)).square().sum(dim=1).sqrt() + 0.1)
     ours, theirs = before.mean(dim=1, keepdim=True), warp(after, forward).mean(dim=1, keepdim=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .equalise import equalised
-from .estimator import Motion, no_motion, with_masks
+from .estimator import Motion, RawMotion, completed_motion, no_motion, with_occlusion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,19 +53,22 @@ class Dis:
         """One: nothing is gained by more."""
         return 1
 
-    def show(self, frames: Tensor) -> Motion:
+    def show(self, frames: Tensor) -> RawMotion:
         """See ``Estimator.show``."""
         run = frames if self._last is None else torch.cat((self._last, frames))
         self._last = frames[-1:]
-        found = [self._best(*pair) for pair in pairwise(run.split(1))]
-        return Motion(*map(torch.cat, zip(*found, strict=True))) if found else no_motion(frames)
+        found = [self._best(*pair) for pair in pairwise((run * 255.0).round().byte().numpy())]
+        return RawMotion(*map(torch.cat, zip(*found, strict=True))) if found else no_motion(frames)
 
-    def _best(self, before: Tensor, after: Tensor) -> Motion:
-        """Motion between two frames ``(1, C, h, w)``, by the copy that leaves least occluded."""
+    def finish(self, motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
+        """See ``Estimator.finish``."""
+        return completed_motion(motion, before[:, :1], after[:, :1])
+
+    def _best(self, before: np.ndarray, after: np.ndarray) -> RawMotion:
+        """Motion between two frames ``(C, h, w)``, by the copy that leaves least occluded."""
         tried = []
-        for a, b in zip(before.split(1, dim=1), after.split(1, dim=1), strict=True):
-            first, second = ((picture[0, 0] * 255.0).round().byte().numpy() for picture in (a, b))
-            motion = with_masks(self._between(first, second), self._between(second, first), a, b)
+        for a, b in zip(before, after, strict=True):
+            motion = with_occlusion(self._between(a, b), self._between(b, a))
             occluded = float(motion.backward_occlusion.mean())
             tried.append((occluded, motion))
             if occluded <= self.content_with:

@@ -7,13 +7,30 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .confidence import confidence
+from .confidence import completed, log_odds
 from .warp import occlusion
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Estimator", "Motion", "no_motion", "with_masks"]
+__all__ = [
+    "Estimator",
+    "Motion",
+    "RawMotion",
+    "completed_motion",
+    "no_motion",
+    "with_confidence",
+    "with_occlusion",
+]
+
+
+class RawMotion(NamedTuple):
+    """Flow of n pairs of frames as it was found, and where it does not lead home."""
+
+    forward: Tensor
+    backward: Tensor
+    forward_occlusion: Tensor
+    backward_occlusion: Tensor
 
 
 class Motion(NamedTuple):
@@ -31,30 +48,53 @@ class Estimator(Protocol):
     """Motion between each frame and the one before; it remembers the last frame it was shown."""
 
     def read(self, picture: np.ndarray, dark: bool) -> np.ndarray:
-        """A frame ``(h, w, 3)`` float32 in 0..1 as the estimator reads it, ``(h, w, C)``; whether its clip is dark."""
+        """A frame ``(h, w, 3)`` float32 in 0..1 as the estimator reads it, ``(h, w, C)``; whether its clip is dark.
+
+        The first channel is the luminance, or an equalised copy of it.
+        """
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """Number of frames to show in one call."""
 
-    def show(self, frames: Tensor) -> Motion:
+    def show(self, frames: Tensor) -> RawMotion:
         """Take the next frames ``(n, C, h, w)``; return the motion between each and its predecessor.
 
         The first frame of a clip has no predecessor: the first call returns one pair less than it got frames.
         """
 
+    def finish(self, motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
+        """Make the best of what ``show`` found between frames ``(n, C, h, w)``, and say how sure it is."""
 
-def with_masks(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor) -> Motion:
-    """Flow ``(n, 2, h, w)`` both ways, in pixels, with the occlusion and confidence that it implies.
 
-    ``before`` and ``after`` are the frames ``(n, C, h, w)`` that it was found on.
+def with_occlusion(forward: Tensor, backward: Tensor) -> RawMotion:
+    """Flow ``(n, 2, h, w)`` both ways, in pixels, with the occlusion that it implies (``warp.occlusion``)."""
+    occluded = occlusion(torch.cat((forward, backward)), torch.cat((backward, forward)))
+    return RawMotion(forward, backward, *occluded.chunk(2))
+
+
+def with_confidence(motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
+    """Motion as it was found, with its confidence."""
+    ahead, back = torch.cat((motion.forward, motion.backward)), torch.cat((motion.backward, motion.forward))
+    trusted = torch.sigmoid(log_odds(ahead, back, torch.cat((before, after)), torch.cat((after, before))))
+    return Motion(*motion, *trusted.chunk(2))
+
+
+def completed_motion(motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
+    """Motion filled in from around where it is not believed.
+
+    How sure that is follows from both, as found and as filled in, in equal shares.
     """
-    ahead, back = torch.cat((forward, backward)), torch.cat((backward, forward))
-    occluded = occlusion(ahead, back)
-    trusted = confidence(ahead, back, torch.cat((before, after)), torch.cat((after, before)))
-    return Motion(forward, backward, *occluded.chunk(2), *trusted.chunk(2))
+    ahead, back = torch.cat((motion.forward, motion.backward)), torch.cat((motion.backward, motion.forward))
+    frames = torch.cat((before, after)), torch.cat((after, before))
+    odds = log_odds(ahead, back, *frames)
+    filled = completed(ahead, torch.sigmoid(odds))
+    forward, backward = filled.chunk(2)
+    back = torch.cat((backward, forward))
+    trusted = torch.sigmoid(0.5 * (odds + log_odds(filled, back, *frames)))
+    return Motion(forward, backward, *occlusion(filled, back).chunk(2), *trusted.chunk(2))
 
 
-def no_motion(frames: Tensor) -> Motion:
+def no_motion(frames: Tensor) -> RawMotion:
     """Flow of no pairs at all, of the size of frames ``(n, C, h, w)``."""
     vectors = frames.new_zeros(0, 2, *frames.shape[-2:])
-    return Motion(vectors, vectors, *[vectors[:, 0]] * 4)
+    return RawMotion(vectors, vectors, vectors[:, 0], vectors[:, 0])

@@ -1,4 +1,4 @@
-"""Motion between neighbouring frames, by RAFT or DIS, on an equalised copy of dark frames."""
+"""Motion between neighbouring frames, by one of several estimators, on an equalised copy of dark frames."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from .dis import Dis
 from .estimator import Estimator, Motion
 from .farneback import Farneback
 from .raft import RAFT_FILES, Raft, free_memory, largest_side, load_raft, pair_bytes, raft_url
+from .refined import Refined
 from .shots import differ, is_cut, join_shots, small_copy
 
 __all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "find_cuts", "memory_needed", "working_size"]
 
-MODELS = ("auto", "raft_large", "raft_small", "dis", "farneback")
+MODELS = ("auto", "raft_large", "raft_small", "dis", "farneback", "dis_refined")
 SMALLEST_SIDE = 16
 """Fewest pixels of height and width that motion is estimated on."""
 CUTS_SIDE = 160  # of the copy that only cuts are looked for on
@@ -63,14 +64,15 @@ def estimate_flow(
         model: ``raft_large`` or ``raft_small`` (Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical
             Flow", ECCV 2020; weights are downloaded where none are found), ``dis`` (Kroeger et al., "Fast Optical Flow
             using Dense Inverse Search", ECCV 2016; needs no weights), ``farneback`` (Farneback, SCIA 2003; needs none
-            either), or ``auto``: the first of the first three that runs without a download.
+            either), ``dis_refined`` (``dis``, mended by the network that ships with the pack), or ``auto``: RAFT where
+            its weights are found, else ``dis_refined``.
         updates: refinements RAFT makes; more is slower and, up to about 20, finer.
         max_side: the long side motion is estimated at, in pixels; 0 for that of the frames. Smaller frames stay.
         lift_dark: equalise and denoise the copy that motion is estimated on.
         shots: look for cuts; without, the clip is taken for one shot and every pair of frames for neighbours.
-        device: where RAFT runs; the others run on the CPU.
-        half: run RAFT's networks in half precision, on a CUDA device.
-        memory: bytes of the device's that RAFT may take; None for what is free there.
+        device: where networks run; searches run on the CPU.
+        half: run networks in half precision, on a CUDA device.
+        memory: bytes of the device's that networks may take; None for what is free there.
         weights_folders: where RAFT weights are looked for before torch's hub cache.
         on_step: called as ``on_step(pairs done, pairs, preview)``; stops the work by raising.
 
@@ -94,6 +96,8 @@ def estimate_flow(
     memory = free_memory(place) if memory is None else memory
     name, path = _chosen(model, weights_folders)
     estimator: Estimator = Farneback() if name == "farneback" else Dis()
+    if name == "dis_refined":
+        estimator = Refined(device=place, half=half, memory=memory)
     if path is not None:
         _check_memory(height, width, place, memory)
         estimator = Raft(load_raft(name, path), updates=updates, device=place, half=half, memory=memory)
@@ -110,20 +114,21 @@ def estimate_flow(
     jumps: list[int] = []
     with torch.no_grad():
         for batch, plain in _prepared(frames, (height, width), estimator, dark):
-            motion = estimator.show(batch)
+            found = estimator.show(batch)
             run = batch if last is None else torch.cat((last, batch))
             last = batch[-1:]
+            motion = estimator.finish(found, run[:-1], run[1:])
             if shots:
                 small = small_copy(plain)
                 copies = large_empty(len(frames), *small.shape[1:], dtype=small.dtype) if copies is None else copies
                 copies[seen : seen + len(small)] = small
                 seen += len(small)
-                cut = is_cut(run[:-1, :1], run[1:, :1], motion)
+                cut = is_cut(run[:-1, :1], run[1:, :1], found)
                 jumps += [done + 1 + index for index in cut.nonzero().flatten().tolist()]
                 _part(motion, cut)
             count = len(motion.forward)
-            for field, found in zip(whole, motion, strict=True):
-                field[done : done + count] = found
+            for field, part in zip(whole, motion, strict=True):
+                field[done : done + count] = part
             done += count
             if on_step is not None and count > 0:
                 on_step(done, pairs, partial(flow_preview, motion.forward[-1:]))

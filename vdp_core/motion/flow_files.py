@@ -23,7 +23,7 @@ from ..image.resize import resize
 from ..store.files import placed
 from ..store.scratch import large_empty
 from ..types import Flow, OnStep
-from .confidence import confidence
+from .confidence import log_odds
 from .flow_formats import decode, encode_flo, encode_kitti, encode_npy, head
 from .inverse import inverse_flow
 from .warp import occlusion, resize_flow
@@ -307,8 +307,8 @@ def _assembled(source: _Source, frames: Tensor | None, on_step: OnStep | None) -
         assert frames is not None
         before, after = _ends(frames, index, size)
         ahead, back = (parts[name][index : index + 1] for name in VECTORS)
-        parts["forward_confidence"][index] = confidence(ahead, back, before, after)[0]
-        parts["backward_confidence"][index] = confidence(back, ahead, after, before)[0]
+        parts["forward_confidence"][index] = log_odds(ahead, back, before, after)[0].sigmoid()
+        parts["backward_confidence"][index] = log_odds(back, ahead, after, before)[0].sigmoid()
         step()
     flow = _flow(parts, source, frames)
     notes = (

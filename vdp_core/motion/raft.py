@@ -16,7 +16,7 @@ from ..errors import WeightsError
 from ..nets.weights import read_weights, to_torchvision_raft
 from ..store.transfer import send
 from .equalise import equalised
-from .estimator import Motion, no_motion, with_masks
+from .estimator import Motion, RawMotion, no_motion, with_confidence, with_occlusion
 from .warp import pixel_grid
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Raft:
         self._device = device
         self._half = half and device.type == "cuda"
         self._memory = memory
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
 
     def read(self, picture: np.ndarray, dark: bool) -> np.ndarray:
         """See ``Estimator.read``."""
@@ -101,21 +101,19 @@ class Raft:
             return 1
         return min(AT_ONCE, max(1, self._memory // SHARE // pair_bytes(height, width)))
 
-    def show(self, frames: Tensor) -> Motion:
+    def show(self, frames: Tensor) -> RawMotion:
         """See ``Estimator.show``."""
         height, width = frames.shape[-2:]
         full_height, full_width = padded(height, width)
-        shown = send(frames, self._device)
         beside = (0, full_width - width, 0, full_height - height)
-        pictures = F.pad(shown * 2.0 - 1.0, beside, mode="replicate")
+        pictures = F.pad(send(frames, self._device) * 2.0 - 1.0, beside, mode="replicate")
         with self._precision():
             features, context = self._net.feature_encoder(pictures), self._net.context_encoder(pictures)
         features, context = features.float(), context.float()
         if self._last is not None:
-            features, context, shown = (
-                torch.cat(parts) for parts in zip(self._last, (features, context, shown), strict=True)
-            )
-        self._last = features[-1:], context[-1:], shown[-1:]
+            features = torch.cat((self._last[0], features))
+            context = torch.cat((self._last[1], context))
+        self._last = features[-1:], context[-1:]
         if len(features) < 2:
             return no_motion(frames)
         ahead, back = (features[:-1], features[1:], context[:-1]), (features[1:], features[:-1], context[1:])
@@ -124,7 +122,13 @@ class Raft:
         else:
             flow = self._refine(*map(torch.cat, zip(ahead, back, strict=True)))
         forward, backward = flow[..., :height, :width].chunk(2)
-        return Motion(*(found.cpu() for found in with_masks(forward, backward, shown[:-1], shown[1:])))
+        return RawMotion(*(found.cpu() for found in with_occlusion(forward, backward)))
+
+    def finish(self, motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
+        """See ``Estimator.finish``."""
+        here = RawMotion(*(send(part, self._device) for part in motion))
+        found = with_confidence(here, send(before, self._device), send(after, self._device))
+        return Motion(*(part.cpu() for part in found))
 
     def _precision(self) -> AbstractContextManager[object]:
         return torch.autocast("cuda", dtype=torch.float16) if self._half else nullcontext()

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..nets.flow import CHANNELS, FlowRefiner
+from ..store.transfer import send
 from .dis import Dis, grey_copies
 from .equalise import equalised
-from .estimator import Motion, no_motion
-from .warp import occlusion, warp
+from .estimator import Motion, RawMotion, with_occlusion
+from .warp import warp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,9 @@ __all__ = ["WEIGHTS", "Refined", "as_read", "gap_of", "start_of"]
 
 START_REFINEMENTS = 5
 MULTIPLE = 32  # of pixels, that the network takes
+PIXEL_BYTES = 400  # a pixel and direction, at the most
+AT_ONCE = 16  # pairs
+SHARE = 4  # of the memory that is there, batches take one part in so many
 WEIGHTS = Path(__file__).parents[1] / "nets" / "flow_refiner.safetensors"
 
 
@@ -34,20 +38,22 @@ def _network() -> FlowRefiner:
     return net.eval()
 
 
-class Refined:
+class Refined(Dis):
     """Dense inverse search, then the network, both ways; each frame passes through the encoder once.
 
     Args:
         device: where the network runs; the search runs on the CPU.
         half: whether the network runs in half precision, on CUDA.
+        memory: bytes it may take.
     """
 
-    def __init__(self, *, device: torch.device, half: bool) -> None:
+    def __init__(self, *, device: torch.device, half: bool, memory: int) -> None:
+        super().__init__(refinements=START_REFINEMENTS)
         self._net = _network().to(device)
+        self._memory = memory
         self._device = device
         self._half = half and device.type == "cuda"
-        self._search = Dis(refinements=START_REFINEMENTS)
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._features: tuple[Tensor, Tensor] | None = None
 
     def read(self, picture: np.ndarray, dark: bool) -> np.ndarray:
         """See ``Estimator.read``."""
@@ -56,31 +62,37 @@ class Refined:
         return np.concatenate((grey_copies(picture, dark), as_read(picture)), axis=-1)
 
     def pairs_at_once(self, height: int, width: int) -> int:
-        """One on the CPU, where batches gain nothing; on a GPU enough to keep it busy."""
-        return 1 if self._device.type == "cpu" else 16
+        """One on the CPU, where batches gain nothing; on a GPU as many as there is memory for."""
+        if self._device.type == "cpu":
+            return 1
+        return min(AT_ONCE, max(1, self._memory // SHARE // (2 * PIXEL_BYTES * height * width)))
 
-    def show(self, frames: Tensor) -> Motion:
+    def show(self, frames: Tensor) -> RawMotion:
         """See ``Estimator.show``."""
-        height, width = frames.shape[-2:]
+        return super().show(frames[:, :-CHANNELS])
+
+    def finish(self, motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
+        """See ``Estimator.finish``."""
+        if len(before) == 0:
+            return super().finish(motion, before, after)
+        height, width = before.shape[-2:]
         beside = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-        start = self._search.show(frames[:, :-CHANNELS])
-        pictures = F.pad(frames[:, -CHANNELS:].to(self._device), beside, mode="replicate")
+        begun = super().finish(motion, before, after)
+        new = after if self._features is not None else torch.cat((before[:1], after))
+        pictures = F.pad(send(new[:, -CHANNELS:], self._device), beside, mode="replicate")
+        ahead, back = (send(F.pad(way, beside, mode="replicate"), self._device) for way in begun[:2])
         with torch.autocast(self._device.type, torch.float16, enabled=self._half):
             quarter, eighth = self._net.encode(pictures)
-            if self._last is not None:
-                quarter, eighth = torch.cat((self._last[0], quarter)), torch.cat((self._last[1], eighth))
-            self._last = quarter[-1:], eighth[-1:]
-            if len(quarter) < 2:
-                return no_motion(frames)
+            if self._features is not None:
+                quarter, eighth = torch.cat((self._features[0], quarter)), torch.cat((self._features[1], eighth))
+            self._features = quarter[-1:], eighth[-1:]
             here = torch.cat((quarter[:-1], quarter[1:])), torch.cat((eighth[:-1], eighth[1:]))
             there = torch.cat((quarter[1:], quarter[:-1])), torch.cat((eighth[1:], eighth[:-1]))
-            ways = torch.cat((start.forward, start.backward)), torch.cat((start.backward, start.forward))
-            begin, back = (F.pad(way, beside, mode="replicate").to(self._device) for way in ways)
-            flow, logit, _ = self._net(begin, gap_of(begin, back), here, there)
-        forward, backward = flow[..., :height, :width].float().cpu().chunk(2)
-        ways = torch.cat((forward, backward)), torch.cat((backward, forward))
-        trusted = torch.sigmoid(logit[:, 0, :height, :width]).float().cpu()
-        return Motion(forward, backward, *occlusion(*ways).chunk(2), *trusted.chunk(2))
+            start = torch.cat((ahead, back))
+            flow, logit, _ = self._net(start, gap_of(start, torch.cat((back, ahead))), here, there)
+        found = with_occlusion(*flow[..., :height, :width].float().chunk(2))
+        trusted = torch.sigmoid(logit[:, 0, :height, :width].float())
+        return Motion(*(part.cpu() for part in (*found, *trusted.chunk(2))))
 
 
 def as_read(picture: np.ndarray) -> np.ndarray:
@@ -103,5 +115,6 @@ def start_of(frames: np.ndarray) -> Tensor:
 
     dark = float(np.median(frames[:, ::8, ::8].mean(axis=-1))) < 0.25
     copies = torch.from_numpy(np.stack([grey_copies(frame, dark) for frame in frames])).movedim(-1, 1)
-    motion = Dis(refinements=START_REFINEMENTS).show(copies)
+    search = Dis(refinements=START_REFINEMENTS)
+    motion = search.finish(search.show(copies), copies[:1], copies[1:])
     return torch.cat((motion.forward, motion.backward))

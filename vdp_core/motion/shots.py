@@ -13,7 +13,7 @@ from ..image.resize import resize, size_within
 from ..store.lazy import floats
 from ..store.scratch import large_empty
 from .dis import Dis
-from .estimator import Motion
+from .estimator import RawMotion
 from .warp import warp
 
 __all__ = ["SHORTEST", "differ", "is_cut", "join_shots", "small_copy"]
@@ -137,7 +137,7 @@ def differ(before: Tensor, after: Tensor) -> bool:
     return bool(is_cut(before, after, search.show(after))[0])
 
 
-def is_cut(before: Tensor, after: Tensor, motion: Motion) -> Tensor:
+def is_cut(before: Tensor, after: Tensor, motion: RawMotion) -> Tensor:
     """Return for each pair of frames whether they show different scenes.
 
     Across a cut most pixels find no way home, and what the flow does bring over looks little like the frame; both are

@@ -13,17 +13,22 @@ from .warp import pixel_grid, warp
 __all__ = ["average_along", "follow"]
 
 
-def follow(forward: Tensor, weight: Tensor, spans: Sequence[int]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+def follow(
+    forward: Tensor, occluded: Tensor, confidence: Tensor, spans: Sequence[int]
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
     """Follow every pixel of every frame over several distances in time.
 
     Args:
         forward: ``(T-1, 2, h, w)``, the flow from each frame to the next, in pixels.
-        weight: ``(T-1, h, w)`` in 0..1, how much to go by each vector: 0 where a pixel is not seen in the next frame.
+        occluded: ``(T-1, h, w)``, 1 where a pixel is not seen in the next frame.
+        confidence: ``(T-1, h, w)`` in 0..1, of the vectors.
         spans: distances in frames, rising.
 
     Yields:
         The first frame of a run, a span, where the pixels of that frame and those after it have moved by then
-        ``(n, 2, h, w)``, in pixels, and the product of the weights on the way ``(n, h, w)``, 0 outside the picture.
+        ``(n, 2, h, w)``, in pixels, and how far they can be believed ``(n, h, w)``: how visible they were all the
+        way, times the least confidence on it (errors of one place are alike, so that its product would be too little);
+        0 outside the picture.
     """
     count, _, height, width = forward.shape
     grid = pixel_grid(height, width, device=forward.device)
@@ -33,26 +38,31 @@ def follow(forward: Tensor, weight: Tensor, spans: Sequence[int]) -> Iterator[tu
         stop = min(start + chunk, count)
         path = torch.zeros(stop - start, 2, height, width, device=forward.device)
         seen = torch.ones(stop - start, 1, height, width, device=forward.device)
+        sure = seen
         for hop in range(max(spans, default=0)):
             alive = max(0, min(stop, count - hop) - start)
             if alive == 0:
                 break
-            path, seen = path[:alive], seen[:alive]
+            path, seen, sure = path[:alive], seen[:alive], sure[:alive]
             at = slice(start + hop, start + hop + alive)
             # both read where the path has led to so far
-            onward = warp(torch.cat((forward[at], weight[at, None]), dim=1), path)
+            onward = warp(torch.cat((forward[at], occluded[at, None], confidence[at, None]), dim=1), path)
             path = path + onward[:, :2]
-            seen = seen * onward[:, 2:]
+            seen = seen * (1.0 - onward[:, 2:3])
+            sure = torch.minimum(sure, onward[:, 3:])
             if hop + 1 in spans:
                 place = grid + path
-                yield start, hop + 1, path, seen[:, 0] * ((place >= 0.0) & (place <= corner)).all(dim=1)
+                yield start, hop + 1, path, (seen * sure)[:, 0] * ((place >= 0.0) & (place <= corner)).all(dim=1)
 
 
 def average_along(fields: Tensor, flow: Flow, span: int) -> Tensor:
-    """Mean of ``(T, C, h, w)`` along the path of each pixel, up to ``span`` frames either way, as far as it goes."""
+    """Mean of ``(T, C, h, w)`` along the path of each pixel, up to ``span`` frames either way while it is seen."""
     total, weight = fields.clone(), torch.ones_like(fields[:, :1])
     count = len(fields)
-    for vectors, trust, sign in ((flow.forward, flow.forward_weight, 1), (flow.backward, flow.backward_weight, -1)):
+    for vectors, occluded, sign in (
+        (flow.forward, flow.forward_occlusion, 1),
+        (flow.backward, flow.backward_occlusion, -1),
+    ):
         path = fields.new_zeros(count, 2, *flow.size)
         seen = fields.new_ones(count, 1, *flow.size)
         for hop in range(1, min(span, count - 1) + 1):
@@ -60,9 +70,9 @@ def average_along(fields: Tensor, flow: Flow, span: int) -> Tensor:
             ours = slice(0, count - hop) if sign > 0 else slice(hop, count)
             pair = slice(hop - 1, count - 1) if sign > 0 else slice(0, count - hop)
             theirs = slice(hop, count) if sign > 0 else slice(0, count - hop)
-            onward = warp(torch.cat((vectors[pair], trust[pair, None]), dim=1), path[ours])
+            onward = warp(torch.cat((vectors[pair], occluded[pair, None]), dim=1), path[ours])
             path[ours] += onward[:, :2]
-            seen[ours] *= onward[:, 2:]
+            seen[ours] *= 1.0 - onward[:, 2:3]
             total[ours] += seen[ours] * warp(fields[theirs], path[ours])
             weight[ours] += seen[ours]
     return total / weight

@@ -84,9 +84,11 @@ def followed_colours(
         # backward in time is forward in the reversed clip
         clip = smooth.flip(0) if backward else smooth
         vectors = flow.backward.flip(0) if backward else flow.forward
-        trusted = flow.backward_weight.flip(0) if backward else flow.forward_weight
+        occluded = flow.backward_occlusion.flip(0) if backward else flow.forward_occlusion
+        confidence = flow.backward_confidence.flip(0) if backward else flow.forward_confidence
+        motion = [part.to(frames.device) for part in (vectors, occluded, confidence)]
         direction = frames.new_tensor([1.0, 1.0, -1.0 if backward else 1.0])
-        for start, span, path, weight in follow(vectors.to(frames.device), trusted.to(frames.device), spans):
+        for start, span, path, weight in follow(motion[0], motion[1], motion[2], spans):
             before = clip[start : start + len(path)]
             after = warp(clip[start + span : start + span + len(path)], path)
             chosen = torch.rand(weight.shape, generator=generator, device=frames.device) < share * weight

@@ -60,14 +60,14 @@ def corresponding_light(
     """
     count, _, height, width = frames.shape
     flow = resize_flow(flow, (height, width))
-    trusted = flow.forward_weight.to(frames.device)
+    masks = flow.forward_occlusion.to(frames.device), flow.forward_confidence.to(frames.device)
     generator = torch.Generator(frames.device).manual_seed(seed)
     spans = tuple(span for span in spans if span < count)
     share = limit / (len(spans) * count * height * width)
     grid = pixel_grid(height, width, device=frames.device)
     steps = torch.tensor([2.0 / (width - 1), 2.0 / (height - 1), 2.0 / max(count - 1, 1)], device=frames.device)
     found: list[tuple[Tensor, ...]] = []
-    for start, span, path, seen in follow(flow.forward.to(frames.device), trusted, spans):
+    for start, span, path, seen in follow(flow.forward.to(frames.device), *masks, spans):
         before = frames[start : start + len(path)]
         after = warp(frames[start + span : start + span + len(path)], path)
         weight, log_ratio = _compare(before, after)
