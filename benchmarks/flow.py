@@ -1,6 +1,7 @@
 """Motion by ours and by others, where it is known.
 
     python benchmarks/flow.py [--data FOLDER] [--pairs 40] [--only rendered tracks ...] [--methods dis ...]
+        [--weights FOLDER]
 
 Rendered: pairs of 512x288 with exact motion, by what happens to their light (``training.render``; textures are frames
 of clips that nothing was trained on). Endpoint error in pixels over what both frames see. Tracks: ``--data`` holds
@@ -31,7 +32,10 @@ from comfyui_vdp.vdp_core.image.sample import sample_points
 from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.motion.estimator import with_confidence, with_occlusion
 from comfyui_vdp.vdp_core.motion.flow import MODELS, estimate_flow
+from comfyui_vdp.vdp_core.motion.raft import RAFT_FILES
+from comfyui_vdp.vdp_core.motion.refined import FILES as REFINER_FILES
 from comfyui_vdp.vdp_core.motion.warp import warp
+from comfyui_vdp.vdp_core.nets.weights import find_weights
 from comfyui_vdp.vdp_core.types import Flow
 
 SIZE = (288, 512)
@@ -42,8 +46,8 @@ THRESHOLDS = (1, 2, 4, 8, 16)
 Method = Callable[[Tensor], Flow]
 
 
-def ours(model: str) -> Method:
-    return lambda frames: estimate_flow(frames, model=model, shots=False)
+def ours(model: str, weights: tuple[Path, ...]) -> Method:
+    return lambda frames: estimate_flow(frames, model=model, shots=False, weights_folders=weights)
 
 
 def classic(between: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Method:
@@ -67,14 +71,13 @@ def classic(between: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Method:
     return run
 
 
-def methods(wanted: list[str] | None) -> dict[str, Method]:
-    every: dict[str, Method] = {model: ours(model) for model in MODELS if not model.startswith(("auto", "raft"))}
-    for name in ("raft_small", "raft_large"):
-        from comfyui_vdp.vdp_core.motion.raft import RAFT_FILES
-        from comfyui_vdp.vdp_core.nets.weights import find_weights
-
-        if find_weights(RAFT_FILES[name], ()) is not None:
-            every[name] = ours(name)
+def methods(wanted: list[str] | None, weights: tuple[Path, ...]) -> dict[str, Method]:
+    files = {**RAFT_FILES, "dis_refined": REFINER_FILES}
+    every: dict[str, Method] = {
+        model: ours(model, weights)
+        for model in MODELS
+        if model != "auto" and (model not in files or find_weights(files[model], weights) is not None)
+    }
     presets = ("ULTRAFAST", "FAST", "MEDIUM")
     for preset in presets:
         search = cv2.DISOpticalFlow.create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset}"))
@@ -197,8 +200,9 @@ def main() -> None:
     parts = ("rendered", "tracks", "clips", "times")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--weights", nargs="+", type=Path, default=[], help="folders with weights of networks")
     options = parser.parse_args()
-    chosen = methods(options.methods)
+    chosen = methods(options.methods, tuple(options.weights))
     every = clip_paths(None)
     textures = [
         frame.numpy() for name in ("bikes", "carphone") for frame in read_clip(every[name], count=60).frames[::12]

@@ -18,7 +18,7 @@ class RAFTFlow(host.Foreseeing):
     CATEGORY = "VDP/flow"
     DESCRIPTION = (
         "Estimates how every pixel moves from frame to frame, both ways, and which pixels are occluded in the other "
-        "frame, with RAFT if its weights are on disk, else with OpenCV's DIS, mended by a small network of the pack."
+        "frame, with RAFT if its weights are on disk, else with OpenCV's DIS."
     )
     SEARCH_ALIASES = [
         "optical flow",
@@ -44,11 +44,11 @@ class RAFTFlow(host.Foreseeing):
                     ["auto", "raft_large", "raft_small", "dis", "farneback", "dis_refined"],
                     {
                         "default": "auto",
-                        "tooltip": "auto: RAFT if its weights are in models/optical_flow or torch's cache, else "
-                        "dis_refined. "
+                        "tooltip": "auto: RAFT if its weights are in models/optical_flow or torch's cache, else DIS. "
                         "raft_large and raft_small download their weights where they are missing (20 and 4 MB). "
                         "dis needs none and is fast on a CPU. farneback needs none either: smoother, for slow motion. "
-                        "dis_refined is DIS, mended by a small network that ships with the pack.",
+                        "dis_refined is DIS, mended by a network whose weights `vdp train flow` writes; put them into "
+                        "models/optical_flow.",
                     },
                 ),
                 "updates": (

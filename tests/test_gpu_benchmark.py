@@ -19,7 +19,7 @@ import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("av", "natsort", "OpenEXR", "aiohttp", "safetensors") or name == "comfyui_vdp":
+        if name.partition(".")[0] in ("av", "natsort", "OpenEXR", "aiohttp") or name == "comfyui_vdp":
             raise ModuleNotFoundError(f"No module named {name!r}")
 
 sys.meta_path.insert(0, Absent())

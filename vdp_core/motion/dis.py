@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .equalise import equalised
-from .estimator import Motion, RawMotion, completed_motion, no_motion, with_occlusion
+from .estimator import Motion, RawMotion, no_motion, with_confidence, with_occlusion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ class Dis:
 
     def finish(self, motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
         """See ``Estimator.finish``."""
-        return completed_motion(motion, before[:, :1], after[:, :1])
+        return with_confidence(motion, before[:, :1], after[:, :1])
 
     def _best(self, before: np.ndarray, after: np.ndarray) -> RawMotion:
         """Motion between two frames ``(C, h, w)``, by the copy that leaves least occluded."""

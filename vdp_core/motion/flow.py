@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_frames
-from ..errors import InputError
+from ..errors import InputError, WeightsError
 from ..image.resize import size_within
 from ..nets.weights import fetch_weights, find_weights
 from ..store.scratch import large_empty
@@ -20,7 +20,8 @@ from .dis import Dis
 from .estimator import Estimator, Motion
 from .farneback import Farneback
 from .raft import RAFT_FILES, Raft, free_memory, largest_side, load_raft, pair_bytes, raft_url
-from .refined import Refined
+from .refined import FILES as REFINER_FILES
+from .refined import Refined, load_refiner
 from .shots import differ, is_cut, join_shots, small_copy
 
 __all__ = ["MODELS", "SMALLEST_SIDE", "estimate_flow", "find_cuts", "memory_needed", "working_size"]
@@ -64,8 +65,8 @@ def estimate_flow(
         model: ``raft_large`` or ``raft_small`` (Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical
             Flow", ECCV 2020; weights are downloaded where none are found), ``dis`` (Kroeger et al., "Fast Optical Flow
             using Dense Inverse Search", ECCV 2016; needs no weights), ``farneback`` (Farneback, SCIA 2003; needs none
-            either), ``dis_refined`` (``dis``, mended by the network that ships with the pack), or ``auto``: RAFT where
-            its weights are found, else ``dis_refined``.
+            either), ``dis_refined`` (``dis``, mended by a network that ``vdp train flow`` trains), or ``auto``: RAFT
+            where its weights are found, else ``dis``.
         updates: refinements RAFT makes; more is slower and, up to about 20, finer.
         max_side: the long side motion is estimated at, in pixels; 0 for that of the frames. Smaller frames stay.
         lift_dark: equalise and denoise the copy that motion is estimated on.
@@ -96,9 +97,9 @@ def estimate_flow(
     memory = free_memory(place) if memory is None else memory
     name, path = _chosen(model, weights_folders)
     estimator: Estimator = Farneback() if name == "farneback" else Dis()
-    if name == "dis_refined":
-        estimator = Refined(device=place, half=half, memory=memory)
-    if path is not None:
+    if path is not None and name == "dis_refined":
+        estimator = Refined(load_refiner(path), device=place, half=half, memory=memory)
+    elif path is not None:
         _check_memory(height, width, place, memory)
         estimator = Raft(load_raft(name, path), updates=updates, device=place, half=half, memory=memory)
     dark = lift_dark and _is_dark(frames)
@@ -188,6 +189,11 @@ def _check_memory(height: int, width: int, device: torch.device, memory: int) ->
 def _chosen(model: str, folders: Sequence[str | Path]) -> tuple[str, Path | None]:
     """The model's name and its weights' file, None where it needs none; ``auto`` takes what runs without a download."""
     for name in ("raft_large", "raft_small") if model == "auto" else (model,):
+        if name == "dis_refined":
+            path = find_weights(REFINER_FILES, folders)
+            if path is None:
+                raise WeightsError("dis_refined: no weights are found; train some (vdp train flow), or choose 'dis'")
+            return name, path
         if name not in RAFT_FILES:
             return name, None
         path = find_weights(RAFT_FILES[name], folders)

@@ -1,40 +1,49 @@
-"""Motion by dense inverse search, mended by the small network that ships with the project."""
+"""Motion by dense inverse search, mended by a small network."""
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
+from ..errors import WeightsError
 from ..nets.flow import CHANNELS, FlowRefiner
+from ..nets.weights import read_weights
 from ..store.transfer import send
 from .dis import Dis, grey_copies
 from .equalise import equalised
-from .estimator import Motion, RawMotion, with_occlusion
+from .estimator import Motion, RawMotion, completed_motion, with_occlusion
 from .warp import warp
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["WEIGHTS", "Refined", "as_read", "gap_of", "start_of"]
+__all__ = ["FILES", "Refined", "as_read", "gap_of", "load_refiner", "start_of"]
 
+FILES = ("flow_refiner*",)
+"""File names of weights without suffix."""
 START_REFINEMENTS = 5
 MULTIPLE = 32  # of pixels, that the network takes
+CONTRAST = 1e-3  # deviation of a frame, as it is read, below which there is none
 PIXEL_BYTES = 400  # a pixel and direction, at the most
 AT_ONCE = 16  # pairs
 SHARE = 4  # of the memory that is there, batches take one part in so many
-WEIGHTS = Path(__file__).parents[1] / "nets" / "flow_refiner.safetensors"
 
 
-@cache
-def _network() -> FlowRefiner:
+def load_refiner(path: Path) -> FlowRefiner:
+    """Build the network with the weights of a file that ``vdp train flow`` wrote.
+
+    Raises:
+        WeightsError: the file is damaged or holds another model's weights.
+    """
     net = FlowRefiner()
-    net.load_state_dict(load_file(WEIGHTS))
+    try:
+        net.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: not the weights of dis_refined; give another file") from error
     return net.eval()
 
 
@@ -42,14 +51,15 @@ class Refined(Dis):
     """Dense inverse search, then the network, both ways; each frame passes through the encoder once.
 
     Args:
+        net: the network.
         device: where the network runs; the search runs on the CPU.
         half: whether the network runs in half precision, on CUDA.
         memory: bytes it may take.
     """
 
-    def __init__(self, *, device: torch.device, half: bool, memory: int) -> None:
+    def __init__(self, net: FlowRefiner, *, device: torch.device, half: bool, memory: int) -> None:
         super().__init__(refinements=START_REFINEMENTS)
-        self._net = _network().to(device)
+        self._net = net.to(device)
         self._memory = memory
         self._device = device
         self._half = half and device.type == "cuda"
@@ -77,7 +87,7 @@ class Refined(Dis):
             return super().finish(motion, before, after)
         height, width = before.shape[-2:]
         beside = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-        begun = super().finish(motion, before, after)
+        begun = completed_motion(motion, before[:, :1], after[:, :1])
         new = after if self._features is not None else torch.cat((before[:1], after))
         pictures = F.pad(send(new[:, -CHANNELS:], self._device), beside, mode="replicate")
         ahead, back = (send(F.pad(way, beside, mode="replicate"), self._device) for way in begun[:2])
@@ -90,6 +100,17 @@ class Refined(Dis):
             there = torch.cat((quarter[1:], quarter[:-1])), torch.cat((eighth[1:], eighth[:-1]))
             start = torch.cat((ahead, back))
             flow, logit, _ = self._net(start, gap_of(start, torch.cat((back, ahead))), here, there)
+        # two frames without contrast say nothing: the network would make something of it
+        told = (
+            torch.cat((before, after))[:, -CHANNELS:]
+            .flatten(2)
+            .var(dim=2)
+            .amax(dim=1)
+            .unflatten(0, (2, -1))
+            .amax(dim=0)
+            > CONTRAST**2
+        )
+        flow = torch.where(send(told, self._device).repeat(2).view(-1, 1, 1, 1), flow, start)
         found = with_occlusion(*flow[..., :height, :width].float().chunk(2))
         trusted = torch.sigmoid(logit[:, 0, :height, :width].float())
         return Motion(*(part.cpu() for part in (*found, *trusted.chunk(2))))
@@ -116,5 +137,5 @@ def start_of(frames: np.ndarray) -> Tensor:
     dark = float(np.median(frames[:, ::8, ::8].mean(axis=-1))) < 0.25
     copies = torch.from_numpy(np.stack([grey_copies(frame, dark) for frame in frames])).movedim(-1, 1)
     search = Dis(refinements=START_REFINEMENTS)
-    motion = search.finish(search.show(copies), copies[:1], copies[1:])
+    motion = completed_motion(search.show(copies), copies[:1, :1], copies[1:, :1])
     return torch.cat((motion.forward, motion.backward))
