@@ -24,7 +24,7 @@ from ..store.files import placed
 from ..store.scratch import large_empty
 from ..types import Flow, OnStep
 from .confidence import log_odds
-from .flow_formats import decode, encode_flo, encode_kitti, encode_npy, head
+from .flow_formats import UNKNOWN, decode, encode_flo, encode_kitti, encode_npy, head
 from .inverse import inverse_flow
 from .warp import occlusion, resize_flow
 
@@ -435,8 +435,8 @@ class _Npz(_Source):
 
 def _usable(values: Tensor, name: str, where: str) -> Tensor:
     low, high = (float(value) for value in values.aminmax())
-    if not (abs(low) < float("inf") and abs(high) < float("inf")):
-        raise InputError(f"{where}: holds NaN or infinite values; estimate the flow again")
+    if not (abs(low) <= UNKNOWN and abs(high) <= UNKNOWN):
+        raise InputError(f"{where}: holds NaN or infinite values, or such as no frame has; estimate the flow again")
     if name in VECTORS:
         return values
     if low < -1e-3 or high > 1.0 + 1e-3:

@@ -16,7 +16,7 @@ from ..media.still import decoded_by_opencv
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["decode", "encode_flo", "encode_kitti", "encode_npy", "head"]
+__all__ = ["UNKNOWN", "decode", "encode_flo", "encode_kitti", "encode_npy", "head"]
 
 FLO, PNG, NPY = b"PIEH", b"\x89PNG", b"\x93NUMPY"
 UNKNOWN = 1e9  # of .flo: larger values stand for no vector
@@ -108,8 +108,9 @@ def decode(file: Path) -> tuple[Tensor, Tensor | None]:
     else:
         raise MediaError(f"{file}: no flow file; expected .npz, .flo, .npy, or KITTI's .png")
     vectors = torch.from_numpy(np.moveaxis(pixels, -1, 0).astype(np.float32, order="C"))
-    if not bool(vectors.isfinite().all()):
-        raise InputError(f"{file}: holds NaN or infinite values; estimate the flow again")
+    most = UNKNOWN if known is None else torch.finfo(vectors.dtype).max
+    if not bool((vectors.abs() <= most).all()):
+        raise InputError(f"{file}: holds NaN or infinite values, or such as no frame has; estimate the flow again")
     if known is not None and not known.all():
         weight = torch.from_numpy(known).float()
         vectors = inpaint((vectors * weight)[None], weight[None, None])[0]

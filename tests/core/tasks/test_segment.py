@@ -128,19 +128,19 @@ def moving_strip(widths: list[int], steps: list[float]) -> tuple[torch.Tensor, t
 
 def test_a_layer_that_is_hidden_for_a_while_moves_as_before_and_after():
     vectors, masks = moving_strip([30, 30, 10, 30], [2.0, 2.0, 9.0, 4.0])
-    ways = layer_flow._extended_flow(vectors, masks)
+    ways = layer_flow._extended_flow(vectors, torch.ones_like(vectors[:, 0]), masks)
     assert_close(ways[:, 0].mean(dim=(1, 2)), torch.tensor([2.0, 2.0, 3.0, 4.0]))
 
 
 def test_a_layer_that_has_hardly_entered_moves_as_it_does_later():
     vectors, masks = moving_strip([2, 4, 40, 40], [-1.0, -1.0, 5.0, 5.0])
-    ways = layer_flow._extended_flow(vectors, masks)
+    ways = layer_flow._extended_flow(vectors, torch.ones_like(vectors[:, 0]), masks)
     assert_close(ways[:, 0].mean(dim=(1, 2)), torch.full((4,), 5.0))
 
 
 def test_a_layer_that_grows_is_not_taken_for_hidden():
     vectors, masks = moving_strip([10, 20, 30, 50], [2.0, 4.0, 6.0, 8.0])
-    ways = layer_flow._extended_flow(vectors, masks)
+    ways = layer_flow._extended_flow(vectors, torch.ones_like(vectors[:, 0]), masks)
     assert_close(ways[:, 0].mean(dim=(1, 2)), torch.tensor([2.0, 4.0, 6.0, 8.0]))
 
 
