@@ -297,14 +297,7 @@ class LoadFlow:
 
     @classmethod
     def VALIDATE_INPUTS(cls, path: str | None = None) -> bool | str:
-        if path is None:  # linked: known when it runs
-            return True
-        try:
-            found = host.input_path(path)
-        except ValueError as error:
-            return str(error)
-        there = host.is_there(found) and (found.is_file() or found.is_dir())
-        return True if there else f"path: there is no flow file or folder {found}"
+        return host.input_verdict(path, "flow file or folder", folders=True)
 
     @classmethod
     def IS_CHANGED(cls, path: str | None = None, unique_id: str | None = None, **_: object) -> str:

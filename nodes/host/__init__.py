@@ -18,6 +18,7 @@ from .early import Foreseeing, Refused, foresee_all, frames_like, known, mask_li
 from .inputs import changed, given_mask, remember
 from .paths import (
     input_path,
+    input_verdict,
     is_there,
     output_folder,
     output_path,
@@ -51,6 +52,7 @@ __all__ = [
     "has_viewer",
     "headless",
     "input_path",
+    "input_verdict",
     "is_interruption",
     "is_there",
     "journal",

@@ -9,7 +9,16 @@ from pathlib import Path, PureWindowsPath
 
 from .comfy import comfy_module, headless
 
-__all__ = ["input_path", "is_there", "output_folder", "output_path", "prefix_verdict", "temp_folder", "weights_folders"]
+__all__ = [
+    "input_path",
+    "input_verdict",
+    "is_there",
+    "output_folder",
+    "output_path",
+    "prefix_verdict",
+    "temp_folder",
+    "weights_folders",
+]
 
 
 def is_there(path: Path) -> bool:
@@ -116,6 +125,22 @@ def _split_prefix(prefix: str) -> tuple[Path, str]:
     if not os.access(there, os.W_OK | os.X_OK):
         raise MediaError(f"the output folder {folder} cannot be used: {there} is read-only; choose another")
     return folder, parts[-1]
+
+
+def input_verdict(path: str | None, what: str, *, folders: bool = False) -> bool | str:
+    """What a loader's VALIDATE_INPUTS answers: True, or that a path leads to no file, nor, if it may, to a folder.
+
+    A linked path is None here and known when the loader runs.
+    """
+    if path is None:
+        return True
+    try:
+        found = input_path(path)
+    except ValueError as error:
+        return str(error)
+    if is_there(found) and (found.is_file() or (folders and found.is_dir())):
+        return True
+    return f"path: there is no {what} {found}"
 
 
 def prefix_verdict(prefix: str | None) -> bool | str:

@@ -23,7 +23,7 @@ from ..image.resize import resize
 from ..store.files import placed
 from ..store.scratch import large_empty
 from ..types import Flow, OnStep
-from .confidence import log_odds
+from .estimator import RawMotion, with_confidence
 from .flow_formats import UNKNOWN, decode, encode_flo, encode_kitti, encode_npy, head
 from .inverse import inverse_flow
 from .warp import occlusion, resize_flow
@@ -305,10 +305,10 @@ def _assembled(source: _Source, frames: Tensor | None, on_step: OnStep | None) -
         step()
     for index in range(count if unsure else 0):
         assert frames is not None
-        before, after = _ends(frames, index, size)
-        ahead, back = (parts[name][index : index + 1] for name in VECTORS)
-        parts["forward_confidence"][index] = log_odds(ahead, back, before, after)[0].sigmoid()
-        parts["backward_confidence"][index] = log_odds(back, ahead, after, before)[0].sigmoid()
+        raw = RawMotion(*(parts[name][index : index + 1] for name in (*VECTORS, *OCCLUSION)))
+        motion = with_confidence(raw, *_ends(frames, index, size))
+        for name in CONFIDENCE:
+            parts[name][index] = getattr(motion, name)[0]
         step()
     flow = _flow(parts, source, frames)
     notes = (

@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import einops
 import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..nets.flow import convex_upsample
 from ..nets.weights import read_weights, to_torchvision_raft
 from ..store.transfer import send
 from .equalise import equalised
@@ -153,15 +153,7 @@ class Raft:
             return 8.0 * F.interpolate(flow, scale_factor=8, mode="bilinear", align_corners=True)
         with self._precision():
             mask = net.mask_predictor(state)
-        return _convex_upsample(flow, mask.float())
-
-
-def _convex_upsample(flow: Tensor, mask: Tensor) -> Tensor:
-    """Eight times larger, each vector a weighted mean of its 3x3 coarse neighbours (RAFT, section 3.3)."""
-    count, _, height, width = flow.shape
-    weights = mask.view(count, 1, 9, 8, 8, height, width).softmax(dim=2)
-    neighbours = F.unfold(8.0 * flow, kernel_size=3, padding=1).view(count, 2, 9, 1, 1, height, width)
-    return einops.rearrange((weights * neighbours).sum(dim=2), "n c y x h w -> n c (h y) (w x)")
+        return convex_upsample(8.0 * flow, mask, 8, border="constant")
 
 
 def load_raft(name: str, path: Path) -> RAFT:

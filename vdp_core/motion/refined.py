@@ -101,15 +101,8 @@ class Refined(Dis):
             start = torch.cat((ahead, back))
             flow, logit, _ = self._net(start, gap_of(start, torch.cat((back, ahead))), here, there)
         # two frames without contrast say nothing: the network would make something of it
-        told = (
-            torch.cat((before, after))[:, -CHANNELS:]
-            .flatten(2)
-            .var(dim=2)
-            .amax(dim=1)
-            .unflatten(0, (2, -1))
-            .amax(dim=0)
-            > CONTRAST**2
-        )
+        contrast = torch.cat((before, after))[:, -CHANNELS:].flatten(2).var(dim=2).amax(dim=1)
+        told = torch.maximum(*contrast.chunk(2)) > CONTRAST**2
         flow = torch.where(send(told, self._device).repeat(2).view(-1, 1, 1, 1), flow, start)
         found = with_occlusion(*flow[..., :height, :width].float().chunk(2))
         trusted = torch.sigmoid(logit[:, 0, :height, :width].float())

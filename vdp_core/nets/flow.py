@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import einops
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..image.sample import sample
 
-__all__ = ["CHANNELS", "FlowRefiner"]
+__all__ = ["CHANNELS", "FlowRefiner", "convex_upsample"]
 
 CHANNELS = 4
 """Of a frame as the network reads it."""
@@ -135,7 +136,7 @@ class FlowRefiner(nn.Module):
         )
         hidden = self.finish(seen)
         last = self.last(hidden).float()
-        fine = _convex_upsample(4.0 * (flow + last[:, :2]), self.weights(hidden), 4)
+        fine = convex_upsample(4.0 * (flow + last[:, :2]), self.weights(hidden), 4)
         flows.append(fine)
         keep, confidence = F.interpolate(last[:, 2:], size=size, mode="bilinear", align_corners=False).split(1, dim=1)
         return torch.lerp(fine, start, torch.sigmoid(keep)), confidence, flows
@@ -187,10 +188,20 @@ def _windows(padded: Tensor, side: int) -> Iterator[Tensor]:
     return (padded[..., dy : dy + height, dx : dx + width] for dy in range(side) for dx in range(side))
 
 
-def _convex_upsample(flow: Tensor, weights: Tensor, factor: int) -> Tensor:
-    """``factor`` times larger, each vector a weighted mean of its 3x3 coarse neighbours (RAFT, section 3.3)."""
+def convex_upsample(flow: Tensor, weights: Tensor, factor: int, *, border: str = "replicate") -> Tensor:
+    """``factor`` times larger, each vector a weighted mean of its 3x3 coarse neighbours (RAFT, section 3.3).
+
+    Args:
+        flow: ``(N, 2, h, w)`` in pixels of the larger size.
+        weights: ``(N, 9 factor^2, h, w)``, before softmax.
+        factor: how many times larger.
+        border: what lies beyond the picture, as ``F.pad`` names it; RAFT was trained with ``constant``, zeros.
+
+    Returns:
+        ``(N, 2, factor h, factor w)``.
+    """
     count, _, height, width = flow.shape
     shares = weights.float().reshape(count, 1, 9, factor, factor, height, width).softmax(dim=2)
-    around = F.unfold(F.pad(flow.float(), (1, 1, 1, 1), mode="replicate"), kernel_size=3)
+    around = F.unfold(F.pad(flow.float(), (1, 1, 1, 1), mode=border), kernel_size=3)
     mean = (shares * around.view(count, 2, 9, 1, 1, height, width)).sum(dim=2)
-    return mean.permute(0, 1, 4, 2, 5, 3).reshape(count, 2, factor * height, factor * width)
+    return einops.rearrange(mean, "n c y x h w -> n c (h y) (w x)")
