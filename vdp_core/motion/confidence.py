@@ -1,79 +1,113 @@
-"""How far motion can be believed, and what takes its place where it cannot."""
+"""How far motion can be believed, and what takes its place where it cannot.
+
+All of it is measured at half the size of the pictures: there noise is less, and log odds tell right vectors from wrong
+ones better (area under the curve 0.901, at full size 0.893) in a quarter of the time.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.inpaint import inpaint
 from ..image.morphology import box_mean
+from ..image.resize import resize
 from .warp import warp
 
-__all__ = ["completed", "evidence", "log_odds"]
+__all__ = ["completed", "confidence", "evidence", "log_odds", "picked"]
 
-RADIUS = 3
-"""Of the windows that texture and likeness are measured in, in pixels."""
+RADIUS = 2
+"""Of the windows that texture and likeness are measured in, in pixels of half the size."""
 NOTHING = 0.004
 """Contrast below which there is nothing but rounding, as a deviation."""
-PLAIN = 3e-4
-"""Gradient below which a picture is plain, a pixel."""
+PLAIN = 6e-4
+"""Gradient below which a picture is plain, a pixel of half the size."""
 BELIEVED = 0.7
 """Confidence above which a vector stays as it is, and below which it is hardly a source for others."""
 REST = 1e-3
 """Weight of rest beside the mean weight of what is believed."""
-OFFSET, WEIGHTS = -0.84, (-1.67, -1.20, -0.81, 1.03)
+OFFSET, WEIGHTS = -2.72, (-2.26, -1.0, 1.1)
+AHEAD = 0.6
+"""By how much log odds of other vectors must be higher, before they take the place of the first ones."""
 
 
-def log_odds(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor) -> Tensor:
+def log_odds(vectors: Tensor, frames: Tensor) -> Tensor:
     """Log odds that vectors are right to a pixel, of pixels that both frames see.
 
-    A logistic regression on ``evidence``, fitted on dense inverse search of rendered motion (``training.render``).
+    A logistic regression on ``evidence``, fitted on dense inverse search of rendered motion (``training.render``), but
+    for its last weight, there 0.85: motion that is rendered is slow where it is plain, and rest too often right.
 
     Args:
-        forward: ``(N, 2, H, W)`` from the frames before to those after, in pixels.
-        backward: ``(N, 2, H, W)``, the way back.
-        before, after: ``(N, C, H, W)`` in 0..1.
+        vectors: ``(2 n, 2, H, W)`` in pixels, of n pairs of frames forward, then of the same backward.
+        frames: ``(2 n, C, H, W)`` in 0..1, which the vectors start from.
 
     Returns:
-        ``(N, H, W)``.
+        ``(2 n, 1, h, w)``, half the size, rounded up.
     """
-    known = evidence(forward, backward, before, after)
-    return OFFSET + (known * known.new_tensor(WEIGHTS)[:, None, None]).sum(dim=1)
+    known = evidence(0.5 * _half(vectors), _half(frames.mean(dim=1, keepdim=True)))
+    return OFFSET + (known * known.new_tensor(WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
 
 
-def completed(vectors: Tensor, confidence: Tensor) -> Tensor:
+def confidence(odds: Tensor, size: tuple[int, int]) -> Tensor:
+    """Probabilities ``(N, H, W)`` of a size (H, W), of log odds ``(N, 1, h, w)``."""
+    return resize(torch.sigmoid(odds), size)[:, 0]
+
+
+def picked(first: Tensor, other: Tensor, odds: Tensor, other_odds: Tensor) -> Tensor:
+    """Of two vectors a pixel, the likelier one around there; the first one in doubt.
+
+    Args:
+        first, other: ``(N, 2, H, W)``.
+        odds, other_odds: of them, ``(N, 1, h, w)``.
+    """
+    ahead = resize(box_mean(other_odds - odds, RADIUS), (first.shape[-2], first.shape[-1]))
+    return torch.where(ahead > AHEAD, other, first)
+
+
+def completed(vectors: Tensor, odds: Tensor) -> Tensor:
     """Vectors filled in from around where they are not believed; where hardly any is, rest is the best guess.
 
     Args:
         vectors: ``(N, 2, H, W)`` in pixels.
-        confidence: ``(N, H, W)`` in 0..1, of them.
+        odds: ``(N, 1, h, w)``, log odds that they are right.
     """
-    sure = confidence[:, None]
+    size = vectors.shape[-2], vectors.shape[-1]
+    sure = torch.sigmoid(odds)
     weight = ((sure - BELIEVED) / (1.0 - BELIEVED)).clamp_min(0.0).square() + 0.01 * sure.pow(4)
-    filled = inpaint(vectors, weight.clamp_min(1e-8))
     known = weight.mean(dim=(2, 3), keepdim=True)
-    return torch.lerp(filled * (known / (known + REST)), vectors, (sure / BELIEVED).clamp_max(1.0).square())
+    filled = inpaint(_half(vectors), weight.clamp_min(1e-8)) * (known / (known + REST))
+    return torch.lerp(resize(filled, size), vectors, resize((sure / BELIEVED).clamp_max(1.0).square(), size))
 
 
-def evidence(forward: Tensor, backward: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """What speaks for and against vectors, ``(N, 4, H, W)``.
+def _half(pictures: Tensor) -> Tensor:
+    # plain bilinear: at half an even size that is the mean of four, and three times faster than pooling
+    size = tuple(-(-side // 2) for side in pictures.shape[-2:])
+    return F.interpolate(pictures, size=size, mode="bilinear", align_corners=False)
+
+
+def evidence(vectors: Tensor, frames: Tensor) -> Tensor:
+    """What speaks for and against vectors, ``(2 n, 3, H, W)``.
 
     How far from home the flow and then the flow back lead, in pixels, as a logarithm; how unlike the two frames are
-    there, as a share of the contrast, whatever their brightness, as a logarithm; how plain the picture is, 0 to 1, in
-    the direction that has least texture (the lesser eigenvalue of the structure tensor: Shi and Tomasi, "Good features
-    to track", CVPR 1994); and the first once more where it is plain, as leading home says nothing there.
+    there, as a share of the contrast, whatever their brightness, as a logarithm; and the first once more where the
+    picture is plain, as leading home says nothing there: times 0 to 1, by the direction that has least texture (the
+    lesser eigenvalue of the structure tensor: Shi and Tomasi, "Good features to track", CVPR 1994).
 
-    The arguments are those of ``log_odds``.
+    Args:
+        vectors: ``(2 n, 2, H, W)`` in pixels, of n pairs of frames forward, then of the same backward.
+        frames: ``(2 n, 1, H, W)`` in 0..1, which the vectors start from.
     """
-    gap = torch.log((forward + warp(backward, forward)).square().sum(dim=1).sqrt() + 0.1)
-    ours, theirs = before.mean(dim=1, keepdim=True), warp(after, forward).mean(dim=1, keepdim=True)
-    ours, theirs = (picture - box_mean(picture, RADIUS) for picture in (ours, theirs))
+    there = torch.cat((vectors, frames), dim=1).roll(len(frames) // 2, 0)
+    back, theirs = warp(there, vectors).split((2, 1), dim=1)
+    gap = torch.log((vectors + back).square().sum(dim=1).sqrt() + 0.1)
+    ours, theirs = (picture - box_mean(picture, RADIUS) for picture in (frames, theirs))
     contrast, unlike = (
         box_mean(values, RADIUS)[:, 0] for values in (ours.square() + theirs.square(), (ours - theirs).square())
     )
-    across, down = torch.gradient(before.mean(dim=1), dim=(2, 1))
+    across, down = torch.gradient(frames[:, 0], dim=(2, 1))
     xx, yy, xy = (box_mean(product[:, None], RADIUS)[:, 0] for product in (across**2, down**2, across * down))
     texture = 0.5 * (xx + yy - ((xx - yy).square() + 4.0 * xy.square()).sqrt())
     plain = PLAIN**2 / (texture.clamp_min(0.0) + PLAIN**2)
     likeness = 0.5 * torch.log((unlike + NOTHING**2) / (contrast + NOTHING**2))
-    return torch.stack((gap, likeness, plain, plain * gap), dim=1)
+    return torch.stack((gap, likeness, plain * gap), dim=1)

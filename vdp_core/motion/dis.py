@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .equalise import equalised
-from .estimator import Motion, RawMotion, no_motion, with_confidence, with_occlusion
+from .equalise import equalised, normalised
+from .estimator import Motion, RawMotion, completed_motion, likelier, no_motion
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["Dis", "grey_copies"]
 
+DESCENTS = 12
+"""Steps by which a patch finds its place; with twice as many nothing is better."""
 
-def grey_copies(picture: np.ndarray, dark: bool) -> np.ndarray:
-    """The luminance ``(h, w, 1)`` of a picture ``(h, w, 3)``; of a dark one two equalised copies, ``(h, w, 2)``."""
-    import cv2
+Search = Callable[["np.ndarray", "np.ndarray"], "np.ndarray"]
+
+
+def grey_copies(grey: np.ndarray, dark: bool = False) -> np.ndarray:
+    """A luminance ``(h, w)``, and beside it the same with its contrast evened out, ``(h, w, 2)``."""
     import numpy as np
 
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
-    return np.concatenate((equalised(grey), equalised(grey, keep=0.4)), axis=-1) if dark else grey
+    return np.stack((grey, equalised(grey[..., None])[..., 0] if dark else normalised(grey)), axis=-1)
 
 
 class Dis:
-    """OpenCV's dense inverse search, medium preset, with more rounds of variational refinement.
+    """OpenCV's dense inverse search, twice: pixel by pixel the likelier vector, filled in where neither is believed.
 
-    Given several copies of the luminance, it reads the first; where that leaves much occluded, it tries the others and
-    keeps the best. On equalised dark copies of real clips ten rounds instead of five took the error from 0.75 to 0.72
-    pixels and a twentieth off what is occluded; on the clean ones nothing changed.
+    Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016. On the luminance it searches down to
+    single pixels and smooths little, so that thin limbs keep their own motion; on a copy of even contrast it takes
+    larger patches and smooths more, which finds motion in haze, noise and flicker.
     """
 
-    content_with = 0.25
-    """Part of the pixels that may be occluded before another copy is tried."""
-
-    def __init__(self, refinements: int = 10) -> None:
-        import cv2
-
-        # OpenCV's stubs leave out that calc() takes None, "start from rest", for the flow.
-        self._search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._search.setVariationalRefinementIterations(refinements)
+    def __init__(self) -> None:
+        self._searches: tuple[Search, Search] = (
+            _search(finest=0, patch=8, stride=4, smoothness=10.0, refinements=3),
+            _search(finest=1, patch=12, stride=6, smoothness=40.0, refinements=5),
+        )
         self._last: Tensor | None = None
 
     def read(self, picture: np.ndarray, dark: bool) -> np.ndarray:
         """See ``Estimator.read``."""
-        return grey_copies(picture, dark)
+        import cv2
+
+        return grey_copies(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dark)
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """One: nothing is gained by more."""
@@ -57,23 +59,40 @@ class Dis:
         """See ``Estimator.show``."""
         run = frames if self._last is None else torch.cat((self._last, frames))
         self._last = frames[-1:]
-        found = [self._best(*pair) for pair in pairwise((run * 255.0).round().byte().numpy())]
-        return RawMotion(*map(torch.cat, zip(*found, strict=True))) if found else no_motion(frames)
+        if len(run) < 2:
+            return no_motion(frames)
+        import numpy as np
+
+        pictures = (run * 255.0).round().byte().numpy()
+        ways = [*pairwise(pictures)]
+        ways += [pair[::-1] for pair in ways]
+        first, other = (
+            torch.from_numpy(np.stack([search(before[copy], after[copy]) for before, after in ways])).movedim(-1, 1)
+            for copy, search in enumerate(self._searches)
+        )
+        return likelier(first, other, run[:-1, :1], run[1:, :1])
 
     def finish(self, motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
         """See ``Estimator.finish``."""
-        return with_confidence(motion, before[:, :1], after[:, :1])
+        return completed_motion(motion, before[:, :1], after[:, :1])
 
-    def _best(self, before: np.ndarray, after: np.ndarray) -> RawMotion:
-        """Motion between two frames ``(C, h, w)``, by the copy that leaves least occluded."""
-        tried = []
-        for a, b in zip(before, after, strict=True):
-            motion = with_occlusion(self._between(a, b), self._between(b, a))
-            occluded = float(motion.backward_occlusion.mean())
-            tried.append((occluded, motion))
-            if occluded <= self.content_with:
-                break
-        return min(tried, key=lambda attempt: attempt[0])[1]
 
-    def _between(self, before: np.ndarray, after: np.ndarray) -> Tensor:
-        return torch.from_numpy(self._search.calc(before, after, None)).movedim(-1, 0)[None]
+def _search(*, finest: int, patch: int, stride: int, smoothness: float, refinements: int) -> Search:
+    """A search down to half the size ``finest`` times, with patches of so many pixels, so many apart."""
+    import cv2
+
+    # OpenCV's stubs leave out that calc() takes None, "start from rest", for the flow.
+    search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setFinestScale(finest)
+    search.setPatchStride(stride)
+    search.setVariationalRefinementAlpha(smoothness)
+    search.setVariationalRefinementIterations(refinements)
+    search.setGradientDescentIterations(DESCENTS)
+
+    def between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        # OpenCV refuses patches that are larger than the smallest picture it makes
+        search.setPatchSize(min(patch, max(before.shape) >> finest))
+        found: np.ndarray = search.calc(before, after, None)
+        return found
+
+    return between

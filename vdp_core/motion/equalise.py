@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["equalised"]
+__all__ = ["equalised", "normalised"]
 
 
-def equalised(picture: np.ndarray, *, keep: float = 0.0) -> np.ndarray:
+def equalised(picture: np.ndarray) -> np.ndarray:
     """Return a denoised copy in which every region has about the same brightness and contrast, however dark it was.
 
     Smoothed a little against noise, in logs (where light multiplies it becomes an offset), less the local mean and over
@@ -18,8 +18,6 @@ def equalised(picture: np.ndarray, *, keep: float = 0.0) -> np.ndarray:
 
     Args:
         picture: ``(h, w, C)`` float32 in 0..1.
-        keep: part of the local mean that stays. Large motion is found by large shapes, which lose contrast without it;
-            at 0 the light of a frame disturbs least.
 
     Returns:
         The same shape, float32 in 0..1, mid-grey on average.
@@ -35,9 +33,21 @@ def equalised(picture: np.ndarray, *, keep: float = 0.0) -> np.ndarray:
     deviation = np.sqrt(_local_mean(np.square(brightness - mean)))
     # The constant in the divisor leaves flat regions flat.
     out = 0.5 + 0.2 * (logs - mean[..., None]) / (deviation + 0.2)[..., None]
-    if keep > 0.0:
-        out += keep * (mean - np.median(mean))[..., None]
     return np.clip(out, 0.0, 1.0)
+
+
+def normalised(picture: np.ndarray) -> np.ndarray:
+    """Return a copy of a picture ``(h, w)`` in 0..1, smoothed a little, less its local mean and over its deviation.
+
+    Haze, which takes contrast, and light that changes leave it as it is; what is small and what is large count alike.
+    """
+    import cv2
+    import numpy as np
+
+    smooth = cv2.GaussianBlur(picture, (0, 0), 1.0)
+    mean = _local_mean(smooth)
+    deviation = np.sqrt(_local_mean(np.square(smooth - mean)))
+    return np.clip(0.5 + 0.2 * (smooth - mean) / (deviation + 0.02), 0.0, 1.0)
 
 
 def _local_mean(field: np.ndarray) -> np.ndarray:

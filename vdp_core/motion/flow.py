@@ -69,7 +69,7 @@ def estimate_flow(
             where its weights are found, else ``dis``.
         updates: refinements RAFT makes; more is slower and, up to about 20, finer.
         max_side: the long side motion is estimated at, in pixels; 0 for that of the frames. Smaller frames stay.
-        lift_dark: equalise and denoise the copy that motion is estimated on.
+        lift_dark: where the clip is dark, equalise and denoise a copy that motion is estimated on.
         shots: look for cuts; without, the clip is taken for one shot and every pair of frames for neighbours.
         device: where networks run; searches run on the CPU.
         half: run networks in half precision, on a CUDA device.

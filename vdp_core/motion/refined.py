@@ -13,7 +13,7 @@ from ..errors import WeightsError
 from ..nets.flow import CHANNELS, FlowRefiner
 from ..nets.weights import read_weights
 from ..store.transfer import send
-from .dis import Dis, grey_copies
+from .dis import Dis
 from .equalise import equalised
 from .estimator import Motion, RawMotion, completed_motion, with_occlusion
 from .warp import warp
@@ -25,7 +25,6 @@ __all__ = ["FILES", "Refined", "as_read", "gap_of", "load_refiner", "start_of"]
 
 FILES = ("flow_refiner*",)
 """File names of weights without suffix."""
-START_REFINEMENTS = 5
 MULTIPLE = 32  # of pixels, that the network takes
 CONTRAST = 1e-3  # deviation of a frame, as it is read, below which there is none
 PIXEL_BYTES = 400  # a pixel and direction, at the most
@@ -58,7 +57,7 @@ class Refined(Dis):
     """
 
     def __init__(self, net: FlowRefiner, *, device: torch.device, half: bool, memory: int) -> None:
-        super().__init__(refinements=START_REFINEMENTS)
+        super().__init__()
         self._net = net.to(device)
         self._memory = memory
         self._device = device
@@ -69,7 +68,7 @@ class Refined(Dis):
         """See ``Estimator.read``."""
         import numpy as np
 
-        return np.concatenate((grey_copies(picture, dark), as_read(picture)), axis=-1)
+        return np.concatenate((super().read(picture, dark), as_read(picture)), axis=-1)
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """One on the CPU, where batches gain nothing; on a GPU as many as there is memory for."""
@@ -127,8 +126,7 @@ def start_of(frames: np.ndarray) -> Tensor:
     """The motion that the network starts from: of two frames ``(2, h, w, 3)``, both ways, ``(2, 2, h, w)``."""
     import numpy as np
 
-    dark = float(np.median(frames[:, ::8, ::8].mean(axis=-1))) < 0.25
-    copies = torch.from_numpy(np.stack([grey_copies(frame, dark) for frame in frames])).movedim(-1, 1)
-    search = Dis(refinements=START_REFINEMENTS)
+    search, dark = Dis(), float(np.median(frames[:, ::8, ::8].mean(axis=-1))) < 0.25
+    copies = torch.from_numpy(np.stack([search.read(frame, dark) for frame in frames])).movedim(-1, 1)
     motion = completed_motion(search.show(copies), copies[:1, :1], copies[1:, :1])
     return torch.cat((motion.forward, motion.backward))
