@@ -20,6 +20,9 @@ __all__ = ["Dis", "grey_copies"]
 DESCENTS = 12
 """Steps by which a patch finds its place; with twice as many nothing is better."""
 
+SMALLEST = 16
+"""Pixels along a side, to which smaller pictures are filled up."""
+
 Search = Callable[["np.ndarray", "np.ndarray"], "np.ndarray"]
 
 
@@ -83,16 +86,20 @@ def _search(*, finest: int, patch: int, stride: int, smoothness: float, refineme
 
     # OpenCV's stubs leave out that calc() takes None, "start from rest", for the flow.
     search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    search.setFinestScale(finest)
     search.setPatchStride(stride)
     search.setVariationalRefinementAlpha(smoothness)
     search.setVariationalRefinementIterations(refinements)
     search.setGradientDescentIterations(DESCENTS)
 
     def between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        # OpenCV refuses patches that are larger than the smallest picture it makes
-        search.setPatchSize(min(patch, max(before.shape) >> finest))
+        # OpenCV refuses pictures that its patches do not fit into a few times over, or reads beyond them
+        height, width = before.shape
+        beside = (0, max(0, SMALLEST - height), 0, max(0, SMALLEST - width), cv2.BORDER_REPLICATE)
+        before, after = (cv2.copyMakeBorder(picture, *beside) for picture in (before, after))
+        fits = min(before.shape) >= 2 * patch << finest and max(before.shape) >= 4 * patch << finest
+        search.setFinestScale(finest if fits else 0)
+        search.setPatchSize(patch if fits else SMALLEST // 2)
         found: np.ndarray = search.calc(before, after, None)
-        return found
+        return found[:height, :width]
 
     return between
