@@ -144,7 +144,8 @@ def is_cut(before: Tensor, after: Tensor, motion: RawMotion) -> Tensor:
 
     Across a cut most pixels find no way home, and what the flow does bring over looks little like the frame; both are
     asked for, so that a fast pan does not count as a cut. Between joined real clips, clean and dark, 0.58 and more was
-    occluded and the likeness at most 0.31; within them, down to every third frame, at most 0.28 and at least 0.54.
+    occluded (0.34 at a cut of one clip) and the likeness at most 0.31; within them, down to every third frame, at most
+    0.28 and, where it was 0.2 or more, a likeness of at least 0.71.
 
     Args:
         before, after: ``(n, 1, h, w)``, the frames as the estimator read them.
@@ -153,9 +154,9 @@ def is_cut(before: Tensor, after: Tensor, motion: RawMotion) -> Tensor:
     Returns:
         ``(n,)`` bool.
     """
-    cut = motion.backward_occlusion.flatten(1).mean(dim=1) > 0.38
+    cut = motion.backward_occlusion.flatten(1).mean(dim=1) > 0.3
     if cut.any():
-        cut[cut.clone()] = _likeness(warp(before[cut], motion.backward[cut]), after[cut]) < 0.43
+        cut[cut.clone()] = _likeness(warp(before[cut], motion.backward[cut]), after[cut]) < 0.6
     return cut
 
 
