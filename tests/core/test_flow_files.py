@@ -19,6 +19,7 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.errors import InputError, MediaError, ShapeError, VDPError
 from comfyui_vdp.vdp_core.image.resize import resize
+from comfyui_vdp.vdp_core.motion.estimator import with_confidence, with_occlusion
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.motion.flow_files import FORMATS, fingerprint, left_out, load_flow, save_flow
 from comfyui_vdp.vdp_core.motion.inverse import inverse_flow
@@ -111,9 +112,10 @@ def test_confidence_is_found_from_the_frames(tmp_path: Path) -> None:
     estimated = estimate_flow(frames, model="dis", shots=False)
     loaded, notes = load_flow(save_flow(estimated, tmp_path / "a", format="flo"), frames)
     assert "confidence is found from the frames" in notes
-    # what was filled in is less sure than a file can tell
-    assert (loaded.forward_confidence - estimated.forward_confidence).abs().mean() < 5e-3
-    assert (loaded.backward_confidence - estimated.backward_confidence).abs().mean() < 5e-3
+    grey = frames.movedim(-1, 1)[:, :1]
+    found = with_confidence(with_occlusion(estimated.forward, estimated.backward), grey[:-1], grey[1:])
+    assert_close(loaded.forward_confidence, found.forward_confidence, atol=1e-3, rtol=0.0)
+    assert_close(loaded.backward_confidence, found.backward_confidence, atol=1e-3, rtol=0.0)
 
 
 def test_equal_flow_makes_equal_files(flow: Flow, tmp_path: Path) -> None:

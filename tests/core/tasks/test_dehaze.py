@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from clips import plain_motion
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
@@ -81,9 +82,9 @@ def test_real_clips_are_dehazed(real, name):
     case = real[name]
     clear = haze_model.apply(case.layers)
     assert psnr(clear, case.clean) > psnr(case.hazy, case.clean) + 9
-    # the haze of these twelve frames changes twice as fast as that of the benchmark, which asks for 1.3; the motion of
-    # the clean clip is exact enough that its own error is as small as 0.0034
-    assert warping_error(clear, case.motion) < 1.75 * warping_error(case.clean, case.motion)
+    # the haze of these twelve frames changes twice as fast as that of the benchmark, which asks for 1.3
+    motion = plain_motion(case.clean)
+    assert warping_error(clear, motion) < 1.6 * warping_error(case.clean, motion)
 
 
 def test_a_bright_scene_in_dense_haze_is_not_made_worse(real):
