@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_vdp.vdp_core.image.sample import sample
-from comfyui_vdp.vdp_core.motion.confidence import confidence, log_odds
+from comfyui_vdp.vdp_core.motion.confidence import confidence, ground, log_odds
 from comfyui_vdp.vdp_core.motion.trajectories import follow
 from comfyui_vdp.vdp_core.motion.warp import pixel_grid
 
@@ -32,7 +32,7 @@ def trust(
     before, after = textured(contrast=contrast), gain * textured(contrast=contrast, shift=-2.0)
     grain = noise * torch.randn(2, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
     ways = torch.cat((flow(dx), flow(-dx if back is None else back)))
-    found = confidence(log_odds(ways, torch.cat((before, after)) + grain), (HEIGHT, WIDTH))
+    found = confidence(log_odds(ways, ground(torch.cat((before, after)) + grain)), (HEIGHT, WIDTH))
     return float(found[0][INNER].mean())
 
 

@@ -15,7 +15,7 @@ from ..image.morphology import box_mean
 from ..image.resize import resize
 from .warp import warp
 
-__all__ = ["completed", "confidence", "evidence", "log_odds", "picked"]
+__all__ = ["completed", "confidence", "evidence", "ground", "log_odds", "picked"]
 
 RADIUS = 2
 """Of the windows that texture and likeness are measured in, in pixels of half the size."""
@@ -28,11 +28,31 @@ BELIEVED = 0.7
 REST = 1e-3
 """Weight of rest beside the mean weight of what is believed."""
 OFFSET, WEIGHTS = -2.72, (-2.26, -1.0, 1.1)
-AHEAD = 0.6
+AHEAD = 0.8
 """By how much log odds of other vectors must be higher, before they take the place of the first ones."""
+FAINT, AROUND = 0.03, 4
+"""Contrast, as a deviation in windows of this radius, below which the first ones are hardly preferred."""
 
 
-def log_odds(vectors: Tensor, frames: Tensor) -> Tensor:
+def ground(frames: Tensor) -> Tensor:
+    """What vectors are judged on, ``(N, 2, h, w)``: luminance at half the size, and how plain it is, in 0..1.
+
+    Plain is what has no texture in some direction (the lesser eigenvalue of the structure tensor: Shi and Tomasi, "Good
+    features to track", CVPR 1994).
+
+    Args:
+        frames: ``(N, C, H, W)`` in 0..1.
+    """
+    luminance = _half(frames.mean(dim=1, keepdim=True))
+    across, down = torch.gradient(luminance[:, 0], dim=(2, 1))
+    products = torch.stack((across.square(), down.square(), across * down), dim=1)
+    xx, yy, xy = box_mean(products, RADIUS).unbind(1)
+    texture = 0.5 * (xx + yy - ((xx - yy).square() + 4.0 * xy.square()).sqrt())
+    plain = PLAIN**2 / (texture.clamp_min(0.0) + PLAIN**2)
+    return torch.cat((luminance, plain[:, None]), dim=1)
+
+
+def log_odds(vectors: Tensor, seen: Tensor) -> Tensor:
     """Log odds that vectors are right to a pixel, of pixels that both frames see.
 
     A logistic regression on ``evidence``, fitted on dense inverse search of rendered motion (``training.render``), but
@@ -40,12 +60,12 @@ def log_odds(vectors: Tensor, frames: Tensor) -> Tensor:
 
     Args:
         vectors: ``(2 n, 2, H, W)`` in pixels, of n pairs of frames forward, then of the same backward.
-        frames: ``(2 n, C, H, W)`` in 0..1, which the vectors start from.
+        seen: ``ground`` of the frames that the vectors start from.
 
     Returns:
         ``(2 n, 1, h, w)``, half the size, rounded up.
     """
-    known = evidence(0.5 * _half(vectors), _half(frames.mean(dim=1, keepdim=True)))
+    known = evidence(0.5 * _half(vectors), seen)
     return OFFSET + (known * known.new_tensor(WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
 
 
@@ -54,15 +74,22 @@ def confidence(odds: Tensor, size: tuple[int, int]) -> Tensor:
     return resize(torch.sigmoid(odds), size)[:, 0]
 
 
-def picked(first: Tensor, other: Tensor, odds: Tensor, other_odds: Tensor) -> Tensor:
-    """Of two vectors a pixel, the likelier one around there; the first one in doubt.
+def picked(first: Tensor, other: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Of two vectors a pixel, the likelier one around there; the first one in doubt, unless there is little contrast.
 
     Args:
-        first, other: ``(N, 2, H, W)``.
-        odds, other_odds: of them, ``(N, 1, h, w)``.
+        first, other: ``(2 n, 2, H, W)`` in pixels, of n pairs of frames forward, then of the same backward.
+        seen: ``ground`` of the frames that the vectors start from.
+
+    Returns:
+        The vectors, and about their log odds, ``(2 n, 1, h, w)``.
     """
-    ahead = resize(box_mean(other_odds - odds, RADIUS), (first.shape[-2], first.shape[-1]))
-    return torch.where(ahead > AHEAD, other, first)
+    odds, others = log_odds(first, seen), log_odds(other, seen)
+    luminance = seen[:, :1]
+    contrast = box_mean((luminance - box_mean(luminance, AROUND)).square(), AROUND)
+    ahead = box_mean(others - odds, RADIUS) - AHEAD * contrast / (contrast + FAINT**2)
+    vectors = torch.where(resize(ahead, (first.shape[-2], first.shape[-1])) > 0.0, other, first)
+    return vectors, torch.where(ahead > 0.0, others, odds)
 
 
 def completed(vectors: Tensor, odds: Tensor) -> Tensor:
@@ -86,18 +113,18 @@ def _half(pictures: Tensor) -> Tensor:
     return F.interpolate(pictures, size=size, mode="bilinear", align_corners=False)
 
 
-def evidence(vectors: Tensor, frames: Tensor) -> Tensor:
-    """What speaks for and against vectors, ``(2 n, 3, H, W)``.
+def evidence(vectors: Tensor, seen: Tensor) -> Tensor:
+    """What speaks for and against vectors, ``(2 n, 3, h, w)``.
 
     How far from home the flow and then the flow back lead, in pixels, as a logarithm; how unlike the two frames are
-    there, as a share of the contrast, whatever their brightness, as a logarithm; and the first once more where the
-    picture is plain, as leading home says nothing there: times 0 to 1, by the direction that has least texture (the
-    lesser eigenvalue of the structure tensor: Shi and Tomasi, "Good features to track", CVPR 1994).
+    there, as a share of the contrast, whatever their brightness, as a logarithm; and the first once more times how
+    plain the picture is, as leading home says nothing there.
 
     Args:
-        vectors: ``(2 n, 2, H, W)`` in pixels, of n pairs of frames forward, then of the same backward.
-        frames: ``(2 n, 1, H, W)`` in 0..1, which the vectors start from.
+        vectors: ``(2 n, 2, h, w)`` in pixels, of n pairs of frames forward, then of the same backward.
+        seen: ``ground`` of the frames that the vectors start from.
     """
+    frames, plain = seen[:, :1], seen[:, 1]
     there = torch.cat((vectors, frames), dim=1).roll(len(frames) // 2, 0)
     back, theirs = warp(there, vectors).split((2, 1), dim=1)
     gap = torch.log((vectors + back).square().sum(dim=1).sqrt() + 0.1)
@@ -105,9 +132,5 @@ def evidence(vectors: Tensor, frames: Tensor) -> Tensor:
     contrast, unlike = (
         box_mean(values, RADIUS)[:, 0] for values in (ours.square() + theirs.square(), (ours - theirs).square())
     )
-    across, down = torch.gradient(frames[:, 0], dim=(2, 1))
-    xx, yy, xy = (box_mean(product[:, None], RADIUS)[:, 0] for product in (across**2, down**2, across * down))
-    texture = 0.5 * (xx + yy - ((xx - yy).square() + 4.0 * xy.square()).sqrt())
-    plain = PLAIN**2 / (texture.clamp_min(0.0) + PLAIN**2)
     likeness = 0.5 * torch.log((unlike + NOTHING**2) / (contrast + NOTHING**2))
     return torch.stack((gap, likeness, plain * gap), dim=1)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from .confidence import completed, confidence, ground, log_odds, picked
 from .equalise import equalised, normalised
-from .estimator import Motion, RawMotion, completed_motion, likelier, no_motion
+from .estimator import Motion, RawMotion, no_motion, with_occlusion
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Dis", "grey_copies"]
+__all__ = ["Dis", "Way", "grey_copies", "smoothing"]
 
 DESCENTS = 12
 """Steps by which a patch finds its place; with twice as many nothing is better."""
@@ -24,6 +25,15 @@ SMALLEST = 16
 """Pixels along a side, to which smaller pictures are filled up."""
 
 Search = Callable[["np.ndarray", "np.ndarray"], "np.ndarray"]
+Found = TypeVar("Found")
+
+
+class Way(NamedTuple):
+    """What finds motion in one direction, from luminances and from copies of them, and smooths it."""
+
+    first: Search
+    other: Search
+    smoothed: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def grey_copies(grey: np.ndarray, dark: bool = False) -> np.ndarray:
@@ -38,15 +48,20 @@ class Dis:
 
     Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016. On the luminance it searches down to
     single pixels and smooths little, so that thin limbs keep their own motion; on a copy of even contrast it takes
-    larger patches and smooths more, which finds motion in haze, noise and flicker.
+    larger patches and smooths more, which finds motion in haze, noise and flicker. At last the whole is smoothed once
+    more, at half the size, where that is likelier: endpoint errors are 4 % lower, and limbs stay.
     """
 
     def __init__(self) -> None:
-        self._searches: tuple[Search, Search] = (
-            _search(finest=0, patch=8, stride=4, smoothness=10.0, refinements=3),
-            _search(finest=1, patch=12, stride=6, smoothness=40.0, refinements=5),
-        )
+        # one for each direction: they keep their working memory, and the two run side by side
+        self._ways = self.way(), self.way()
         self._last: Tensor | None = None
+
+    def way(self) -> Way:
+        """What finds motion in one direction."""
+        first = _search(finest=0, patch=8, stride=4, smoothness=10.0, refinements=3)
+        other = _search(finest=1, patch=12, stride=6, smoothness=40.0, refinements=5)
+        return Way(first, other, smoothing())
 
     def read(self, picture: np.ndarray, dark: bool) -> np.ndarray:
         """See ``Estimator.read``."""
@@ -66,18 +81,48 @@ class Dis:
             return no_motion(frames)
         import numpy as np
 
-        pictures = (run * 255.0).round().byte().numpy()
-        ways = [*pairwise(pictures)]
-        ways += [pair[::-1] for pair in ways]
-        first, other = (
-            torch.from_numpy(np.stack([search(before[copy], after[copy]) for before, after in ways])).movedim(-1, 1)
-            for copy, search in enumerate(self._searches)
-        )
-        return likelier(first, other, run[:-1, :1], run[1:, :1])
+        pictures = [*(run * 255.0).round().byte().numpy()]
+
+        def found(way: Way, before: list[np.ndarray], after: list[np.ndarray]) -> np.ndarray:
+            ends = [*zip(before, after, strict=True)]
+            searches = (way.first, way.other)
+            return np.stack([[search(x[copy], y[copy]) for x, y in ends] for copy, search in enumerate(searches)])
+
+        ways = _side_by_side(found, self._ways, (pictures[:-1], pictures[1:]), (pictures[1:], pictures[:-1]))
+        first, other = torch.from_numpy(np.concatenate(ways, axis=1)).movedim(-1, 2)
+        likelier, _ = picked(first, other, ground(torch.cat((run[:-1], run[1:]))[:, :1]))
+        return with_occlusion(*likelier.chunk(2))
 
     def finish(self, motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
-        """See ``Estimator.finish``."""
-        return completed_motion(motion, before[:, :1], after[:, :1])
+        """Fill in vectors from around where they are not believed, smooth where that is likelier, and say how sure.
+
+        How sure follows from vectors as found and as given, in equal shares. What counted as occluded still does:
+        vectors that were only filled in are no evidence (unguided objects on 13 clips: mean J 0.672, else 0.665).
+        """
+        if len(before) == 0:
+            return Motion(*motion, *motion[2:])
+        seen = ground(torch.cat((before, after))[:, :1])
+        found = torch.cat(motion[:2])
+        odds = log_odds(found, seen)
+        filled = completed(found, odds)
+        ends = before[:, 1], after[:, 1]
+
+        def smoothed(way: Way, vectors: Tensor, before: Tensor, after: Tensor) -> Tensor:
+            return torch.stack([way.smoothed(*pair) for pair in zip(vectors, before, after, strict=True)])
+
+        smooth = torch.cat(_side_by_side(smoothed, self._ways, filled.chunk(2), ends, ends[::-1]))
+        given, given_odds = picked(filled, smooth, seen)
+        trusted = confidence(0.5 * (odds + given_odds), (found.shape[-2], found.shape[-1]))
+        (ahead, back), (ahead_trusted, back_trusted) = given.chunk(2), trusted.chunk(2)
+        return Motion(ahead, back, *motion[2:], ahead_trusted, back_trusted)
+
+
+def _side_by_side(work: Callable[..., Found], *both: Sequence[Any]) -> list[Found]:
+    """Both directions' work, in as many threads as OpenCV may use."""
+    import cv2
+
+    with ThreadPoolExecutor(max(1, min(2, cv2.getNumThreads()))) as pool:
+        return [*pool.map(work, *both)]
 
 
 def _search(*, finest: int, patch: int, stride: int, smoothness: float, refinements: int) -> Search:
@@ -103,3 +148,26 @@ def _search(*, finest: int, patch: int, stride: int, smoothness: float, refineme
         return found[:height, :width]
 
     return between
+
+
+def smoothing() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Variational refinement (Brox et al., ECCV 2004) of vectors ``(2, h, w)`` between pictures, at half the size."""
+    import cv2
+
+    # OpenCV's stubs leave out that calc() takes three arguments of one kind.
+    refinement: Any = cv2.VariationalRefinement.create()
+    refinement.setAlpha(40.0)
+    refinement.setFixedPointIterations(5)
+
+    def smoothed(vectors: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        height, width = before.shape
+        size = -(-width // 2), -(-height // 2)
+        pictures = [
+            cv2.resize((picture * 255.0).round().byte().numpy(), size, interpolation=cv2.INTER_AREA)
+            for picture in (before, after)
+        ]
+        start = cv2.resize(vectors.movedim(0, -1).numpy(), size, interpolation=cv2.INTER_AREA)
+        change = refinement.calc(*pictures, 0.5 * start) - 0.5 * start
+        return vectors + 2.0 * torch.from_numpy(cv2.resize(change, (width, height))).movedim(-1, 0)
+
+    return smoothed

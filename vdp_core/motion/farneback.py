@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .dis import Dis
+from .dis import Dis, Way, smoothing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +30,9 @@ class Farneback(Dis):
         "flags": 0,
     }
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._searches = (self._between, self._between)
+    def way(self) -> Way:
+        """See ``Dis.way``."""
+        return Way(self._between, self._between, smoothing())
 
     def _between(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         import cv2

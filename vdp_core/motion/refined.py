@@ -15,7 +15,7 @@ from ..nets.weights import read_weights
 from ..store.transfer import send
 from .dis import Dis
 from .equalise import equalised
-from .estimator import Motion, RawMotion, completed_motion, with_occlusion
+from .estimator import Motion, RawMotion, with_occlusion
 from .warp import warp
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ class Refined(Dis):
 
     def finish(self, motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
         """See ``Estimator.finish``."""
+        begun = super().finish(motion, before, after)
         if len(before) == 0:
-            return super().finish(motion, before, after)
+            return begun
         height, width = before.shape[-2:]
         beside = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-        begun = completed_motion(motion, before[:, :1], after[:, :1])
         new = after if self._features is not None else torch.cat((before[:1], after))
         pictures = F.pad(send(new[:, -CHANNELS:], self._device), beside, mode="replicate")
         ahead, back = (send(F.pad(way, beside, mode="replicate"), self._device) for way in begun[:2])
@@ -128,5 +128,5 @@ def start_of(frames: np.ndarray) -> Tensor:
 
     search, dark = Dis(), float(np.median(frames[:, ::8, ::8].mean(axis=-1))) < 0.25
     copies = torch.from_numpy(np.stack([search.read(frame, dark) for frame in frames])).movedim(-1, 1)
-    motion = completed_motion(search.show(copies), copies[:1, :1], copies[1:, :1])
+    motion = search.finish(search.show(copies), copies[:1], copies[1:])
     return torch.cat((motion.forward, motion.backward))

@@ -37,6 +37,8 @@ class Masks(NamedTuple):
 
 MOVING, ROUND, SETTLING = 1, 5, 2
 """How long the phases take, as shares."""
+LASTING = 3
+"""Frames in a row that an object is seen in, if nobody showed it: noise makes some that are gone after one or two."""
 NO_FIT = Fitted(0, 0.0, {}, "steps")
 """Of a classifier where there was nothing to learn."""
 
@@ -94,7 +96,7 @@ def find_in_window(
     if given is not None:  # what else moves belongs to the background
         labels = _with_background(labels[:, 1:layers])
     labels = align_masks(labels, frames, on_step=settling)
-    clear = labels[:, 1:].amax(dim=(0, 2, 3)) > 0.5
+    clear = _seen(labels[:, 1:], 1 if shown else min(LASTING, count))
     if not bool(clear.all()):
         # an object that was given keeps its number
         objects = labels[:, 1:][:, clear] if given is None else labels[:, 1:] * clear.view(-1, 1, 1)
@@ -106,6 +108,12 @@ def find_in_window(
         labels = torch.cat((labels, labels.new_zeros(count, layers - 1 - number, height, width)), dim=1)
     labels = labels.cpu()
     return Masks(labels, fitted, {**coverage(labels), **notes})
+
+
+def _seen(objects: Tensor, lasting: int) -> Tensor:
+    """Which of the objects ``(T, K, h, w)`` are seen clearly in so many frames in a row."""
+    clear = objects.amax(dim=(2, 3)) > 0.5
+    return clear.unfold(0, lasting, 1).all(dim=2).any(dim=0)
 
 
 def _em_round(
