@@ -21,9 +21,9 @@ class Field:
     """One quantity of a model: where layers keep it, its shape, and the values it may have."""
 
     name: str
-    shape: tuple[int | str, ...]
+    shape: tuple[int | str | None, ...]
     """Of one frame, or of the whole where it is not per frame. A letter stands for any length, the same wherever the
-    model's fields use it."""
+    model's fields use it; None for any length at all."""
     per: Literal["frame", "layer", "once"] = "frame"
     """``frame``: ``Layers.fields[name]``, ``(T, *shape)``, floating point. ``layer``: ``Layers.assets[name_0]``,
     ``name_1``, ... ``once``: ``Layers.assets[name]``. Assets have any shape and type."""
@@ -42,7 +42,7 @@ class Field:
         for name, values in self._kept(layers).items():
             shape = tuple(values.shape[1:]) if self.per == "frame" else tuple(values.shape)
             fits = len(shape) == len(self.shape) and all(
-                length == (lengths.setdefault(wanted, length) if isinstance(wanted, str) else wanted)
+                wanted is None or length == (lengths.setdefault(wanted, length) if isinstance(wanted, str) else wanted)
                 for length, wanted in zip(shape, self.shape, strict=True)
             )
             if not fits:

@@ -16,7 +16,7 @@ from .estimator import Motion, RawMotion, no_motion, with_occlusion
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Dis", "Way", "grey_copies", "smoothing"]
+__all__ = ["Dis", "Way", "grey_copies", "search_with", "smoothing"]
 
 DESCENTS = 12
 """Steps by which a patch finds its place; with twice as many nothing is better."""
@@ -59,8 +59,8 @@ class Dis:
 
     def way(self) -> Way:
         """What finds motion in one direction."""
-        first = _search(finest=0, patch=8, stride=4, smoothness=10.0, refinements=3)
-        other = _search(finest=1, patch=12, stride=6, smoothness=40.0, refinements=5)
+        first = search_with(finest=0, patch=8, stride=4, smoothness=10.0, refinements=3)
+        other = search_with(finest=1, patch=12, stride=6, smoothness=40.0, refinements=5)
         return Way(first, other, smoothing())
 
     def read(self, picture: np.ndarray, dark: bool) -> np.ndarray:
@@ -125,7 +125,7 @@ def _side_by_side(work: Callable[..., Found], *both: Sequence[Any]) -> list[Foun
         return [*pool.map(work, *both)]
 
 
-def _search(*, finest: int, patch: int, stride: int, smoothness: float, refinements: int) -> Search:
+def search_with(*, finest: int, patch: int, stride: int, smoothness: float, refinements: int) -> Search:
     """A search down to half the size ``finest`` times, with patches of so many pixels, so many apart."""
     import cv2
 

@@ -37,6 +37,7 @@ x = sum_i m_i c_i itself is no term: colours are the frames' own. The model is t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ from .config import SegmentConfig
 from .find import NO_FIT, Masks, all_background, shown_masks
 from .windows import find_masks
 
-__all__ = ["find", "find_as_published", "prepare"]
+__all__ = ["find", "find_as_published", "find_objects", "prepare"]
 
 FINDING, TRACING = 2, 1
 """About how long the phases take, as shares."""
@@ -83,15 +84,20 @@ def find(shot: Shot, given: Given, config: SegmentConfig, work: Work) -> Found:
         The fields ``masks`` ``(T, L, h, w)``, the background first, sum 1; and ``before`` and ``after``
         ``(T, 3, h, w)``, where the background behind objects is seen (``motion.background.track_background``).
     """
+    finding, tracing = work.progress.phases(FINDING, TRACING)
+    return _traced(shot, find_objects(shot, given, config, replace(work, progress=finding)), work.device, tracing)
+
+
+def find_objects(shot: Shot, given: Given, config: SegmentConfig, work: Work) -> Masks:
+    """The masks alone, of ``find``."""
     assert shot.flow is not None
     masks: Mapping[int, Tensor] | None = given["mask"]
     if masks is not None and not masks:
-        return _no_object(shot, config, given["layers"])
-    finding, tracing = work.progress.phases(FINDING, TRACING)
-    found = find_masks(
-        shot.frames, shot.flow, config, given["layers"], work.seed, masks, work.device, work.journal, finding
+        warning = "no mask shows anything here: the foreground is empty; give a mask of one of these frames"
+        return Masks(all_background(shot.frames, config, given["layers"]), NO_FIT, {"warning": warning})
+    return find_masks(
+        shot.frames, shot.flow, config, given["layers"], work.seed, masks, work.device, work.journal, work.progress
     )
-    return _traced(shot, found, work.device, tracing)
 
 
 def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
@@ -116,11 +122,3 @@ def _traced(shot: Shot, found: Masks, device: torch.device, progress: Progress) 
     assert shot.flow is not None
     before, after = track_background(found.masks[:, 0], shot.flow, frames=shot.frames, device=device, on_step=progress)
     return Found({"masks": found.masks, "before": before, "after": after}, found.fitted, found.notes)
-
-
-def _no_object(shot: Shot, config: SegmentConfig, layers: int) -> Found:
-    """What is found in a shot in which no mask shows anything: all is background."""
-    masks = all_background(shot.frames, config, layers)
-    nowhere = masks.new_zeros(len(masks), 3, *masks.shape[2:])
-    warning = "no mask shows anything here: the foreground is empty; give a mask of one of these frames"
-    return Found({"masks": masks, "before": nowhere, "after": nowhere}, NO_FIT, {"warning": warning})

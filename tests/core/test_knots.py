@@ -1,0 +1,62 @@
+"""Splines through knots, vectors spread onto them, and pixels laid down in another picture."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from comfyui_vdp.vdp_core.image.knots import spread, through
+from comfyui_vdp.vdp_core.image.splat import Splat
+
+
+def plane(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """``3 + 2 x - 5 y`` at places between the edges of a picture, 0..1."""
+    return 3.0 + 2.0 * columns[None] - 5.0 * rows[:, None]
+
+
+@pytest.mark.parametrize("size", [(24, 40), (7, 11), (1, 1)])
+def test_what_is_linear_in_place_comes_out_exactly_at_any_size(size):
+    knots = plane(torch.linspace(0, 1, 4), torch.linspace(0, 1, 6))
+    rows, columns = ((torch.arange(side) + 0.5) / side for side in size)
+    assert_close(through(knots, size), plane(rows, columns))
+
+
+def test_a_spline_goes_through_its_knots():
+    knots = torch.rand(2, 5, 5, generator=torch.Generator().manual_seed(0))
+    # knots lie on the edges of the picture: the second one a quarter of its side in, between pixels 99 and 100
+    fine = through(knots, (400, 400))
+    assert_close(fine[:, 99:101, 99:101].mean(dim=(1, 2)), knots[:, 1, 1], atol=2e-3, rtol=0)
+    assert_close(fine[:, 199:201, 299:301].mean(dim=(1, 2)), knots[:, 2, 3], atol=2e-3, rtol=0)
+
+
+def test_knots_take_the_mean_of_what_is_around_them():
+    vectors = torch.tensor([[[1.0, 1.0, 5.0, 5.0]]])
+    weight = torch.ones(1, 4)
+    # pixels' centres lie at 1/8, 3/8, 5/8 and 7/8 between the two knots
+    found = spread(vectors, weight, (2, 2), little=0.0)
+    left = (1.0 * (7 / 8 + 5 / 8) + 5.0 * (3 / 8 + 1 / 8)) / 2.0
+    assert_close(found[0, 0], torch.tensor([left, 6.0 - left]))
+
+
+def test_a_knot_with_nothing_around_it_gets_nothing():
+    vectors, weight = torch.ones(2, 8, 8), torch.zeros(8, 8)
+    weight[:, :2] = 1.0
+    found = spread(vectors, weight, (3, 5), little=0.5)
+    assert found[:, :, 3:].eq(0.0).all()
+    assert (found[:, :, 0] > 0.5).all()
+
+
+def test_a_pixel_is_shared_between_the_four_around_its_place():
+    splat = Splat((3, 4), 1)
+    splat.lay(torch.tensor([[[8.0]]]), torch.tensor([[[1.25]], [[0.5]]]), torch.tensor([[0.5]]))
+    shares = torch.zeros(3, 4)
+    shares[:2, 1:3] = 0.5 * torch.tensor([[0.75, 0.25], [0.75, 0.25]]) * 0.5
+    assert_close(splat.sums, torch.stack((8.0 * shares, shares)))
+
+
+def test_what_lies_outside_or_weighs_nothing_is_not_laid():
+    splat = Splat((3, 4), 2)
+    places = torch.tensor([[[-0.1, 3.5, 1.0, 1.0]], [[1.0, 1.0, 2.5, 1.0]]])
+    splat.lay(torch.ones(2, 1, 4), places, torch.tensor([[1.0, 1.0, 1.0, 0.0]]))
+    assert splat.sums.eq(0.0).all()

@@ -1,0 +1,77 @@
+"""Smooth fields kept as a few knots: a spline through them, read at any size, and vectors spread onto them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["spread", "through"]
+
+
+def through(knots: Tensor, size: tuple[int, int]) -> Tensor:
+    """The spline through knots, ``(..., h, w)``, at the centres of the pixels of a picture of ``size`` = (H, W).
+
+    The outer knots lie on the edges of the picture, whatever its size. Bicubic (Catmull and Rom, 1974; Keys, "Cubic
+    convolution interpolation for digital image processing", 1981, eq. 15), and linear beyond the outer knots, so that
+    what is linear in place comes out exactly.
+    """
+    down = _spline(size[0], knots.shape[-2]).to(knots)
+    across = _spline(size[1], knots.shape[-1]).to(knots)
+    return down @ knots @ across.T
+
+
+def spread(vectors: Tensor, weight: Tensor, size: tuple[int, int], *, little: float = 1.0) -> Tensor:
+    """The weighted mean of vectors ``(C, H, W)`` around each of the knots, ``(C, h, w)`` for ``size`` = (h, w).
+
+    Args:
+        vectors: of pixels.
+        weight: ``(H, W)``.
+        size: of the knots, which lie as in ``through``.
+        little: weight, in pixels, of nothing: knots with less around them get less than the mean.
+    """
+    down = _hats(weight.shape[0], size[0]).to(weight)
+    across = _hats(weight.shape[1], size[1]).to(weight)
+    sums = down.T @ torch.cat((vectors * weight, weight[None])) @ across
+    return sums[:-1] / (sums[-1:] + little)
+
+
+def _places(pixels: int, knots: int) -> tuple[Tensor, Tensor]:
+    place = (torch.arange(pixels, dtype=torch.double) + 0.5) * ((knots - 1) / pixels)
+    cell = place.floor().clamp(max=knots - 2)
+    return cell.long(), place - cell
+
+
+@lru_cache(maxsize=64)
+def _spline(pixels: int, knots: int) -> Tensor:
+    """How much of each knot is in each pixel of a line, ``(pixels, knots)``."""
+    cell, t = _places(pixels, knots)
+    shares = torch.stack(
+        (
+            -0.5 * t + t**2 - 0.5 * t**3,
+            1.0 - 2.5 * t**2 + 1.5 * t**3,
+            0.5 * t + 2.0 * t**2 - 1.5 * t**3,
+            -0.5 * t**2 + 0.5 * t**3,
+        ),
+        dim=1,
+    )
+    padded = torch.zeros(pixels, knots + 2, dtype=torch.double)
+    padded.scatter_add_(1, cell[:, None] + torch.arange(4), shares)
+    # a knot beyond either end is where the line through the last two leads
+    inner = padded[:, 1:-1].clone()
+    inner[:, 0] += 2.0 * padded[:, 0]
+    inner[:, 1] -= padded[:, 0]
+    inner[:, -1] += 2.0 * padded[:, -1]
+    inner[:, -2] -= padded[:, -1]
+    return inner
+
+
+@lru_cache(maxsize=64)
+def _hats(pixels: int, knots: int) -> Tensor:
+    """How much each pixel of a line counts for each knot, ``(pixels, knots)``."""
+    cell, t = _places(pixels, knots)
+    hats = torch.zeros(pixels, knots, dtype=torch.double)
+    hats.scatter_(1, cell[:, None], 1.0 - t[:, None])
+    hats.scatter_(1, cell[:, None] + 1, t[:, None])
+    return hats

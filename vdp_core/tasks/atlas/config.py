@@ -1,0 +1,36 @@
+"""What the presets of atlas set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..segment.config import PRESETS as MASKS
+from ..segment.config import SegmentConfig
+
+__all__ = ["PRESETS", "AtlasConfig"]
+
+
+@dataclass(frozen=True)
+class AtlasConfig:
+    """The settings of a preset."""
+
+    steps: int = 0
+    """Of the masks' classifier, each time; 0 takes what ``masks`` says."""
+    masks: SegmentConfig = MASKS["balanced"]
+    """How masks are found."""
+    side: int = 512
+    """Long side of the frames that mappings are found on; up: finer, slower."""
+    knots: int = 64
+    """Of a mapping, along the long side; up: follows small motion, such as that of water, better."""
+    rounds: int = 4
+    """Rounds in which textures and mappings are found in turn."""
+    sharpening: int = 3
+    """Steps of the textures' least squares after the weighted mean; up: sharper."""
+    window: int | None = None
+
+
+PRESETS = {
+    "fast": AtlasConfig(masks=MASKS["fast"], side=320, knots=40, rounds=2, sharpening=1),
+    "balanced": AtlasConfig(),
+    "quality": AtlasConfig(masks=MASKS["quality"], side=768, knots=96, rounds=6, sharpening=5),
+}

@@ -1,0 +1,214 @@
+"""The atlas of a shot: masks, then mappings and textures in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ...image.knots import through
+from ...image.matting import upsample_masks
+from ...image.resize import resize, size_within
+from ...models.atlas import LIGHT, light_of
+from ...motion.warp import resize_flow
+from ...optim.fit import Fitted
+from ...optim.progress import Progress
+from ...store.journal import Journal, Kept
+from ...store.transfer import send
+from ...types import Shot
+from ..base import Found, Given, Work
+from ..segment.task import find_objects
+from .config import AtlasConfig
+from .mapping import Registration, start
+from .textures import Look, Texture, solve
+
+__all__ = ["find"]
+
+MASKS, BEGINNING, ROUNDS, TEXTURES = 6, 1, 6, 2
+"""About how long the phases take, as shares."""
+SHOWN = 0.5
+"""Share of a pixel from which on it says how large a texture must be."""
+RIM = 4
+"""Pixels around what is seen of a texture."""
+LARGEST = 2**26
+"""Most pixels of a texture, of which there are four half precision numbers each."""
+MOST_LIGHT = 0.5
+"""Greatest logarithm of light."""
+DARKEST = 1e-3
+"""Squared brightness below which light is not found."""
+
+
+def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
+    """Find masks, mappings and textures of a shot's layers.
+
+    Returns:
+        The fields ``masks`` ``(T, L, h, w)``, ``mapping`` ``(T, L, 2, h', w')`` and ``light`` ``(T, 3, 4, 7)``, and the
+        assets ``texture_0``, ... ``(4, H', W')``; see ``models.atlas``.
+    """
+    assert shot.flow is not None
+    looking, beginning, refining, texturing = work.progress.phases(MASKS, BEGINNING, ROUNDS, TEXTURES)
+    masking = replace(config.masks, steps=config.steps or config.masks.steps)
+
+    def masks_found(journal: Journal) -> Kept:
+        found = find_objects(shot, given, masking, replace(work, journal=journal, progress=looking))
+        return {"masks": found.masks}, {"fitted": asdict(found.fitted), "notes": dict(found.notes)}
+
+    kept, notes = work.journal.step("masks", masks_found)
+    atlas = _Atlas(shot, kept["masks"], config, work.device)
+    atlas.restore(work.journal.step("beginning", lambda _: atlas.begin(beginning))[0])
+    for number, phase in enumerate(refining.phases(*[1] * config.rounds)):
+        atlas.restore(work.journal.step(f"round_{number}", partial(atlas.refine, number, phase))[0])
+    fields, assets = atlas.fields(texturing)
+    return Found(fields, Fitted(**notes["fitted"]), notes["notes"], assets)
+
+
+class _Atlas:
+    """Mappings of all layers, in pixels of textures as large as the working size of the frames has them."""
+
+    def __init__(self, shot: Shot, masks: Tensor, config: AtlasConfig, device: torch.device) -> None:
+        assert shot.flow is not None
+        self._frames, self._flow, self._masks = shot.frames, shot.flow, masks
+        self._config, self._device = config, device
+        count, layers = masks.shape[:2]
+        height, width = self._native = (shot.frames.shape[1], shot.frames.shape[2])
+        self._size = size_within(height, width, config.side)
+        longest = max(self._size)
+        self._grid = (_knots(self._size[0], longest, config), _knots(self._size[1], longest, config))
+        self._knots = torch.zeros(count, layers, 2, *self._grid)
+        self._light = torch.zeros(count, 3, *LIGHT)
+        self._register = Registration()
+
+    def restore(self, kept: Mapping[str, Tensor]) -> None:
+        """Take what ``begin`` or ``refine`` found, now or before the work was cut off."""
+        self._knots, self._light = kept["knots"], kept["light"]
+
+    def begin(self, progress: Progress) -> Kept:
+        """Map every layer, frame by frame from the one that shows most of it."""
+        count, layers = self._masks.shape[:2]
+        for layer, phase in enumerate(progress.phases(*[1] * layers)):
+            shares = torch.stack([self._share(t, layer).cpu() for t in range(count)])
+            if bool((shares > SHOWN).any()):
+                on_frame = partial(phase, total=count)
+                knots = start(self._frame, shares, self._motion, self._grid, self._device, on_frame)
+                self._knots[:, layer] = knots.cpu()
+        return {"knots": self._knots, "light": self._light}, {}
+
+    def refine(self, number: int, progress: Progress, _: Journal) -> Kept:
+        """Find textures and light, then mappings; corrections are coarse in the first rounds."""
+        textures = self._solved(1)
+        self._lighten(textures)
+        halved = max(0, 2 - number)
+        size = max(4, self._grid[0] >> halved), max(4, self._grid[1] >> halved)
+        for t in range(len(self._masks)):
+            frame, light = self._frame(t), light_of(self._light[t].to(self._device), self._size)
+            for layer, texture in textures.items():
+                share = self._share(t, layer)
+                if bool((share > SHOWN).any()):
+                    knots = self._register(self._here(t, layer), frame, share, partial(_lit, texture, light), size)
+                    self._knots[t, layer] = knots.cpu()
+            progress(t + 1, len(self._masks))
+        return {"knots": self._knots, "light": self._light}, {}
+
+    def fields(self, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Fields and assets of the model: textures as large as the frames have them."""
+        textures = self._solved(self._config.sharpening, native=True)
+        progress(1, 2)
+        self._lighten(textures, native=True)
+        progress(2, 2)
+        mapping = torch.zeros_like(self._knots)
+        assets = {}
+        for layer in range(self._masks.shape[1]):
+            if layer not in textures:
+                assets[f"texture_{layer}"] = torch.zeros(4, 1, 1, dtype=torch.half)
+                continue
+            texture = textures[layer]
+            height, width = texture.values.shape[1:]
+            corner = self._knots.new_tensor([width, height]).view(2, 1, 1)
+            mapping[:, layer] = (texture.placed(self._knots[:, layer]) + 0.5) / corner
+            assets[f"texture_{layer}"] = texture.values.half().cpu()
+        return {"masks": self._masks, "mapping": mapping, "light": self._light}, assets
+
+    def _solved(self, sharpening: int, *, native: bool = False) -> dict[int, Texture]:
+        """Textures by the number of their layer; layers that are never seen have none."""
+        bounds = {layer: self._bounds(layer) for layer in range(self._masks.shape[1])}
+        return {
+            layer: self._texture(layer, bound, sharpening, native)
+            for layer, bound in bounds.items()
+            if bound is not None
+        }
+
+    def _texture(self, layer: int, bounds: tuple[Tensor, Tensor], sharpening: int, native: bool) -> Texture:
+        low, high = bounds
+        finer = self._native[1] / self._size[1] if native else 1.0
+        finer *= min(1.0, (LARGEST / float((high - low).prod() * finer**2)) ** 0.5)
+        width, height = ((high - low) * finer).ceil().int().tolist()
+        texture = Texture(torch.zeros(4, height, width), low, finer)
+        texture.values = solve(partial(self._looks, layer, texture, native), (height, width), sharpening, self._device)
+        return texture
+
+    def _looks(self, layer: int, texture: Texture, native: bool) -> Iterator[Look]:
+        size = self._native if native else self._size
+        for t in range(len(self._masks)):
+            share = self._share(t, layer, native=native)
+            if bool((share > SHOWN).any()):
+                light = light_of(self._light[t].to(self._device), size)
+                yield Look(
+                    self._frame(t, native=native) / light, texture.placed(through(self._here(t, layer), size)), share
+                )
+
+    def _lighten(self, textures: Mapping[int, Texture], *, native: bool = False) -> None:
+        """Find how much brighter, by and large, each frame is than what textures rebuild of it."""
+        size = self._native if native else self._size
+        for t in range(len(self._masks)):
+            rebuilt = torch.zeros(3, *size, device=self._device)
+            for layer, texture in textures.items():
+                places = texture.placed(through(self._here(t, layer), size))
+                rebuilt += self._share(t, layer, native=native) * texture.at(places)[0]
+            pair = torch.stack((self._frame(t, native=native) * rebuilt, rebuilt.square()))
+            ours, theirs = resize(pair, LIGHT, mode="area") + DARKEST
+            self._light[t] = (ours / theirs).log().clamp(-MOST_LIGHT, MOST_LIGHT).cpu()
+        # textures have the light that there is on the whole
+        self._light -= self._light.mean(dim=0, keepdim=True)
+
+    def _bounds(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """The least and greatest place (x, y) of what is seen of a layer; None where nothing is."""
+        low, high = torch.full((2,), torch.inf), torch.full((2,), -torch.inf)
+        for t in range(len(self._masks)):
+            seen = self._share(t, layer) > SHOWN
+            if bool(seen.any()):
+                places = through(self._here(t, layer), self._size)[:, seen]
+                low, high = torch.minimum(low, places.amin(dim=1).cpu()), torch.maximum(high, places.amax(dim=1).cpu())
+        return (low.floor() - RIM, high.ceil() + RIM + 1) if bool(low.isfinite().all()) else None
+
+    def _here(self, t: int, layer: int) -> Tensor:
+        return self._knots[t, layer].to(self._device)
+
+    def _frame(self, t: int, *, native: bool = False) -> Tensor:
+        frame = send(self._frames[t], self._device).movedim(-1, 0)
+        return frame if native else resize(frame[None], self._size, mode="area")[0]
+
+    def _share(self, t: int, layer: int, *, native: bool = False) -> Tensor:
+        masks = self._masks[t].to(self._device)
+        if native:
+            return upsample_masks(masks, send(self._frames[t], self._device)).masks[layer]
+        return resize(masks[None, layer : layer + 1], self._size)[0, 0].clamp(0.0, 1.0)
+
+    def _motion(self, t: int, s: int) -> tuple[Tensor, Tensor]:
+        """Motion from a frame to its neighbour, ``(2, h, w)``, and how far it can be believed ``(h, w)``."""
+        first = min(t, s)
+        pair = resize_flow(self._flow.part(first, first + 2).to(self._device), self._size)
+        if s > t:
+            return pair.forward[0], pair.forward_confidence[0] * (1.0 - pair.forward_occlusion[0])
+        return pair.backward[0], pair.backward_confidence[0] * (1.0 - pair.backward_occlusion[0])
+
+
+def _knots(side: int, longest: int, config: AtlasConfig) -> int:
+    return max(5, round(config.knots * side / longest) + 1)
+
+
+def _lit(texture: Texture, light: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    colours, known = texture.at(texture.placed(places))
+    return colours * light, known

@@ -1,0 +1,60 @@
+"""Atlas: ``x = light * sum_i m_i texture_i(map_i(x, y, t))``; layer 0 is the background, the others are in front.
+
+Layered Neural Atlases (Kasten et al., SIGGRAPH Asia 2021) finds mappings, alphas and one atlas with four networks in
+400,000 steps. Here every quantity is what it is: masks are those of the task segment; a texture is a picture, solved
+from the frames; a mapping is a spline through a few knots a frame; light is 4x7 numbers a frame. Each is found while
+the others are held, in closed form or by a search, so that nothing is learned.
+
+Energy, of textures T, mappings M (through knots k, ``image.knots``) and light l, over all pixels p of all frames x_t::
+
+    E = sum_t sum_p sum_i m_i(p) |x_t(p) - l_t(p) T_i(M_ti(p))|^2
+
+T: linear least squares, by steps of simultaneous iterative reconstruction from the weighted mean (``textures.solve``).
+l: the ratio of what frames show and what is rebuilt of them, each as a mean around a knot, weighted by brightness::
+
+    l_t(k) = sum_(p near k) x_t(p) y_t(p) / sum_(p near k) y_t(p)^2,    y = sum_i m_i T_i(M_ti), mean of log l over t: 0
+
+M: dense inverse search between the frame and what is rebuilt of it, with its own data term and smoothness, finds where
+each pixel should have been read; the knots take the mean of that around them (``mapping.Registration``), of wide
+neighbourhoods in the first rounds and of narrow ones in the last. To begin with, mappings are led from frame to frame
+along the flow, from the frame that shows most of a layer outwards, and each is registered to the texture that the
+frames before it have made (``mapping.start``). The model is that of Layered Neural Atlases, eq. 1; the terms are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from ..base import Found, Given
+from ..join import join as one_after_the_other
+from ..segment.task import prepare as prepare_masks
+from .config import AtlasConfig
+
+__all__ = ["join", "prepare"]
+
+
+def prepare(frames: torch.Tensor, given: Given, config: AtlasConfig) -> Given:
+    """See ``tasks.segment.task.prepare``: bring the given masks to their working size."""
+    return prepare_masks(frames, given, config.masks)
+
+
+def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
+    """The whole of several shots: their textures of a layer lie below each other in one."""
+    assets, parts = {}, [dict(one.fields) for one in found]
+    for name in found[0].assets:
+        number = int(name.rpartition("_")[2])
+        textures = [one.assets[name] for one in found]
+        width, height = max(texture.shape[2] for texture in textures), sum(texture.shape[1] for texture in textures)
+        assets[name] = torch.cat([F.pad(texture, (0, width - texture.shape[2])) for texture in textures], dim=1)
+        top = 0
+        for part, texture in zip(parts, textures, strict=True):
+            mapping = part["mapping"] = part["mapping"].clone()
+            mapping[:, number, 0] *= texture.shape[2] / width
+            mapping[:, number, 1] = (mapping[:, number, 1] * texture.shape[1] + top) / height
+            top += texture.shape[1]
+    apart = [replace(one, fields=part, assets=assets) for one, part in zip(found, parts, strict=True)]
+    return one_after_the_other(apart, spans, given)
