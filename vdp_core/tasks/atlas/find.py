@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ...image.knots import through
 from ...image.matting import upsample_masks
+from ...image.morphology import box_mean, dilate
 from ...image.resize import resize, size_within
 from ...models.atlas import LIGHT, light_of
 from ...motion.warp import resize_flow
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
 from ...store.journal import Journal, Kept
+from ...store.scratch import large_empty
 from ...store.transfer import send
 from ...types import Shot
 from ..base import Found, Given, Work
@@ -39,6 +41,20 @@ MOST_LIGHT = 0.5
 """Greatest logarithm of light."""
 DARKEST = 1e-3
 """Squared brightness below which light is not found."""
+REACH = 24
+"""Pixels around an object into which its mask may grow, such as onto its shadow."""
+OUTSIDE = 0.3
+"""Weight of pixels so far around an object, beside its own, in its texture while masks are found."""
+EVIDENCE, PRIOR = 8.0, 0.5
+"""Weights of what textures and of what the masks to begin with say of a pixel's layer, in logs of odds."""
+UNSURE = 0.05
+"""Least share that a layer has to begin with, of any pixel: a mask may be wrong anywhere."""
+AROUND = 2
+"""Radius in pixels of the windows that errors are compared in."""
+NOISE = 4e-4
+"""Squared error that says nothing."""
+UNKNOWN = 0.1
+"""Squared error of a layer where its texture is not known."""
 
 
 def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
@@ -70,7 +86,7 @@ class _Atlas:
 
     def __init__(self, shot: Shot, masks: Tensor, config: AtlasConfig, device: torch.device) -> None:
         assert shot.flow is not None
-        self._frames, self._flow, self._masks = shot.frames, shot.flow, masks
+        self._frames, self._flow = shot.frames, shot.flow
         self._config, self._device = config, device
         count, layers = masks.shape[:2]
         height, width = self._native = (shot.frames.shape[1], shot.frames.shape[2])
@@ -79,11 +95,18 @@ class _Atlas:
         self._grid = (_knots(self._size[0], longest, config), _knots(self._size[1], longest, config))
         self._knots = torch.zeros(count, layers, 2, *self._grid)
         self._light = torch.zeros(count, 3, *LIGHT)
+        # found anew with the textures, from what they are to begin with
+        self._prior, self._masks = masks, large_empty(count, layers, *self._size)
+        for t, shares in enumerate(masks):
+            self._masks[t] = resize(shares[None], self._size)[0]
         self._register = Registration()
 
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Take what ``begin`` or ``refine`` found, now or before the work was cut off."""
-        self._knots, self._light = kept["knots"], kept["light"]
+        self._knots, self._light, self._masks = kept["knots"], kept["light"], kept["masks"]
+
+    def _found(self) -> Kept:
+        return {"knots": self._knots, "light": self._light, "masks": self._masks}, {}
 
     def begin(self, progress: Progress) -> Kept:
         """Map every layer, frame by frame from the one that shows most of it."""
@@ -94,10 +117,10 @@ class _Atlas:
                 on_frame = partial(phase, total=count)
                 knots = start(self._frame, shares, self._motion, self._grid, self._device, on_frame)
                 self._knots[:, layer] = knots.cpu()
-        return {"knots": self._knots, "light": self._light}, {}
+        return self._found()
 
     def refine(self, number: int, progress: Progress, _: Journal) -> Kept:
-        """Find textures and light, then mappings; corrections are coarse in the first rounds."""
+        """Find textures and light, then mappings, coarsely in the first rounds, and, from the second one on, masks."""
         textures = self._solved(1)
         self._lighten(textures)
         halved = max(0, 2 - number)
@@ -109,8 +132,25 @@ class _Atlas:
                 if bool((share > SHOWN).any()):
                     knots = self._register(self._here(t, layer), frame, share, partial(_lit, texture, light), size)
                     self._knots[t, layer] = knots.cpu()
+            if number > 0:
+                self._masks[t] = self._divided(t, textures, frame, light).cpu()
             progress(t + 1, len(self._masks))
-        return {"knots": self._knots, "light": self._light}, {}
+        return self._found()
+
+    def _divided(self, t: int, textures: Mapping[int, Texture], frame: Tensor, light: Tensor) -> Tensor:
+        """The masks of a frame, ``(L, h, w)``, by how well each layer's texture rebuilds it."""
+        errors = frame.new_full((self._masks.shape[1], *self._size), UNKNOWN)
+        for layer, texture in textures.items():
+            colours, known = _lit(texture, light, through(self._here(t, layer), self._size))
+            there = known * (self._reach(t, layer) if layer > 0 else 1.0)
+            error = (frame - colours).square().mean(dim=0)
+            errors[layer] = box_mean((UNKNOWN + there * (error - UNKNOWN))[None, None], AROUND)[0, 0]
+        prior = resize(self._prior[t : t + 1].to(self._device), self._size)[0]
+        odds = PRIOR * prior.clamp_min(UNSURE).log() - 0.5 * EVIDENCE * (errors + NOISE).log()
+        return odds.softmax(dim=0)
+
+    def _reach(self, t: int, layer: int) -> Tensor:
+        return dilate(self._share(t, layer)[None, None], REACH)[0, 0]
 
     def fields(self, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Fields and assets of the model: textures as large as the frames have them."""
@@ -155,6 +195,8 @@ class _Atlas:
             share = self._share(t, layer, native=native)
             if bool((share > SHOWN).any()):
                 light = light_of(self._light[t].to(self._device), size)
+                if layer > 0 and not native:
+                    share = torch.maximum(share, OUTSIDE * self._reach(t, layer))
                 yield Look(
                     self._frame(t, native=native) / light, texture.placed(through(self._here(t, layer), size)), share
                 )
