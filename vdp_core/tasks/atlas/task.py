@@ -1,9 +1,9 @@
 """Atlas: ``x = light * sum_i m_i texture_i(map_i(x, y, t))``; layer 0 is the background, the others are in front.
 
 Layered Neural Atlases (Kasten et al., SIGGRAPH Asia 2021) finds mappings, alphas and one atlas with four networks in
-400,000 steps. Here every quantity is what it is: masks are those of the task segment; a texture is a picture, solved
-from the frames; a mapping is a spline through a few knots a frame; light is 4x7 numbers a frame. Each is found while
-the others are held, in closed form or by a search, so that nothing is learned.
+400,000 steps. Here every quantity is what it is: masks are pictures, to begin with those of the task segment; a texture
+is a picture, solved from the frames; a mapping is a spline through a few knots a frame; light is 4x7 numbers a frame.
+Each is found while the others are held, in closed form or by a search, so that nothing is learned.
 
 Energy, of textures T, mappings M (through knots k, ``image.knots``) and light l, over all pixels p of all frames x_t::
 
@@ -18,7 +18,16 @@ M: dense inverse search between the frame and what is rebuilt of it, with its ow
 each pixel should have been read; the knots take the mean of that around them (``mapping.Registration``), of wide
 neighbourhoods in the first rounds and of narrow ones in the last. To begin with, mappings are led from frame to frame
 along the flow, from the frame that shows most of a layer outwards, and each is registered to the texture that the
-frames before it have made (``mapping.start``). The model is that of Layered Neural Atlases, eq. 1; the terms are ours.
+frames before it have made (``mapping.start``).
+m: from the second round on, in each pixel, with e_i the mean of |x - l T_i(M_i)|^2 around it and m' the masks to begin
+with::
+
+    E = sum_i m_i (log m_i - PRIOR log max(m'_i, UNSURE) + EVIDENCE/2 log(e_i + NOISE)),    sum_i m_i = 1
+
+An object's texture is then also laid, faintly, from around the object (REACH, OUTSIDE), so that its mask can grow onto
+what belongs to it: limbs that were missed, and its shadow.
+
+The model is that of Layered Neural Atlases, eq. 1; the terms are ours.
 """
 
 from __future__ import annotations
