@@ -982,3 +982,16 @@ def test_fingerprint_follows_the_files(tmp_path):
 )
 def test_exact_rate(given, exact):
     assert video.exact_rate(given) == exact
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12])
+def test_h265_decodes_two_frames_ahead_however_short_the_clip_is(tmp_path, synthetic, count):
+    """x265 leaves the decoding times of clips of one or two frames unset, and what was in memory there failed."""
+    frames = synthetic.pan(12, 64, 96)[0][:count]
+    path = video.write_clip(tmp_path / "clip", frames, fps=25, format="h265")
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        steps = [round(packet.dts * stream.time_base * 25) for packet in packets]
+        assert steps == list(range(-2, count - 2))
+        assert sorted(round(packet.pts * stream.time_base * 25) for packet in packets) == list(range(count))

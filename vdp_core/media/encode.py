@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,6 +37,7 @@ __all__ = [
 
 SOUND_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """FFmpeg's names of channel layouts, by number of channels."""
+_Finish = Callable[[Iterable["av.Packet"]], "list[av.Packet]"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +231,7 @@ def write_video(
     encode = ycbcr.encode_matrix(1, bits=spec.bits, full=False)
     done = 0
     stream: Any = None
-    marks: Any = None
+    finish: _Finish = list
     track: _SoundTrack | None = None
     try:
         for piece in pieces:
@@ -240,18 +242,18 @@ def write_video(
                 container.metadata.update({**tags, **noted})
                 pixels = spec.pixels if piece.alpha is None else spec.pixels_with_alpha
                 stream = _video_output(container, spec, pixels, padded, rate, quality)
-                marks = av.bitstream.BitStreamFilterContext(spec.marks, in_stream=stream) if spec.marks else None
+                finish = _finish(spec, stream, rate)
                 if sound is not None:
                     track = _SoundTrack(container, spec.sound, sound)
             for index in range(len(piece.frames)):
                 matte = None if piece.alpha is None else piece.alpha[index]
                 frame = _encoded_frame(piece.frames[index], matte, spec, pixels, padded, encode)
                 frame.pts, frame.time_base = done, 1 / rate
-                _mux_video(container, stream, marks, frame)
+                container.mux(finish(stream.encode(frame)))
                 done += 1
             if track is not None:
                 track.up_to(done / rate)
-        _mux_video(container, stream, marks, None)
+        container.mux(finish(stream.encode(None)))
         if track is not None:
             track.finish()
         container.close()
@@ -260,9 +262,25 @@ def write_video(
         raise
 
 
-def _mux_video(container: Any, stream: Any, marks: Any, frame: av.VideoFrame | None) -> None:
-    for packet in stream.encode(frame):
-        container.mux(packet if marks is None else marks.filter(packet))
+def _finish(spec: Format, stream: Any, rate: Fraction) -> _Finish:
+    """What is done to the packets of a stream before they are written."""
+    import av
+
+    if spec.marks:
+        marks = av.bitstream.BitStreamFilterContext(spec.marks, in_stream=stream)
+        return lambda packets: [marked for packet in packets for marked in marks.filter(packet)]
+    if spec.lead is None:
+        return list
+    numbers = itertools.count(-spec.lead)
+
+    def timed(packets: Iterable[av.Packet]) -> list[av.Packet]:
+        timed = list(packets)
+        for packet in timed:
+            assert packet.time_base is not None
+            packet.dts = round(next(numbers) / (rate * packet.time_base))
+        return timed
+
+    return timed
 
 
 def _video_output(

@@ -34,6 +34,8 @@ class Format:
     """What the container calls the codec, where FFmpeg's choice is one that some players refuse."""
     marks: str = ""
     """A bitstream filter that notes the colours in each frame, where the encoder leaves them open."""
+    lead: int | None = None
+    """By how many frames decoding runs ahead, where the encoder leaves that open in clips that have no more."""
 
     def padded(self, side: int) -> int:
         """The side that is written for a side."""
@@ -70,6 +72,7 @@ FORMATS: dict[str, Format] = {
         even=True,
         least=LEAST_SIDE,  # below, x265 refuses a clip or writes beyond its memory
         code="hvc1",
+        lead=2,
     ),
 }
 
