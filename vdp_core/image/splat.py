@@ -14,10 +14,16 @@ LEAST = 1e-3
 class Splat:
     """Weighted sums of colours by place: each pixel is shared between the four around the place where it is laid."""
 
-    def __init__(self, size: tuple[int, int], channels: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        size: tuple[int, int],
+        channels: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.size = size
         # the channels of a pixel lie side by side, four times as fast as apart
-        self._sums = torch.zeros(size[0] * size[1], channels + 1, device=device)
+        self._sums = torch.zeros(size[0] * size[1], channels + 1, device=device, dtype=dtype)
 
     def lay(self, colours: Tensor, places: Tensor, weight: Tensor) -> None:
         """Add colours ``(C, h, w)`` at places (x, y) ``(2, h, w)`` with a weight ``(h, w)``; beyond the rim none is.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..image.inpaint import inpaint
+from ..image.splat import Splat
 from .warp import pixel_grid, warp
 
 __all__ = ["inverse_flow"]
@@ -35,17 +36,14 @@ def inverse_flow(forward: Tensor, frames: tuple[Tensor, Tensor] | None = None) -
         first, second = frames
         differs = (first - warp(second, forward)).abs().mean(dim=1, keepdim=True)
         weight = (differs / -SCALE).exp() + LEAST
-    values = torch.cat((forward * -weight, weight, torch.ones_like(weight)), dim=1).flatten(2)
-    there = pixel_grid(height, width, device=forward.device, dtype=forward.dtype) + forward
-    corner = there.floor()
-    sums = torch.zeros_like(values)
-    for step in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        place = corner + forward.new_tensor(step).view(1, 2, 1, 1)
-        x, y = place.unbind(dim=1)
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        share = (1.0 - (there - place).abs()).prod(dim=1) * inside
-        index = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long()
-        sums.scatter_add_(2, index.view(count, 1, -1).expand_as(values), values * share.view(count, 1, -1))
-    vectors, weights, covered = sums.view(count, 4, height, width).split((2, 1, 1), dim=1)
+    values = torch.cat((forward * -weight, weight), dim=1)
+    # a rim of one pixel around takes what lies half beyond the border
+    places = pixel_grid(height, width, device=forward.device, dtype=forward.dtype) + forward + 1.0
+    sums = forward.new_empty(count, 4, height, width)
+    for index in range(count):
+        splat = Splat((height + 2, width + 2), 3, forward.device, forward.dtype)
+        splat.lay(values[index], places[index], torch.ones_like(weight[index, 0]))
+        sums[index] = splat.sums[:, 1:-1, 1:-1]
+    vectors, weights, covered = sums.split((2, 1, 1), dim=1)
     seen = (covered >= SEEN).to(forward.dtype)
     return inpaint(vectors / weights.clamp_min(torch.finfo(forward.dtype).tiny), seen), 1.0 - seen[:, 0]
