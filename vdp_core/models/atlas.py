@@ -14,9 +14,10 @@ from ..image.sample import sample
 from ..store.transfer import send
 from ..types import Layers
 from .base import Field, Model
+from .masks import check_masks, layer_names
 from .plate import matte_of
 
-__all__ = ["LIGHT", "MODEL", "compose", "layer_names", "light_of", "rebuild", "split", "texture_at"]
+__all__ = ["LIGHT", "MODEL", "compose", "light_of", "rebuild", "split", "texture_at"]
 
 LIGHT = (4, 7)
 """Knots (h, w) of the light of a frame."""
@@ -65,23 +66,14 @@ def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tenso
     return colours.clamp_(0.0, 1.0).movedim(0, -1), mask
 
 
-def layer_names(layers: Layers) -> tuple[str, ...]:
-    """The background, and the objects by their number."""
-    return ("the background", *(f"object {number}" for number in range(1, layers.fields["masks"].shape[1])))
-
-
 def _invariant(layers: Layers) -> None:
     """Refuse masks that do not add up, and layers without a texture.
 
     Raises:
         LayersFileError: what is missing or impossible.
     """
-    masks = layers.fields["masks"]
-    if masks.shape[1] < 2:
-        raise LayersFileError("the layers hold no masks of a background and an object; save them again")
-    if any(float((shares.sum(dim=0) - 1.0).abs().max()) > 1e-2 for shares in masks):
-        raise LayersFileError("the masks of the layers do not add up to 1; save them again")
-    for number in range(masks.shape[1]):
+    check_masks(layers)
+    for number in range(layers.fields["masks"].shape[1]):
         if f"texture_{number}" not in layers.assets:
             raise LayersFileError(f"the layers hold no texture of layer {number}; save them again")
 

@@ -13,7 +13,20 @@ from .base import Field, Model
 from .paint import untouched
 from .plate import background_of, matte_of, picture_of
 
-__all__ = ["MODEL", "compose", "layer_names", "rebuild", "split"]
+__all__ = ["MODEL", "check_masks", "compose", "layer_names", "rebuild", "split"]
+
+
+def check_masks(layers: Layers) -> None:
+    """Refuse masks that do not add up, or that are of fewer than a background and an object.
+
+    Raises:
+        LayersFileError: so they are.
+    """
+    masks = layers.fields["masks"]
+    if masks.shape[1] < 2:
+        raise LayersFileError("the layers hold no masks of a background and an object; save them again")
+    if any(float((shares.sum(dim=0) - 1.0).abs().max()) > 1e-2 for shares in masks):
+        raise LayersFileError("the masks of the layers do not add up to 1; save them again")
 
 
 def _invariant(layers: Layers) -> None:
@@ -22,11 +35,8 @@ def _invariant(layers: Layers) -> None:
     Raises:
         LayersFileError: what is missing or impossible.
     """
+    check_masks(layers)
     masks = layers.fields["masks"]
-    if masks.shape[1] < 2:
-        raise LayersFileError("the layers hold no masks of a background and an object; save them again")
-    if any(float((shares.sum(dim=0) - 1.0).abs().max()) > 1e-2 for shares in masks):
-        raise LayersFileError("the masks of the layers do not add up to 1; save them again")
     for name in ("before", "after"):
         field = layers.fields.get(name)
         if field is None:
