@@ -4,13 +4,13 @@
         [--weights FOLDER]
 
 Rendered: pairs of 512x288 with exact motion, by what happens to their light (``training.render``; textures are frames
-of clips that nothing was trained on). Endpoint error in pixels over what both frames see, its mean over
-the pairs and its geometric mean, in which a few pairs whose motion nothing finds weigh less. Tracks: ``--data`` holds
-joints of animals marked by hand (BADJA: ``tracks/``, ``davis/frames/``); each is followed by chaining the motion from
-its first mark, and the share within 1, 2, 4, 8 and 16 pixels at 256x256 is averaged. Clips: of real pairs there is no
-truth, but the picture must agree with its neighbour brought along, and the way there and back lead home. Time: both
-directions of a pair of 512x288, the median. Peers are OpenCV's, with opencv-contrib more of them, and RAFT where its
-weights are found. Middlebury, KITTI and Sintel cannot be had without a download from their own sites.
+of clips that nothing was trained on). Endpoint error in pixels over what both frames see, its mean over the pairs and
+its geometric mean, in which a few pairs whose motion nothing finds weigh less. Tracks: ``--data`` holds joints of
+animals marked by hand (BADJA: ``tracks/``, ``davis/frames/``); each is followed by chaining the motion from its first
+mark, and the share within 1, 2, 4, 8 and 16 pixels at 256x256 is averaged. Clips: of real pairs there is no truth, but
+the picture must agree with its neighbour brought along, and the way there and back lead home. Time: both directions of
+a pair of 512x288, the median. Peers are OpenCV's, with opencv-contrib more of them, and RAFT where its weights are
+found. Middlebury, KITTI and Sintel cannot be had without a download from their own sites.
 """
 
 from __future__ import annotations

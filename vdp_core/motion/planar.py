@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .warp import pixel_grid, warp
 
-__all__ = ["planar_correction", "planar_motion"]
+__all__ = ["planar_correction", "planar_motion", "robust_weight"]
 
 REWEIGHTINGS = 12  # of reweighting; the planar fit stands still after six to ten
 FLOW_SAMPLES = 6000  # pixels of a flow that eight numbers are fitted to
@@ -56,7 +56,7 @@ def planar_motion(field: Tensor, weight: Tensor) -> Tensor:
     for _ in range(REWEIGHTINGS):
         found = _least_squares(basis, target, weights)
         squared_residual = (basis @ found - target).square().sum(dim=0)
-        weights = _robust_weight(squared_residual)
+        weights = robust_weight(squared_residual)
     return _planar_field(found.to(field.dtype), size)
 
 
@@ -77,7 +77,7 @@ def planar_correction(here: Tensor, there: Tensor, field: Tensor, weight: Tensor
         seen = warp(there[None], (field + total)[None])[0]
         gap = (seen - here)[:, rows, columns].double()
         error = gap.square().sum(dim=0)
-        weights = _robust_weight(error)
+        weights = robust_weight(error)
         cost = float((weights * error).sum() / weights.sum())
         if cost >= least:
             break
@@ -88,9 +88,9 @@ def planar_correction(here: Tensor, there: Tensor, field: Tensor, weight: Tensor
     return best
 
 
-def _robust_weight(squared_residual: Tensor) -> Tensor:
-    """How much squared errors count (Geman-McClure), by their median."""
-    scale = squared_residual.median().clamp_min(1e-6)
+def robust_weight(squared_residual: Tensor, least: float = 1e-6) -> Tensor:
+    """How much squared errors count (Geman-McClure), by their median, or by ``least`` where that is more."""
+    scale = squared_residual.median().clamp_min(least)
     return (scale / (scale + squared_residual)).square()
 
 

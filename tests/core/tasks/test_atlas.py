@@ -19,7 +19,7 @@ from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.store.journal import Journal
 from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.atlas import TASK
-from comfyui_vdp.vdp_core.tasks.atlas.textures import Look, solve
+from comfyui_vdp.vdp_core.tasks.atlas.textures import Canvas, Look, solve
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Layers
 
@@ -175,7 +175,8 @@ def test_a_texture_is_what_its_pixels_are_and_filled_in_beyond():
     """Two pixels laid whole on pixels of a texture are its colours there; a third gets theirs."""
     colours = torch.tensor([[[0.2, 0.6]], [[0.4, 0.4]], [[1.0, 0.0]]])
     look = Look(colours, torch.tensor([[[1.0, 2.0]], [[1.0, 1.0]]]), torch.ones(1, 2))
-    found = solve(lambda: [look], (4, 6), 3, torch.device("cpu"))
+    canvas = Canvas((4, 6), torch.zeros(2), 1.0)
+    found = solve(lambda: [(0, look)], {0: canvas}, 3, torch.device("cpu"))[0].values
     assert_close(found[:3, 1, 1:3], colours[:, 0])
     assert_close(found[3, 1, 1:3], torch.ones(2))
     assert (found[:3, 1, 4] - colours[:, 0].mean(dim=1)).abs().max() < 0.25

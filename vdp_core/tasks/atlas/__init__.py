@@ -11,7 +11,7 @@ __all__ = ["TASK"]
 TASK = Task(
     name="atlas",
     model="atlas",
-    says="one texture a layer, and where every pixel of the clip lies in it, for AtlasTexture",
+    says="one texture a layer, and where every pixel of the clip lies in it, for SplitLayers",
     aliases=(
         "atlas",
         "layered neural atlases",

@@ -25,7 +25,7 @@ from ..base import Found, Given, Work
 from ..segment.task import find_objects
 from .config import AtlasConfig
 from .mapping import Registration, start
-from .textures import Look, Texture, solve
+from .textures import Canvas, Look, Texture, solve
 
 __all__ = ["find"]
 
@@ -98,7 +98,7 @@ class _Atlas:
         # found anew with the textures, from what they are to begin with
         self._prior, self._masks = masks, large_empty(count, layers, *self._size)
         for t, shares in enumerate(masks):
-            self._masks[t] = resize(shares[None], self._size)[0]
+            self._masks[t] = resize(shares[None], self._size)[0].clamp(0.0, 1.0)
         self._register = Registration()
 
     def restore(self, kept: Mapping[str, Tensor]) -> None:
@@ -112,7 +112,7 @@ class _Atlas:
         """Map every layer, frame by frame from the one that shows most of it."""
         count, layers = self._masks.shape[:2]
         for layer, phase in enumerate(progress.phases(*[1] * layers)):
-            shares = torch.stack([self._share(t, layer).cpu() for t in range(count)])
+            shares = self._masks[:, layer]
             if bool((shares > SHOWN).any()):
                 on_frame = partial(phase, total=count)
                 knots = start(self._frame, shares, self._motion, self._grid, self._device, on_frame)
@@ -165,78 +165,73 @@ class _Atlas:
                 assets[f"texture_{layer}"] = torch.zeros(4, 1, 1, dtype=torch.half)
                 continue
             texture = textures[layer]
-            height, width = texture.values.shape[1:]
-            corner = self._knots.new_tensor([width, height]).view(2, 1, 1)
-            mapping[:, layer] = (texture.placed(self._knots[:, layer]) + 0.5) / corner
+            corner = self._knots.new_tensor(texture.canvas.size[::-1]).view(2, 1, 1)
+            mapping[:, layer] = (texture.canvas.placed(self._knots[:, layer]) + 0.5) / corner
             assets[f"texture_{layer}"] = texture.values.half().cpu()
         return {"masks": self._masks, "mapping": mapping, "light": self._light}, assets
 
     def _solved(self, sharpening: int, *, native: bool = False) -> dict[int, Texture]:
         """Textures by the number of their layer; layers that are never seen have none."""
-        bounds = {layer: self._bounds(layer) for layer in range(self._masks.shape[1])}
-        return {
-            layer: self._texture(layer, bound, sharpening, native)
-            for layer, bound in bounds.items()
-            if bound is not None
-        }
+        wanted = ((layer, self._canvas(layer, native)) for layer in range(self._masks.shape[1]))
+        canvases = {layer: canvas for layer, canvas in wanted if canvas is not None}
+        return solve(partial(self._looks, canvases, native), canvases, sharpening, self._device)
 
-    def _texture(self, layer: int, bounds: tuple[Tensor, Tensor], sharpening: int, native: bool) -> Texture:
-        low, high = bounds
-        finer = self._native[1] / self._size[1] if native else 1.0
-        finer *= min(1.0, (LARGEST / float((high - low).prod() * finer**2)) ** 0.5)
-        width, height = ((high - low) * finer).ceil().int().tolist()
-        texture = Texture(torch.zeros(4, height, width), low, finer)
-        texture.values = solve(partial(self._looks, layer, texture, native), (height, width), sharpening, self._device)
-        return texture
-
-    def _looks(self, layer: int, texture: Texture, native: bool) -> Iterator[Look]:
-        size = self._native if native else self._size
-        for t in range(len(self._masks)):
-            share = self._share(t, layer, native=native)
-            if bool((share > SHOWN).any()):
-                light = light_of(self._light[t].to(self._device), size)
-                if layer > 0 and not native:
-                    share = torch.maximum(share, OUTSIDE * self._reach(t, layer))
-                yield Look(
-                    self._frame(t, native=native) / light, texture.placed(through(self._here(t, layer), size)), share
-                )
-
-    def _lighten(self, textures: Mapping[int, Texture], *, native: bool = False) -> None:
-        """Find how much brighter, by and large, each frame is than what textures rebuild of it."""
-        size = self._native if native else self._size
-        for t in range(len(self._masks)):
-            rebuilt = torch.zeros(3, *size, device=self._device)
-            for layer, texture in textures.items():
-                places = texture.placed(through(self._here(t, layer), size))
-                rebuilt += self._share(t, layer, native=native) * texture.at(places)[0]
-            pair = torch.stack((self._frame(t, native=native) * rebuilt, rebuilt.square()))
-            ours, theirs = resize(pair, LIGHT, mode="area") + DARKEST
-            self._light[t] = (ours / theirs).log().clamp(-MOST_LIGHT, MOST_LIGHT).cpu()
-        # textures have the light that there is on the whole
-        self._light -= self._light.mean(dim=0, keepdim=True)
-
-    def _bounds(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """The least and greatest place (x, y) of what is seen of a layer; None where nothing is."""
+    def _canvas(self, layer: int, native: bool) -> Canvas | None:
+        """Large enough for all that is seen of a layer; None where nothing is."""
         low, high = torch.full((2,), torch.inf), torch.full((2,), -torch.inf)
         for t in range(len(self._masks)):
             seen = self._share(t, layer) > SHOWN
             if bool(seen.any()):
                 places = through(self._here(t, layer), self._size)[:, seen]
                 low, high = torch.minimum(low, places.amin(dim=1).cpu()), torch.maximum(high, places.amax(dim=1).cpu())
-        return (low.floor() - RIM, high.ceil() + RIM + 1) if bool(low.isfinite().all()) else None
+        if not bool(low.isfinite().all()):
+            return None
+        low, high = low.floor() - RIM, high.ceil() + RIM + 1
+        finer = self._native[1] / self._size[1] if native else 1.0
+        finer *= min(1.0, (LARGEST / float((high - low).prod() * finer**2)) ** 0.5)
+        width, height = ((high - low) * finer).ceil().int().tolist()
+        return Canvas((height, width), low, finer)
+
+    def _looks(self, canvases: Mapping[int, Canvas], native: bool) -> Iterator[tuple[int, Look]]:
+        for t in range(len(self._masks)):
+            size, frame, shares = self._seen(t, native)
+            colours = frame / light_of(self._light[t].to(self._device), size)
+            for layer, canvas in canvases.items():
+                share = shares[layer]
+                if bool((share > SHOWN).any()):
+                    if layer > 0 and not native:
+                        share = torch.maximum(share, OUTSIDE * self._reach(t, layer))
+                    yield layer, Look(colours, canvas.placed(through(self._here(t, layer), size)), share)
+
+    def _lighten(self, textures: Mapping[int, Texture], *, native: bool = False) -> None:
+        """Find how much brighter, by and large, each frame is than what textures rebuild of it."""
+        for t in range(len(self._masks)):
+            size, frame, shares = self._seen(t, native)
+            rebuilt = torch.zeros_like(frame)
+            for layer, texture in textures.items():
+                places = texture.canvas.placed(through(self._here(t, layer), size))
+                rebuilt += shares[layer] * texture.at(places)[0]
+            pair = torch.stack((frame * rebuilt, rebuilt.square()))
+            ours, theirs = resize(pair, LIGHT, mode="area") + DARKEST
+            self._light[t] = (ours / theirs).log().clamp(-MOST_LIGHT, MOST_LIGHT).cpu()
+        # textures have the light that there is on the whole
+        self._light -= self._light.mean(dim=0, keepdim=True)
+
+    def _seen(self, t: int, native: bool) -> tuple[tuple[int, int], Tensor, Tensor]:
+        """The size to work at, a frame ``(3, h, w)`` and its masks ``(L, h, w)``."""
+        if not native:
+            return self._size, self._frame(t), self._masks[t].to(self._device)
+        frame = send(self._frames[t], self._device)
+        return self._native, frame.movedim(-1, 0), upsample_masks(self._masks[t].to(self._device), frame).masks
 
     def _here(self, t: int, layer: int) -> Tensor:
         return self._knots[t, layer].to(self._device)
 
-    def _frame(self, t: int, *, native: bool = False) -> Tensor:
-        frame = send(self._frames[t], self._device).movedim(-1, 0)
-        return frame if native else resize(frame[None], self._size, mode="area")[0]
+    def _frame(self, t: int) -> Tensor:
+        return resize(send(self._frames[t], self._device).movedim(-1, 0)[None], self._size, mode="area")[0]
 
-    def _share(self, t: int, layer: int, *, native: bool = False) -> Tensor:
-        masks = self._masks[t].to(self._device)
-        if native:
-            return upsample_masks(masks, send(self._frames[t], self._device)).masks[layer]
-        return resize(masks[None, layer : layer + 1], self._size)[0, 0].clamp(0.0, 1.0)
+    def _share(self, t: int, layer: int) -> Tensor:
+        return self._masks[t, layer].to(self._device)
 
     def _motion(self, t: int, s: int) -> tuple[Tensor, Tensor]:
         """Motion from a frame to its neighbour, ``(2, h, w)``, and how far it can be believed ``(h, w)``."""
@@ -252,5 +247,5 @@ def _knots(side: int, longest: int, config: AtlasConfig) -> int:
 
 
 def _lit(texture: Texture, light: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    colours, known = texture.at(texture.placed(places))
+    colours, known = texture.at(texture.canvas.placed(places))
     return colours * light, known

@@ -14,6 +14,7 @@ from ...image.knots import spread, through
 from ...image.sample import sample
 from ...image.splat import Splat
 from ...motion.dis import search_with
+from ...motion.planar import robust_weight
 from ...motion.warp import pixel_grid
 from .textures import KNOWN
 
@@ -95,8 +96,7 @@ def start(
     for done, t in enumerate(order):
         frame, share = frame_of(t), shares[t].to(device)
         if t == middle:
-            own = _affine_knots(grid, torch.ones_like(share), grid, size)
-            knots[t] = own
+            knots[t] = _affine_knots(grid, torch.ones_like(share), grid, size)
         else:
             s = t + 1 if t < middle else t - 1
             vectors, sure = motion_of(t, s)
@@ -152,8 +152,7 @@ def _affine_knots(places: Tensor, weight: Tensor, grid: Tensor, size: tuple[int,
         ridge = 1e-6 * weights.sum() * torch.eye(3, dtype=torch.double, device=here.device)
         found = torch.linalg.solve(weighted.T @ here + ridge, weighted.T @ there)
         apart = (here @ found - there).square().sum(dim=1)
-        usual = apart.median().clamp_min(SPEED**2)
-        weights = sure * (usual / (usual + apart)).square()
+        weights = sure * robust_weight(apart, SPEED**2)
     rows = torch.linspace(-0.5, height - 0.5, size[0], dtype=torch.double, device=grid.device)
     columns = torch.linspace(-0.5, width - 0.5, size[1], dtype=torch.double, device=grid.device)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
