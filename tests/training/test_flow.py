@@ -17,17 +17,19 @@ SIZE = (64, 96)
 
 @pytest.fixture
 def pool(tmp_path, monkeypatch):
-    """Three pairs of noise that moves three pixels to the right; the start says that it rests."""
+    """Three pairs of noise that moves three pixels to the right; the starts say that it rests."""
     monkeypatch.setattr(training, "SIZE", SIZE)
-    monkeypatch.setattr(training, "CROP", SIZE)
     monkeypatch.setattr(training, "PERTURBED", 0.0)
     pool = training.open_pool(tmp_path, 3)
     rng = np.random.default_rng(0)
     for number in range(3):
         picture = np.kron(rng.integers(0, 255, (16, 24, 3)), np.ones((4, 4, 1))).astype(np.uint8)
-        pool.frames[number] = picture, np.roll(picture, 3, axis=1)
+        for frame, seen in enumerate((picture, np.roll(picture, 3, axis=1))):
+            read = seen[..., [0, 1, 2, 0]].transpose(2, 0, 1)
+            pool.read[number, frame] = torch.from_numpy(read.copy())
         pool.flow[number, 0, 0], pool.flow[number, 1, 0] = 3.0, -3.0
-    pool.visible[:], pool.done[:] = 1, 1
+    pool.visible.fill_(1)
+    pool.done.fill_(1)
     return tmp_path
 
 
@@ -57,7 +59,7 @@ def test_it_learns_and_what_it_exports_loads(pool):
     lines: list[str] = []
     training.train(pool, 40, batch=2, rate=2e-3, every=10, tell=lines.append)
     first, *_, last = (json.loads(line) for line in lines)
-    assert first["start"] == pytest.approx(3.0, abs=0.01)
+    assert first["start_0"] == pytest.approx(3.0, abs=0.01)
     assert last["loss"] < first["loss"]
     training.export(pool, pool / "weights.safetensors")
     weights = load_file(pool / "weights.safetensors")

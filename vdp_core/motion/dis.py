@@ -16,7 +16,7 @@ from .estimator import Motion, RawMotion, no_motion, with_occlusion
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Dis", "Way", "grey_copies", "search_with", "smoothing"]
+__all__ = ["Dis", "Search", "Way", "grey_copies", "search_with", "side_by_side", "smoothing"]
 
 DESCENTS = 12
 """Steps by which a patch finds its place; with twice as many nothing is better."""
@@ -88,7 +88,7 @@ class Dis:
             searches = (way.first, way.other)
             return np.stack([[search(x[copy], y[copy]) for x, y in ends] for copy, search in enumerate(searches)])
 
-        ways = _side_by_side(found, self._ways, (pictures[:-1], pictures[1:]), (pictures[1:], pictures[:-1]))
+        ways = side_by_side(found, self._ways, (pictures[:-1], pictures[1:]), (pictures[1:], pictures[:-1]))
         first, other = torch.from_numpy(np.concatenate(ways, axis=1)).movedim(-1, 2)
         likelier, _ = picked(first, other, ground(torch.cat((run[:-1], run[1:]))[:, :1]))
         return with_occlusion(*likelier.chunk(2))
@@ -110,14 +110,14 @@ class Dis:
         def smoothed(way: Way, vectors: Tensor, before: Tensor, after: Tensor) -> Tensor:
             return torch.stack([way.smoothed(*pair) for pair in zip(vectors, before, after, strict=True)])
 
-        smooth = torch.cat(_side_by_side(smoothed, self._ways, filled.chunk(2), ends, ends[::-1]))
+        smooth = torch.cat(side_by_side(smoothed, self._ways, filled.chunk(2), ends, ends[::-1]))
         given, given_odds = picked(filled, smooth, seen)
         trusted = confidence(0.5 * (odds + given_odds), (found.shape[-2], found.shape[-1]))
         (ahead, back), (ahead_trusted, back_trusted) = given.chunk(2), trusted.chunk(2)
         return Motion(ahead, back, *motion[2:], ahead_trusted, back_trusted)
 
 
-def _side_by_side(work: Callable[..., Found], *both: Sequence[Any]) -> list[Found]:
+def side_by_side(work: Callable[..., Found], *both: Sequence[Any]) -> list[Found]:
     """Both directions' work, in as many threads as OpenCV may use."""
     import cv2
 

@@ -13,15 +13,14 @@ from ..errors import WeightsError
 from ..nets.flow import CHANNELS, FlowRefiner
 from ..nets.weights import read_weights
 from ..store.transfer import send
-from .dis import Dis
+from .dis import Search, grey_copies, search_with, side_by_side
 from .equalise import equalised
-from .estimator import Motion, RawMotion, with_occlusion
-from .warp import warp
+from .estimator import Motion, RawMotion, no_motion, with_occlusion
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FILES", "Refined", "as_read", "gap_of", "load_refiner", "start_of"]
+__all__ = ["FILES", "Refined", "as_read", "load_refiner", "starts_of"]
 
 FILES = ("flow_refiner*",)
 """File names of weights without suffix."""
@@ -46,29 +45,32 @@ def load_refiner(path: Path) -> FlowRefiner:
     return net.eval()
 
 
-class Refined(Dis):
-    """Dense inverse search, then the network, both ways; each frame passes through the encoder once.
+class Refined:
+    """Dense inverse search of two kinds, then the network, both ways; each frame passes through the encoder once.
 
     Args:
         net: the network.
-        device: where the network runs; the search runs on the CPU.
+        device: where the network runs; the searches run on the CPU.
         half: whether the network runs in half precision, on CUDA.
         memory: bytes it may take.
     """
 
     def __init__(self, net: FlowRefiner, *, device: torch.device, half: bool, memory: int) -> None:
-        super().__init__()
         self._net = net.to(device)
         self._memory = memory
         self._device = device
         self._half = half and device.type == "cuda"
+        self._searches = Starts()
+        self._last: Tensor | None = None
         self._features: tuple[Tensor, Tensor] | None = None
 
     def read(self, picture: np.ndarray, dark: bool) -> np.ndarray:
         """See ``Estimator.read``."""
+        import cv2
         import numpy as np
 
-        return np.concatenate((super().read(picture, dark), as_read(picture)), axis=-1)
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        return np.concatenate((grey_copies(grey, dark), as_read(picture)), axis=-1)
 
     def pairs_at_once(self, height: int, width: int) -> int:
         """One on the CPU, where batches gain nothing; on a GPU as many as there is memory for."""
@@ -77,35 +79,72 @@ class Refined(Dis):
         return min(AT_ONCE, max(1, self._memory // SHARE // (2 * PIXEL_BYTES * height * width)))
 
     def show(self, frames: Tensor) -> RawMotion:
-        """See ``Estimator.show``."""
-        return super().show(frames[:, :-CHANNELS])
+        """See ``Estimator.show``: what the first search found."""
+        run = frames if self._last is None else torch.cat((self._last, frames))
+        self._last = frames[-1:]
+        if len(run) < 2:
+            return no_motion(frames)
+        self._found = self._searches.between(run[:, :-CHANNELS])
+        return with_occlusion(*self._found[:, :2].chunk(2))
 
     def finish(self, motion: RawMotion, before: Tensor, after: Tensor) -> Motion:
         """See ``Estimator.finish``."""
-        begun = super().finish(motion, before, after)
         if len(before) == 0:
-            return begun
+            return Motion(*motion, *motion[2:])
         height, width = before.shape[-2:]
         beside = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
         new = after if self._features is not None else torch.cat((before[:1], after))
         pictures = F.pad(send(new[:, -CHANNELS:], self._device), beside, mode="replicate")
-        ahead, back = (send(F.pad(way, beside, mode="replicate"), self._device) for way in begun[:2])
+        starts = send(F.pad(self._found, beside, mode="replicate"), self._device)
         with torch.autocast(self._device.type, torch.float16, enabled=self._half):
             quarter, eighth = self._net.encode(pictures)
             if self._features is not None:
                 quarter, eighth = torch.cat((self._features[0], quarter)), torch.cat((self._features[1], eighth))
             self._features = quarter[-1:], eighth[-1:]
-            here = torch.cat((quarter[:-1], quarter[1:])), torch.cat((eighth[:-1], eighth[1:]))
-            there = torch.cat((quarter[1:], quarter[:-1])), torch.cat((eighth[1:], eighth[:-1]))
-            start = torch.cat((ahead, back))
-            flow, logit, _ = self._net(start, gap_of(start, torch.cat((back, ahead))), here, there)
+            features = torch.cat((quarter[:-1], quarter[1:])), torch.cat((eighth[:-1], eighth[1:]))
+            flow, logit, _ = self._net(starts, features)
         # two frames without contrast say nothing: the network would make something of it
         contrast = torch.cat((before, after))[:, -CHANNELS:].flatten(2).var(dim=2).amax(dim=1)
         told = torch.maximum(*contrast.chunk(2)) > CONTRAST**2
-        flow = torch.where(send(told, self._device).repeat(2).view(-1, 1, 1, 1), flow, start)
+        flow = torch.where(send(told, self._device).repeat(2).view(-1, 1, 1, 1), flow, starts[:, :2])
         found = with_occlusion(*flow[..., :height, :width].float().chunk(2))
         trusted = torch.sigmoid(logit[:, 0, :height, :width].float())
         return Motion(*(part.cpu() for part in (*found, *trusted.chunk(2))))
+
+
+class Starts:
+    """The motions that the network starts from, ``nets.flow.STARTS`` of them.
+
+    On the luminance down to single pixels, and on copies of even contrast with larger patches and twice as coarse.
+    """
+
+    def __init__(self) -> None:
+        # one for each direction: they keep their working memory, and the two run side by side
+        self._ways = [
+            (
+                search_with(finest=0, patch=8, stride=4, smoothness=10.0, refinements=3),
+                search_with(finest=2, patch=12, stride=6, smoothness=40.0, refinements=5),
+            )
+            for _ in range(2)
+        ]
+
+    def between(self, copies: Tensor) -> Tensor:
+        """Motion between frames and the next, of ``dis.grey_copies`` ``(n + 1, 2, h, w)``.
+
+        Returns:
+            ``(2 n, 4, h, w)`` in pixels: of n pairs of frames forward, then of the same backward.
+        """
+        pictures = (copies * 255.0).round().byte().numpy()
+
+        def found(way: tuple[Search, Search], before: np.ndarray, after: np.ndarray) -> Tensor:
+            ends = zip(before, after, strict=True)
+            both = [[search(x[copy], y[copy]) for copy, search in enumerate(way)] for x, y in ends]
+            return torch.tensor(np.asarray(both)).permute(0, 1, 4, 2, 3).flatten(1, 2)
+
+        import numpy as np
+
+        ends = (pictures[:-1], pictures[1:])
+        return torch.cat(side_by_side(found, self._ways, ends, ends[::-1]))
 
 
 def as_read(picture: np.ndarray) -> np.ndarray:
@@ -117,16 +156,11 @@ def as_read(picture: np.ndarray) -> np.ndarray:
     return np.concatenate((equalised(picture), grey), axis=-1) * 2.0 - 1.0
 
 
-def gap_of(start: Tensor, back: Tensor) -> Tensor:
-    """How far from home flow ``(n, 2, h, w)`` and then the flow back lead, ``(n, 1, h, w)`` in pixels."""
-    return (start + warp(back, start)).square().sum(dim=1, keepdim=True).sqrt()
-
-
-def start_of(frames: np.ndarray) -> Tensor:
-    """The motion that the network starts from: of two frames ``(2, h, w, 3)``, both ways, ``(2, 2, h, w)``."""
+def starts_of(frames: np.ndarray) -> Tensor:
+    """What the network starts from, of two frames ``(2, h, w, 3)``; see ``Starts.between``."""
+    import cv2
     import numpy as np
 
-    search, dark = Dis(), float(np.median(frames[:, ::8, ::8].mean(axis=-1))) < 0.25
-    copies = torch.from_numpy(np.stack([search.read(frame, dark) for frame in frames])).movedim(-1, 1)
-    motion = search.finish(search.show(copies), copies[:1], copies[1:])
-    return torch.cat((motion.forward, motion.backward))
+    dark = float(np.median(frames[:, ::8, ::8].mean(axis=-1))) < 0.25
+    copies = np.stack([grey_copies(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dark) for frame in frames])
+    return Starts().between(torch.from_numpy(copies).movedim(-1, 1))
