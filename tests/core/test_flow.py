@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -71,6 +72,19 @@ def test_a_pan_is_found_both_ways():
     assert flow.forward_occlusion[:, :, 0].mean() > 0.8
     assert flow.backward_occlusion[:, :, -1].mean() > 0.8
     assert flow.forward_occlusion[:, 16:-16, 16:-16].mean() < 0.1
+
+
+def test_more_threads_find_the_same():
+    frames = torch.stack([texture(48, 64).roll(step, 1) for step in range(6)])
+    before = cv2.getNumThreads()
+    try:
+        found = []
+        for threads in (1, 6):
+            cv2.setNumThreads(threads)
+            found.append(estimate_flow(frames, model="dis").tensors())
+    finally:
+        cv2.setNumThreads(before)
+    assert all(torch.equal(part, found[1][name]) for name, part in found[0].items())
 
 
 def test_farneback_finds_a_pan_too():

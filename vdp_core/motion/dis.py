@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -16,7 +17,7 @@ from .estimator import Motion, RawMotion, no_motion, with_occlusion
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Dis", "Search", "Way", "grey_copies", "search_with", "side_by_side", "smoothing"]
+__all__ = ["Dis", "Search", "Way", "grey_copies", "search_with", "side_by_side", "smoothing", "threads"]
 
 DESCENTS = 12
 """Steps by which a patch finds its place; with twice as many nothing is better."""
@@ -53,8 +54,8 @@ class Dis:
     """
 
     def __init__(self) -> None:
-        # one for each direction: they keep their working memory, and the two run side by side
-        self._ways = self.way(), self.way()
+        # each keeps its working memory: one for each direction of each pair that is looked at beside others
+        self._ways = [self.way() for _ in range(2 * self.pairs_at_once(0, 0))]
         self._last: Tensor | None = None
 
     def way(self) -> Way:
@@ -70,8 +71,8 @@ class Dis:
         return grey_copies(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dark)
 
     def pairs_at_once(self, height: int, width: int) -> int:
-        """One: nothing is gained by more."""
-        return 1
+        """As many as there are pairs of threads: both directions of each run side by side."""
+        return max(1, threads() // 2)
 
     def show(self, frames: Tensor) -> RawMotion:
         """See ``Estimator.show``."""
@@ -81,15 +82,13 @@ class Dis:
             return no_motion(frames)
         import numpy as np
 
-        pictures = [*(run * 255.0).round().byte().numpy()]
+        pictures = (run * 255.0).round().byte().numpy()
 
-        def found(way: Way, before: list[np.ndarray], after: list[np.ndarray]) -> np.ndarray:
-            ends = [*zip(before, after, strict=True)]
-            searches = (way.first, way.other)
-            return np.stack([[search(x[copy], y[copy]) for x, y in ends] for copy, search in enumerate(searches)])
+        def found(way: Way, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+            return np.stack([search(before[copy], after[copy]) for copy, search in enumerate((way.first, way.other))])
 
-        ways = side_by_side(found, self._ways, (pictures[:-1], pictures[1:]), (pictures[1:], pictures[:-1]))
-        first, other = torch.from_numpy(np.concatenate(ways, axis=1)).movedim(-1, 2)
+        ends = np.concatenate((pictures[:-1], pictures[1:])), np.concatenate((pictures[1:], pictures[:-1]))
+        first, other = torch.from_numpy(np.stack(side_by_side(found, self._ways, *ends))).movedim(-1, 2).unbind(dim=1)
         likelier, _ = picked(first, other, ground(torch.cat((run[:-1], run[1:]))[:, :1]))
         return with_occlusion(*likelier.chunk(2))
 
@@ -105,24 +104,34 @@ class Dis:
         found = torch.cat(motion[:2])
         odds = log_odds(found, seen)
         filled = completed(found, odds)
-        ends = before[:, 1], after[:, 1]
-
-        def smoothed(way: Way, vectors: Tensor, before: Tensor, after: Tensor) -> Tensor:
-            return torch.stack([way.smoothed(*pair) for pair in zip(vectors, before, after, strict=True)])
-
-        smooth = torch.cat(side_by_side(smoothed, self._ways, filled.chunk(2), ends, ends[::-1]))
+        ends = torch.cat((before[:, 1], after[:, 1])), torch.cat((after[:, 1], before[:, 1]))
+        smooth = torch.stack(side_by_side(lambda way, *row: way.smoothed(*row), self._ways, filled, *ends))
         given, given_odds = picked(filled, smooth, seen)
         trusted = confidence(0.5 * (odds + given_odds), (found.shape[-2], found.shape[-1]))
         (ahead, back), (ahead_trusted, back_trusted) = given.chunk(2), trusted.chunk(2)
         return Motion(ahead, back, *motion[2:], ahead_trusted, back_trusted)
 
 
-def side_by_side(work: Callable[..., Found], *both: Sequence[Any]) -> list[Found]:
-    """Both directions' work, in as many threads as OpenCV may use."""
+def threads() -> int:
+    """How many threads OpenCV may use."""
     import cv2
 
-    with ThreadPoolExecutor(max(1, min(2, cv2.getNumThreads()))) as pool:
-        return [*pool.map(work, *both)]
+    return max(1, cv2.getNumThreads())
+
+
+def side_by_side(work: Callable[..., Found], ways: Sequence[Any], *rows: Iterable[Any]) -> list[Found]:
+    """Do it for every row, each with one of the ways, and as many rows at once as there are ways and threads."""
+    free = deque(ways)
+
+    def do(*row: Any) -> Found:
+        way = free.pop()
+        try:
+            return work(way, *row)
+        finally:
+            free.append(way)
+
+    with ThreadPoolExecutor(min(len(ways), threads())) as pool:
+        return [*pool.map(do, *rows)]
 
 
 def search_with(*, finest: int, patch: int, stride: int, smoothness: float, refinements: int) -> Search:

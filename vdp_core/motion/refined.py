@@ -13,7 +13,7 @@ from ..errors import WeightsError
 from ..nets.flow import CHANNELS, FlowRefiner
 from ..nets.weights import read_weights
 from ..store.transfer import send
-from .dis import Search, grey_copies, search_with, side_by_side
+from .dis import Search, grey_copies, search_with, side_by_side, threads
 from .equalise import equalised
 from .estimator import Motion, RawMotion, no_motion, with_occlusion
 
@@ -73,7 +73,7 @@ class Refined:
         return np.concatenate((grey_copies(grey, dark), as_read(picture)), axis=-1)
 
     def pairs_at_once(self, height: int, width: int) -> int:
-        """One on the CPU, where batches gain nothing; on a GPU as many as there is memory for."""
+        """One on the CPU, where the network gains nothing by batches; on a GPU as many as there is memory for."""
         if self._device.type == "cpu":
             return 1
         return min(AT_ONCE, max(1, self._memory // SHARE // (2 * PIXEL_BYTES * height * width)))
@@ -119,13 +119,13 @@ class Starts:
     """
 
     def __init__(self) -> None:
-        # one for each direction: they keep their working memory, and the two run side by side
+        # each keeps its working memory: one for each thread, and for each direction at least
         self._ways = [
             (
                 search_with(finest=0, patch=8, stride=4, smoothness=10.0, refinements=3),
                 search_with(finest=2, patch=12, stride=6, smoothness=40.0, refinements=5),
             )
-            for _ in range(2)
+            for _ in range(max(2, threads()))
         ]
 
     def between(self, copies: Tensor) -> Tensor:
@@ -134,17 +134,15 @@ class Starts:
         Returns:
             ``(2 n, 4, h, w)`` in pixels: of n pairs of frames forward, then of the same backward.
         """
-        pictures = (copies * 255.0).round().byte().numpy()
-
-        def found(way: tuple[Search, Search], before: np.ndarray, after: np.ndarray) -> Tensor:
-            ends = zip(before, after, strict=True)
-            both = [[search(x[copy], y[copy]) for copy, search in enumerate(way)] for x, y in ends]
-            return torch.tensor(np.asarray(both)).permute(0, 1, 4, 2, 3).flatten(1, 2)
-
         import numpy as np
 
-        ends = (pictures[:-1], pictures[1:])
-        return torch.cat(side_by_side(found, self._ways, ends, ends[::-1]))
+        pictures = (copies * 255.0).round().byte().numpy()
+
+        def found(way: tuple[Search, Search], before: np.ndarray, after: np.ndarray) -> np.ndarray:
+            return np.stack([search(before[copy], after[copy]) for copy, search in enumerate(way)])
+
+        ends = np.concatenate((pictures[:-1], pictures[1:])), np.concatenate((pictures[1:], pictures[:-1]))
+        return torch.from_numpy(np.stack(side_by_side(found, self._ways, *ends))).movedim(-1, 2).flatten(1, 2)
 
 
 def as_read(picture: np.ndarray) -> np.ndarray:

@@ -19,7 +19,8 @@ __all__ = ["fetch", "fetched", "send"]
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on a device; from the CPU to CUDA the copy may be yet to come, before all that is done with it."""
     if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
+        # what is expanded has one place in memory for many elements, which torch refuses to pin
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
