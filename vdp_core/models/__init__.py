@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ..errors import InputError
 from ..types import Layers
-from . import haze, light, masks
+from . import atlas, haze, light, masks
 from .base import Field, Model
 
 __all__ = ["MODELS", "Field", "Model", "model_of"]
 
-MODELS: dict[str, Model] = {model.name: model for model in (light.MODEL, haze.MODEL, masks.MODEL)}
+MODELS: dict[str, Model] = {model.name: model for model in (light.MODEL, haze.MODEL, masks.MODEL, atlas.MODEL)}
 
 
 def model_of(layers: Layers) -> Model:
