@@ -10,18 +10,21 @@ from torch import Tensor
 
 from ..errors import LayersFileError
 from ..image.knots import through
+from ..image.matting import Matte
 from ..image.sample import sample, sample_points
 from ..store.transfer import send
 from ..types import Layers
-from .base import Field, Model
-from .masks import check_masks, layer_names
-from .plate import matte_of
+from .base import Colours, Field, Model
+from .masks import check_masks, check_pictures, layer_names, share_of
+from .paint import untouched
+from .plate import matte_of, picture_of
 
 __all__ = [
     "LIGHT",
     "MODEL",
     "compose",
     "light_of",
+    "look",
     "mapping_of",
     "rebuild",
     "split",
@@ -120,18 +123,7 @@ def _read(mapping: Tensor, slopes: Tensor, points: Tensor) -> tuple[Tensor, Tens
 
 def compose(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
     """What textures, mappings and light rebuild of frames ``start`` to ``stop``, ``(n, H, W, 3)`` in 0..1."""
-    numbered = zip(range(start, stop), frames, strict=True)
-    return torch.stack([_rebuilt(layers, index, frame) for index, frame in numbered])
-
-
-def _rebuilt(layers: Layers, index: int, frame: Tensor) -> Tensor:
-    masks = matte_of(layers, index, frame).masks
-    colours = torch.zeros_like(frame).movedim(-1, 0)
-    for number, mask in enumerate(masks):
-        if bool(mask.any()):
-            colours = colours + mask * texture_at(layers, number, index, frame.device)[:3]
-    light = light_of(send(layers.fields["light"][index], frame.device), (frame.shape[0], frame.shape[1]))
-    return (colours * light).clamp_(0.0, 1.0).movedim(0, -1)
+    return untouched(layers, start, stop, look, frames.device)
 
 
 def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
@@ -139,16 +131,29 @@ def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
     return composed
 
 
-def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer as its texture shows it, behind others too, and its mask; see ``base.Split``."""
-    mask = matte_of(layers, index, frame).masks[number]
+def look(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whole: bool, linear_light: bool) -> Colours:
+    """What textures show, in the frame's light; see ``base.Look``."""
     light = light_of(send(layers.fields["light"][index], frame.device), (frame.shape[0], frame.shape[1]))
-    colours = texture_at(layers, number, index, frame.device)[:3] * light
-    return colours.clamp_(0.0, 1.0).movedim(0, -1), mask
+
+    def shown(number: int) -> Tensor:
+        colours = texture_at(layers, number, index, frame.device)[:3] * light
+        return colours.clamp_(0.0, 1.0).movedim(0, -1).contiguous()
+
+    return Colours(shown(0), lambda number, part: shown(number)[part])
+
+
+def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer as its texture shows it, behind others too, or as it was replaced, and its mask; see ``base.Split``."""
+    matte = matte_of(layers, index, frame)
+    colours = picture_of(layers, f"colour_{number}", index, frame.device)
+    if colours is None:
+        own = look(layers, index, frame, matte, whole=True, linear_light=False)
+        colours = own.background if number == 0 else own.objects(number, (slice(None), slice(None)))
+    return colours, share_of(layers, number, index, matte)
 
 
 def _invariant(layers: Layers) -> None:
-    """Refuse masks that do not add up, and layers without a texture.
+    """Refuse masks that do not add up, layers without a texture, and pictures and edits of layers that are not there.
 
     Raises:
         LayersFileError: what is missing or impossible.
@@ -157,6 +162,7 @@ def _invariant(layers: Layers) -> None:
     for number in range(layers.fields["masks"].shape[1]):
         if f"texture_{number}" not in layers.assets:
             raise LayersFileError(f"the layers hold no texture of layer {number}; save them again")
+    check_pictures(layers)
 
 
 MODEL = Model(
@@ -171,5 +177,6 @@ MODEL = Model(
     rebuild=rebuild,
     split=split,
     layer_names=layer_names,
+    look=look,
     invariant=_invariant,
 )
