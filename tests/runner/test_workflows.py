@@ -34,6 +34,9 @@ TITLES = {
     "Saved": "SaveFlow",
     "Result": "SaveFrames",
     "Matte": "SaveFrames",
+    "Checker": "SaveFrames",
+    "BackgroundTexture": "SaveFrames",
+    "ForegroundTexture": "SaveFrames",
 }
 
 every_workflow = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
