@@ -128,7 +128,7 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
         ("segment", "Composite.visibility=0.5", {"Composite", "Result", "Matte"}),
         ("segment_from_mask", "Composite.gain=1", {"Composite", "Result", "Matte"}),
         ("replace_background", "Composite.offset_x=4", {"Composite", "Result", "Matte"}),
-        ("atlas", "BackgroundAtlas.layer=1", {"BackgroundAtlas", "BackgroundTexture", "Checkerboards", "Checker"}),
+        ("atlas", "Composite.gain=0.5", {"Composite", "Result", "Matte", "Checkerboards", "Checker"}),
         ("edit_one_layer", "Surroundings.saturation=0.5", {"Surroundings", "Result", "Matte"}),
         ("flow", "Saved.format=flo", {"Saved"}),
     ],

@@ -16,6 +16,7 @@ from comfyui_vdp.vdp_core.store.lazy import LazyFrames
 from comfyui_vdp.vdp_core.types import Layers
 
 COUNT, HEIGHT, WIDTH = 4, 32, 64
+DARK, LIGHT = textures.BOARDS[0]
 SIDE = WIDTH // textures.SQUARES
 """Of a square, in pixels."""
 
@@ -56,7 +57,7 @@ def test_a_checkerboard_takes_the_place_of_a_layer_alone(layers):
     # no marked line is near the squares 1 to 3, counted from the corner
     squares = made[0, SIDE : 3 * SIDE, SIDE : 3 * SIDE]
     y, x = torch.meshgrid(torch.arange(2 * SIDE) // SIDE, torch.arange(2 * SIDE) // SIDE, indexing="ij")
-    expected = torch.where(((x + y) % 2 == 0)[..., None], torch.tensor(textures.LIGHT), torch.tensor(textures.DARK))
+    expected = torch.where(((x + y) % 2 == 0)[..., None], torch.tensor(LIGHT), torch.tensor(DARK))
     assert_close(squares, expected)
 
 
@@ -64,7 +65,7 @@ def test_every_fourth_line_is_marked(layers):
     """Of a line of 0.16 squares, a pixel of a quarter on either side of it shows 0.08 / 0.25."""
     row = checker(layers, 0)[0, SIDE + 1]
     at, share = 4 * SIDE, 0.5 * textures.LINE * SIDE
-    for place, square in ((at - 1, textures.LIGHT), (at, textures.DARK)):
+    for place, square in ((at - 1, LIGHT), (at, DARK)):
         expected = torch.lerp(torch.tensor(square), torch.tensor(textures.ACROSS), share)
         assert_close(row[place], expected, atol=1e-5, rtol=0)
 
@@ -76,7 +77,7 @@ def test_squares_too_small_to_be_seen_are_even(layers):
     made = checker(replace(layers, fields={**layers.fields, "mapping": far}), 0)
     inner = made[3, 4 : HEIGHT - 4 : 2, 4 : WIDTH // 2 - 4]
     lines = textures.LINE / textures.MARKED
-    grey = 0.5 * (torch.tensor(textures.DARK) + torch.tensor(textures.LIGHT))
+    grey = 0.5 * (torch.tensor(DARK) + torch.tensor(LIGHT))
     mean = grey.lerp(torch.tensor(textures.ACROSS), lines).lerp(torch.tensor(textures.DOWN), lines)
     assert_close(inner.mean(dim=(0, 1)), mean, atol=0.02, rtol=0)
     assert inner.std(dim=(0, 1)).max() < 0.05

@@ -21,6 +21,8 @@ __all__ = ["check_texture", "checker", "light_picture", "mapping_picture", "text
 
 FILL = 0.5
 """Grey of a texture where nothing was seen."""
+HARDLY = 0.05
+"""Weight of what was seen of a pixel of a texture below which its colour is not shown."""
 GAPS = 2
 """Pixels of a texture between two that were laid down; what lies there was seen from further away."""
 SQUARES = 16
@@ -29,8 +31,16 @@ MARKED = 4
 """Squares from a marked line to the next."""
 LINE = 0.16
 """Width of a marked line, in squares."""
-DARK, LIGHT, ACROSS, DOWN = (0.2, 0.2, 0.2), (0.85, 0.85, 0.85), (0.95, 0.45, 0.1), (0.15, 0.5, 0.95)
-"""Colours of squares, of lines at multiples of x, and of those at multiples of y."""
+BOARDS = (
+    ((0.2, 0.2, 0.2), (0.85, 0.85, 0.85)),
+    ((0.3, 0.08, 0.35), (0.98, 0.92, 0.6)),
+    ((0.05, 0.25, 0.12), (0.75, 0.95, 0.8)),
+    ((0.08, 0.1, 0.35), (0.7, 0.9, 0.98)),
+)
+"""Colours of dark and light squares, by the number of the layer: grey, violet and yellow, greens, blues."""
+ACROSS, DOWN = (0.95, 0.45, 0.1), (0.15, 0.5, 0.95)
+"""Colours of lines at multiples of x, and of those at multiples of y."""
+Colour = tuple[float, float, float]
 SHOWN = 0.5
 """Share of a pixel from which on it says how fine a mapping is."""
 
@@ -57,14 +67,15 @@ def texture_picture(layers: Layers, number: int) -> tuple[Tensor, Tensor]:
     seen = texture[3:].clamp(0.0, 1.0)
     # closed: most of what is left out between pixels that lie apart
     seen = 1.0 - dilate(1.0 - dilate(seen, GAPS), GAPS)
-    picture = torch.lerp(torch.full_like(texture[:3], FILL), texture[:3].clamp(0.0, 1.0), seen)
+    picture = torch.where(seen > HARDLY, texture[:3].clamp(0.0, 1.0), FILL)
     return picture.movedim(0, -1)[None].contiguous(), seen
 
 
 def checker(layers: Layers, number: int, *, device: torch.device | str = "cpu") -> LazyFrames:
     """The clip ``(T, H, W, 3)`` in 0..1 with a checkerboard, laid through the mapping, in place of a layer's texture.
 
-    Where a mapping is right, squares stay on what they lie on. Each 4th line is marked: orange across, blue down.
+    Where a mapping is right, squares stay on what they lie on. Each 4th line is marked: orange
+    across, blue down.
 
     Raises:
         InputError: see ``check_texture``.
@@ -76,7 +87,7 @@ def checker(layers: Layers, number: int, *, device: torch.device | str = "cpu") 
 
     def made(index: int) -> Tensor:
         frame = send(layers.frames[index], place).contiguous()
-        board = _board((mapping_of(layers, number, index, place) + 0.5) / side)
+        board = _board((mapping_of(layers, number, index, place) + 0.5) / side, BOARDS[number % len(BOARDS)])
         light = light_of(send(layers.fields["light"][index], place), (frame.shape[0], frame.shape[1]))
         share = share_of(layers, number, index, matte_of(layers, index, frame))
         return frame.lerp((board * light).clamp(0.0, 1.0).movedim(0, -1), share[..., None])
@@ -144,7 +155,7 @@ def _fineness(layers: Layers, number: int) -> float:
     return max(float(area.median()) ** 0.5, 1e-3)
 
 
-def _board(places: Tensor) -> Tensor:
+def _board(places: Tensor, colours: tuple[Colour, Colour]) -> Tensor:
     """A checkerboard's colours ``(3, H, W)`` at places ``(2, H, W)``, one square long and high.
 
     Each pixel shows the mean over the box that it covers, along each side by itself: differences of integrals (Crow,
@@ -155,7 +166,8 @@ def _board(places: Tensor) -> Tensor:
     low, high = places - 0.5 * covered, places + 0.5 * covered
     squares = ((_alternating(high) - _alternating(low)) / covered).prod(dim=0)
     lines = (_lines(high) - _lines(low)) / covered
-    board = torch.lerp(_colour(DARK, places), _colour(LIGHT, places), 0.5 + 0.5 * squares)
+    dark, light = (_colour(colour, places) for colour in colours)
+    board = torch.lerp(dark, light, 0.5 + 0.5 * squares)
     for line, colour in zip(lines, (ACROSS, DOWN), strict=True):
         board = board.lerp(_colour(colour, places), line)
     return board
@@ -172,5 +184,5 @@ def _lines(x: Tensor) -> Tensor:
     return LINE * (x / MARKED).floor() + x.remainder(MARKED).clamp_max(LINE)
 
 
-def _colour(colour: tuple[float, float, float], like: Tensor) -> Tensor:
+def _colour(colour: Colour, like: Tensor) -> Tensor:
     return like.new_tensor(colour).view(3, 1, 1)
