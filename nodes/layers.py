@@ -351,11 +351,11 @@ def _number_input(
 
 
 class SaveLayers(host.Foreseeing):
-    """Write layers to one .safetensors file."""
+    """Write layers to one file."""
 
     CATEGORY = "VDP/layers"
-    DESCRIPTION = "Saves layers of VDPOptimize in one .safetensors file, so that nothing need be optimised again."
-    SEARCH_ALIASES = ["export layers", "write layers", "safetensors"]
+    DESCRIPTION = "Saves layers of VDPOptimize in one file, so that nothing need be optimised again."
+    SEARCH_ALIASES = ["export layers", "write layers", "safetensors", "npz", "numpy"]
     FUNCTION = "save"
     RETURN_TYPES = ()
     OUTPUT_NODE = True
@@ -380,11 +380,12 @@ class SaveLayers(host.Foreseeing):
             },
             "optional": {
                 "format": (
-                    ["safetensors", "exr"],
+                    ["safetensors", "exr", "npz"],
                     {
                         "default": "safetensors",
                         "tooltip": "safetensors: for LoadLayers. exr: for other programs, a folder of OpenEXR files "
-                        "with the frame and all layers of it, linear, multiplied with alpha.",
+                        "with the frame and all layers of it, linear, multiplied with alpha. npz: the same arrays as "
+                        "safetensors, for NumPy; LoadLayers reads it too.",
                     },
                 ),
             },
@@ -421,7 +422,7 @@ class SaveLayers(host.Foreseeing):
             ).result
         else:
             with host.progress(1, "Saving layers"):
-                path = save_layers(layers, path, with_frames=with_frames, numbered=True)
+                path = save_layers(layers, path, with_frames=with_frames, numbered=True, format=format)
         saved = path.relative_to(host.output_folder()).as_posix()
         size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
         host.say(f"saved: {saved}, {size / 1e6:.1f} MB")
@@ -447,8 +448,8 @@ class LoadLayers:
                     "STRING",
                     {
                         "default": "",
-                        "tooltip": "The .safetensors file. A relative path is looked up in the input folder first, "
-                        "then where the program was started.",
+                        "tooltip": "The .safetensors or .npz file. A relative path is looked up in the input folder "
+                        "first, then where the program was started.",
                     },
                 ),
             },

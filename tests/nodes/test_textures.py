@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from golden_set import run
 from torch import Tensor
 
-from comfyui_vdp.nodes import host
+from comfyui_vdp.nodes import NODE_CLASS_MAPPINGS, host
 from comfyui_vdp.nodes.textures import AtlasTexture
 from comfyui_vdp.vdp_core.errors import InputError
 from comfyui_vdp.vdp_core.image.sample import sample
@@ -98,8 +99,9 @@ def test_a_replaced_layer_is_shown_split_and_saved(layers: Layers, tmp_path: Pat
 
 def back(frames: Tensor, name: str, format: str) -> Tensor:
     """Frames as they come back from files of the pack's own nodes."""
-    kind = run.__globals__["NODES"]["SaveFrames"]
-    (saved,) = kind().save(frames, filename_prefix=name, format=format)["ui"]["vdp_outputs"]
+    (saved,) = NODE_CLASS_MAPPINGS["SaveFrames"]().save(frames, filename_prefix=name, format=format)["ui"][
+        "vdp_outputs"
+    ]
     return run("LoadFrames", path=str(host.output_folder() / saved))[0]
 
 
@@ -115,6 +117,21 @@ def test_what_was_saved_and_read_back_rebuilds_the_clip(layers: Layers, format: 
         colours = sample(texture.movedim(-1, 1).expand(COUNT, -1, -1, -1), places).movedim(1, -1)
         total += mask * colours * (back(light, "light", "exr") - 0.5).exp()
     assert psnr(total, reconstruct(layers)) > least
+
+
+def test_textures_and_mappings_come_back_from_numpy_as_they_were(layers: Layers) -> None:
+    saving = NODE_CLASS_MAPPINGS["SaveLayers"]()
+    (saved,) = saving.save(layers, "layers", with_frames=True, format="npz")["ui"]["vdp_outputs"]
+    path = host.output_folder() / saved
+    with np.load(path) as file:
+        arrays = dict(file)
+    assert np.array_equal(arrays["asset.texture_1"], layers.assets["texture_1"].numpy())
+    assert np.array_equal(arrays["field.mapping"], layers.fields["mapping"].numpy())
+    arrays["asset.texture_0"][:3] = 0.25  # painted grey
+    np.savez(path, **arrays)
+    (loaded,) = run("LoadLayers", path=str(path))
+    assert run("AtlasTexture", layers=loaded, layer=0)[0].unique().tolist() == [0.25, 0.5]
+    assert torch.equal(loaded.fields["mapping"], layers.fields["mapping"])
 
 
 @pytest.mark.parametrize(("format", "apart"), [("exr", 2.5e-4), ("png", 0.51 / 255)])

@@ -180,7 +180,7 @@ def test_atlas_gives_the_clip_again_and_each_layer_as_one_picture(
 ) -> None:
     rendered = synthetic.layered(6, 64, 96, objects=1)
     clip = video.write_clip(tmp_path / "clip", rendered.frames, fps=12, format="png")
-    settings = [f"Clip.path={clip}", "Flow.model=dis", "Optimize.preset=fast"]
+    settings = [f"Clip.path={clip}", "Flow.model=dis", "Optimize.preset=fast", "Optimize.steps=40"]
     clips = [f"{title}.format=png" for title in ("Result", "Matte", "Checker")]
     assert cli.main(run(FOLDER / "atlas.json", tmp_path / "out", *settings, *clips)) == 0
     files = {Path(file).name: file for file in json.loads(capsys.readouterr().out)["outputs"]}
