@@ -41,6 +41,10 @@ TASKS = {"relight": "Relight", "dehaze": "Dehaze", "segment": "Composite"}
 """The node that shows what a task found."""
 WANTED = (*TASKS, "flow")
 """Parts without which the run has failed."""
+TIMED = (*WANTED, "atlas")
+"""Parts whose rows the table has one by one."""
+ATLAS_FRAMES, ATLAS_SIZE = 70, (432, 768)
+"""The longest clip, and its size (H, W), that Layered Neural Atlases takes, in ten hours."""
 CPU_FRAMES = 8
 PROFILED_FRAMES, PROFILED_STEPS = 16, 100
 RAFT_FRAMES, RAFT_SIDE = 33, 512
@@ -191,6 +195,18 @@ def do_task(run: Run, task: str, *, device: str | None = None, frames: int | Non
         run.node("Composite", layers=layers, layer="objects", visibility=0.0)
     with run.measured(task, "SplitLayers", **where):
         run.node("SplitLayers", layers=layers, layer=1)
+
+
+def do_atlas(run: Run) -> None:
+    """Textures and mappings of a clip as long and large as the published system takes."""
+    run.size = (min(run.size[0], ATLAS_SIZE[0]), min(run.size[1], ATLAS_SIZE[1]))
+    run.frames = min(run.frames, ATLAS_FRAMES)
+    clip = rendered("atlas", run.frames, *run.size, run.device)
+    with run.measured("atlas", "RAFTFlow") as first:
+        (flow,) = run.node("RAFTFlow", frames=clip)
+    with run.measured("atlas", "VDPOptimize, atlas") as second:
+        run.node("VDPOptimize", frames=clip, flow=flow, task="atlas", steps=run.steps)
+    run.tell(**all_in([first, second]))
 
 
 def all_in(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -373,6 +389,7 @@ PARTS: dict[str, tuple[Callable[[Run], None], float]] = {
     "flow": (do_flow, 40.0),
     "raft": (do_raft, 40.0),
     "tests": (do_tests, 150.0),
+    "atlas": (do_atlas, 90.0),
     "cpu": (do_cpu, 120.0),
     "profile": (do_profile, 60.0),
 }
@@ -416,7 +433,7 @@ def table(rows: list[dict[str, Any]], device: str) -> str:
     """Rows for docs/BENCHMARKS.md: what took how long, on the device and beside it on the CPU."""
     lines = [f"{said}\n" for said in (machine_line(rows), tests_line(rows)) if said]
     lines += ["| what | s | ms a frame | GPU works | peak (GiB) | CPU, ms a frame |", "|---|---|---|---|---|---|"]
-    timed = [row for row in rows if row["part"] in WANTED]
+    timed = [row for row in rows if row["part"] in TIMED]
     of_cpu = {(row["part"], row["what"]): row for row in timed if row["asked_for"] == "cpu" != device}
     for row in (row for row in timed if row["asked_for"] == device):
         beside = of_cpu.get((row["part"], row["what"]))

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from ..vdp_core.types import Layers
 
 
-LAZY_LAYERS = ("VDP_LAYERS", {"tooltip": "From VDPOptimize with the task segment, or LoadLayers.", "lazy": True})
+LAZY_LAYERS = (
+    "VDP_LAYERS",
+    {"tooltip": "From VDPOptimize with the task segment or atlas, or LoadLayers.", "lazy": True},
+)
 """Made last, when the other inputs have been looked at."""
 
 
@@ -56,7 +59,7 @@ class SplitLayers(host.Foreseeing):
             "required": {
                 "layers": (
                     "VDP_LAYERS",
-                    {"tooltip": "From VDPOptimize with the task segment or dehaze, or LoadLayers."},
+                    {"tooltip": "From VDPOptimize with the task segment, atlas or dehaze, or LoadLayers."},
                 ),
                 "layer": ("INT", {"default": 0, "min": 0, "max": 3, "tooltip": "0 is the background."}),
             },
@@ -126,11 +129,11 @@ class ReplaceLayer(host.Foreseeing):
         cls, layers: Layers | None = None, layer: int | None = None, frames: Tensor | None = None, **given: Any
     ) -> tuple[Layers | None]:
         from ..vdp_core.edit.layers import check_background, check_picture, check_replaced
-        from ..vdp_core.models.masks import MODEL
+        from ..vdp_core.models import look_of
 
         mask = host.given_mask(given.get("mask"))
         if layers is not None:
-            MODEL.require(layers, "ReplaceLayer")
+            look_of(layers, "ReplaceLayer")
             if layer is not None and layers.fields:
                 check_replaced(layers, layer, has_mask=mask is not None)
             _check_matte(mask, layers.frames)
@@ -242,6 +245,7 @@ class Composite(host.Foreseeing):
     @classmethod
     def foresee(cls, **given: Any) -> tuple[Tensor | None, Tensor | None, Layers | None]:
         from ..vdp_core.edit.layers import check_background, layer_numbers
+        from ..vdp_core.models import look_of
         from ..vdp_core.models.masks import MODEL
 
         layers, mask, background = (given.get(name) for name in ("layers", "mask", "background"))
@@ -251,7 +255,7 @@ class Composite(host.Foreseeing):
             layers = replace(layers, alpha=host.alpha_of(given["frames"]))
         clip = None
         if layers is not None:
-            MODEL.require(layers, "Composite")
+            look_of(layers, "Composite")
             clip = layers.frames
             if given.get("layer") is not None and layers.fields:
                 layer_numbers(layers, given["layer"])
@@ -347,11 +351,11 @@ def _number_input(
 
 
 class SaveLayers(host.Foreseeing):
-    """Write layers to one .safetensors file."""
+    """Write layers to one file."""
 
     CATEGORY = "VDP/layers"
-    DESCRIPTION = "Saves layers of VDPOptimize in one .safetensors file, so that nothing need be optimised again."
-    SEARCH_ALIASES = ["export layers", "write layers", "safetensors"]
+    DESCRIPTION = "Saves layers of VDPOptimize in one file, so that nothing need be optimised again."
+    SEARCH_ALIASES = ["export layers", "write layers", "safetensors", "npz", "numpy"]
     FUNCTION = "save"
     RETURN_TYPES = ()
     OUTPUT_NODE = True
@@ -376,11 +380,12 @@ class SaveLayers(host.Foreseeing):
             },
             "optional": {
                 "format": (
-                    ["safetensors", "exr"],
+                    ["safetensors", "exr", "npz"],
                     {
                         "default": "safetensors",
                         "tooltip": "safetensors: for LoadLayers. exr: for other programs, a folder of OpenEXR files "
-                        "with the frame and all layers of it, linear, multiplied with alpha.",
+                        "with the frame and all layers of it, linear, multiplied with alpha. npz: the same arrays as "
+                        "safetensors, for NumPy; LoadLayers reads it too.",
                     },
                 ),
             },
@@ -417,7 +422,7 @@ class SaveLayers(host.Foreseeing):
             ).result
         else:
             with host.progress(1, "Saving layers"):
-                path = save_layers(layers, path, with_frames=with_frames, numbered=True)
+                path = save_layers(layers, path, with_frames=with_frames, numbered=True, format=format)
         saved = path.relative_to(host.output_folder()).as_posix()
         size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.iterdir()))
         host.say(f"saved: {saved}, {size / 1e6:.1f} MB")
@@ -443,8 +448,8 @@ class LoadLayers:
                     "STRING",
                     {
                         "default": "",
-                        "tooltip": "The .safetensors file. A relative path is looked up in the input folder first, "
-                        "then where the program was started.",
+                        "tooltip": "The .safetensors or .npz file. A relative path is looked up in the input folder "
+                        "first, then where the program was started.",
                     },
                 ),
             },

@@ -70,9 +70,9 @@ def sides(count: int, height: int, width: int) -> tuple[tuple[int, tuple[int, ..
     return (count, (-1, 1, 1, 1)), (height, (1, -1, 1, 1)), (width, (1, 1, -1, 1))
 
 
-WORSENED = {"relight": darker, "dehaze": hazier, "segment": torch.clone}
+WORSENED = {"relight": darker, "dehaze": hazier, "segment": torch.clone, "atlas": torch.clone}
 """By task, what makes of a clip one that the task is for."""
-SHOWN_BY = {"relight": "Relight", "dehaze": "Dehaze", "segment": "Composite"}
+SHOWN_BY = {"relight": "Relight", "dehaze": "Dehaze", "segment": "Composite", "atlas": "Composite"}
 """By task, the node that shows what was found."""
 
 
@@ -135,6 +135,18 @@ def segment(clip: Tensor) -> dict[str, Tensor]:
     }
 
 
+def atlas(clip: Tensor) -> dict[str, Tensor]:
+    layers = optimised(clip, "atlas")
+    rebuilt, opacity, _ = run("Composite", layers=layers)
+    results = {"rebuilt": shown(rebuilt), "opacity": shown(opacity), "light": layers.fields["light"][2::5]}
+    for number in range(2):
+        texture, seen, checker, _, _ = run("AtlasTexture", layers=layers, layer=number)
+        results |= {f"texture_{number}": texture[:, ::2, ::2], f"seen_{number}": seen[:, ::2, ::2]}
+        results[f"checker_{number}"] = shown(checker)
+        results[f"mapping_{number}"] = layers.fields["mapping"][2::5, number]
+    return results
+
+
 def published(clip: Tensor) -> dict[str, Tensor]:
     results = {}
     for task, frames in (("relight", darker(clip)), ("dehaze", hazier(clip)), ("segment", clip)):
@@ -147,6 +159,7 @@ SET: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
     "relight": relight,
     "dehaze": dehaze,
     "segment": segment,
+    "atlas": atlas,
     "paper": published,
 }
 

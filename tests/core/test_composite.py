@@ -18,7 +18,6 @@ from comfyui_vdp.vdp_core.media import video_file
 from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models.masks import MODEL as MASKS
-from comfyui_vdp.vdp_core.models.paint import untouched
 from comfyui_vdp.vdp_core.motion import background as behind
 from comfyui_vdp.vdp_core.motion.warp import resize_flow
 from comfyui_vdp.vdp_core.store import lazy as frames_module
@@ -72,7 +71,7 @@ def test_untouched_layers_give_the_clip_back(clip, layers, plain):
     frames, mask = plain
     assert psnr(frames, clip.frames) > 45
     assert float((mask - (1 - clip.masks[:, 0])).abs().mean()) < 0.003
-    assert torch.equal(untouched(layers, 3, 5), frames[3:5])
+    assert torch.equal(MASKS.compose(layers, 3, 5, layers.frames[3:5]), frames[3:5])
     assert frames.dtype == mask.dtype == torch.float32
     assert float(frames.min()) >= 0 and float(frames.max()) <= 1
 
@@ -186,7 +185,7 @@ def test_the_source_is_not_changed(clip, layers):
 
 def test_untouched_ignores_edits_and_pictures(layers):
     changed = add_background(edit(layers, "objects", Edit(visibility=0.0)), torch.ones(1, 4, 4, 3))
-    assert torch.equal(untouched(changed, 0, 1), untouched(layers, 0, 1))
+    assert torch.equal(*(MASKS.compose(one, 0, 1, layers.frames[:1]) for one in (changed, layers)))
 
 
 # the background

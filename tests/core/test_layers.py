@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
@@ -240,6 +243,61 @@ def test_part_of_a_file_is_refused(saved, size):
     saved.write_bytes(whole[:size])
     with pytest.raises(LayersFileError, match=r"not a whole .safetensors file .*; save the layers again"):
         load_layers(saved)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_what_numpy_changes_in_an_npz_is_loaded(layers, tmp_path, save):
+    path = save_layers(layers, tmp_path / "clip", format="npz")
+    assert path.name == "clip.npz"
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    assert np.array_equal(arrays["field.log_gain"], layers.fields["log_gain"].numpy())
+    arrays["field.log_gain"] = arrays["field.log_gain"] + 0.25
+    save(path, **arrays)
+    loaded = load_layers(path)
+    assert torch.equal(loaded.fields["log_gain"], layers.fields["log_gain"] + 0.25)
+    plain = load_layers(save_layers(layers, tmp_path / "clip"))
+    assert torch.equal(loaded.frames, plain.frames)
+    assert torch.equal(loaded.flow.forward, plain.flow.forward)
+    assert loaded.info == plain.info
+
+
+@pytest.mark.parametrize("size", [4, 1000, -1000])
+def test_part_of_an_npz_is_refused(layers, tmp_path, size):
+    path = save_layers(layers, tmp_path / "clip", format="npz")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(LayersFileError, match=r"a damaged layers file .*; save the layers again"):
+        load_layers(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "words"),
+    [
+        ("vdp_layers", np.array("{"), "a damaged layers file"),
+        ("vdp_layers", np.array("[]"), "not a layers file"),
+        ("field.gamma", np.array([{}], object), "a damaged layers file"),
+        ("field.gamma", np.array(["one"]), "a damaged layers file"),
+        ("field.gamma", np.full((COUNT, 1, 1, 1), np.nan, np.float32), "field gamma holds NaN"),
+    ],
+)
+def test_an_array_that_is_none_of_layers_is_refused(layers, tmp_path, name, array, words):
+    path = save_layers(layers, tmp_path / "clip", format="npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, name: array})
+    with pytest.raises(LayersFileError, match=words):
+        load_layers(path)
+
+
+def test_an_npz_that_is_not_as_large_as_it_says_is_refused(tmp_path):
+    """A header claims a million million numbers; a hundred bytes follow."""
+    path = tmp_path / "clip.npz"
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("field.gamma.npy", content.getvalue() + bytes(100))
+    with pytest.raises(LayersFileError, match="a damaged layers file"):
+        load_layers(path)
 
 
 def test_garbage_is_refused(tmp_path):

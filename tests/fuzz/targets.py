@@ -366,6 +366,12 @@ def layers_seeds() -> list[bytes]:
     return [save_layers(layers, path).read_bytes() for layers in small_layers()]
 
 
+@cache
+def layers_npz_seeds() -> list[bytes]:
+    path = scratch() / "seed.npz"
+    return [save_layers(layers, path, format="npz").read_bytes() for layers in small_layers()]
+
+
 def check_layers(data: bytes) -> None:
     """A layers file is loaded, and what it holds can be put together, or it is refused."""
     path = scratch() / "layers.safetensors"
@@ -700,6 +706,7 @@ TARGETS: Mapping[str, Target] = {
     "workflow": Target(check_workflow, workflow_seeds, damaged_workflow),
     "embedded": Target(check_embedded, embedded_seeds, damaged_bytes),
     "layers": Target(check_layers, layers_seeds, damaged_layers),
+    "layers_npz": Target(check_layers, layers_npz_seeds, damaged_archive),
     "weights": Target(check_weights, weights_seeds, damaged_archive),
     "flow": Target(check_flow, flow_seeds, damaged_archive),
     "path": Target(check_path, path_seeds, damaged_path),

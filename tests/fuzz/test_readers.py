@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-NAMES = ("workflow", "embedded", "layers", "weights", "flow", "path", "clip", "tiff", "exr", "still")
+NAMES = ("workflow", "embedded", "layers", "layers_npz", "weights", "flow", "path", "clip", "tiff", "exr", "still")
 
 
 def test_every_target_is_here(targets: ModuleType) -> None:

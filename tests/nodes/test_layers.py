@@ -204,11 +204,11 @@ def test_what_does_not_go_together_is_told(objects):
 
 
 def test_other_layers_have_no_pictures(layers):
-    with pytest.raises(InputError, match="of the model 'relight', Composite needs 'segment'"):
+    with pytest.raises(InputError, match="of the model 'relight', Composite needs 'segment' or 'atlas'"):
         Composite().composite(**NEUTRAL, layers=layers)
     with pytest.raises(InputError, match="which has no layers to split"):
         SplitLayers().split(layers, 0)
-    with pytest.raises(InputError, match="ReplaceLayer needs 'segment'"):
+    with pytest.raises(InputError, match="ReplaceLayer needs 'segment' or 'atlas'"):
         ReplaceLayer().replace(layers, 1, layers.frames)
 
 

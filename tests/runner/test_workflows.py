@@ -21,6 +21,7 @@ from comfyui_vdp.runner.graph.read import load
 from comfyui_vdp.runner.graph.specs import local_specs
 from comfyui_vdp.runner.graph.types import types_fit
 from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.metrics import psnr
 
 FOLDER = Path(__file__).parents[2] / "workflows"
 FILES = sorted(FOLDER.glob("*.json"))
@@ -34,6 +35,9 @@ TITLES = {
     "Saved": "SaveFlow",
     "Result": "SaveFrames",
     "Matte": "SaveFrames",
+    "Checker": "SaveFrames",
+    "BackgroundTexture": "SaveFrames",
+    "ForegroundTexture": "SaveFrames",
 }
 
 every_workflow = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -168,6 +172,27 @@ def test_flow_gives_one_file_in_pixels_of_the_clip(
         assert np.abs(np.median(arrays["backward"][middle], axis=(0, 2, 3)) - (-2.0, 0.0)).max() < 0.3
     (colours,) = (file for file in files if file != saved)
     assert video.probe(colours).frame_count == 6
+
+
+@pytest.mark.slow
+def test_atlas_gives_the_clip_again_and_each_layer_as_one_picture(
+    synthetic: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rendered = synthetic.layered(6, 64, 96, objects=1)
+    clip = video.write_clip(tmp_path / "clip", rendered.frames, fps=12, format="png")
+    settings = [f"Clip.path={clip}", "Flow.model=dis", "Optimize.preset=fast", "Optimize.steps=40"]
+    clips = [f"{title}.format=png" for title in ("Result", "Matte", "Checker")]
+    assert cli.main(run(FOLDER / "atlas.json", tmp_path / "out", *settings, *clips)) == 0
+    files = {Path(file).name: file for file in json.loads(capsys.readouterr().out)["outputs"]}
+    made = {name.removesuffix("_00001"): video.read_clip(file).frames for name, file in files.items()}
+    assert made.keys() == {"atlas", "atlas_matte", "checker", "texture_background", "texture_foreground"}
+    assert psnr(made["atlas"], rendered.frames) > 30.0
+    assert (made["atlas_matte"][..., 0] - rendered.masks[:, 1]).abs().mean() < 0.05
+    assert made["checker"].shape == made["atlas"].shape
+    assert psnr(made["checker"], rendered.frames) < 15.0
+    count, height, width, _ = made["texture_background"].shape
+    assert count == 1 and height >= 64 and width >= 96
+    assert len(made["texture_foreground"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Layers as pictures: the background filled where objects cover it, layers taken out, put back, and painted over.
 
-The masks of the model segment share out each pixel, ``x = sum_i m_i c_i`` with ``sum_i m_i = 1``. To paint layer over
+The masks of layers share out each pixel, ``x = sum_i m_i c_i`` with ``sum_i m_i = 1``. To paint layer over
 layer, from the background up, layer i has the opacity ``a_i = m_i / sum_{j <= i} m_j`` (Porter and Duff, "Compositing
 Digital Images", SIGGRAPH 1984): what lies in front of it no longer matters, so that layers can move and vanish.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..models import look_of
 from ..models.masks import MODEL as MASKS
 from ..models.paint import paint
 from ..models.plate import background_of, matte_of
@@ -32,7 +33,7 @@ def composite(
     """Put layers together, with their edits and replaced pictures.
 
     Args:
-        layers: of the model segment.
+        layers: of a model with a look: segment, atlas.
         linear_light: mix in light instead of display values: soft borders and motion blur then look as filmed, and
             gain is that of scene light, exactly.
         device: where to compute.
@@ -45,12 +46,12 @@ def composite(
     Raises:
         InputError: layers of another model.
     """
-    MASKS.require(layers, "Composite")
+    look = look_of(layers, "Composite")
 
     @torch.no_grad()
     def painted(start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for index in range(start, len(layers)):
-            yield paint(layers, index, linear_light, torch.device(device))
+            yield paint(layers, index, look, linear_light, torch.device(device))
 
     return computed_with_mask(painted, layers.frames.shape, on_step=on_step)
 

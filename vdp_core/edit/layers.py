@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checks import check_frames, check_mask
 from ..errors import InputError, ShapeError
 from ..image.resize import resize, size_within
-from ..models import model_of
+from ..models import look_of, model_of
 from ..models.masks import MODEL as MASKS
 from ..store.lazy import computed, computed_with_mask
 from ..store.scratch import large_empty
@@ -60,7 +60,7 @@ def edit(layers: Layers, name: str, change: Edit) -> Layers:
     Raises:
         InputError: layers of another model, no such layer, or a value out of range.
     """
-    MASKS.require(layers, "Composite")
+    look_of(layers, "Composite")
     if not 0.0 <= change.visibility <= 1.0:
         raise InputError(f"visibility: 0 to 1 needed, got {change.visibility}")
     if not 0.0 <= change.saturation < math.inf:
@@ -80,14 +80,14 @@ def add_background(layers: Layers, background: Tensor) -> Layers:
     """Return layers with another background behind the objects; what was transparent shows it, too.
 
     Args:
-        layers: of the model segment.
+        layers: of a model with a look: segment, atlas.
         background: ``(1, H', W', 3)``, a still, or as many frames as the clip, of any size: scaled to cover the frame,
             what stands out on two sides is cut off.
 
     Raises:
         InputError, ShapeError: it cannot be used.
     """
-    MASKS.require(layers, "Composite")
+    look_of(layers, "Composite")
     background = check_background(background, len(layers))
     return replace(
         layers,
@@ -198,7 +198,7 @@ def replace_layer(layers: Layers, number: int, frames: Tensor, mask: Tensor | No
     """Return layers with other colours, and if given another mask, for one layer.
 
     Args:
-        layers: of the model segment.
+        layers: of a model with a look: segment, atlas.
         number: of the layer, 0 for the background.
         frames: ``(T or 1, H, W, 3)``, straight colours (not multiplied with the mask), of the clip's size; for the
             background any size, see ``add_background``.
@@ -207,7 +207,7 @@ def replace_layer(layers: Layers, number: int, frames: Tensor, mask: Tensor | No
     Raises:
         InputError, ShapeError: another model, no such layer, or pictures that cannot be used.
     """
-    MASKS.require(layers, "ReplaceLayer")
+    look_of(layers, "ReplaceLayer")
     check_replaced(layers, number, has_mask=mask is not None)
     if number == 0:
         return add_background(layers, frames)

@@ -10,17 +10,38 @@ from torch import Tensor
 
 from ..errors import LayersFileError
 from ..image.knots import through
-from ..image.sample import sample
+from ..image.matting import Matte
+from ..image.sample import sample, sample_points
 from ..store.transfer import send
 from ..types import Layers
-from .base import Field, Model
-from .masks import check_masks, layer_names
-from .plate import matte_of
+from .base import Colours, Field, Model
+from .masks import check_masks, check_pictures, layer_names, share_of
+from .paint import untouched
+from .plate import matte_of, picture_of
 
-__all__ = ["LIGHT", "MODEL", "compose", "light_of", "rebuild", "split", "texture_at"]
+__all__ = [
+    "LIGHT",
+    "MODEL",
+    "compose",
+    "light_of",
+    "look",
+    "mapping_of",
+    "rebuild",
+    "split",
+    "texture_at",
+    "to_frame",
+    "to_texture",
+]
 
 LIGHT = (4, 7)
 """Knots (h, w) of the light of a frame."""
+
+STARTS = 800
+"""Pixels, about, from which Newton's method starts."""
+NEWTON_STEPS = 12
+FLAT = 1e-3
+"""Area of the texture, of a pixel of a frame, below which a mapping counts as flat."""
+CHUNK = 16384
 
 
 def light_of(light: Tensor, size: tuple[int, int]) -> Tensor:
@@ -28,29 +49,81 @@ def light_of(light: Tensor, size: tuple[int, int]) -> Tensor:
     return through(light, size).exp_()
 
 
+def mapping_of(layers: Layers, number: int, index: int, device: torch.device) -> Tensor:
+    """Where each pixel of a frame lies in a layer's texture, ``(2, H, W)``: (x, y) in pixels of the texture."""
+    texture = layers.assets[f"texture_{number}"]
+    size = (layers.frames.shape[1], layers.frames.shape[2])
+    mapping = through(send(layers.fields["mapping"][index, number], device), size)
+    return mapping * mapping.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1) - 0.5
+
+
 def texture_at(layers: Layers, number: int, index: int, device: torch.device) -> Tensor:
     """What a layer's texture shows in each pixel of a frame, without its light: colours and weight, ``(4, H, W)``."""
     texture = send(layers.assets[f"texture_{number}"], device).float()
-    size = (layers.frames.shape[1], layers.frames.shape[2])
-    mapping = through(send(layers.fields["mapping"][index, number], device), size)
-    corner = mapping.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1)
-    return sample(texture[None], (mapping * corner - 0.5).movedim(0, -1)[None])[0]
+    return sample(texture[None], mapping_of(layers, number, index, device).movedim(0, -1)[None])[0]
+
+
+def to_texture(mapping: Tensor, points: Tensor) -> Tensor:
+    """Where points of a frame lie in the texture, ``(N, 2)`` in its pixels; beyond the frame, as on its border.
+
+    Args:
+        mapping: ``(2, H, W)``, see ``mapping_of``.
+        points: ``(N, 2)``, (x, y) in pixels of the frame.
+    """
+    return _read(mapping, _slopes(mapping), points)[0]
+
+
+def to_frame(mapping: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of ``to_texture``: which points of a frame show places of the texture.
+
+    Newton's method from the nearest of a few hundred pixels. Beyond the frame the mapping goes on as on its border.
+
+    Args:
+        mapping: ``(2, H, W)``, see ``mapping_of``.
+        places: ``(N, 2)``, (x, y) in pixels of the texture.
+
+    Returns:
+        The points ``(N, 2)`` in pixels of the frame, and how far off each still is, ``(N,)`` in the same: above a
+        fraction of a pixel the mapping folds there, and no point is right.
+    """
+    height, width = mapping.shape[1:]
+    apart = max(1, round((height * width / STARTS) ** 0.5))
+    rows = torch.arange(apart // 2, height, apart, device=mapping.device)
+    columns = torch.arange(apart // 2, width, apart, device=mapping.device)
+    starts = mapping[:, rows][:, :, columns].flatten(1).T
+    nearest = torch.cat([torch.cdist(some, starts).argmin(dim=1) for some in places.split(CHUNK)])
+    points = torch.stack((columns[nearest % len(columns)], rows[nearest // len(columns)]), dim=1).to(mapping)
+    slopes, step = _slopes(mapping), torch.zeros_like(points)
+    for _ in range(NEWTON_STEPS):
+        found, (across_x, across_y, down_x, down_y) = _read(mapping, slopes, points)
+        off_x, off_y = (places - found).unbind(dim=1)
+        turned = across_x * down_y - across_y * down_x
+        turned = torch.where(turned.abs() < FLAT, FLAT, turned)
+        step = torch.stack((down_y * off_x - down_x * off_y, across_x * off_y - across_y * off_x), dim=1)
+        step = (step / turned[:, None]).nan_to_num()
+        points = points + step * (apart / step.norm(dim=1, keepdim=True).clamp_min(apart))
+    return points, step.norm(dim=1)
+
+
+def _slopes(mapping: Tensor) -> Tensor:
+    """How a mapping changes from pixel to pixel, ``(4, H, W)``: both parts along x, both along y."""
+    down, across = torch.gradient(mapping, dim=(1, 2))
+    return torch.cat((across, down))
+
+
+def _read(mapping: Tensor, slopes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """A mapping at points ``(N, 2)``, and its slopes ``(4, N)``; beyond the frame, straight on from its border."""
+    height, width = mapping.shape[1:]
+    inside = torch.stack((points[:, 0].clamp(0, width - 1), points[:, 1].clamp(0, height - 1)), dim=1)
+    values = sample_points(torch.cat((mapping, slopes)), inside)
+    found, along = values[:2], values[2:]
+    beyond = (points - inside).T
+    return (found + along[:2] * beyond[0] + along[2:] * beyond[1]).T, along
 
 
 def compose(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
     """What textures, mappings and light rebuild of frames ``start`` to ``stop``, ``(n, H, W, 3)`` in 0..1."""
-    numbered = zip(range(start, stop), frames, strict=True)
-    return torch.stack([_rebuilt(layers, index, frame) for index, frame in numbered])
-
-
-def _rebuilt(layers: Layers, index: int, frame: Tensor) -> Tensor:
-    masks = matte_of(layers, index, frame).masks
-    colours = torch.zeros_like(frame).movedim(-1, 0)
-    for number, mask in enumerate(masks):
-        if bool(mask.any()):
-            colours = colours + mask * texture_at(layers, number, index, frame.device)[:3]
-    light = light_of(send(layers.fields["light"][index], frame.device), (frame.shape[0], frame.shape[1]))
-    return (colours * light).clamp_(0.0, 1.0).movedim(0, -1)
+    return untouched(layers, start, stop, look, frames.device)
 
 
 def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
@@ -58,16 +131,29 @@ def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
     return composed
 
 
-def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer as its texture shows it, behind others too, and its mask; see ``base.Split``."""
-    mask = matte_of(layers, index, frame).masks[number]
+def look(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whole: bool, linear_light: bool) -> Colours:
+    """What textures show, in the frame's light; see ``base.Look``."""
     light = light_of(send(layers.fields["light"][index], frame.device), (frame.shape[0], frame.shape[1]))
-    colours = texture_at(layers, number, index, frame.device)[:3] * light
-    return colours.clamp_(0.0, 1.0).movedim(0, -1), mask
+
+    def shown(number: int) -> Tensor:
+        colours = texture_at(layers, number, index, frame.device)[:3] * light
+        return colours.clamp_(0.0, 1.0).movedim(0, -1).contiguous()
+
+    return Colours(shown(0), lambda number, part: shown(number)[part])
+
+
+def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """A layer as its texture shows it, behind others too, or as it was replaced, and its mask; see ``base.Split``."""
+    matte = matte_of(layers, index, frame)
+    colours = picture_of(layers, f"colour_{number}", index, frame.device)
+    if colours is None:
+        own = look(layers, index, frame, matte, whole=True, linear_light=False)
+        colours = own.background if number == 0 else own.objects(number, (slice(None), slice(None)))
+    return colours, share_of(layers, number, index, matte)
 
 
 def _invariant(layers: Layers) -> None:
-    """Refuse masks that do not add up, and layers without a texture.
+    """Refuse masks that do not add up, layers without a texture, and pictures and edits of layers that are not there.
 
     Raises:
         LayersFileError: what is missing or impossible.
@@ -76,6 +162,7 @@ def _invariant(layers: Layers) -> None:
     for number in range(layers.fields["masks"].shape[1]):
         if f"texture_{number}" not in layers.assets:
             raise LayersFileError(f"the layers hold no texture of layer {number}; save them again")
+    check_pictures(layers)
 
 
 MODEL = Model(
@@ -90,5 +177,6 @@ MODEL = Model(
     rebuild=rebuild,
     split=split,
     layer_names=layer_names,
+    look=look,
     invariant=_invariant,
 )

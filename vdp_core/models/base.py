@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, LayersFileError
+from ..image.matting import Matte
 from ..types import Layers
 
-__all__ = ["Compose", "Field", "Model"]
+__all__ = ["Colours", "Compose", "Field", "Look", "Model"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,32 @@ Split = Callable[[Layers, int, int, Tensor], "tuple[Tensor, Tensor]"]
 the source ``(H, W, 3)`` is given on the device that is to be computed on."""
 
 
+class Colours(NamedTuple):
+    """What the layers of one frame look like by themselves, before anything is done to them."""
+
+    background: Tensor
+    """``(H, W, 3)``, into which the objects may be painted."""
+    objects: Callable[[int, tuple[slice, slice]], Tensor]
+    """Colours ``(h, w, 3)`` of an object, by its number, in some rows and columns of the frame."""
+
+
+class Look(Protocol):
+    """Gives the colours of layers, for ``paint``."""
+
+    def __call__(
+        self, layers: Layers, index: int, frame: Tensor, matte: Matte, /, *, whole: bool, linear_light: bool
+    ) -> Colours:
+        """Colours in a frame.
+
+        Args:
+            layers: of the model.
+            index, frame: its number, and the source ``(H, W, 3)`` on the device that is to be computed on.
+            matte: of that frame.
+            whole: whether the background will be seen where objects hide it.
+            linear_light: whether layers are mixed in light instead of display values.
+        """
+
+
 @dataclass(frozen=True)
 class Model:
     """A composition model. Everything that is done to layers of any model goes by this declaration."""
@@ -106,6 +133,8 @@ class Model:
     """Takes a layer out as pictures; None where the model has none."""
     layer_names: Callable[[Layers], tuple[str, ...]] | None = None
     """What the layers that ``split`` takes out are, the first one's number being 0."""
+    look: Look | None = None
+    """What layers look like, for putting them together with edits; None where the model's cannot be edited so."""
     invariant: Callable[[Layers], None] | None = None
     """Refuses what the fields alone cannot show; raises LayersFileError."""
 

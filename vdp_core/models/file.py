@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,24 +26,47 @@ from ..store.scratch import large_empty
 from ..types import Edit, Flow, Layers
 from . import MODELS
 
-__all__ = ["load_layers", "own_version", "save_layers"]
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["FORMATS", "load_layers", "own_version", "save_layers"]
 
 FORMAT = 3
 """Of files that are written. Older ones are read: 1 kept what holds for a whole clip as numbers, 2 had no assets."""
-SUFFIX = ".safetensors"
+FORMATS = ("safetensors", "npz")
+"""Kinds of files, and their suffixes: both hold the same arrays under the same names, .npz for NumPy."""
+ABOUT = "vdp_layers"
+"""The name under which a file says what its arrays are, in JSON."""
+ZIP = b"PK\3\4"
+DENSEST = 1100
+"""Bytes that one of a deflated file may stand for."""
+DAMAGED = (
+    *(LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError),
+    *(EOFError, SyntaxError, NotImplementedError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What readers raise on what is damaged; an interruption of the host's is none of them."""
 _AT_ONCE = 2**22  # values converted at a time
 
 
-def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True, numbered: bool = False) -> Path:
-    """Write layers to one ``.safetensors`` file, whole or not at all.
+def save_layers(
+    layers: Layers,
+    path: str | Path,
+    *,
+    with_frames: bool = True,
+    numbered: bool = False,
+    format: str = "safetensors",
+) -> Path:
+    """Write layers to one file, whole or not at all.
 
-    Frames are stored in 8 bits where that is exact, else in 16; the flow in half precision.
+    Frames are stored in 8 bits where that is exact, else in 16; the flow in half precision. Arrays are named
+    ``field.NAME``, ``asset.NAME``, ``picture.NAME`` and ``flow.NAME``; ``frames`` and ``alpha`` are the source.
 
     Args:
         layers: what to write.
         path: where to, with or without the suffix; an existing file is replaced.
         with_frames: leave the source frames out, and the file is small but needs them again to load.
         numbered: add the first number to the name that nothing has, see ``store.files.numbered``; nothing is replaced.
+        format: one of ``FORMATS``.
 
     Returns:
         The file.
@@ -49,9 +75,8 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True, n
         MediaError: the file cannot be written.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
-    path = Path(path)
+    path, suffix = Path(path), f".{format}"
     tensors = {f"field.{name}": field.contiguous() for name, field in layers.fields.items()}
     tensors |= {f"asset.{name}": asset.contiguous() for name, asset in layers.assets.items()}
     tensors |= {f"picture.{name}": _to_integers(picture) for name, picture in layers.pictures.items()}
@@ -77,17 +102,32 @@ def save_layers(layers: Layers, path: str | Path, *, with_frames: bool = True, n
             kept = (torch.float16, Tensor.half) if values.ndim == 4 else (torch.uint8, _to_bytes)
             tensors[f"flow.{name}"] = _each(values, *kept)
     try:
-        with placed(path.parent, path.name.removesuffix(SUFFIX), SUFFIX, is_numbered=numbered) as place:
-            place.partial.touch()
-            mode = place.partial.stat().st_mode  # safetensors makes files that nobody else may read
-            # one entry, as the order of several would be left to chance
-            save_file(tensors, place.partial, metadata={"vdp_layers": json.dumps(header)})
-            place.partial.chmod(mode)
+        with placed(path.parent, path.name.removesuffix(suffix), suffix, is_numbered=numbered) as place:
+            write = _write_npz if format == "npz" else _write_safetensors
+            write(place.partial, tensors, json.dumps(header))
     except (OSError, RuntimeError, SafetensorError) as error:  # safetensors hides a full disk in its own
         raise MediaError(
             f"{path}: the layers cannot be written ({error}); free space or choose another folder"
         ) from error
     return place.target
+
+
+def _write_safetensors(file: Path, tensors: dict[str, Tensor], about: str) -> None:
+    from safetensors.torch import save_file
+
+    file.touch()
+    mode = file.stat().st_mode  # safetensors makes files that nobody else may read
+    # one entry, as the order of several would be left to chance
+    save_file(tensors, file, metadata={ABOUT: about})
+    file.chmod(mode)
+
+
+def _write_npz(file: Path, tensors: dict[str, Tensor], about: str) -> None:
+    import numpy as np
+
+    arrays: dict[str, Any] = {ABOUT: np.array(about), **{name: tensor.numpy() for name, tensor in tensors.items()}}
+    with file.open("wb") as opened:
+        np.savez(opened, **arrays)
 
 
 def load_layers(path: str | Path, frames: Tensor | None = None, alpha: Tensor | None = None) -> Layers:
@@ -103,16 +143,14 @@ def load_layers(path: str | Path, frames: Tensor | None = None, alpha: Tensor | 
         LayersFileError: it is damaged or no layers file.
         ShapeError: the frames are not those the layers were found on.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     path = Path(path)
     if not os.path.isfile(path):  # noqa: PTH113 (which never raises)
         raise MediaError(f"{path}: no such layers file")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = _header(file.metadata() or {}, path)
-            # These are views of the file, of which nothing is read yet.
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, tensors = _read(path)
+        header = _header(metadata, path)
         try:
             return _assemble(header, tensors, frames, alpha)
         except LayersFileError as error:
@@ -123,10 +161,43 @@ def load_layers(path: str | Path, frames: Tensor | None = None, alpha: Tensor | 
         if isinstance(error, VDPError):
             raise
         raise MediaError(f"{path}: cannot be read ({error})") from error
-    except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+    except DAMAGED as error:
         if isinstance(error, VDPError):
             raise
         raise LayersFileError(f"{path}: a damaged layers file ({str(error)[:200]}); save the layers again") from error
+
+
+def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+    """What a file says about its arrays, and the arrays."""
+    import numpy as np
+    from safetensors import safe_open
+
+    with path.open("rb") as opened:
+        is_zip = opened.read(len(ZIP)) == ZIP
+    if not is_zip:
+        with safe_open(path, framework="pt") as file:
+            # These are views of the file, of which nothing is read yet.
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with zipfile.ZipFile(path) as archive:
+        arrays = {info.filename.removesuffix(".npy"): _array(archive, info) for info in archive.infolist()}
+    about = {ABOUT: str(arrays.pop(ABOUT))} if ABOUT in arrays else {}
+    return about, {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """An array of an .npz file, of which as much is there as it says."""
+    import numpy as np
+
+    if info.flag_bits & 1 or info.file_size > DENSEST * (info.compress_size + 1):
+        raise ValueError(f"{info.filename} is encrypted, or not as large as it says")
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(file)
+        if math.prod(shape) * kind.itemsize != info.file_size - file.tell():
+            raise ValueError(f"{info.filename} is {shape}, which its {info.file_size} bytes are not")
+    with archive.open(info) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -135,7 +206,7 @@ def _header(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     Raises:
         LayersFileError: it is no layers file, or a newer one than can be read.
     """
-    header = json.loads(metadata.get("vdp_layers", "null"))
+    header = json.loads(metadata.get(ABOUT, "null"))
     if header == 1:
         header = {**json.loads(metadata["layers"]), "format": "1"}
     number = header.get("format") if isinstance(header, dict) else None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from ..errors import LayersFileError
+from ..image.colour import as_is, to_display, to_linear
 from ..image.matting import Matte, object_colours, smooth_colours
 from ..image.resize import resize
 from ..types import Layers
-from .base import Field, Model
+from .base import Colours, Field, Model
 from .paint import untouched
 from .plate import background_of, matte_of, picture_of
 
-__all__ = ["MODEL", "check_masks", "compose", "layer_names", "rebuild", "split"]
+__all__ = ["MODEL", "check_masks", "check_pictures", "compose", "layer_names", "look", "rebuild", "share_of", "split"]
 
 
 def check_masks(layers: Layers) -> None:
@@ -36,7 +40,6 @@ def _invariant(layers: Layers) -> None:
         LayersFileError: what is missing or impossible.
     """
     check_masks(layers)
-    masks = layers.fields["masks"]
     for name in ("before", "after"):
         field = layers.fields.get(name)
         if field is None:
@@ -45,6 +48,16 @@ def _invariant(layers: Layers) -> None:
             room = index if name == "before" else len(field) - 1 - index
             if not bool(((away >= 0.0) & (away <= room) & (away == away.round())).all()):
                 raise LayersFileError(f"the layers' '{name}' points to frames that are not there; save them again")
+    check_pictures(layers)
+
+
+def check_pictures(layers: Layers) -> None:
+    """Refuse pictures and edits of layers that are not there.
+
+    Raises:
+        LayersFileError: there are some.
+    """
+    masks = layers.fields["masks"]
     count, height, width, _ = layers.frames.shape
     for name, picture in layers.pictures.items():
         kind, _, which = name.partition("_")
@@ -59,12 +72,39 @@ def _invariant(layers: Layers) -> None:
 
 def compose(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
     """``sum_i m_i c_i`` for frames ``start`` to ``stop``, ``(n, H, W, 3)``: the layers painted over each other."""
-    return untouched(layers, start, stop, frames.device)
+    return untouched(layers, start, stop, look, frames.device)
 
 
 def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
     """The source from what ``compose`` gives: the same, as nothing was changed."""
     return composed
+
+
+def look(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whole: bool, linear_light: bool) -> Colours:
+    """The frame's own colours, and in mixed pixels what each layer has of them; see ``base.Look``."""
+    background = background_of(layers, index, frame, matte, whole=whole)
+    picture, behind = (whose.view(-1, 3)[matte.mixed].T for whose in (frame, background))
+    light, display = (to_linear, to_display) if linear_light else (as_is, as_is)
+
+    @cache  # of objects that are taken out nothing is needed
+    def mixed() -> Tensor:
+        return display(object_colours(light(picture), replace(matte, coarse=light(matte.coarse)), light(behind)))
+
+    def objects(number: int, part: tuple[slice, slice]) -> Tensor:
+        return _own_colours(frame, matte.mixed, mixed()[number - 1], part)
+
+    return Colours(background, objects)
+
+
+def _own_colours(frame: Tensor, mixed: Tensor, colours: Tensor, part: tuple[slice, slice]) -> Tensor:
+    """A part of the frame with a layer's own colours ``(3, N)`` in the mixed pixels."""
+    rows, columns = part
+    out = frame[part].clone()
+    row, column = torch.div(mixed, frame.shape[1], rounding_mode="floor"), mixed % frame.shape[1]
+    inside = (row >= rows.start) & (row < rows.stop) & (column >= columns.start) & (column < columns.stop)
+    place = (row[inside] - rows.start) * out.shape[1] + (column[inside] - columns.start)
+    out.view(-1, 3).index_copy_(0, place, colours[:, inside].T)
+    return out
 
 
 def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,15 +114,20 @@ def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tenso
     borders, so that scaling or blurring brings in nothing else.
     """
     matte = matte_of(layers, index, frame)
-    given = [picture_of(layers, f"mask_{other}", index, frame.device) for other in range(1, len(matte.masks))]
-    shares = [own if one is None else one for own, one in zip(matte.masks[1:], given, strict=True)]
-    mask = shares[number - 1] if number > 0 else (1.0 - torch.stack(shares).sum(dim=0)).clamp(0.0, 1.0)
+    mask = share_of(layers, number, index, matte)
     colour = picture_of(layers, f"colour_{number}", index, frame.device)
     if colour is None and number == 0:
         colour = background_of(layers, index, frame, matte, whole=True)
     elif colour is None:
         colour = _extended(layers, index, frame, matte, number)
     return colour, mask
+
+
+def share_of(layers: Layers, number: int, index: int, matte: Matte) -> Tensor:
+    """The mask ``(H, W)`` of a layer in a frame, found or replaced; the background has what objects leave."""
+    given = [picture_of(layers, f"mask_{other}", index, matte.masks.device) for other in range(1, len(matte.masks))]
+    shares = [own if one is None else one for own, one in zip(matte.masks[1:], given, strict=True)]
+    return shares[number - 1] if number > 0 else (1.0 - torch.stack(shares).sum(dim=0)).clamp(0.0, 1.0)
 
 
 def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: int) -> Tensor:
@@ -113,5 +158,6 @@ MODEL = Model(
     rebuild=rebuild,
     split=split,
     layer_names=layer_names,
+    look=look,
     invariant=_invariant,
 )

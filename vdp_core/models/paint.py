@@ -10,22 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.colour import as_is, regrade, to_display, to_linear
-from ..image.matting import bounding_box, object_colours
+from ..image.matting import bounding_box
 from ..store.transfer import send
 from ..types import Edit, Layers
-from .plate import background_of, matte_of, picture_of
+from .base import Look
+from .plate import matte_of, picture_of
 
 __all__ = ["paint", "untouched"]
 
 
-def untouched(layers: Layers, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
+def untouched(layers: Layers, start: int, stop: int, look: Look, device: torch.device | str = "cpu") -> Tensor:
     """The source as the layers give it back, without edits or replaced pictures: ``(stop - start, H, W, 3)``."""
     layers = replace(layers, edits={}, pictures={})
-    return torch.stack([paint(layers, index, False, torch.device(device))[0] for index in range(start, stop)])
+    return torch.stack([paint(layers, index, look, False, torch.device(device))[0] for index in range(start, stop)])
 
 
-def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """One frame with everything done to it, ``(H, W, 3)``, and what of it is objects, ``(H, W)``."""
+def paint(layers: Layers, index: int, look: Look, linear_light: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """One frame with everything done to it, ``(H, W, 3)``, and what of it is objects, ``(H, W)``.
+
+    Args:
+        layers: masks, edits and replaced pictures.
+        index: which frame.
+        look: of their model.
+        linear_light: mix in light instead of display values.
+        device: where to compute.
+    """
     frame = send(layers.frames[index], device).contiguous()
     matte = matte_of(layers, index, frame)
     count = len(matte.masks)
@@ -36,15 +45,11 @@ def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) 
         if edits[layer].visibility < 1.0 or edits[layer].offset != (0.0, 0.0) or f"mask_{layer}" in layers.pictures
     ]
     seen_through = bool(revealing) or edits[0].offset != (0.0, 0.0)
-    own = background_of(layers, index, frame, matte, whole=seen_through and "colour_0" not in layers.pictures)
-    behind = own.view(-1, 3)[matte.mixed].T
+    whole = seen_through and "colour_0" not in layers.pictures
+    own = look(layers, index, frame, matte, whole=whole, linear_light=linear_light)
     out = picture_of(layers, "colour_0", index, device)
-    out = own if out is None else out.clone()
+    out = own.background if out is None else out.clone()
     light, display = (to_linear, to_display) if linear_light else (as_is, as_is)
-    # of objects that are taken out nothing more is needed
-    if any(edits[layer].visibility > 0.0 for layer in range(1, count)):
-        picture = frame.view(-1, 3)[matte.mixed].T
-        colours = display(object_colours(light(picture), replace(matte, coarse=light(matte.coarse)), light(behind)))
     out = regrade(out, edits[0], linear_light)
     if edits[0].offset != (0.0, 0.0):
         out = _shift(out, edits[0].offset)
@@ -62,7 +67,7 @@ def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) 
             opacity = opacity / (1.0 - matte.masks[layer + 1 :, part[0], part[1]].sum(dim=0)).clamp_min(1e-6)
         opacity = opacity.clamp(0.0, 1.0) * change.visibility
         colour = picture_of(layers, f"colour_{layer}", index, device)
-        colour = _own_colours(frame, matte.mixed, colours[layer - 1], part) if colour is None else colour[part]
+        colour = own.objects(layer, part) if colour is None else colour[part]
         colour = regrade(colour, replace(change, visibility=1.0), linear_light)
         colour = light(colour) * opacity[..., None]
         # what is premultiplied moves without colours from beyond its border coming in
@@ -71,17 +76,6 @@ def paint(layers: Layers, index: int, linear_light: bool, device: torch.device) 
         out[place] = display(torch.addcmul(colour, light(out[place]), 1.0 - opacity))
         shown[place] += opacity[..., 0] * (1.0 - shown[place])
     return out.clamp_(0.0, 1.0), shown
-
-
-def _own_colours(frame: Tensor, mixed: Tensor, colours: Tensor, part: tuple[slice, slice]) -> Tensor:
-    """A part of the frame with a layer's own colours ``(3, N)`` in the mixed pixels."""
-    rows, columns = part
-    out = frame[part].clone()
-    row, column = torch.div(mixed, frame.shape[1], rounding_mode="floor"), mixed % frame.shape[1]
-    inside = (row >= rows.start) & (row < rows.stop) & (column >= columns.start) & (column < columns.stop)
-    place = (row[inside] - rows.start) * out.shape[1] + (column[inside] - columns.start)
-    out.view(-1, 3).index_copy_(0, place, colours[:, inside].T)
-    return out
 
 
 def _shift(picture: Tensor, offset: tuple[float, float]) -> Tensor:

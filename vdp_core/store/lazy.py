@@ -21,7 +21,7 @@ from .guard import Walk, guarded
 from .scratch import Scratch, large_empty
 from .transfer import fetched
 
-__all__ = ["LazyFrames", "Source", "computed", "computed_with_mask", "floats"]
+__all__ = ["LazyFrames", "Source", "computed", "computed_with_mask", "floats", "later"]
 
 AT_ONCE = 96 * 2**20  # bytes of a stretch of frames that is small enough to be made as soon as it is asked for
 WINDOW = 4 * 2**30  # bytes of computed frames that are kept: most are read once, in order
@@ -233,7 +233,7 @@ def computed(
         on_step: told after every run of frames that is made now.
     """
     if not fits_in_memory(4 * math.prod(shape)):
-        return _later(walk, shape)
+        return later(walk, shape)
     out = torch.empty(shape)
     done = 0
     for run in _on_cpu(walk(0)):
@@ -255,8 +255,8 @@ def _alone(run: Tensor) -> tuple[Tensor]:
     return (run,)
 
 
-def _later(walk: Walk, shape: tuple[int, ...]) -> LazyFrames:
-    """The frames of a walk, made when they are looked at."""
+def later(walk: Walk, shape: tuple[int, ...]) -> LazyFrames:
+    """The frames of a walk, which are made when they are looked at, of a short clip too: see ``computed``."""
     return LazyFrames.over(guarded(lambda start: _on_cpu(walk(start)), shape[0]), shape)
 
 
@@ -273,7 +273,7 @@ def computed_with_mask(
         def four(start: int) -> Iterator[Tensor]:
             return (torch.cat((frame, mask[..., None]), dim=-1)[None] for frame, mask in walk(start))
 
-        frames = _later(four, (count, height, width, 4))
+        frames = later(four, (count, height, width, 4))
         return frames.cut(..., slice(0, 3)), frames.cut(..., 3)
     out, masks = torch.empty(shape), torch.empty(shape[:3])
     for index, (frame, mask) in enumerate(fetched(walk(0))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
+from .atlas import TASK as ATLAS
 from .base import Task
 from .dehaze import TASK as DEHAZE
 from .relight import TASK as RELIGHT
@@ -10,7 +11,7 @@ from .segment import TASK as SEGMENT
 
 __all__ = ["TASKS", "task_of"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (RELIGHT, DEHAZE, SEGMENT)}
+TASKS: dict[str, Task] = {task.name: task for task in (RELIGHT, DEHAZE, SEGMENT, ATLAS)}
 
 
 def task_of(name: str) -> Task:

@@ -17,22 +17,11 @@ from comfyui_vdp.vdp_core.models import atlas as model
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.store.journal import Journal
-from comfyui_vdp.vdp_core.tasks import TASKS
-from comfyui_vdp.vdp_core.tasks.atlas import TASK
 from comfyui_vdp.vdp_core.tasks.atlas.textures import Canvas, Look, solve
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Layers
 
 COUNT, HEIGHT, WIDTH = 12, 96, 160
-
-
-@pytest.fixture(autouse=True, scope="module")
-def listed():
-    """The task and its model, which nodes do not offer yet."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TASKS, "atlas", TASK)
-        patch.setitem(MODELS, "atlas", model.MODEL)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ FITS = {
     "relight": ("tasks.relight.find", {}),
     "dehaze": ("tasks.dehaze.clip", {}),
     "segment": ("tasks.segment.classifier", {}),
+    "atlas": ("tasks.segment.classifier", {}),
     "relight, paper": ("tasks.paper", {"preset": "paper"}),
 }
 STEPS = 34

@@ -29,6 +29,8 @@ from comfyui_vdp.vdp_core.types import Flow
 
 BLENDED = {"relight": relight_find, "dehaze": dehaze_find}
 """Tasks whose windows fade into each other, and where they do; those of segment hand objects on instead."""
+ROUNDED = {"atlas": 1e-5}
+"""Tasks that shots of a clip are not equal to the bit for: places in textures are rounded otherwise in a larger one."""
 CUT = 8
 AIR = (0.78, 0.82, 0.88)
 
@@ -52,7 +54,7 @@ def test_shots_of_a_clip_come_out_as_if_they_were_alone(two_shots, name):
     whole = run(SHOWN_BY[name], layers=decompose(name, dark, flow, **settings))[0]
     for shot in SHOTS:
         alone = decompose(name, dark[shot], flow.part(shot.start, shot.stop), **settings)
-        assert torch.equal(run(SHOWN_BY[name], layers=alone)[0], whole[shot])
+        assert_close(run(SHOWN_BY[name], layers=alone)[0], whole[shot], atol=ROUNDED.get(name, 0.0), rtol=0.0)
 
 
 def test_progress_goes_on_from_shot_to_shot(two_shots):

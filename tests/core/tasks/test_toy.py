@@ -85,8 +85,12 @@ def test_the_node_offers_it_and_needs_no_flow() -> None:
     assert "toy: the mean picture, for nobody." in inputs["required"]["task"][1]["tooltip"]
     assert "silly" in inputs["required"]["preset"][0]
     assert inputs["optional"]["picture"] == ("IMAGE", {"tooltip": "(toy) A picture."})
-    assert inputs["required"]["layers"][1]["tooltip"].startswith("(segment, toy) How many")
-    assert inputs["optional"]["flow"][1]["tooltip"].startswith("(relight, dehaze, segment) ")
+    takers = ", ".join(name for name, task in TASKS.items() if LAYERS in task.inputs)
+    assert takers.endswith(", toy")
+    assert inputs["required"]["layers"][1]["tooltip"].startswith(f"({takers}) How many")
+    movers = ", ".join(name for name, task in TASKS.items() if task.needs_flow)
+    assert "toy" not in movers
+    assert inputs["optional"]["flow"][1]["tooltip"].startswith(f"({movers}) ")
     (layers,) = VDPOptimize().optimize(FRAMES, task="toy", preset="balanced", steps=0, seed=3, layers=3)
     assert layers.info["said"] == "3 layers"
     assert layers.info["flow"] == "none"

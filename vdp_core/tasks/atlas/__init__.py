@@ -11,7 +11,8 @@ __all__ = ["TASK"]
 TASK = Task(
     name="atlas",
     model="atlas",
-    says="one texture a layer, and where every pixel of the clip lies in it, for SplitLayers",
+    says="one texture a layer, and where every pixel of the clip lies in it, for AtlasTexture, EditAtlas, EditFrame, "
+    "TrackPoints, SplitLayers and Composite",
     aliases=(
         "atlas",
         "layered neural atlases",
