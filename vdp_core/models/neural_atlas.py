@@ -24,14 +24,15 @@ __all__ = ["UV_SCALE", "evaluated", "fields_of"]
 
 UV_SCALE = 0.8
 """Published length, along u, of half the longer side of a frame."""
-APART = 4
-"""Pixels between two knots of a mapping, about."""
+KNOTS = 192
+"""Of a mapping, along the long side, but no more than pixels: every fourth one at the published size."""
 SEEN = 0.02
 """Share of a pixel from which on its colour must be in the texture; alpha is never less than 0.001."""
-RIM = 4
+RIM = 1
 """Pixels around what is seen of a texture."""
 FINER = 2.0
-"""Pixels of a texture along one of the frames; down to 1, what the atlas has finest is blurred as it is read."""
+"""Pixels of a texture, at least, along one of those that the networks were fitted to: at the published size the atlas's
+finest wave has 7.5 of them; down to 1, it is blurred as it is read."""
 LARGEST = 2**26
 """Most pixels of a texture, of which there are four half precision numbers each."""
 AT_ONCE = 2**16
@@ -60,7 +61,7 @@ def fields_of(
         device: where to compute.
         on_step: told after every frame and every texture; stops the work by raising.
     """
-    grid = [max(2, round(side / APART) + 1) for side in size]
+    grid = [max(2, round(side * min(1.0, KNOTS / max(size))) + 1) for side in size]
     # as `through` reads them: the outer ones on the edges
     rows, columns = (torch.linspace(-0.5, side - 0.5, number) for side, number in zip(size, grid, strict=True))
     knots, pixels = _points(rows, columns), _points(torch.arange(size[0]), torch.arange(size[1]))
@@ -74,7 +75,8 @@ def fields_of(
         if on_step is not None:
             on_step(t + 1, count + 2, None)
     assets = {}
-    fineness = max(size) / (2.0 * uv_scale), max(native) / max(size) * FINER
+    coarse, fine = (max(sides) / (2.0 * uv_scale) for sides in (size, native))
+    fineness = coarse, max(fine, FINER * coarse)
     for layer in (0, 1):
         assets[f"texture_{layer}"] = _texture(nets, layer, mapping[:, layer], masks[:, layer], fineness, device)
         if on_step is not None:
@@ -110,7 +112,7 @@ def _texture(
 
     Args:
         masks: ``(T, h, w)``, of the layer.
-        fineness: pixels of the masks along a unit of u, and pixels of the texture along one of those.
+        fineness: pixels along a unit of u, of the masks and of the texture.
     """
     size = (masks.shape[1], masks.shape[2])
     low, high = torch.full((2,), torch.inf), torch.full((2,), -torch.inf)
@@ -121,10 +123,10 @@ def _texture(
     if not bool(low.isfinite().all()):
         mapping.zero_()
         return torch.zeros(4, 1, 1, dtype=torch.half)
-    coarse, finer = fineness
+    coarse, fine = fineness
     low, high = low - RIM / coarse, high + RIM / coarse
     width, height = ((high - low) * coarse).ceil().int().tolist()
-    finer *= min(1.0, (LARGEST / (width * height * finer**2)) ** 0.5)
+    finer = min(fine / coarse, (LARGEST / (width * height)) ** 0.5)
     for uv in mapping:
         uv.sub_(low.view(2, 1, 1)).div_((high - low).view(2, 1, 1))
 
@@ -133,8 +135,8 @@ def _texture(
     for places, mask in zip(mapping, masks, strict=True):
         laid.lay(mask[None], through(places, size) * corner - 0.5, mask)
 
-    fine = (max(1, round(height * finer)), max(1, round(width * finer)))
-    shares = _points(*((torch.arange(side) + 0.5) / side for side in fine))
+    sides = max(1, round(height * finer)), max(1, round(width * finer))
+    shares = _points(*((torch.arange(side) + 0.5) / side for side in sides))
     uv = (low + shares * (high - low)).to(device)
-    colours = evaluated(partial(nets.colours, layer), uv).T.view(3, *fine)
-    return torch.cat((colours, resize(laid.sums[None, 1:], fine)[0])).half()
+    colours = evaluated(partial(nets.colours, layer), uv).T.view(3, *sides)
+    return torch.cat((colours, resize(laid.sums[None, 1:], sides)[0])).half()

@@ -24,6 +24,7 @@ FITS = {
     "dehaze": ("tasks.dehaze.clip", {}),
     "segment": ("tasks.segment.classifier", {}),
     "relight, paper": ("tasks.paper", {"preset": "paper"}),
+    "atlas, paper": ("tasks.atlas.paper", {"preset": "paper"}),
 }
 STEPS = 34
 """Neither a multiple of ten nor is its half."""
@@ -70,6 +71,14 @@ def reads(monkeypatch) -> Iterator[Reads]:
 
         monkeypatch.setattr(torch.Tensor, name, counted)
     return mode
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch) -> None:
+    """A step of the published atlas takes seconds as it is."""
+    presets = TASKS["atlas"].presets
+    few = replace(presets["paper"], config=replace(presets["paper"].config, samples=64))
+    monkeypatch.setitem(presets, "paper", few)
 
 
 def watch(monkeypatch, place: str, watched: Callable[..., Fitted]) -> None:

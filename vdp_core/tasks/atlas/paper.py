@@ -20,7 +20,7 @@ d_x and d_y are differences to the pixel on the right and to the one below. J is
 the left and to above; matrices have Frobenius norms. Terms of the flow are the mean of both directions, each over the
 points whose flow and flow back end less than CONSISTENT pixels apart. m' is a rough mask of the object: as published
 Mask R-CNN's, here a given one or that of the task segment. Before all that the mappings learn M_i(p) = UV_SCALE (x, y),
-frame by frame, in PASSES over the clip.
+frame by frame, in PASSES over the clip. Fewer steps shorten all of it in proportion.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ FAR_UNTIL, BOOTSTRAP_UNTIL = 5_000 / STEPS, 10_000 / STEPS
 """Shares of the steps."""
 PASSES = 100
 """Of the mappings' beginning over the clip; with fewer steps than STEPS as many fewer."""
+LEAST = 100
+"""Fewest steps of the mappings' beginning and of the bootstrap: it takes so many until mappings have spread over the
+clip, and alpha tells the object from the background."""
 CONSISTENT = 1.0
 EPS = 1e-3
 PREVIEW_SIDE = 160
@@ -119,15 +122,14 @@ class PublishedFit:
     def begin(self, journal: Journal, progress: Progress) -> Kept:
         """Have the mappings lead each pixel to where it is in its frame, at the scale of the atlas."""
         height, width = self.size
-        draw = partial(torch.randint, size=(self._samples,), device=self._device)
 
         def step(index: int, generator: Generator) -> dict[str, Tensor]:
-            x, y = draw(width, generator=generator), draw(height, generator=generator)
+            x, y = self._drawn(width, generator), self._drawn(height, generator)
             places = self._places(x, y, torch.full_like(x, index % self._count))
             apart = [(self.nets.mapping(layer, places) - UV_SCALE * places[:, :2]).norm(dim=1) for layer in (0, 1)]
             return {"mapping": torch.stack(apart).sum(dim=0).mean()}
 
-        steps = max(1, round(PASSES * self._count * self._steps / STEPS))
+        steps = max(LEAST, round(PASSES * self._count * self._steps / STEPS))
         self._fit(step, self.nets.mappings, steps, journal, progress, None)
         return self.nets.state_dict(), {}
 
@@ -135,8 +137,7 @@ class PublishedFit:
         """Minimise the energy."""
 
         def step(index: int, generator: Generator) -> dict[str, Tensor]:
-            draw = (len(self._frames), (self._samples,))
-            return self.terms(torch.randint(*draw, generator=generator, device=self._device), index)
+            return self.terms(self._drawn(len(self._frames), generator), index)
 
         fitted = self._fit(step, self.nets, self._steps, journal, progress, self._picture)
         return self.nets.state_dict(), asdict(fitted)
@@ -150,7 +151,7 @@ class PublishedFit:
         progress: Progress,
         preview: Callable[[], Tensor] | None,
     ) -> Fitted:
-        generator = Generator(self._device).manual_seed(self._seed)
+        generator = Generator().manual_seed(self._seed)
         return fit(
             lambda index: step(index, generator),
             nets.parameters(),
@@ -206,9 +207,13 @@ class PublishedFit:
         if away.shape[1] > 4:
             behind, front = rigidity(-away[:, 4] / FAR, -away[:, 5] / FAR).mean(dim=1)
             terms["far_rigidity"] = FAR_RIGIDITY[0] * behind + FAR_RIGIDITY[1] * front
-        if index <= BOOTSTRAP_UNTIL * self._steps:
+        if index <= max(LEAST, BOOTSTRAP_UNTIL * self._steps):
             terms["bootstrap"] = BOOTSTRAP * bootstrap(alpha[0], self._rough[pixels]).mean()
         return terms
+
+    def _drawn(self, below: int, generator: Generator) -> Tensor:
+        # on the CPU, so that every device is given the same
+        return send(torch.randint(below, (self._samples,), generator=generator), self._device)
 
     def _places(self, x: Tensor, y: Tensor, t: Tensor) -> Tensor:
         return coordinates(torch.stack((x.float(), y.float(), t.float()), dim=1), self.size, self._count)
