@@ -154,7 +154,7 @@ def test_terms_that_end(index, kept):
     assert ramp_fit().terms(PIXEL, index).keys() & {"far_rigidity", "bootstrap"} == kept
 
 
-@pytest.mark.parametrize(("steps", "far", "bootstrapped"), [(8000, 100, 200), (400, 5, 100)])
+@pytest.mark.parametrize(("steps", "far", "bootstrapped"), [(40_000, 500, 1000), (400, 5, 400)])
 def test_fewer_steps_shorten_the_schedule(steps, far, bootstrapped):
     fit = ramp_fit()
     fit._steps = steps
@@ -189,9 +189,10 @@ def clip(synthetic):
 
 @pytest.fixture
 def few(monkeypatch):
-    """Few points a step, every one of which is kept."""
+    """Few points a step, few steps to begin with, every one of which is kept."""
     presets = TASKS["atlas"].presets
     monkeypatch.setitem(presets, "paper", replace(presets["paper"], config=FEW))
+    monkeypatch.setattr(paper, "LEAST", 5)
     monkeypatch.setattr(fit_module, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(fit_module, "SAVE_SHARE", float("inf"))
 

@@ -16,6 +16,7 @@ from comfyui_vdp.vdp_core.models import haze, light, render
 from comfyui_vdp.vdp_core.optim.fit import READ_EVERY, Fitted, fit
 from comfyui_vdp.vdp_core.store import transfer
 from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.atlas import paper as atlas_paper
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Layers
 
@@ -74,11 +75,13 @@ def reads(monkeypatch) -> Iterator[Reads]:
 
 
 @pytest.fixture(autouse=True)
-def few_samples(monkeypatch) -> None:
+def little_work(monkeypatch) -> None:
     """A step of the published atlas takes seconds as it is."""
     presets = TASKS["atlas"].presets
-    few = replace(presets["paper"], config=replace(presets["paper"].config, samples=64))
-    monkeypatch.setitem(presets, "paper", few)
+    config = presets["paper"].config
+    few = replace(config, samples=64, masks=replace(config.masks, steps=4))
+    monkeypatch.setitem(presets, "paper", replace(presets["paper"], config=few))
+    monkeypatch.setattr(atlas_paper, "LEAST", STEPS)
 
 
 def watch(monkeypatch, place: str, watched: Callable[..., Fitted]) -> None:

@@ -20,7 +20,8 @@ d_x and d_y are differences to the pixel on the right and to the one below. J is
 the left and to above; matrices have Frobenius norms. Terms of the flow are the mean of both directions, each over the
 points whose flow and flow back end less than CONSISTENT pixels apart. m' is a rough mask of the object: as published
 Mask R-CNN's, here a given one or that of the task segment. Before all that the mappings learn M_i(p) = UV_SCALE (x, y),
-frame by frame, in PASSES over the clip. Fewer steps shorten all of it in proportion.
+frame by frame, in PASSES over the clip. Fewer steps shorten all of it in proportion, but that beginning and the
+bootstrap have LEAST.
 """
 
 from __future__ import annotations
@@ -57,9 +58,8 @@ FAR_UNTIL, BOOTSTRAP_UNTIL = 5_000 / STEPS, 10_000 / STEPS
 """Shares of the steps."""
 PASSES = 100
 """Of the mappings' beginning over the clip; with fewer steps than STEPS as many fewer."""
-LEAST = 100
-"""Fewest steps of the mappings' beginning and of the bootstrap: it takes so many until mappings have spread over the
-clip, and alpha tells the object from the background."""
+LEAST = 400
+"""Fewest steps of the mappings' beginning and of the bootstrap: with half as many, alpha has found no object yet."""
 CONSISTENT = 1.0
 EPS = 1e-3
 PREVIEW_SIDE = 160
