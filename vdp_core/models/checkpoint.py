@@ -35,7 +35,7 @@ SETTINGS = (
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a file is a checkpoint: none of ``models.file``, and its config lies beside it."""
-    return path.suffix != ".safetensors" and path.with_name(CONFIG).is_file()
+    return path.suffix != ".safetensors" and (path.parent / CONFIG).is_file()
 
 
 def load_checkpoint(
@@ -60,7 +60,7 @@ def load_checkpoint(
         MediaError: the config cannot be read.
         ShapeError: no frames, or more than it was fitted to, or of other proportions.
     """
-    size, most, uv_scale = _settings(checkpoint.with_name(CONFIG))
+    size, most, uv_scale = _settings(checkpoint.parent / CONFIG)
     nets = _networks(checkpoint).to(device)
     if frames is None:
         raise ShapeError(f"frames: {checkpoint} holds none; link the clip that it was fitted to")

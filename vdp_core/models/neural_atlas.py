@@ -123,20 +123,18 @@ def _texture(
     if not bool(low.isfinite().all()):
         mapping.zero_()
         return torch.zeros(4, 1, 1, dtype=torch.half)
-    coarse, fine = fineness
-    low, high = low - RIM / coarse, high + RIM / coarse
-    width, height = ((high - low) * coarse).ceil().int().tolist()
-    finer = min(fine / coarse, (LARGEST / (width * height)) ** 0.5)
+    low, high = low - RIM / fineness[0], high + RIM / fineness[0]
+    most = (LARGEST / float((high - low).prod())) ** 0.5
+    coarse, fine = (((high - low) * min(pixels, most)).ceil().int().tolist()[::-1] for pixels in fineness)
     for uv in mapping:
         uv.sub_(low.view(2, 1, 1)).div_((high - low).view(2, 1, 1))
 
-    laid = Splat((height, width), 1)
-    corner = low.new_tensor([width, height]).view(2, 1, 1)
+    laid = Splat(tuple(coarse), 1)
+    corner = low.new_tensor(coarse[::-1]).view(2, 1, 1)
     for places, mask in zip(mapping, masks, strict=True):
         laid.lay(mask[None], through(places, size) * corner - 0.5, mask)
 
-    sides = max(1, round(height * finer)), max(1, round(width * finer))
-    shares = _points(*((torch.arange(side) + 0.5) / side for side in sides))
+    shares = _points(*((torch.arange(side) + 0.5) / side for side in fine))
     uv = (low + shares * (high - low)).to(device)
-    colours = evaluated(partial(nets.colours, layer), uv).T.view(3, *sides)
-    return torch.cat((colours, resize(laid.sums[None, 1:], sides)[0])).half()
+    colours = evaluated(partial(nets.colours, layer), uv).T.view(3, *fine)
+    return torch.cat((colours, resize(laid.sums[None, 1:], tuple(fine))[0])).half()
