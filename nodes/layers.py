@@ -22,6 +22,8 @@ LAZY_LAYERS = (
     {"tooltip": "From VDPOptimize with the task segment or atlas, or LoadLayers.", "lazy": True},
 )
 """Made last, when the other inputs have been looked at."""
+CHECKPOINT_MEMORY = 2**29
+"""About how many bytes of a GPU's the networks of a checkpoint take."""
 
 
 class SplitLayers(host.Foreseeing):
@@ -430,11 +432,14 @@ class SaveLayers(host.Foreseeing):
 
 
 class LoadLayers:
-    """Read layers that SaveLayers wrote."""
+    """Read layers that SaveLayers wrote, or a published atlas."""
 
     CATEGORY = "VDP/layers"
-    DESCRIPTION = "Reads layers that SaveLayers wrote, ready for Relight, Dehaze or Composite."
-    SEARCH_ALIASES = ["import layers", "read layers", "safetensors"]
+    DESCRIPTION = (
+        "Reads layers that SaveLayers wrote, ready for Relight, Dehaze or Composite, or a checkpoint of Layered Neural "
+        "Atlases."
+    )
+    SEARCH_ALIASES = ["import layers", "read layers", "safetensors", "layered neural atlases checkpoint"]
     FUNCTION = "load"
     RETURN_TYPES = ("VDP_LAYERS",)
     RETURN_NAMES = ("layers",)
@@ -448,13 +453,17 @@ class LoadLayers:
                     "STRING",
                     {
                         "default": "",
-                        "tooltip": "The .safetensors or .npz file. A relative path is looked up in the input folder "
-                        "first, then where the program was started.",
+                        "tooltip": "The .safetensors or .npz file, or a checkpoint of Layered Neural Atlases with its "
+                        "config.json beside it. A relative path is looked up in the input folder first, then where the "
+                        "program was started.",
                     },
                 ),
             },
             "optional": {
-                "frames": ("IMAGE", {"tooltip": "The source frames, for layers that were saved without them."}),
+                "frames": (
+                    "IMAGE",
+                    {"tooltip": "The source frames, for layers that were saved without them, and for a checkpoint."},
+                ),
             },
             "hidden": {"unique_id": "UNIQUE_ID"},
         }
@@ -468,13 +477,24 @@ class LoadLayers:
         return host.changed(unique_id, path, _state)
 
     def load(self, path: str, frames: Tensor | None = None, unique_id: str | None = None) -> tuple[Layers]:
+        from ..vdp_core.models.checkpoint import is_checkpoint, load_checkpoint
         from ..vdp_core.models.file import load_layers
 
         file = host.input_path(path)
-        with host.progress(1, "Loading layers"):
-            layers = load_layers(file, host.on_cpu(frames), host.on_cpu(host.alpha_of(frames)))
+        clip, alpha, warning = host.on_cpu(frames), host.on_cpu(host.alpha_of(frames)), ""
+        if is_checkpoint(file):
+            done = host.compute(
+                "Loading layers",
+                1,
+                lambda device, on_step: load_checkpoint(file, clip, alpha, device=device, on_step=on_step),
+                memory=CHECKPOINT_MEMORY,
+            )
+            layers, warning = done.result, done.warning
+        else:
+            with host.progress(1, "Loading layers"):
+                layers = load_layers(file, clip, alpha)
         host.remember(unique_id, file, _state)
-        host.say(f"loaded: {layers.model} layers, {host.described(layers.frames)}")
+        host.say(f"loaded: {layers.model} layers, {host.described(layers.frames)}", warning)
         return (layers,)
 
 

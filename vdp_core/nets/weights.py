@@ -10,6 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
 from urllib.parse import urlparse
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ..errors import WeightsError
 
-__all__ = ["fetch_weights", "find_weights", "hub_folder", "read_weights", "to_torchvision_raft"]
+__all__ = ["fetch_weights", "find_weights", "hub_folder", "read_networks", "read_weights", "to_torchvision_raft"]
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -93,6 +94,44 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         WeightsError: unreadable, damaged, or not a table of tensors.
     """
     path = Path(path)
+    table = _read(path)
+    if isinstance(table, dict) and isinstance(table.get("state_dict"), dict):
+        table = table["state_dict"]
+    if not _is_table(table):
+        raise WeightsError(f"{path}: holds no table of weights; give a state dict")
+    return table
+
+
+def read_networks(path: str | Path, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """Read the weights of several networks that one ``.pth`` holds, each under its name, as data only.
+
+    Raises:
+        WeightsError: unreadable, damaged, or without one of them.
+    """
+    tables = _read(Path(path))
+    found: dict[str, dict[str, Tensor]] = {}
+    for name in names:
+        table = tables.get(name) if isinstance(tables, dict) else None
+        if not _is_table(table):
+            raise WeightsError(f"{path}: holds no table of weights named '{name}'; give another checkpoint")
+        found[name] = table
+    return found
+
+
+def _is_table(value: Any) -> TypeGuard[dict[str, Tensor]]:
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(isinstance(name, str) and isinstance(weight, Tensor) for name, weight in value.items())
+    )
+
+
+def _read(path: Path) -> Any:
+    """What a file of weights holds.
+
+    Raises:
+        WeightsError: it is unreadable or damaged, or holds more than data.
+    """
     try:
         if not path.is_file():
             raise WeightsError(f"{path}: there is no such file")
@@ -106,19 +145,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
                 raise WeightsError(f"{path}: not a whole .safetensors file ({error}); download it again") from error
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a pickle protocol that torch does not write, but reads
-            table = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error})") from error
     except _DAMAGED as error:
         raise WeightsError(f"{path}: damaged, or holds more than weights; download it again") from error
-    if isinstance(table, dict) and isinstance(table.get("state_dict"), dict):
-        table = table["state_dict"]
-    named = isinstance(table, dict) and all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in table.items()
-    )
-    if not named or not table:
-        raise WeightsError(f"{path}: holds no table of weights; give a state dict")
-    return table
 
 
 # The names of https://github.com/princeton-vl/RAFT, and torchvision's for the same layers. In the residual blocks

@@ -16,6 +16,7 @@ from comfyui_vdp.vdp_core.models import haze, light, render
 from comfyui_vdp.vdp_core.optim.fit import READ_EVERY, Fitted, fit
 from comfyui_vdp.vdp_core.store import transfer
 from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.atlas import paper as atlas_paper
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Layers
 
@@ -25,6 +26,7 @@ FITS = {
     "segment": ("tasks.segment.classifier", {}),
     "atlas": ("tasks.segment.classifier", {}),
     "relight, paper": ("tasks.paper", {"preset": "paper"}),
+    "atlas, paper": ("tasks.atlas.paper", {"preset": "paper"}),
 }
 STEPS = 34
 """Neither a multiple of ten nor is its half."""
@@ -71,6 +73,16 @@ def reads(monkeypatch) -> Iterator[Reads]:
 
         monkeypatch.setattr(torch.Tensor, name, counted)
     return mode
+
+
+@pytest.fixture(autouse=True)
+def little_work(monkeypatch) -> None:
+    """A step of the published atlas takes seconds as it is."""
+    presets = TASKS["atlas"].presets
+    config = presets["paper"].config
+    few = replace(config, samples=64, masks=replace(config.masks, steps=4))
+    monkeypatch.setitem(presets, "paper", replace(presets["paper"], config=few))
+    monkeypatch.setattr(atlas_paper, "LEAST", STEPS)
 
 
 def watch(monkeypatch, place: str, watched: Callable[..., Fitted]) -> None:

@@ -12,6 +12,7 @@ import torch
 from comfyui_vdp.vdp_core.optim import fit as fit_module
 from comfyui_vdp.vdp_core.store.journal import Journal
 from comfyui_vdp.vdp_core.tasks import TASKS
+from comfyui_vdp.vdp_core.tasks.atlas import paper as atlas_paper
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Layers
 
@@ -22,7 +23,8 @@ class Killed(BaseException):
 
 @pytest.fixture
 def always(monkeypatch):
-    """Every step is kept."""
+    """Every step is kept, and the published atlas begins with few."""
+    monkeypatch.setattr(atlas_paper, "LEAST", 5)
     monkeypatch.setattr(fit_module, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(fit_module, "SAVE_SHARE", float("inf"))
 

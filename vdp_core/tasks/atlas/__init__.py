@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..base import Preset, Task, later
 from ..inputs import LAYERS, MASK, MASK_FRAME
-from .config import PRESETS
+from .config import PRESETS, PublishedAtlas
 
 __all__ = ["TASK"]
 
@@ -24,7 +24,8 @@ TASK = Task(
         "stabilise",
     ),
     inputs=(LAYERS, MASK, MASK_FRAME),
-    presets={name: Preset(config) for name, config in PRESETS.items()},
+    presets={name: Preset(config) for name, config in PRESETS.items()}
+    | {"paper": Preset(PublishedAtlas(), later(__package__, ".paper:find"))},
     lengths=lambda given: {"L": given.get("layers")},
     prepare=later(__package__, ".task:prepare"),
     find=later(__package__, ".find:find"),

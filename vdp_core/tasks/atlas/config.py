@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..segment.config import PRESETS as MASKS
 from ..segment.config import SegmentConfig
 
-__all__ = ["PRESETS", "AtlasConfig"]
+__all__ = ["PRESETS", "AtlasConfig", "PublishedAtlas"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,21 @@ class AtlasConfig:
     """Rounds in which textures and mappings are found in turn."""
     sharpening: int = 3
     """Steps of the textures' least squares after the weighted mean; up: sharper."""
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class PublishedAtlas:
+    """The settings of the preset ``paper``: the published ones, but for the masks."""
+
+    steps: int = 0
+    """0 takes the published number; fewer shorten the whole schedule."""
+    masks: SegmentConfig = MASKS["balanced"]
+    """How rough masks are found to begin with."""
+    side: int = 768
+    """Long side of the frames that the networks are fitted to."""
+    samples: int = 10_000
+    """Points a step, at most as many as a frame has pixels."""
     window: int | None = None
 
 

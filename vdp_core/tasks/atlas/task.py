@@ -38,16 +38,26 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
+from ...errors import InputError
 from ..base import Found, Given
 from ..join import join as one_after_the_other
 from ..segment.task import prepare as prepare_masks
-from .config import AtlasConfig
+from .config import AtlasConfig, PublishedAtlas
 
 __all__ = ["join", "prepare"]
 
 
-def prepare(frames: torch.Tensor, given: Given, config: AtlasConfig) -> Given:
-    """See ``tasks.segment.task.prepare``: bring the given masks to their working size."""
+def prepare(frames: torch.Tensor, given: Given, config: AtlasConfig | PublishedAtlas) -> Given:
+    """See ``tasks.segment.task.prepare``: bring the given masks to their working size.
+
+    Raises:
+        InputError: more layers than the published networks have.
+    """
+    if isinstance(config, PublishedAtlas) and given["layers"] != 2:
+        raise InputError(
+            f"layers: the preset 'paper' has 2, the background and an object, got {given['layers']}; set it to 2, or "
+            "choose another preset"
+        )
     return prepare_masks(frames, given, config.masks)
 
 
