@@ -29,7 +29,7 @@ from .textures import Canvas, Look, Texture, solve
 
 __all__ = ["find"]
 
-MASKS, BEGINNING, ROUNDS, TEXTURES = 6, 1, 6, 2
+MASKS, BEGINNING, ROUNDS, EDGES, TEXTURES = 6, 1, 6, 2, 2
 """About how long the phases take, as shares."""
 SHOWN = 0.5
 """Share of a pixel from which on it says how large a texture must be."""
@@ -55,6 +55,12 @@ NOISE = 4e-4
 """Squared error that says nothing."""
 UNKNOWN = 0.1
 """Squared error of a layer where its texture is not known."""
+MATTINGS = 2
+"""How often what pixels are mixed of is found, with the textures, in the end."""
+BAND = 4
+"""Pixels on either side of the edge of a mask in which a pixel may be a mixture."""
+KEPT, KEPT_APART = 2e-3, 1.0
+"""Squared difference of two layers' colours below which masks stay as they are: along edges, and elsewhere."""
 
 
 def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
@@ -65,7 +71,7 @@ def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
         assets ``texture_0``, ... ``(4, H', W')``; see ``models.atlas``.
     """
     assert shot.flow is not None
-    looking, beginning, refining, texturing = work.progress.phases(MASKS, BEGINNING, ROUNDS, TEXTURES)
+    looking, beginning, refining, mixing, texturing = work.progress.phases(MASKS, BEGINNING, ROUNDS, EDGES, TEXTURES)
     masking = replace(config.masks, steps=config.steps or config.masks.steps)
 
     def masks_found(journal: Journal) -> Kept:
@@ -77,6 +83,7 @@ def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
     atlas.restore(work.journal.step("beginning", lambda _: atlas.begin(beginning))[0])
     for number, phase in enumerate(refining.phases(*[1] * config.rounds)):
         atlas.restore(work.journal.step(f"round_{number}", partial(atlas.refine, number, phase))[0])
+    atlas.restore(work.journal.step("edges", lambda _: atlas.mixed(mixing))[0])
     fields, assets = atlas.fields(texturing)
     return Found(fields, Fitted(**notes["fitted"]), notes["notes"], assets)
 
@@ -149,6 +156,40 @@ class _Atlas:
         odds = PRIOR * prior.clamp_min(UNSURE).log() - 0.5 * EVIDENCE * (errors + NOISE).log()
         return odds.softmax(dim=0)
 
+    def mixed(self, progress: Progress) -> Kept:
+        """Masks along their edges, as textures say that pixels are mixed of their layers."""
+        for phase in progress.phases(*[1] * MATTINGS):
+            textures = self._solved(self._config.sharpening, apart=True)
+            self._lighten(textures)
+            for t in range(len(self._masks)):
+                frame, light = self._frame(t), light_of(self._light[t].to(self._device), self._size)
+                self._masks[t] = self._mixture(t, textures, frame, light).cpu()
+                phase(t + 1, len(self._masks))
+        return self._found()
+
+    def _mixture(self, t: int, textures: Mapping[int, Texture], frame: Tensor, light: Tensor) -> Tensor:
+        """The masks of a frame with which textures rebuild it best, of those near what they were."""
+        masks = self._masks[t].to(self._device, copy=True)
+        lit = {
+            layer: _lit(texture, light, through(self._here(t, layer), self._size))
+            for layer, texture in textures.items()
+        }
+        for layer in (layer for layer in lit if layer > 0):
+            mask, (own, known) = masks[layer], lit[layer]
+            rest = sum(masks[other] * lit[other][0] for other in lit if other != layer) / (1.0 - mask).clamp_min(1e-3)
+            # where it is alone, the background would be behind it
+            behind = torch.lerp(lit[0][0], rest, (1.0 - mask).clamp(0.0, 0.1) * 10.0)
+            apart = own - behind
+            sums = torch.stack(((frame - behind) * apart, apart.square())).mean(dim=1)
+            along, size = box_mean(sums[None], 1)[0]
+            edge = dilate(mask[None, None], BAND) + dilate(1.0 - mask[None, None], BAND) > 1.5
+            kept = torch.where(edge[0, 0] & known, KEPT, KEPT_APART)
+            found = ((along + kept * mask) / (size + kept)).clamp(0.0, 1.0)
+            masks *= ((1.0 - found) / (1.0 - mask).clamp_min(1e-6)).clamp_max(1e6)
+            masks[layer] = found
+            masks[0] += 1.0 - masks.sum(dim=0)
+        return masks
+
     def _reach(self, t: int, layer: int) -> Tensor:
         return dilate(self._share(t, layer)[None, None], REACH)[0, 0]
 
@@ -167,14 +208,22 @@ class _Atlas:
             texture = textures[layer]
             corner = self._knots.new_tensor(texture.canvas.size[::-1]).view(2, 1, 1)
             mapping[:, layer] = (texture.canvas.placed(self._knots[:, layer]) + 0.5) / corner
-            assets[f"texture_{layer}"] = texture.values.half().cpu()
+            # how often it was seen, without the pattern of pixels that lie beside each other
+            values = torch.cat((texture.values[:3], box_mean(texture.values[None, 3:], 1)[0]))
+            assets[f"texture_{layer}"] = values.half().cpu()
         return {"masks": self._masks, "mapping": mapping, "light": self._light}, assets
 
-    def _solved(self, sharpening: int, *, native: bool = False) -> dict[int, Texture]:
-        """Textures by the number of their layer; layers that are never seen have none."""
+    def _solved(self, sharpening: int, *, native: bool = False, apart: bool = False) -> dict[int, Texture]:
+        """Textures by the number of their layer; layers that are never seen have none.
+
+        Args:
+            sharpening: steps of the least squares.
+            native: as large as the frames have them.
+            apart: without what lies around objects.
+        """
         wanted = ((layer, self._canvas(layer, native)) for layer in range(self._masks.shape[1]))
         canvases = {layer: canvas for layer, canvas in wanted if canvas is not None}
-        return solve(partial(self._looks, canvases, native), canvases, sharpening, self._device)
+        return solve(partial(self._looks, canvases, native, apart), canvases, sharpening, self._device)
 
     def _canvas(self, layer: int, native: bool) -> Canvas | None:
         """Large enough for all that is seen of a layer; None where nothing is."""
@@ -187,20 +236,22 @@ class _Atlas:
         if not bool(low.isfinite().all()):
             return None
         low, high = low.floor() - RIM, high.ceil() + RIM + 1
-        finer = self._native[1] / self._size[1] if native else 1.0
+        finer = self._config.finer * self._native[1] / self._size[1] if native else 1.0
         finer *= min(1.0, (LARGEST / float((high - low).prod() * finer**2)) ** 0.5)
         width, height = ((high - low) * finer).ceil().int().tolist()
         return Canvas((height, width), low, finer)
 
-    def _looks(self, canvases: Mapping[int, Canvas], native: bool) -> Iterator[tuple[int, Look]]:
+    def _looks(self, canvases: Mapping[int, Canvas], native: bool, apart: bool) -> Iterator[tuple[int, Look]]:
         for t in range(len(self._masks)):
             size, frame, shares = self._seen(t, native)
             colours = frame / light_of(self._light[t].to(self._device), size)
             for layer, canvas in canvases.items():
                 share = shares[layer]
                 if bool((share > SHOWN).any()):
-                    if layer > 0 and not native:
+                    if layer > 0 and not (native or apart):
                         share = torch.maximum(share, OUTSIDE * self._reach(t, layer))
+                    if native:
+                        share = share * self._config.finer**2  # as much on a pixel as were it as large as a frame's
                     yield layer, Look(colours, canvas.placed(through(self._here(t, layer), size)), share)
 
     def _lighten(self, textures: Mapping[int, Texture], *, native: bool = False) -> None:
