@@ -20,6 +20,7 @@ from .plate import matte_of
 __all__ = [
     "LIGHT",
     "MODEL",
+    "PAINTED",
     "compose",
     "light_of",
     "mapping_of",
@@ -32,6 +33,9 @@ __all__ = [
 
 LIGHT = (4, 7)
 """Knots (h, w) of the light of a frame."""
+
+PAINTED = "painted"
+"""The picture ``(T, H, W, 3)`` of layers that holds the clip with what was painted into it."""
 
 STARTS = 800
 """Pixels, about, from which Newton's method starts."""
@@ -46,10 +50,15 @@ def light_of(light: Tensor, size: tuple[int, int]) -> Tensor:
     return through(light, size).exp_()
 
 
-def mapping_of(layers: Layers, number: int, index: int, device: torch.device) -> Tensor:
-    """Where each pixel of a frame lies in a layer's texture, ``(2, H, W)``: (x, y) in pixels of the texture."""
+def mapping_of(
+    layers: Layers, number: int, index: int, device: torch.device, size: tuple[int, int] | None = None
+) -> Tensor:
+    """Where each pixel of a frame lies in a layer's texture, ``(2, H, W)``: (x, y) in pixels of the texture.
+
+    ``size`` (h, w) gives it for a copy of the frame of that size, ``(2, h, w)``.
+    """
     texture = layers.assets[f"texture_{number}"]
-    size = (layers.frames.shape[1], layers.frames.shape[2])
+    size = size or (layers.frames.shape[1], layers.frames.shape[2])
     mapping = through(send(layers.fields["mapping"][index, number], device), size)
     return mapping * mapping.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1) - 0.5
 
@@ -148,7 +157,7 @@ def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tenso
 
 
 def _invariant(layers: Layers) -> None:
-    """Refuse masks that do not add up, and layers without a texture.
+    """Refuse masks that do not add up, layers without a texture, and pictures of another size.
 
     Raises:
         LayersFileError: what is missing or impossible.
@@ -157,6 +166,9 @@ def _invariant(layers: Layers) -> None:
     for number in range(layers.fields["masks"].shape[1]):
         if f"texture_{number}" not in layers.assets:
             raise LayersFileError(f"the layers hold no texture of layer {number}; save them again")
+    for name, picture in layers.pictures.items():
+        if name != PAINTED or picture.shape != layers.frames.shape:
+            raise LayersFileError(f"the layers' picture '{name}' is {tuple(picture.shape)}; save them again")
 
 
 MODEL = Model(
