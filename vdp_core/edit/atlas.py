@@ -37,6 +37,7 @@ from ..image.resize import resize
 from ..image.sample import rescaled, sample_points
 from ..models.atlas import MODEL, PAINTED, mapping_of, to_frame, to_texture
 from ..models.plate import matte_of
+from ..motion.planar import robust_weight
 from ..store.lazy import computed_with_mask
 from ..store.transfer import send
 from ..types import Layers, OnStep
@@ -62,6 +63,10 @@ OFF = (0.25, 1.0)
 """Pixels by which a mapping's inverse may be off: from where on it is unsure, and where it says nothing."""
 STRETCHED, SCALED = (4.0, 8.0), (8.0, 16.0)
 """The same for how much longer pixels get one way than the other, and for how many times larger or smaller."""
+STRAINED = (0.12, 0.24)
+"""Change of a mapping from pixel to pixel, against the motion that most of it has in common, up to which it is
+followed, and from which on it counts as astray."""
+REWEIGHTINGS = 4
 KNOWN = 0.3
 """Weight of a place of a texture from which on its mapping is sure."""
 
@@ -351,11 +356,12 @@ class _Frame:
         here = atlas.points[:, box[0], box[1]]
         found, off = to_frame(atlas.mapping(number, self.index), places[:, box[0], box[1]].flatten(1).T)
         there = rescaled(found, atlas.fine, atlas.size).T.view_as(here)
+        there = _steadied(there, here, atlas.apart)
+        light = atlas.light(index, here) - atlas.light(self.index, there)
         larger, smaller, sure = _shape(there, atlas.apart)
         sure = sure * _falling(torch.maximum(larger, 1.0 / smaller.clamp_min(1e-6)), *SCALED)
         sure = sure * _falling(off.view(here.shape[1:]) * (atlas.size[1] / atlas.fine[1]), *OFF)
         sure = sure * atlas.weight(number, places[:, box[0], box[1]])
-        light = atlas.light(index, here) - atlas.light(self.index, there)
         inside = ((there >= -0.5) & (there <= there.new_tensor(atlas.size[::-1]).view(2, 1, 1) - 0.5)).all(dim=0)
         small = (self._seen.shape[1], self._seen.shape[2])
         seen = sample_points(self._seen[number][None], rescaled(there.flatten(1).T, atlas.size, small)).view_as(off)
@@ -448,6 +454,26 @@ def _around(boxes: Sequence[tuple[slice, slice]]) -> tuple[slice, slice]:
         slice(min(side.start for side in rows), max(side.stop for side in rows)),
         slice(min(side.start for side in columns), max(side.stop for side in columns)),
     )
+
+
+def _steadied(there: Tensor, here: Tensor, apart: int) -> Tensor:
+    """Where points ``here`` lead to, ``there``, both ``(2, h, w)``; as most of them do where they all differ.
+
+    What bends does so smoothly. Water and leaves lead a mapping astray, and what is painted on them keeps its shape.
+    """
+    basis = torch.cat((here, torch.ones_like(here[:1]))).flatten(1).T.double()
+    basis[:, :2] -= basis[:, :2].mean(dim=0)
+    target = there.flatten(1).T.double()
+    weights = torch.ones_like(target[:, 0])
+    common = target
+    for _ in range(REWEIGHTINGS):
+        weighted = basis * weights[:, None]
+        common = basis @ torch.linalg.solve(weighted.T @ basis, weighted.T @ target)
+        weights = robust_weight((common - target).square().sum(dim=1), 1.0)
+    astray = there - common.T.view_as(there).to(there)
+    down, across = torch.gradient(astray, spacing=float(apart), dim=(1, 2))
+    strain = (down.square().sum(dim=0) + across.square().sum(dim=0)).sqrt().median()
+    return there - astray * (1.0 - _falling(strain, *STRAINED))
 
 
 def _shape(places: Tensor, apart: int) -> tuple[Tensor, Tensor, Tensor]:
