@@ -328,7 +328,7 @@ class _Frame:
             0.0, 1.0
         )
         if alpha is None:
-            opacity = changed(colours, [source, base])
+            opacity = changed(colours, [source, base] if PAINTED in atlas.layers.pictures else [source])
             # a faint difference is laid over what is there, a strong one takes its place
             colours = (colours - (1.0 - opacity) * base) * (opacity > 0.0)
         else:
@@ -338,12 +338,16 @@ class _Frame:
         """``(4, H, W)``: colours, multiplied with the opacity, and that."""
         masks = send(atlas.layers.fields["masks"][index], atlas.device)
         self._seen = dilate((masks / SEEN).clamp(max=1.0), 1)
-        shares = matte_of(atlas.layers, index, source.movedim(0, -1)).masks
         self._layers = {}
-        for number, share in enumerate(shares):
-            own = _own(self.painted, share, max(1, round(SPREAD * max(atlas.size) / 512)))
+        if not bool(opacity.any()):
+            return
+        spread = max(1, round(SPREAD * max(atlas.size) / 512))
+        rows, columns = bounding_box(opacity, 2 * spread)
+        shares = matte_of(atlas.layers, index, source.movedim(0, -1).contiguous()).masks
+        for number, share in enumerate(shares[:, rows, columns]):
+            own = _own(self.painted[:, rows, columns], share, spread)
             if bool((own[3] > TOUCHED).any()):
-                self._layers[number] = _Painted(atlas, number, index, own)
+                self._layers[number] = _Painted(atlas, number, index, own, (rows.start, columns.start))
 
     def box(self, number: int, places: Tensor) -> tuple[slice, slice] | None:
         """See ``_Reach``; of what was painted on a layer."""
@@ -380,16 +384,16 @@ class _Frame:
 class _Painted:
     """What was painted on one layer in a frame."""
 
-    def __init__(self, atlas: _Atlas, number: int, index: int, own: Tensor) -> None:
-        """Of ``own`` ``(4, H, W)``, see ``_own``."""
-        cells = _cells(own[3], atlas.apart)
+    def __init__(self, atlas: _Atlas, number: int, index: int, own: Tensor, corner: tuple[int, int]) -> None:
+        """Of ``own`` ``(4, h, w)``, see ``_own``, which lies at the pixel (row, column) of the frame."""
+        first = own.new_tensor(corner[::-1]).view(2, 1)
+        cells = _cells(own[3], atlas.apart) + first
         places = atlas.on(atlas.mapping(number, index), cells)
         texture = atlas.textures[number]
         self.reach = _Reach((texture.shape[1], texture.shape[2]), 2.0 * atlas.apart, places)
-        rows, columns = bounding_box(own[3], 0)
-        self._corner = own.new_tensor([columns.start - 1, rows.start - 1]).view(2, 1, 1)
+        self._corner = first[..., None] - 1.0
         # nothing was painted beyond
-        self._mips = Mips(F.pad(own[:, rows, columns], (1, 1, 1, 1)))
+        self._mips = Mips(F.pad(own, (1, 1, 1, 1)))
 
     def at(self, points: Tensor, apart: Tensor) -> Tensor:
         """``(4, h, w)`` at points ``(2, h, w)`` of the frame; see ``Mips``."""

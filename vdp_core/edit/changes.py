@@ -21,6 +21,8 @@ BINS = 8
 """Steps of contrast: compression leaves more noise where there is texture."""
 QUIET = 0.4
 """Share of the windows of a step that is taken to be unchanged."""
+LOOKED_AT = 100_000
+"""Pixels, about, that the noise is estimated from."""
 WINDOW = (2.0, 4.0)
 """Deviations at which the mean of a window begins to be an edit, and is one."""
 PIXEL = (1.0, 2.5)
@@ -39,8 +41,10 @@ def changed(picture: Tensor, originals: Sequence[Tensor]) -> Tensor:
         picture: ``(3, H, W)`` in 0..1.
         originals: ``(3, H, W)`` each; what looks like any of them was not edited.
     """
-    differences = torch.stack([(picture - original).abs() for original in originals])
-    difference = differences.take_along_dim(differences.sum(dim=1, keepdim=True).argmin(dim=0, keepdim=True), dim=0)[0]
+    difference = (picture - originals[0]).abs()
+    for original in originals[1:]:
+        other = (picture - original).abs()
+        difference = torch.where(other.sum(dim=0) < difference.sum(dim=0), other, difference)
     window = box_mean(difference.square().mean(dim=0, keepdim=True), RADIUS).sqrt()[0]
     noise = _noise(window, originals[0].mean(dim=0, keepdim=True))
     sure = _step(window / noise, *WINDOW) * _step(dilate(difference.amax(dim=0)[None], 1)[0] / noise, *PIXEL)
@@ -51,7 +55,9 @@ def changed(picture: Tensor, originals: Sequence[Tensor]) -> Tensor:
 def _noise(window: Tensor, grey: Tensor) -> Tensor:
     """The deviation of noise in each pixel ``(H, W)``, from the differences of windows, by the contrast there."""
     contrast = (box_mean(grey.square(), RADIUS) - box_mean(grey, RADIUS).square()).clamp_min(0.0).sqrt()[0].flatten()
-    steps = [places for places in contrast.argsort().tensor_split(BINS) if len(places) > 0]
+    every = max(1, contrast.numel() // LOOKED_AT)
+    order = contrast[::every].argsort() * every
+    steps = [places for places in order.tensor_split(BINS) if len(places) > 0]
     level = torch.stack([contrast[places].mean() for places in steps])
     quiet = [window.flatten()[places].kthvalue(1 + int(QUIET * (len(places) - 1))).values for places in steps]
     # where there is less contrast there is no more noise, whatever was painted there
