@@ -55,6 +55,10 @@ HARDLY = 1e-4
 """Weight below which nothing is known of what was painted."""
 TOUCHED = 1.0 / 512
 """Opacity below which a pixel stays as it is."""
+UNSEEN = 0.5 / 255
+"""Change of a colour below which a pixel stays as it is."""
+TRUST = 0.1
+"""What unpainted shares of a pixel weigh against painted ones, where what is left over goes to these."""
 SEEN = 0.2
 """Share of a layer from which on an edited frame says what is on it."""
 APART = 1e-3
@@ -263,9 +267,7 @@ class _Reach:
         near = self._cells[row, column]
         if not bool(near.any()):
             return None
-        rows, columns = bounding_box(near, 1)
-        height, width = near.shape
-        return slice(rows.start, min(rows.stop, height)), slice(columns.start, min(columns.stop, width))
+        return _within(bounding_box(near, 1), (near.shape[0], near.shape[1]))
 
     def _number(self, places: Tensor) -> tuple[Tensor, Tensor]:
         height, width = self._cells.shape
@@ -342,12 +344,15 @@ class _Frame:
         if not bool(opacity.any()):
             return
         spread = max(1, round(SPREAD * max(atlas.size) / 512))
-        rows, columns = bounding_box(opacity, 2 * spread)
-        shares = matte_of(atlas.layers, index, source.movedim(0, -1).contiguous()).masks
-        for number, share in enumerate(shares[:, rows, columns]):
-            own = _own(self.painted[:, rows, columns], share, spread)
-            if bool((own[3] > TOUCHED).any()):
-                self._layers[number] = _Painted(atlas, number, index, own, (rows.start, columns.start))
+        rows, columns = part = _within(bounding_box(opacity, 2 * spread), atlas.size)
+        matte = matte_of(atlas.layers, index, source.movedim(0, -1).contiguous())
+        shown = _shown(atlas, index, base, matte, part, opacity[part] >= 0.0)
+        own = _divided(
+            self.painted[:, rows, columns], base[:, rows, columns], shown, matte.masks[:, rows, columns], spread
+        )
+        for number, painted in enumerate(own):
+            if bool((painted[3] > TOUCHED).any()):
+                self._layers[number] = _Painted(atlas, number, index, painted, (rows.start, columns.start))
 
     def box(self, number: int, places: Tensor) -> tuple[slice, slice] | None:
         """See ``_Reach``; of what was painted on a layer."""
@@ -400,15 +405,32 @@ class _Painted:
         return self._mips.at(points - self._corner, apart)
 
 
-def _own(painted: Tensor, share: Tensor, spread: int) -> Tensor:
-    """What was painted on a layer that has a share ``(H, W)`` of each pixel, ``(4, H, W)``.
+def _divided(painted: Tensor, base: Tensor, shown: Tensor, shares: Tensor, spread: int) -> list[Tensor]:
+    """What was painted on each layer of a picture, ``(4, h, w)`` each.
 
-    Where the layer shares pixels with others, it is what was painted on it nearby, where it has more of them.
+    Where layers share pixels, each has the opacity that was painted beside, where it is alone, and the colours from
+    there; what these leave over of the picture goes to those that were painted on, by their shares.
+
+    Args:
+        painted: ``(4, h, w)``, colours multiplied with the last, opacity.
+        base: ``(3, h, w)``, what was painted over.
+        shown: ``(L, 3, h, w)``, what that shows of each layer.
+        shares: ``(L, h, w)``, the masks.
+        spread: pixels, twice, that borders reach.
     """
-    alone = share.pow(ALONE_POWER)
-    sums = box_sum(box_sum(torch.cat((painted * alone, alone[None])), spread), spread)
-    around = sums[:4] / sums[4].clamp_min(HARDLY)
-    return around.lerp(painted, alone / dilate(alone[None], 2 * spread)[0].clamp_min(HARDLY))
+    own = []
+    for share in shares:
+        alone = (1.0 - dilate(1.0 - share[None], 1)[0]).pow(ALONE_POWER)
+        sums = box_sum(box_sum(torch.cat((painted * alone, alone[None])), spread), spread)
+        around = sums[:4] / sums[4].clamp_min(HARDLY)
+        own.append(around.lerp(painted, alone / dilate(alone[None], 2 * spread)[0].clamp_min(HARDLY)))
+    found = torch.stack(own)
+    under = (1.0 - found[:, 3:]) * shown
+    rest = painted[:3] + (1.0 - painted[3]) * base - (shares[:, None] * (found[:, :3] + under)).sum(dim=0)
+    taking = shares * found[:, 3]
+    given = taking / ((shares * taking).sum(dim=0) + TRUST * (1.0 - taking.sum(dim=0)).clamp_min(0.0)).clamp_min(HARDLY)
+    found[:, :3] = (found[:, :3] + given[:, None] * rest + under).clamp(0.0, 1.0) - under
+    return list(found * (found[:, 3:] > TOUCHED))
 
 
 class _Frames:
@@ -450,6 +472,10 @@ def _blended(seen: Sequence[tuple[float, _Sight, Tensor]]) -> _Sight:
     colours = sum(say * sight.sure * sight.colours for say, (_, sight, _) in zip(says, seen, strict=True)) / total
     alpha = sum(say * sight.sure * sight.alpha for say, (_, sight, _) in zip(says, seen, strict=True)) / total
     return _Sight(seen[0][1].part, colours, alpha, sure / (sum(says) + HARDLY * HARDLY))
+
+
+def _within(box: tuple[slice, slice], size: tuple[int, int]) -> tuple[slice, slice]:
+    return slice(box[0].start, min(box[0].stop, size[0])), slice(box[1].start, min(box[1].stop, size[1]))
 
 
 def _around(boxes: Sequence[tuple[slice, slice]]) -> tuple[slice, slice]:
@@ -535,41 +561,33 @@ def _painted(atlas: _Atlas, index: int, sights: list[tuple[int, _Sight]]) -> tup
         touched = (sight.alpha * sight.sure * share) > TOUCHED
         if not bool(touched.any()):
             continue
-        replaced = _replaced(atlas, number, index, base, matte, sight.part, touched)
-        change = share * sight.sure * (sight.colours - sight.alpha.clamp(0.0, 1.0) * replaced)
+        shown = _shown(atlas, index, base, matte, sight.part, touched)[number]
+        change = share * sight.sure * (sight.colours - sight.alpha.clamp(0.0, 1.0) * shown)
         region = out[sight.part].movedim(-1, 0)
-        region += torch.where(touched, change, 0.0)
+        region += torch.where(touched & (change.abs().amax(dim=0) > UNSEEN), change, 0.0)
         certain[sight.part] -= share * (1.0 - sight.sure) * (sight.alpha > TOUCHED)
     return out.clamp_(0.0, 1.0), certain.clamp_(0.0, 1.0)
 
 
-def _replaced(
-    atlas: _Atlas,
-    number: int,
-    index: int,
-    base: Tensor,
-    matte: Matte,
-    part: tuple[slice, slice],
-    touched: Tensor,
-) -> Tensor:
-    """The colours ``(3, h, w)`` of a layer in a part of a frame, for those of its pixels that are ``touched``."""
-    colours = base[:, part[0], part[1]].clone()
+def _shown(atlas: _Atlas, index: int, base: Tensor, matte: Matte, part: tuple[slice, slice], wanted: Tensor) -> Tensor:
+    """The colours ``(L, 3, h, w)`` of each layer in a part of a frame, for those of its pixels that are ``wanted``."""
+    colours = base[:, part[0], part[1]].expand(len(matte.masks), -1, -1, -1).clone()
     width = base.shape[2]
     row, column = torch.div(matte.mixed, width, rounding_mode="floor"), matte.mixed % width
     inside = (row >= part[0].start) & (row < part[0].stop) & (column >= part[1].start) & (column < part[1].stop)
     row, column = row[inside], column[inside]
-    inside = touched[row - part[0].start, column - part[1].start]
+    inside = wanted[row - part[0].start, column - part[1].start]
     row, column = row[inside], column[inside]
     if len(row) == 0:
         return colours
     points = torch.stack((column, row)).to(base)
     light = atlas.light(index, points).exp()
+    places = [atlas.on(atlas.mapping(number, index), points).T for number in range(len(atlas.textures))]
+    textures = torch.stack(
+        [sample_points(texture[:3], there) * light for texture, there in zip(atlas.textures, places, strict=True)]
+    )
     shares = matte.masks[:, row, column]
-    shown = []
-    for other, texture in enumerate(atlas.textures):
-        places = atlas.on(atlas.mapping(other, index), points)
-        shown.append(sample_points(texture[:3], places.T) * light)
-    rest = base[:, row, column] - (shares[:, None] * torch.stack(shown)).sum(dim=0)
-    found = shown[number] + shares[number] * rest / shares.square().sum(dim=0)
-    colours[:, row - part[0].start, column - part[1].start] = found.clamp(0.0, 1.0)
+    rest = base[:, row, column] - (shares[:, None] * textures).sum(dim=0)
+    found = textures + shares[:, None] * (rest / shares.square().sum(dim=0))
+    colours[:, :, row - part[0].start, column - part[1].start] = found.clamp(0.0, 1.0)
     return colours

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..image.morphology import box_mean, dilate
+from ..image.morphology import box_mean, dilate, erode
 
 __all__ = ["changed"]
 
@@ -26,7 +26,7 @@ LOOKED_AT = 100_000
 WINDOW = (2.0, 4.0)
 """Deviations at which the mean of a window begins to be an edit, and is one."""
 PIXEL = (1.0, 2.5)
-"""The same for the largest difference of a pixel and its neighbours, which keeps an edit to what was painted."""
+"""The same for the largest difference of a pixel, which keeps an edit to what was painted."""
 CORE = 0.9
 """How sure pixels must be that an edit grows from."""
 
@@ -47,9 +47,9 @@ def changed(picture: Tensor, originals: Sequence[Tensor]) -> Tensor:
         difference = torch.where(other.sum(dim=0) < difference.sum(dim=0), other, difference)
     window = box_mean(difference.square().mean(dim=0, keepdim=True), RADIUS).sqrt()[0]
     noise = _noise(window, originals[0].mean(dim=0, keepdim=True))
-    sure = _step(window / noise, *WINDOW) * _step(dilate(difference.amax(dim=0)[None], 1)[0] / noise, *PIXEL)
-    core = ~dilate(sure[None] < CORE, 1)
-    return sure * dilate(core, 1 + RADIUS)[0]
+    # an edit has the pixels around it too: between the two it is read as it was painted
+    sure = _step(window / noise, *WINDOW) * dilate(_step(difference.amax(dim=0) / noise, *PIXEL)[None], 1)[0]
+    return sure * dilate(erode((sure > CORE)[None], 1), 1 + RADIUS)[0]
 
 
 def _noise(window: Tensor, grey: Tensor) -> Tensor:
