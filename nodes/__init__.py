@@ -5,6 +5,7 @@ from .edit import Dehaze, Relight
 from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from .measure import MeasureVideo
+from .paint import EditAtlas, EditFrame
 from .video import DetectShots, LoadFrames, SaveFrames
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
@@ -20,6 +21,8 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "SplitLayers": SplitLayers,
     "ReplaceLayer": ReplaceLayer,
     "Composite": Composite,
+    "EditAtlas": EditAtlas,
+    "EditFrame": EditFrame,
     "SaveLayers": SaveLayers,
     "LoadLayers": LoadLayers,
     "SaveFrames": SaveFrames,
@@ -39,6 +42,8 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "SplitLayers": "Split Layers (VDP)",
     "ReplaceLayer": "Replace Layer (VDP)",
     "Composite": "Composite (VDP)",
+    "EditAtlas": "Edit Atlas (VDP)",
+    "EditFrame": "Edit Frame (VDP)",
     "SaveLayers": "Save Layers (VDP)",
     "LoadLayers": "Load Layers (VDP)",
     "SaveFrames": "Save Frames (VDP)",
