@@ -33,7 +33,7 @@ followed, and from which on it counts as astray."""
 REWEIGHTINGS = 4
 LITTLE = 1e-4
 """Weight of a point that is not to be trusted."""
-KNOWN = 0.3
+KNOWN = 0.1
 """Weight of a place of a texture from which on its mapping is sure."""
 
 

@@ -30,16 +30,23 @@ __all__ = ["TOUCHED", "EditedFrame", "EditedFrames", "EditedTexture", "Sight", "
 
 ALONE_POWER = 8
 """Exponent on a mask; the power is the weight of a pixel for what was painted on that layer alone."""
-SPREAD = 2
-"""Pixels, of a frame with a long side of 512, that what was painted goes on for, twice, along a layer's borders."""
+ALONE = 0.95
+"""Share of a layer from which on a pixel begins to be its alone."""
+DEEP = 2
+"""Pixels from where a layer begins to be alone to where what was painted there is certainly the layer's."""
+CLEAR = 4.0
+"""One over the share of the pixels beside that is painted, from which on a layer's border is painted too."""
+SPREAD, LEAST_SPREAD = 3, 2
+"""Half of the pixels, of a frame with a long side of 512 and at least, by which what was painted on a layer goes on
+below what is in front of it."""
 HARDLY = 1e-4
 """Weight below which nothing is known of what was painted."""
 TOUCHED = 1.0 / 512
 """Opacity below which a pixel stays as it is."""
 TRUST = 0.1
 """What unpainted shares of a pixel weigh against painted ones, where what is left over goes to these."""
-SEEN = 0.2
-"""Share of a layer from which on an edited frame says what is on it."""
+SEEN = (0.5, 0.9)
+"""Share of a layer up to which an edited frame says next to nothing of what is on it, and from which on it does."""
 KEPT = 3
 """Edited frames that are kept prepared; two are looked at at a time."""
 NOTHING = 1e-8
@@ -134,11 +141,11 @@ class EditedFrame:
         self.painted = torch.cat((colours, opacity[None]))
         """``(4, H, W)``: colours, multiplied with the opacity, and that."""
         masks = send(atlas.layers.fields["masks"][index], atlas.device)
-        self._seen = dilate((masks / SEEN).clamp(max=1.0), 1)
+        self._seen = 1.0 - dilate(1.0 - ((masks - SEEN[0]) / (SEEN[1] - SEEN[0])).clamp(0.0, 1.0), 1)
         self._layers: dict[int, _Painted] = {}
         if not bool(opacity.any()):
             return
-        spread = max(1, round(SPREAD * max(atlas.size) / 512))
+        spread = max(LEAST_SPREAD, round(SPREAD * max(atlas.size) / 512))
         rows, columns = part = within(bounding_box(opacity, 2 * spread), atlas.size)
         matte = matte_of(atlas.layers, index, source.movedim(0, -1).contiguous())
         shown, shares = colours_of(atlas, index, base, matte, part), matte.masks[:, rows, columns]
@@ -209,14 +216,17 @@ def _divided(painted: Tensor, base: Tensor, shown: Tensor, shares: Tensor, sprea
         base: ``(3, h, w)``, what was painted over.
         shown: ``(L, 3, h, w)``, what that shows of each layer.
         shares: ``(L, h, w)``, the masks.
-        spread: pixels, twice, that borders reach.
+        spread: half of the pixels by which it goes on below what is in front.
     """
     own = []
-    for share in shares:
-        alone = (1.0 - dilate(1.0 - share[None], 1)[0]).pow(ALONE_POWER)
-        sums = box_sum(box_sum(torch.cat((painted * alone, alone[None])), spread), spread)
+    for share in shares[:, None]:
+        deep = (1.0 - dilate(1.0 - share, DEEP)).pow(ALONE_POWER)
+        sums = box_sum(box_sum(torch.cat((painted * deep, deep)), spread), spread)
         beside = sums[:4] / sums[4].clamp_min(HARDLY)
-        own.append(beside.lerp(painted, alone / dilate(alone[None], 2 * spread)[0].clamp_min(HARDLY)))
+        # on an object's very border, paint is the layer's if there is some beside
+        bordering = painted * (beside[3] * CLEAR).clamp(max=1.0)
+        found = beside.lerp(bordering, ((share - ALONE) / (1.0 - ALONE)).clamp_min(0.0))
+        own.append(found.lerp(painted, deep / dilate(deep, 2 * spread).clamp_min(HARDLY)))
     found = torch.stack(own)
     under = (1.0 - found[:, 3:]) * shown
     rest = painted[:3] + (1.0 - painted[3]) * base - (shares[:, None] * (found[:, :3] + under)).sum(dim=0)
@@ -265,7 +275,7 @@ class EditedFrames:
 
 def _blended(seen: Sequence[tuple[float, Sight, Tensor]]) -> Sight:
     """What several edited frames show in one part, each where it has something to say, by their weights."""
-    says = torch.stack([weight * shown for weight, _, shown in seen])
+    says = torch.stack([weight * shown.clamp_min(HARDLY) for weight, _, shown in seen])
     sure = says * torch.stack([sight.sure for _, sight, _ in seen])
     weights = sure / (sure.sum(dim=0) + NOTHING)
     colours = torch.stack([sight.colours for _, sight, _ in seen])
