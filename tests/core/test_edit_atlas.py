@@ -96,7 +96,7 @@ def test_an_edited_texture_is_in_all_frames(clip, layers, paint, layer):
     for picture, alpha in ((edited, None), (colours[None], opacity[None])):
         frames = edit_texture(layers, layer, picture, alpha)[0]
         for index in range(COUNT):
-            inside, outside = shown[index] > 0.5, far_from(shown[index])
+            inside, outside = shown[index] > 0.5, far_from(shown[index], 4)
             assert decibels(frames[index][inside], truth[index][inside]) > 32.0
             assert torch.equal(frames[index][outside], clip.frames[index][outside])
 

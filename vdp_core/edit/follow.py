@@ -79,10 +79,12 @@ class Atlas:
         read = sample_points(light, rescaled(points.flatten(1).T, self.size, self.fine))
         return read.unflatten(1, points.shape[1:])
 
-    def weight(self, number: int, places: Tensor) -> Tensor:
-        """How far places ``(2, h, w)`` of a texture are known, ``(h, w)`` in 0..1."""
-        read = sample_points(self.textures[number][3:], places.flatten(1).T)[0]
-        return (read / KNOWN).clamp(max=1.0).view(places.shape[1:])
+    def known(self, number: int, mapping: Tensor, points: Tensor) -> Tensor:
+        """How far what points ``(2, h, w)`` of a frame show of a layer is known, ``(h, w)`` in 0..1."""
+        corner = points.new_tensor(self.size[::-1]).view(2, 1, 1) - 1.0
+        places = self.on(mapping, torch.minimum(points.clamp_min(0.0), corner))
+        weight = sample_points(self.textures[number][3:], places.flatten(1).T)[0]
+        return (weight / KNOWN).clamp(max=1.0).view(places.shape[1:])
 
     def part(self, box: Box) -> Box:
         """The pixels between the points of a box."""

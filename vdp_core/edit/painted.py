@@ -97,7 +97,8 @@ class EditedTexture:
 
     def __call__(self, index: int) -> list[tuple[int, Sight]]:
         atlas = self._atlas
-        places = atlas.on(atlas.mapping(self._number, index), atlas.points)
+        mapping = atlas.mapping(self._number, index)
+        places = atlas.on(mapping, atlas.points)
         box = self._reach.box(places)
         if box is None:
             return []
@@ -106,7 +107,7 @@ class EditedTexture:
         read_at = rescaled(here.movedim(0, -1), self._size, self._own).movedim(-1, 0)
         larger, _, sure = shape(here, atlas.apart)
         apart = larger * max(own / there for own, there in zip(self._own, self._size, strict=True))
-        sure = sure * atlas.weight(self._number, here)
+        sure = sure * atlas.known(self._number, mapping, points)
         light = atlas.light(index, points)
         lifted = atlas.lifted(torch.cat((read_at, apart[None], sure[None], light)), box)
         read = self._mips.at(lifted[:2], lifted[2])
@@ -171,7 +172,7 @@ class EditedFrame:
         larger, smaller, sure = shape(there, atlas.apart)
         sure = sure * falling(torch.maximum(larger, 1.0 / smaller.clamp_min(1e-6)), *SCALED)
         sure = sure * torch.lerp(found.mean(), found, followed)
-        sure = sure * atlas.weight(number, places[:, box[0], box[1]])
+        sure = sure * atlas.known(number, atlas.mapping(number, index), here)
         inside = ((there >= -0.5) & (there <= there.new_tensor(atlas.size[::-1]).view(2, 1, 1) - 0.5)).all(dim=0)
         small = (self._seen.shape[1], self._seen.shape[2])
         seen = sample_points(self._seen[number][None], rescaled(there.flatten(1).T, atlas.size, small)).view_as(off)
