@@ -65,7 +65,7 @@ def decibels(frame: Tensor, truth: Tensor) -> float:
     return -10.0 * math.log10(float((frame - truth).square().mean()) + 1e-12)
 
 
-def far_from(opacity: Tensor, pixels: int = 3) -> Tensor:
+def far_from(opacity: Tensor, pixels: int = 2) -> Tensor:
     """What is further than some pixels from paint, ``(..., H, W)``."""
     return ~dilate(opacity > 0.0, pixels)
 
@@ -96,7 +96,7 @@ def test_an_edited_texture_is_in_all_frames(clip, layers, paint, layer):
     for picture, alpha in ((edited, None), (colours[None], opacity[None])):
         frames = edit_texture(layers, layer, picture, alpha)[0]
         for index in range(COUNT):
-            inside, outside = shown[index] > 0.5, far_from(shown[index], 4)
+            inside, outside = shown[index] > 0.5, far_from(shown[index], 3)
             assert decibels(frames[index][inside], truth[index][inside]) > 32.0
             assert torch.equal(frames[index][outside], clip.frames[index][outside])
 

@@ -193,7 +193,7 @@ def _painted(atlas: Atlas, index: int, sights: list[tuple[int, Sight]]) -> tuple
         if not bool(touched.any()):
             continue
         shown = colours_of(atlas, index, base, matte, sight.part, wanted=touched)[number]
-        change = share * sight.sure * (sight.colours - sight.alpha.clamp(0.0, 1.0) * shown)
+        change = share * sight.sure * (sight.colours - sight.alpha * shown)
         region = out[sight.part].movedim(-1, 0)
         region += torch.where(touched & (change.abs().amax(dim=0) > UNSEEN), change, 0.0)
     return out.clamp_(0.0, 1.0), certain.clamp_(0.0, 1.0)

@@ -47,8 +47,9 @@ def changed(picture: Tensor, originals: Sequence[Tensor]) -> Tensor:
         difference = torch.where(other.sum(dim=0) < difference.sum(dim=0), other, difference)
     window = box_mean(difference.square().mean(dim=0, keepdim=True), RADIUS).sqrt()[0]
     noise = _noise(window, originals[0].mean(dim=0, keepdim=True))
-    # an edit has the pixels around it too: between the two it is read as it was painted
-    sure = _step(window / noise, *WINDOW) * dilate(_step(difference.amax(dim=0) / noise, *PIXEL)[None], 1)[0]
+    pixel = _step(difference.amax(dim=0, keepdim=True) / noise, *PIXEL)
+    # paint of the colour that was there leaves no holes
+    sure = _step(window / noise, *WINDOW) * (1.0 - dilate(1.0 - dilate(pixel, 1), 1))[0]
     return sure * dilate(erode((sure > CORE)[None], 1), 1 + RADIUS)[0]
 
 
