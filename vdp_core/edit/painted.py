@@ -129,18 +129,21 @@ class EditedFrame:
 
     def __init__(self, atlas: Atlas, index: int, picture: Tensor, alpha: Tensor | None) -> None:
         self._atlas, self._index = atlas, index
+        self.painted: Tensor
+        """``(4, H, W)``: colours, multiplied with the opacity, and that."""
         base, source = atlas.base(index), atlas.source(index)
         colours = send(picture, atlas.device).movedim(-1, 0)
-        colours = resize(colours[None], atlas.size, mode="bicubic")[0].clamp(0.0, 1.0)
         if alpha is None:
+            colours = resize(colours[None], atlas.size, mode="bicubic")[0].clamp(0.0, 1.0)
             opacity = changed(colours, [source, base] if PAINTED in atlas.layers.pictures else [source])
             # a faint difference is laid over what is there, a strong one takes its place
             colours = (colours - (1.0 - opacity) * base) * (opacity > 0.0)
+            self.painted = torch.cat((colours, opacity[None]))
         else:
-            opacity = resize(send(alpha, atlas.device)[None, None], atlas.size)[0, 0].clamp(0.0, 1.0)
-            colours = colours * opacity
-        self.painted = torch.cat((colours, opacity[None]))
-        """``(4, H, W)``: colours, multiplied with the opacity, and that."""
+            opacity = send(alpha, atlas.device)
+            whole = torch.cat((colours * opacity, opacity[None]))
+            self.painted = resize(whole[None], atlas.size, mode="bicubic")[0].clamp(0.0, 1.0)
+            opacity = self.painted[3]
         masks = send(atlas.layers.fields["masks"][index], atlas.device)
         self._seen = 1.0 - dilate(1.0 - ((masks - SEEN[0]) / (SEEN[1] - SEEN[0])).clamp(0.0, 1.0), 1)
         self._layers: dict[int, _Painted] = {}
@@ -226,8 +229,8 @@ def _divided(painted: Tensor, base: Tensor, shown: Tensor, shares: Tensor, sprea
         beside = sums[:4] / sums[4].clamp_min(HARDLY)
         # on an object's very border, paint is the layer's if there is some beside
         bordering = painted * (beside[3] * CLEAR).clamp(max=1.0)
-        found = beside.lerp(bordering, ((share - ALONE) / (1.0 - ALONE)).clamp_min(0.0))
-        own.append(found.lerp(painted, deep / dilate(deep, 2 * spread).clamp_min(HARDLY)))
+        outer = beside.lerp(bordering, ((share - ALONE) / (1.0 - ALONE)).clamp_min(0.0))
+        own.append(outer.lerp(painted, deep / dilate(deep, 2 * spread).clamp_min(HARDLY)))
     found = torch.stack(own)
     under = (1.0 - found[:, 3:]) * shown
     rest = painted[:3] + (1.0 - painted[3]) * base - (shares[:, None] * (found[:, :3] + under)).sum(dim=0)
