@@ -32,14 +32,14 @@ class Mips:
         """
         level = (apart.clamp_min(1.0).log2() - SHARPER).clamp(0.0, math.log2(max(self._levels[0].shape[1:])))
         first, last = int(level.min()), math.ceil(float(level.max()))
-        out = torch.zeros(())
-        for number in range(first, last + 1):
-            scale = 2.0**number
-            read = sample(
-                self._level(number)[None], ((places + 0.5) / scale - 0.5).movedim(0, -1)[None], mode="bicubic"
-            )
-            out = read[0] if first == last else out.to(read) + (1.0 - (level - number).abs()).clamp_min(0.0) * read[0]
-        return out
+        numbers, reads = range(first, last + 1), []
+        for number in numbers:
+            there = ((places + 0.5) / 2.0**number - 0.5).movedim(0, -1)
+            reads.append(sample(self._level(number)[None], there[None], mode="bicubic")[0])
+        if len(reads) == 1:
+            return reads[0]
+        weights = [(1.0 - (level - number).abs()).clamp_min(0.0) for number in numbers]
+        return torch.stack([weight * read for weight, read in zip(weights, reads, strict=True)]).sum(dim=0)
 
     def _level(self, number: int) -> Tensor:
         while len(self._levels) <= number:
