@@ -5,6 +5,7 @@ from .edit import Dehaze, Relight
 from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from .measure import MeasureVideo
+from .paint import EditAtlas, EditFrame
 from .textures import AtlasTexture
 from .video import DetectShots, LoadFrames, SaveFrames
 
@@ -22,6 +23,8 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "ReplaceLayer": ReplaceLayer,
     "Composite": Composite,
     "AtlasTexture": AtlasTexture,
+    "EditAtlas": EditAtlas,
+    "EditFrame": EditFrame,
     "SaveLayers": SaveLayers,
     "LoadLayers": LoadLayers,
     "SaveFrames": SaveFrames,
@@ -42,6 +45,8 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "ReplaceLayer": "Replace Layer (VDP)",
     "Composite": "Composite (VDP)",
     "AtlasTexture": "Atlas Texture (VDP)",
+    "EditAtlas": "Edit Atlas (VDP)",
+    "EditFrame": "Edit Frame (VDP)",
     "SaveLayers": "Save Layers (VDP)",
     "LoadLayers": "Load Layers (VDP)",
     "SaveFrames": "Save Frames (VDP)",

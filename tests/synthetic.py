@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from comfyui_vdp.vdp_core.types import Flow
+from comfyui_vdp.vdp_core.tasks.atlas.textures import Canvas, Look, solve
+from comfyui_vdp.vdp_core.types import Flow, Layers
 
 
 def scene(x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
@@ -74,6 +76,14 @@ class Rendered:
     """Exact: each pixel moves with the layer that has most of it, and is occluded where another one is in front."""
     depth: Tensor
     """``(T, H, W)`` in 0..1, 1 far: each object at its own, the background rising gently to the top."""
+    places: Tensor
+    """``(T, L, 2, H, W)``: where each pixel lies in the picture on a layer, (x, y), an affine function of the pixel."""
+
+    def painted(self, paint: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], layer: int) -> Tensor:
+        """The frames with paint in a layer's picture, ``(T, H, W, 3)``; it gives colours ``(..., 3)`` and opacity
+        ``(...)`` at places x and y of the picture."""
+        colour, opacity = paint(*self.places[:, layer].unbind(dim=1))
+        return self.frames + (self.masks[:, layer] * opacity)[..., None] * (colour - self.colours[:, layer])
 
 
 @cache
@@ -124,7 +134,7 @@ def layered(
         hidden = ~inside | (masks_at(there, other).argmax(dim=0) != visible)
         return (there - here).movedim(-1, 0), hidden.float()
 
-    masks, colours, depths = [], [], []
+    masks, colours, depths, lies = [], [], [], []
     for time in range(count):
         masks.append(masks_at(here, time))
         place = here + drift * time
@@ -135,6 +145,7 @@ def layered(
             far.append(torch.full((height, width), 0.42 - 0.3 * (index + 1) / len(blobs)))
         colours.append(torch.stack(pictures))
         depths.append((masks[-1] * torch.stack(far)).sum(dim=0))
+        lies.append(torch.stack([place, *(blob.own(here, time) for blob in blobs)]).movedim(-1, 1))
     shares, pictures = torch.stack(masks), torch.stack(colours)
     forward, hidden_next = zip(*(follow(time, time + 1) for time in range(count - 1)), strict=True)
     backward, hidden_before = zip(*(follow(time + 1, time) for time in range(count - 1)), strict=True)
@@ -147,7 +158,37 @@ def layered(
         "exact",
     )
     frames = (shares[..., None] * pictures).sum(dim=1)
-    return Rendered(frames, shares, pictures[:, 0].clone(), pictures, flow, torch.stack(depths))
+    return Rendered(frames, shares, pictures[:, 0].clone(), pictures, flow, torch.stack(depths), torch.stack(lies))
+
+
+@cache
+def atlas(clip: Rendered, knots: tuple[int, int] = (7, 11)) -> Layers:
+    """The layers of the model atlas that a rendered clip has, exact but for its textures, which are solved from it."""
+    count, layers, _, height, width = clip.places.shape
+    y, x = torch.meshgrid(torch.linspace(0, 1, knots[0]), torch.linspace(0, 1, knots[1]), indexing="ij")
+    first = clip.places[..., 0, 0, None, None]
+    across = (clip.places[..., 0, -1, None, None] - first) / (width - 1)
+    down = (clip.places[..., -1, 0, None, None] - first) / (height - 1)
+    there = first + across * (x * width - 0.5) + down * (y * height - 0.5)
+    low, high = there.amin(dim=(0, 3, 4)).floor() - 1, there.amax(dim=(0, 3, 4)).ceil() + 2
+    sizes = [tuple((high - low)[layer].flip(0).int().tolist()) for layer in range(layers)]
+    canvases = {layer: Canvas(size, low[layer], 1.0) for layer, size in enumerate(sizes)}
+    looks = [
+        (layer, Look(clip.frames[t].movedim(-1, 0), canvas.placed(clip.places[t, layer]), clip.masks[t, layer]))
+        for t in range(count)
+        for layer, canvas in canvases.items()
+    ]
+    textures = solve(lambda: looks, canvases, 5, torch.device("cpu"))
+    mapping = torch.stack(
+        [
+            (canvas.placed(there[:, layer]) + 0.5) / torch.tensor(canvas.size[::-1]).view(2, 1, 1)
+            for layer, canvas in canvases.items()
+        ],
+        dim=1,
+    )
+    fields = {"masks": clip.masks, "mapping": mapping, "light": torch.zeros(count, 3, 4, 7)}
+    assets = {f"texture_{layer}": texture.values.half() for layer, texture in textures.items()}
+    return Layers("atlas", fields, clip.frames, clip.flow, assets=assets)
 
 
 class _Blob:
@@ -197,7 +238,7 @@ class _Blob:
         size = 1.0 + self.breath * math.sin(0.2 * time + self.phase)
         return self.middle + self.speed * late + sway, self.angle + self.spin * late, size
 
-    def _own(self, places: Tensor, time: int) -> Tensor:
+    def own(self, places: Tensor, time: int) -> Tensor:
         """Places of a frame, ``(H, W, 2)``, in the object's own coordinates."""
         centre, angle, size = self._pose(time)
         return (places - centre) @ _turn(-angle).T / size
@@ -205,11 +246,11 @@ class _Blob:
     def follow(self, places: Tensor, time: int, other: int) -> Tensor:
         """Where points of the object at these places of one frame are in another."""
         centre, angle, size = self._pose(other)
-        return self._own(places, time) @ _turn(angle).T * size + centre
+        return self.own(places, time) @ _turn(angle).T * size + centre
 
     def opacity(self, places: Tensor, time: int, soft: float) -> Tensor:
         """``(H, W)``: 1 inside, 0 outside, a smooth step ``soft`` pixels wide between."""
-        x, y = self._own(places, time).unbind(dim=-1)
+        x, y = self.own(places, time).unbind(dim=-1)
         if self.star:
             around, out = torch.atan2(y, x), torch.hypot(x, y).clamp_min(1e-3)
             edge = self.radius * (1.0 + self.dent * torch.cos(self.lobes * around))
@@ -224,7 +265,7 @@ class _Blob:
 
     def picture(self, places: Tensor, time: int, *, seed: int) -> Tensor:
         """``(H, W, 3)``: a scene of its own, of somewhat other colour than the background's."""
-        own = self._own(places, time)
+        own = self.own(places, time)
         return (scene(own[..., 0], own[..., 1], seed=seed) ** self.power * self.tint).clamp(0.0, 1.0)
 
 

@@ -52,6 +52,7 @@ def settings(comfyui: Any, synthetic: Any) -> Settings:
         "Reference": still("reference", rendered.frames[0]),
         "Mask": still("mask", rendered.masks[0, 1, ..., None].expand(-1, -1, 3)),
         "Background": still("background", rendered.colours[0, 1].flip(0)),
+        "Edit": still("edit", rendered.painted(lambda x, y: (torch.zeros(*x.shape, 3), (y % 32 < 8).float()), 0)[0]),
     }
 
     def of(path: Path) -> list[str]:
@@ -130,6 +131,8 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
         ("replace_background", "Composite.offset_x=4", {"Composite", "Result", "Matte"}),
         ("atlas", "Composite.gain=0.5", {"Composite", "Result", "Matte", "Checkerboards", "Checker"}),
         ("edit_one_layer", "Surroundings.saturation=0.5", {"Surroundings", "Result", "Matte"}),
+        ("edit_frame", "Paint.frame=1", {"Paint", "Result"}),
+        ("edit_atlas", "Paint.layer=1", {"Paint", "Result"}),
         ("flow", "Saved.format=flo", {"Saved"}),
     ],
 )

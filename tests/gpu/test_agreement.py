@@ -121,6 +121,8 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "ReplaceLayer": lambda: {"layers": layers_of("segment"), "layer": 1, "frames": 1.0 - clip()},
     "Composite": lambda: {"layers": layers_of("segment"), "gain": -0.5, "offset_x": 3.25, "background": clip()[:1]},
     "AtlasTexture": lambda: {"layers": layers_of("atlas"), "layer": 1},
+    "EditAtlas": lambda: {"layers": layers_of("atlas"), "picture": clip()[:1], "layer": 0},
+    "EditFrame": lambda: {"layers": layers_of("atlas"), "picture": 1.0 - clip()[:2], "frame": 0, "frames": "0 7"},
     "MeasureVideo": lambda: {
         "frames": darker(clip()),
         "reference": clip(),

@@ -27,6 +27,7 @@ FOLDER = Path(__file__).parents[2] / "workflows"
 FILES = sorted(FOLDER.glob("*.json"))
 TITLES = {
     "Clip": "LoadFrames",
+    "Edit": "LoadFrames",
     "Reference": "LoadFrames",
     "Mask": "LoadFrames",
     "Background": "LoadFrames",
@@ -153,6 +154,26 @@ def test_the_clip_follows_one_graded_still(clip: Path, tmp_path: Path, capsys: p
     (output,) = json.loads(capsys.readouterr().out)["outputs"]
     result = video.read_clip(output).frames
     assert (result - graded).abs().mean() < 0.5 * (source - graded).abs().mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["edit_frame", "edit_atlas"])
+def test_what_is_painted_is_in_every_frame(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A white square on a clip that moves right by 2 pixels a frame, as a picture with alpha."""
+    alpha = torch.zeros(1, 64, 96)
+    alpha[0, 20:36, 40:56] = 1.0
+    over = video.write_clip(tmp_path / "over", torch.ones(1, 64, 96, 3), fps=1, format="png", alpha=alpha)
+    settings = [f"Clip.path={clip}", f"Edit.path={over}", "Optimize.preset=fast", "Optimize.steps=20", "Flow.model=dis"]
+    assert cli.main(run(FOLDER / f"{name}.json", tmp_path / "out", *settings, "Result.format=png")) == 0
+    (output,) = json.loads(capsys.readouterr().out)["outputs"]
+    source, result = video.read_clip(clip).frames, video.read_clip(output).frames
+    white = (result > 0.9).all(dim=-1)
+    first = white.any(dim=1).float().argmax(dim=1)
+    assert (first - (first[0] + 2 * torch.arange(6))).abs().max() <= 1
+    assert all(180 < int(count) < 330 for count in white.sum(dim=(1, 2)))
+    assert torch.equal(result[:, 50:], (source[:, 50:] * 255).round() / 255)
 
 
 def test_flow_gives_one_file_in_pixels_of_the_clip(

@@ -5,6 +5,8 @@ A texture shows all that was ever seen of a layer; the mapping of a frame says w
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from .plate import matte_of, picture_of
 __all__ = [
     "LIGHT",
     "MODEL",
+    "PAINTED",
     "compose",
     "light_of",
     "look",
@@ -36,6 +39,9 @@ __all__ = [
 LIGHT = (4, 7)
 """Knots (h, w) of the light of a frame."""
 
+PAINTED = "painted"
+"""The picture ``(T, H, W, 3)`` of layers that holds the clip with what was painted into it."""
+
 STARTS = 800
 """Pixels, about, from which Newton's method starts."""
 NEWTON_STEPS = 12
@@ -49,10 +55,15 @@ def light_of(light: Tensor, size: tuple[int, int]) -> Tensor:
     return through(light, size).exp_()
 
 
-def mapping_of(layers: Layers, number: int, index: int, device: torch.device) -> Tensor:
-    """Where each pixel of a frame lies in a layer's texture, ``(2, H, W)``: (x, y) in pixels of the texture."""
+def mapping_of(
+    layers: Layers, number: int, index: int, device: torch.device, size: tuple[int, int] | None = None
+) -> Tensor:
+    """Where each pixel of a frame lies in a layer's texture, ``(2, H, W)``: (x, y) in pixels of the texture.
+
+    ``size`` (h, w) gives it for a copy of the frame of that size, ``(2, h, w)``.
+    """
     texture = layers.assets[f"texture_{number}"]
-    size = (layers.frames.shape[1], layers.frames.shape[2])
+    size = size or (layers.frames.shape[1], layers.frames.shape[2])
     mapping = through(send(layers.fields["mapping"][index, number], device), size)
     return mapping * mapping.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1) - 0.5
 
@@ -162,7 +173,10 @@ def _invariant(layers: Layers) -> None:
     for number in range(layers.fields["masks"].shape[1]):
         if f"texture_{number}" not in layers.assets:
             raise LayersFileError(f"the layers hold no texture of layer {number}; save them again")
-    check_pictures(layers)
+    painted = layers.pictures.get(PAINTED)
+    if painted is not None and painted.shape != layers.frames.shape:
+        raise LayersFileError(f"the layers' picture '{PAINTED}' is {tuple(painted.shape)}; save them again")
+    check_pictures(replace(layers, pictures={name: one for name, one in layers.pictures.items() if name != PAINTED}))
 
 
 MODEL = Model(
