@@ -133,7 +133,12 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     ("share", "kept"),
-    [(0.43, {"masks"}), (0.7, {"masks", "beginning", "round_0"}), (0.95, {"masks", "beginning", "round_0", "round_1"})],
+    [
+        (0.38, {"masks"}),
+        (0.65, {"masks", "beginning", "round_0"}),
+        (0.8, {"masks", "beginning", "round_0", "round_1"}),
+        (0.95, {"masks", "beginning", "round_0", "round_1", "edges"}),
+    ],
 )
 def test_work_that_was_cut_off_goes_on(synthetic, tmp_path, share, kept):
     frames, flow = synthetic.pan(6, 48, 64)

@@ -26,8 +26,6 @@ class AtlasConfig:
     """Rounds in which textures and mappings are found in turn."""
     sharpening: int = 3
     """Steps of the textures' least squares after the weighted mean; up: sharper."""
-    finer: float = 1.0
-    """Pixels of a texture along one of the frames; up: keeps fine detail that frames show between their pixels."""
     window: int | None = None
 
 
@@ -43,13 +41,11 @@ class PublishedAtlas:
     """Long side of the frames that the networks are fitted to."""
     samples: int = 10_000
     """Points a step, at most as many as a frame has pixels."""
-    finer: float = 1.0
-    """Pixels of a texture along one of the frames; up: keeps fine detail that frames show between their pixels."""
     window: int | None = None
 
 
 PRESETS = {
-    "fast": AtlasConfig(masks=MASKS["fast"], side=320, knots=40, rounds=2, sharpening=1),
+    "fast": AtlasConfig(masks=MASKS["fast"], side=320, knots=40, rounds=2, sharpening=1, finer=1.0),
     "balanced": AtlasConfig(),
     "quality": AtlasConfig(masks=MASKS["quality"], side=768, knots=96, rounds=6, sharpening=5),
 }

@@ -25,7 +25,11 @@ with::
     E = sum_i m_i (log m_i - PRIOR log max(m'_i, UNSURE) + EVIDENCE/2 log(e_i + NOISE)),    sum_i m_i = 1
 
 An object's texture is then also laid, faintly, from around the object (REACH, OUTSIDE), so that its mask can grow onto
-what belongs to it: limbs that were missed, and its shadow.
+what belongs to it: limbs that were missed, and its shadow. In the end, with textures of what masks cover alone, in each
+pixel of an object's edge (BAND; elsewhere masks are held, KEPT_APART), with b what is behind the object and m' the mask
+so far (as in matting, Porter and Duff: a pixel is a mixture)::
+
+    E = |x - m l T(M) - (1 - m) b|^2 + KEPT (m - m')^2
 
 The model is that of Layered Neural Atlases, eq. 1; the terms are ours.
 """
