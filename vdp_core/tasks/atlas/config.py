@@ -26,6 +26,8 @@ class AtlasConfig:
     """Rounds in which textures and mappings are found in turn."""
     sharpening: int = 3
     """Steps of the textures' least squares after the weighted mean; up: sharper."""
+    finer: float = 1.5
+    """Pixels of a texture along one of the frames; up: keeps fine detail that frames show between their pixels."""
     window: int | None = None
 
 
