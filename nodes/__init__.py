@@ -5,6 +5,7 @@ from .edit import Dehaze, Relight
 from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from .measure import MeasureVideo
+from .points import LoadPoints, SaveTracks, TrackPoints
 from .video import DetectShots, LoadFrames, SaveFrames
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
@@ -22,6 +23,9 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "Composite": Composite,
     "SaveLayers": SaveLayers,
     "LoadLayers": LoadLayers,
+    "LoadPoints": LoadPoints,
+    "TrackPoints": TrackPoints,
+    "SaveTracks": SaveTracks,
     "SaveFrames": SaveFrames,
     "MeasureVideo": MeasureVideo,
 }
@@ -41,6 +45,9 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "Composite": "Composite (VDP)",
     "SaveLayers": "Save Layers (VDP)",
     "LoadLayers": "Load Layers (VDP)",
+    "LoadPoints": "Load Points (VDP)",
+    "TrackPoints": "Track Points (VDP)",
+    "SaveTracks": "Save Tracks (VDP)",
     "SaveFrames": "Save Frames (VDP)",
     "MeasureVideo": "Measure Video (VDP)",
 }
