@@ -24,7 +24,15 @@ class LoadPoints:
         "Reads points for TrackPoints from a JSON file, a list of frame, x and y in pixels of the clip; or from tracks "
         "as SaveTracks writes them, of which it takes where each is first seen."
     )
-    SEARCH_ALIASES = ["import points", "read points", "tracking points", "keypoints", "tracker", "Nuke", "After Effects"]
+    SEARCH_ALIASES = [
+        "import points",
+        "read points",
+        "tracking points",
+        "keypoints",
+        "tracker",
+        "Nuke",
+        "After Effects",
+    ]
     FUNCTION = "load"
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("points",)

@@ -31,6 +31,7 @@ TITLES = {
     "Background": "LoadFrames",
     "Flow": "RAFTFlow",
     "Optimize": "VDPOptimize",
+    "Points": "LoadPoints",
     "Saved": "SaveFlow",
     "Result": "SaveFrames",
     "Matte": "SaveFrames",

@@ -35,7 +35,7 @@ from ..store.scratch import large_empty
 from ..store.transfer import send
 from ..types import Layers, OnStep
 
-__all__ = ["Point", "Tracks", "check_points", "draw", "follow"]
+__all__ = ["Point", "Tracks", "best_paths", "check_points", "draw", "follow"]
 
 SIDE = 512
 PATCH, SPREAD = 6, 3.0
@@ -146,7 +146,7 @@ def follow(
         if on_step is not None:
             on_step(index + 1, count, None)
     numbers, own = torch.arange(len(points)), torch.tensor([point.frame for point in points])
-    moved = torch.cat([_best_path(costs[some], own[some]) for some in numbers.split(TOGETHER)])
+    moved = torch.cat([best_paths(costs[some], own[some]) for some in numbers.split(TOGETHER)])
     cost, share = (_read_at(values, moved) for values in (costs, shares))
     scale = torch.tensor([width / small[1], height / small[0]])
     xy = led + (turned @ moved[..., None])[..., 0] * scale
@@ -252,7 +252,7 @@ def _far(device: torch.device) -> Tensor:
     return away / (1.0 + away / FAR)
 
 
-def _best_path(costs: Tensor, own: Tensor) -> Tensor:
+def best_paths(costs: Tensor, own: Tensor) -> Tensor:
     """The displacements ``(N, T, 2)`` of least energy, of costs ``(N, T, D, D)``; none in the own frames ``(N,)``."""
     count, length, side, _ = costs.shape
     step = torch.arange(side, dtype=torch.float32)
