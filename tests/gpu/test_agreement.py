@@ -36,7 +36,7 @@ REPEATED = 2e-3
 H100, relight and segment by less than 1e-5."""
 DRAWS = 5e-3
 """The same where a fit draws its samples on the device: another seed changes results by 2 to 4 thousandths."""
-OF_FILES = {"LoadFrames", "SaveFrames", "LoadFlow", "SaveFlow", "LoadLayers", "SaveLayers"}
+OF_FILES = {"LoadFrames", "SaveFrames", "LoadFlow", "SaveFlow", "LoadLayers", "SaveLayers", "LoadPoints", "SaveTracks"}
 """Nodes that compute nothing."""
 
 
@@ -118,6 +118,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "SplitLayers": lambda: {"layers": layers_of("segment"), "layer": 1},
     "ReplaceLayer": lambda: {"layers": layers_of("segment"), "layer": 1, "frames": 1.0 - clip()},
     "Composite": lambda: {"layers": layers_of("segment"), "gain": -0.5, "offset_x": 3.25, "background": clip()[:1]},
+    "TrackPoints": lambda: {"layers": layers_of("atlas"), "points": '[{"frame": 0, "x": 40.5, "y": 60}]'},
     "MeasureVideo": lambda: {
         "frames": darker(clip()),
         "reference": clip(),
