@@ -92,6 +92,14 @@ def test_tracks_follow_from_the_layers_alone(rendered):
         assert torch.equal(tracks.visible, other.visible)
 
 
+def test_a_point_is_seen_in_its_own_shot_alone(rendered):
+    clip, layers = rendered(next(iter(CLIPS)))
+    cut = replace(layers, flow=replace(clip.flow, cuts=(4,)))
+    points = [Point(0, 60.0, 10.0), Point(6, 60.0, 70.0)]
+    assert follow(layers, points).visible.all()
+    assert follow(cut, points).visible.tolist() == [[True] * 4 + [False] * 4, [False] * 4 + [True] * 4]
+
+
 def test_the_answer_for_a_point_does_not_hang_on_the_others(rendered):
     _, layers = rendered(next(iter(CLIPS)))
     points = [Point(0, 30.0, 40.0), Point(6, 100.0, 20.0), Point(2, 80.0, 48.0)]

@@ -11,8 +11,9 @@ best is taken. Energy of a path of displacements d_t, in pixels of a copy whose 
 
 r is the correlation of the two patches, e their mean squared difference, and v the variance in the point's own; pixels
 of the patch count as they lie near and on the layer; light is taken off. The minimum is found exactly, over all whole
-displacements (dynamic programming: Amini, Weymouth and Jain, TPAMI 1990). A point is seen where its layer has most of
-the pixel and u is less than HIDDEN.
+displacements (dynamic programming: Amini, Weymouth and Jain, TPAMI 1990). A point is seen where its layer has at least
+the share SEEN of the pixel. That u be small, too, helps nothing: where points are hidden masks know it, and where they
+turn or blur they look unlike themselves.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ NOISE = 0.02
 """Standard deviation; patches of less contrast tell nothing by correlation."""
 STAY, FAR, STEADY = 1e-3, 0.3, 0.05
 HIDDEN = 0.6
+SEEN = 0.3
 BESIDE = 0.1
 """Weight of what lies on other layers: masks are not sure, and miss parts of thin limbs."""
 CLOSE = 2
@@ -111,7 +113,9 @@ class _Anchors:
 def follow(
     layers: Layers, points: Sequence[Point], *, device: torch.device | str = "cpu", on_step: OnStep | None = None
 ) -> Tracks:
-    """Follow points of any frames through the clip; see above. The layers' flow has no part in it.
+    """Follow points of any frames through the clip; see above.
+
+    Of the layers' flow only its cuts count: a point is seen in its own shot alone.
 
     Args:
         layers: of the model atlas.
@@ -129,7 +133,8 @@ def follow(
     size, small = (height, width), size_within(height, width, SIDE)
     anchors = _anchors(layers, points, small, device)
     reach = 2 * SEARCH + 1
-    costs, shares = (large_empty(len(points), count, reach, reach) for _ in range(2))
+    # half precision is plenty for what lies in 0..1, of which a long clip has much
+    costs, shares = (large_empty(len(points), count, reach, reach, dtype=torch.float16) for _ in range(2))
     led, turned = torch.empty(len(points), count, 2), torch.empty(len(points), count, 2, 2)
     for index in range(count):
         frame = send(layers.frames[index], device).contiguous()
@@ -141,19 +146,20 @@ def follow(
             shown = torch.cat((colours, masks[number : number + 1]))
             found = _searched(shown, rescaled(there, size, small), warp, anchors.patch[chosen], anchors.weight[chosen])
             chosen = chosen.cpu()
-            costs[chosen, index], shares[chosen, index] = (part.cpu() for part in found)
+            costs[chosen, index], shares[chosen, index] = (part.half().cpu() for part in found)
             led[chosen, index], turned[chosen, index] = there.cpu(), warp.cpu()
         if on_step is not None:
             on_step(index + 1, count, None)
     numbers, own = torch.arange(len(points)), torch.tensor([point.frame for point in points])
-    moved = torch.cat([best_paths(costs[some], own[some]) for some in numbers.split(TOGETHER)])
-    cost, share = (_read_at(values, moved) for values in (costs, shares))
+    moved = torch.cat([best_paths(costs[some].float(), own[some]) for some in numbers.split(TOGETHER)])
     scale = torch.tensor([width / small[1], height / small[0]])
     xy = led + (turned @ moved[..., None])[..., 0] * scale
     xy[numbers, own] = torch.tensor([[point.x, point.y] for point in points])
     inside = ((xy >= -0.5) & (xy <= torch.tensor([width - 0.5, height - 0.5]))).all(dim=-1)
-    visible = inside & (share > 0.5) & (cost < HIDDEN)
+    visible = inside & (_read_at(shares, moved) >= SEEN)
     visible[numbers, own] = inside[numbers, own]
+    for shot in layers.shots:
+        visible[:, shot.start : shot.stop] &= torch.tensor([point.frame in shot for point in points])[:, None]
     return Tracks(xy, visible, size)
 
 
