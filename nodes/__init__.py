@@ -7,6 +7,7 @@ from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from .measure import MeasureVideo
 from .paint import EditAtlas, EditFrame
 from .textures import AtlasTexture
+from .points import LoadPoints, SaveTracks, TrackPoints
 from .video import DetectShots, LoadFrames, SaveFrames
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {
@@ -27,6 +28,9 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "EditFrame": EditFrame,
     "SaveLayers": SaveLayers,
     "LoadLayers": LoadLayers,
+    "LoadPoints": LoadPoints,
+    "TrackPoints": TrackPoints,
+    "SaveTracks": SaveTracks,
     "SaveFrames": SaveFrames,
     "MeasureVideo": MeasureVideo,
 }
@@ -49,6 +53,9 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "EditFrame": "Edit Frame (VDP)",
     "SaveLayers": "Save Layers (VDP)",
     "LoadLayers": "Load Layers (VDP)",
+    "LoadPoints": "Load Points (VDP)",
+    "TrackPoints": "Track Points (VDP)",
+    "SaveTracks": "Save Tracks (VDP)",
     "SaveFrames": "Save Frames (VDP)",
     "MeasureVideo": "Measure Video (VDP)",
 }

@@ -78,6 +78,10 @@ class Rendered:
     """``(T, H, W)`` in 0..1, 1 far: each object at its own, the background rising gently to the top."""
     places: Tensor
     """``(T, L, 2, H, W)``: where each pixel lies in the picture on a layer, (x, y), an affine function of the pixel."""
+    follow: Callable[[int, Tensor, int, int], Tensor]
+    """``follow(layer, places, time, other)``: where places ``(..., 2)`` of a layer in one frame are in another."""
+    masks_at: Callable[[Tensor, int], Tensor]
+    """``masks_at(places, time)``: ``(L, ...)`` at places ``(..., 2)`` of a frame."""
 
     def painted(self, paint: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], layer: int) -> Tensor:
         """The frames with paint in a layer's picture, ``(T, H, W, 3)``; it gives colours ``(..., 3)`` and opacity
@@ -97,6 +101,10 @@ def layered(
     seed: int = 0,
     pan: tuple[float, float] = (1.5, 0.4),
     soft: float = 1.0,
+    zoom: float = 1.0,
+    turn: float = 0.0,
+    parallax: float = 0.0,
+    bend: float = 0.0,
 ) -> Rendered:
     """Textured objects that turn slowly and move over a textured background, along which a camera pans.
 
@@ -109,25 +117,32 @@ def layered(
         seed: of pictures, shapes and paths.
         pan: (x, y) of the camera, in pixels a frame.
         soft: width of the borders, in pixels.
+        zoom, turn: factor and angle of the camera a frame, about the middle.
+        parallax: how much faster than the middle row the lowest one passes, as a share of ``pan``; the top is slower.
+        bend: how far the ends of an object swing, as a share of its radius.
     """
     generator = torch.Generator().manual_seed(1000 + seed)
-    blobs = [_Blob(index, objects, crossing, (count, height, width), pan, generator) for index in range(objects)]
+    camera = _Camera((height, width), pan, zoom, turn, parallax)
+    blobs = [_Blob(index, objects, crossing, (count, height, width), pan, generator, bend) for index in range(objects)]
     y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
     here = torch.stack((x, y), dim=-1)
-    drift = torch.tensor(pan)
 
     def masks_at(places: Tensor, time: int) -> Tensor:
-        """``(L, H, W)`` at places ``(H, W, 2)`` of a frame."""
-        free, masks = torch.ones(places.shape[:2]), []
+        free, masks = torch.ones(places.shape[:-1]), []
         for blob in reversed(blobs):
             opacity = blob.opacity(places, time, soft)
             masks.append(free * opacity)
             free = free * (1.0 - opacity)
         return torch.stack([free, *reversed(masks)])
 
-    def follow(time: int, other: int) -> tuple[Tensor, Tensor]:
+    def follow(layer: int, places: Tensor, time: int, other: int) -> Tensor:
+        if layer > 0:
+            return blobs[layer - 1].follow(places, time, other)
+        return camera.frame(camera.scene(places, time), other)
+
+    def flow_between(time: int, other: int) -> tuple[Tensor, Tensor]:
         """Flow ``(2, H, W)`` and occlusion ``(H, W)`` from one frame to another."""
-        places = [here - drift * (other - time), *(blob.follow(here, time, other) for blob in blobs)]
+        places = [follow(layer, here, time, other) for layer in range(objects + 1)]
         visible = masks[time].argmax(dim=0)
         there = torch.stack(places).take_along_dim(visible[None, ..., None], dim=0)[0]
         inside = ((there >= 0) & (there <= here[-1, -1])).all(dim=-1)
@@ -137,7 +152,7 @@ def layered(
     masks, colours, depths, lies = [], [], [], []
     for time in range(count):
         masks.append(masks_at(here, time))
-        place = here + drift * time
+        place = camera.scene(here, time)
         pictures = [scene(place[..., 0], place[..., 1], seed=seed)]
         far = [0.75 - 0.25 * torch.tanh(1.5 * (2.0 * place[..., 1] / height - 1.0))]
         for index, blob in enumerate(blobs):
@@ -147,8 +162,8 @@ def layered(
         depths.append((masks[-1] * torch.stack(far)).sum(dim=0))
         lies.append(torch.stack([place, *(blob.own(here, time) for blob in blobs)]).movedim(-1, 1))
     shares, pictures = torch.stack(masks), torch.stack(colours)
-    forward, hidden_next = zip(*(follow(time, time + 1) for time in range(count - 1)), strict=True)
-    backward, hidden_before = zip(*(follow(time + 1, time) for time in range(count - 1)), strict=True)
+    forward, hidden_next = zip(*(flow_between(time, time + 1) for time in range(count - 1)), strict=True)
+    backward, hidden_before = zip(*(flow_between(time + 1, time) for time in range(count - 1)), strict=True)
     flow = Flow(
         torch.stack(forward),
         torch.stack(backward),
@@ -158,7 +173,9 @@ def layered(
         "exact",
     )
     frames = (shares[..., None] * pictures).sum(dim=1)
-    return Rendered(frames, shares, pictures[:, 0].clone(), pictures, flow, torch.stack(depths), torch.stack(lies))
+    return Rendered(
+        frames, shares, pictures[:, 0].clone(), pictures, flow, torch.stack(depths), torch.stack(lies), follow, masks_at
+    )
 
 
 @cache
@@ -191,8 +208,35 @@ def atlas(clip: Rendered, knots: tuple[int, int] = (7, 11)) -> Layers:
     return Layers("atlas", fields, clip.frames, clip.flow, assets=assets)
 
 
+class _Camera:
+    """Passes over a flat scene, nears it and turns; nearer rows pass faster."""
+
+    def __init__(
+        self, size: tuple[int, int], pan: tuple[float, float], zoom: float, turn: float, parallax: float
+    ) -> None:
+        self.middle = torch.tensor([0.5 * (size[1] - 1), 0.5 * (size[0] - 1)])
+        self.drift, self.zoom, self.turn, self.parallax = torch.tensor(pan), zoom, turn, parallax
+
+    def scene(self, places: Tensor, time: int) -> Tensor:
+        """Places ``(..., 2)`` of a frame in the scene."""
+        if self.zoom != 1.0 or self.turn != 0.0:
+            places = (places - self.middle) @ _turn(self.turn * time).T / self.zoom**time + self.middle
+        return places + self._passed(places[..., 1], time)
+
+    def frame(self, places: Tensor, time: int) -> Tensor:
+        """The inverse of ``scene``."""
+        # the same for all rows but for how far they pass to the side
+        row = places[..., 1] - self.drift[1] * time
+        places = places - self._passed(row, time)
+        return (places - self.middle) @ _turn(-self.turn * time).T * self.zoom**time + self.middle
+
+    def _passed(self, row: Tensor, time: int) -> Tensor:
+        faster = 1.0 + self.parallax * (row / self.middle[1] - 1.0)
+        return torch.stack((self.drift[0] * time * faster, (self.drift[1] * time).expand_as(faster)), dim=-1)
+
+
 class _Blob:
-    """An ellipse or a star with a picture on it, that moves, turns and breathes."""
+    """An ellipse or a star with a picture on it, that moves, turns, breathes and may bend."""
 
     def __init__(
         self,
@@ -202,7 +246,9 @@ class _Blob:
         clip: tuple[int, int, int],
         pan: tuple[float, float],
         generator: torch.Generator,
+        bend: float = 0.0,
     ) -> None:
+        self.bend = bend
         self.count, height, width = clip
         chance = torch.rand(16, generator=generator).tolist()
         slot = width / objects
@@ -239,14 +285,24 @@ class _Blob:
         return self.middle + self.speed * late + sway, self.angle + self.spin * late, size
 
     def own(self, places: Tensor, time: int) -> Tensor:
-        """Places of a frame, ``(H, W, 2)``, in the object's own coordinates."""
+        """Places of a frame, ``(..., 2)``, in the object's own coordinates."""
         centre, angle, size = self._pose(time)
-        return (places - centre) @ _turn(-angle).T / size
+        return self._bent((places - centre) @ _turn(-angle).T / size, -self._swing(time))
+
+    def _swing(self, time: int) -> float:
+        return self.bend * math.sin(0.25 * time + self.phase)
+
+    def _bent(self, own: Tensor, swing: float) -> Tensor:
+        """Places ``(..., 2)`` with both ends moved to one side by ``swing`` radii."""
+        if swing == 0.0:
+            return own
+        x, y = own.unbind(dim=-1)
+        return torch.stack((x, y + swing * x.square() / self.radius), dim=-1)
 
     def follow(self, places: Tensor, time: int, other: int) -> Tensor:
         """Where points of the object at these places of one frame are in another."""
         centre, angle, size = self._pose(other)
-        return self.own(places, time) @ _turn(angle).T * size + centre
+        return self._bent(self.own(places, time), self._swing(other)) @ _turn(angle).T * size + centre
 
     def opacity(self, places: Tensor, time: int, soft: float) -> Tensor:
         """``(H, W)``: 1 inside, 0 outside, a smooth step ``soft`` pixels wide between."""

@@ -47,6 +47,8 @@ def settings(comfyui: Any, synthetic: Any) -> Settings:
         return video.write_clip(folder / name, frame[None], fps=1, format="png") / "00000.png"
 
     plain = clip("plain", rendered.frames)
+    points = folder / "points.json"
+    points.write_text('[{"frame": 0, "x": 60.5, "y": 40}, {"frame": 5, "x": 80, "y": 48}]')
     clips = {task: clip(task, WORSENED[task](rendered.frames)) for task in TASKS}
     stills = {
         "Reference": still("reference", rendered.frames[0]),
@@ -59,6 +61,7 @@ def settings(comfyui: Any, synthetic: Any) -> Settings:
         titles = {node.get("title") for node in json.loads(path.read_text())["nodes"]}
         chosen = next((clip for task, clip in clips.items() if path.stem.startswith(task)), plain)
         files = [f"{title}.path={file}" for title, file in stills.items() if title in titles]
+        files += [f"Points.path={points}"] if "Points" in titles else []
         preset = ["Optimize.preset=fast"] if "Optimize" in titles else []
         return [f"Clip.path={chosen}", *files, *preset, "Flow.model=dis"]
 
@@ -100,7 +103,8 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
         assert cli.main([*arguments(path, output, chosen), *more]) == 0, capsys.readouterr().err
         files = sorted(Path(file) for file in json.loads(capsys.readouterr().out.splitlines()[-1])["outputs"])
         assert sum(file.suffix == ".npz" for file in files) == (path.stem == "flow")
-        return [file for file in files if file.suffix != ".npz"]
+        assert sum(file.suffix == ".json" for file in files) == (path.stem == "track_points")
+        return [file for file in files if file.suffix not in (".npz", ".json")]
 
     there = run("png", "--server", comfyui.url)
     here = run("png", "--device", "cpu")
@@ -134,6 +138,7 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
         ("edit_frame", "Paint.frame=1", {"Paint", "Result"}),
         ("edit_atlas", "Paint.layer=1", {"Paint", "Result"}),
         ("flow", "Saved.format=flo", {"Saved"}),
+        ("track_points", "Tracks.format=nuke", {"Tracks"}),
     ],
 )
 def test_a_slider_runs_its_node_and_what_saves_it(

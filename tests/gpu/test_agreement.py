@@ -36,7 +36,7 @@ REPEATED = 2e-3
 H100, relight and segment by less than 1e-5."""
 DRAWS = 5e-3
 """The same where a fit draws its samples on the device: another seed changes results by 2 to 4 thousandths."""
-OF_FILES = {"LoadFrames", "SaveFrames", "LoadFlow", "SaveFlow", "LoadLayers", "SaveLayers"}
+OF_FILES = {"LoadFrames", "SaveFrames", "LoadFlow", "SaveFlow", "LoadLayers", "SaveLayers", "LoadPoints", "SaveTracks"}
 """Nodes that compute nothing."""
 
 
@@ -123,6 +123,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "AtlasTexture": lambda: {"layers": layers_of("atlas"), "layer": 1},
     "EditAtlas": lambda: {"layers": layers_of("atlas"), "picture": clip()[:1], "layer": 0},
     "EditFrame": lambda: {"layers": layers_of("atlas"), "picture": 1.0 - clip()[:2], "frame": 0, "frames": "0 7"},
+    "TrackPoints": lambda: {"layers": layers_of("atlas"), "points": '[{"frame": 0, "x": 40.5, "y": 60}]'},
     "MeasureVideo": lambda: {
         "frames": darker(clip()),
         "reference": clip(),

@@ -33,6 +33,7 @@ TITLES = {
     "Background": "LoadFrames",
     "Flow": "RAFTFlow",
     "Optimize": "VDPOptimize",
+    "Points": "LoadPoints",
     "Saved": "SaveFlow",
     "Result": "SaveFrames",
     "Matte": "SaveFrames",

@@ -29,6 +29,7 @@ __all__ = [
     "light_of",
     "look",
     "mapping_of",
+    "read_mapping",
     "rebuild",
     "split",
     "texture_at",
@@ -82,6 +83,12 @@ def to_texture(mapping: Tensor, points: Tensor) -> Tensor:
         points: ``(N, 2)``, (x, y) in pixels of the frame.
     """
     return _read(mapping, _slopes(mapping), points)[0]
+
+
+def read_mapping(mapping: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """``to_texture``, and how these places change with the points: ``(N, 2, 2)``, its columns along x and along y."""
+    places, (across_x, across_y, down_x, down_y) = _read(mapping, _slopes(mapping), points)
+    return places, torch.stack((across_x, down_x, across_y, down_y), dim=1).unflatten(1, (2, 2))
 
 
 def to_frame(mapping: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
