@@ -6,8 +6,8 @@ from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from .measure import MeasureVideo
 from .paint import EditAtlas, EditFrame
-from .textures import AtlasTexture
 from .points import LoadPoints, SaveTracks, TrackPoints
+from .textures import AtlasTexture
 from .video import DetectShots, LoadFrames, SaveFrames
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {

@@ -77,7 +77,7 @@ class Rendered:
     depth: Tensor
     """``(T, H, W)`` in 0..1, 1 far: each object at its own, the background rising gently to the top."""
     places: Tensor
-    """``(T, L, 2, H, W)``: where each pixel lies in the picture on a layer, (x, y), an affine function of the pixel."""
+    """``(T, L, 2, H, W)``: where each pixel lies in the picture on a layer, (x, y)."""
     follow: Callable[[int, Tensor, int, int], Tensor]
     """``follow(layer, places, time, other)``: where places ``(..., 2)`` of a layer in one frame are in another."""
     masks_at: Callable[[Tensor, int], Tensor]
