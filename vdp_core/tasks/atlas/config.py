@@ -20,9 +20,9 @@ class AtlasConfig:
     """How masks are found."""
     side: int = 512
     """Long side of the frames that mappings are found on; up: finer, slower."""
-    knots: int = 64
+    knots: int = 96
     """Of a mapping, along the long side; up: follows small motion, such as that of water, better."""
-    rounds: int = 4
+    rounds: int = 5
     """Rounds in which textures and mappings are found in turn."""
     sharpening: int = 3
     """Steps of the textures' least squares after the weighted mean; up: sharper."""
@@ -49,5 +49,5 @@ class PublishedAtlas:
 PRESETS = {
     "fast": AtlasConfig(masks=MASKS["fast"], side=320, knots=40, rounds=2, sharpening=1, finer=1.0),
     "balanced": AtlasConfig(),
-    "quality": AtlasConfig(masks=MASKS["quality"], side=768, knots=96, rounds=6, sharpening=5),
+    "quality": AtlasConfig(masks=MASKS["quality"], side=768, knots=128, rounds=7, sharpening=5),
 }

@@ -13,6 +13,8 @@ from ...image.knots import through
 from ...image.matting import upsample_masks
 from ...image.morphology import box_mean, dilate
 from ...image.resize import resize, size_within
+from ...image.sample import sample
+from ...image.splat import Splat
 from ...models.atlas import LIGHT, light_of
 from ...motion.warp import resize_flow
 from ...optim.fit import Fitted
@@ -47,6 +49,10 @@ OUTSIDE = 0.3
 """Weight of pixels so far around an object, beside its own, in its texture while masks are found."""
 EVIDENCE, PRIOR = 8.0, 0.5
 """Weights of what textures and of what the masks to begin with say of a pixel's layer, in logs of odds."""
+LASTING = 1.0
+"""Weight of whether what lies there in a texture is the object's in other frames, in log odds."""
+LITTLE = 0.05
+"""Share of frames that says no more than none."""
 UNSURE = 0.05
 """Least share that a layer has to begin with, of any pixel: a mask may be wrong anywhere."""
 AROUND = 2
@@ -130,6 +136,7 @@ class _Atlas:
         """Find textures and light, then mappings, coarsely in the first rounds, and, from the second one on, masks."""
         textures = self._solved(1)
         self._lighten(textures)
+        lasting = self._lasting(textures) if number > 0 else {}
         halved = max(0, 2 - number)
         size = max(4, self._grid[0] >> halved), max(4, self._grid[1] >> halved)
         for t in range(len(self._masks)):
@@ -140,20 +147,45 @@ class _Atlas:
                     knots = self._register(self._here(t, layer), frame, share, partial(_lit, texture, light), size)
                     self._knots[t, layer] = knots.cpu()
             if number > 0:
-                self._masks[t] = self._divided(t, textures, frame, light).cpu()
+                self._masks[t] = self._divided(t, textures, lasting, frame, light).cpu()
             progress(t + 1, len(self._masks))
         return self._found()
 
-    def _divided(self, t: int, textures: Mapping[int, Texture], frame: Tensor, light: Tensor) -> Tensor:
-        """The masks of a frame, ``(L, h, w)``, by how well each layer's texture rebuilds it."""
+    def _lasting(self, textures: Mapping[int, Texture]) -> dict[int, Tensor]:
+        """Log odds that what lies at a place of an object's texture is the object's, ``(1, H, W)``: in how many frames
+        it is, of those in which it or the background is seen there."""
+        splats = {
+            layer: Splat(texture.canvas.size, 1, self._device) for layer, texture in textures.items() if layer > 0
+        }
+        for t in range(len(self._masks)):
+            for layer, splat in splats.items():
+                own, seen = self._share(t, layer), self._share(t, layer) + self._share(t, 0)
+                places = textures[layer].canvas.placed(through(self._here(t, layer), self._size))
+                splat.lay((own / seen.clamp_min(LITTLE))[None], places, seen * self._reach(t, layer))
+        found = {}
+        for layer, splat in splats.items():
+            whole = box_mean(splat.sums[None], AROUND)[0]
+            found[layer] = ((whole[:1] + LITTLE) / (whole[1:] + 2.0 * LITTLE)).clamp(LITTLE, 1.0 - LITTLE).logit()
+        return found
+
+    def _divided(
+        self, t: int, textures: Mapping[int, Texture], lasting: Mapping[int, Tensor], frame: Tensor, light: Tensor
+    ) -> Tensor:
+        """The masks of a frame, ``(L, h, w)``, by how well textures rebuild it, and by what lasts."""
         errors = frame.new_full((self._masks.shape[1], *self._size), UNKNOWN)
+        odds = torch.zeros_like(errors)
         for layer, texture in textures.items():
-            colours, known = _lit(texture, light, through(self._here(t, layer), self._size))
+            places = through(self._here(t, layer), self._size)
+            colours, known = _lit(texture, light, places)
+            if layer in lasting:
+                odds[layer] = (
+                    LASTING * sample(lasting[layer][None], texture.canvas.placed(places).movedim(0, -1)[None])[0, 0]
+                )
             there = known * (self._reach(t, layer) if layer > 0 else 1.0)
             error = (frame - colours).square().mean(dim=0)
             errors[layer] = box_mean((UNKNOWN + there * (error - UNKNOWN))[None, None], AROUND)[0, 0]
         prior = resize(self._prior[t : t + 1].to(self._device), self._size)[0]
-        odds = PRIOR * prior.clamp_min(UNSURE).log() - 0.5 * EVIDENCE * (errors + NOISE).log()
+        odds += PRIOR * prior.clamp_min(UNSURE).log() - 0.5 * EVIDENCE * (errors + NOISE).log()
         return odds.softmax(dim=0)
 
     def mixed(self, progress: Progress) -> Kept:

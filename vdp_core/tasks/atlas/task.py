@@ -22,7 +22,10 @@ frames before it have made (``mapping.start``).
 m: from the second round on, in each pixel, with e_i the mean of |x - l T_i(M_i)|^2 around it and m' the masks to begin
 with::
 
-    E = sum_i m_i (log m_i - PRIOR log max(m'_i, UNSURE) + EVIDENCE/2 log(e_i + NOISE)),    sum_i m_i = 1
+    E = sum_i m_i (log m_i - PRIOR log max(m'_i, UNSURE) - LASTING log(q_i / (1 - q_i)) + EVIDENCE/2 log(e_i + NOISE)),
+
+sum_i m_i = 1, with q_i for an object the share of frames in which what lies there in its texture is the object's, of
+those in which it or the background is seen there (1/2 for the background): ripples and shadows that pass are left out.
 
 An object's texture is then also laid, faintly, from around the object (REACH, OUTSIDE), so that its mask can grow onto
 what belongs to it: limbs that were missed, and its shadow. In the end, with textures of what masks cover alone, in each
