@@ -13,7 +13,7 @@ from ..image.knots import through
 from ..image.matting import bounding_box
 from ..image.morphology import dilate
 from ..image.sample import rescaled, sample_points
-from ..models.atlas import PAINTED, mapping_of, to_texture
+from ..models.atlas import PAINTED, mapping_of, to_texture, to_window, window_of
 from ..motion.planar import robust_weight
 from ..store.transfer import send
 from ..types import Layers
@@ -72,6 +72,16 @@ class Atlas:
         """Where points ``(2, ...)`` of a frame lie in the texture."""
         found = to_texture(mapping, rescaled(points.flatten(1).T, self.size, self.fine))
         return found.T.unflatten(1, points.shape[1:])
+
+    def carried(self, number: int, places: Tensor, here: int, there: int) -> Tensor:
+        """Where places ``(2, ...)`` of the window of a layer's texture that a frame lies in are in that of another."""
+        windows = window_of(self.layers, number, here), window_of(self.layers, number, there)
+        return self.across(number, places, windows)
+
+    def across(self, number: int, places: Tensor, windows: tuple[int, int]) -> Tensor:
+        """Where places ``(2, ...)`` of one window of a layer's texture are in another."""
+        found, _ = to_window(self.layers, number, places.flatten(1).T, windows, self.fine)
+        return found.T.unflatten(1, places.shape[1:])
 
     def light(self, index: int, points: Tensor) -> Tensor:
         """Logarithms of the light ``(3, ...)`` at points ``(2, ...)`` of a frame."""

@@ -158,15 +158,18 @@ class EditedFrame:
             if bool((painted[3] > TOUCHED).any()):
                 self._layers[number] = _Painted(atlas, number, index, painted, (rows.start, columns.start))
 
-    def box(self, number: int, places: Tensor) -> Box | None:
-        """See ``Reach``; of what was painted on a layer."""
-        return self._layers[number].reach.box(places) if number in self._layers else None
+    def box(self, number: int, index: int, places: Tensor) -> Box | None:
+        """See ``Reach``; of what was painted on a layer, of the places of another frame."""
+        if number not in self._layers:
+            return None
+        return self._layers[number].reach.box(self._atlas.carried(number, places, index, self._index))
 
     def seen(self, number: int, index: int, places: Tensor, box: Box) -> tuple[Sight, Tensor]:
         """What is seen of it in another frame, between the points of a box, and how far this frame shows the layer
         there, ``(h, w)`` in 0..1."""
         atlas = self._atlas
         here = atlas.points[:, box[0], box[1]]
+        places = atlas.carried(number, places, index, self._index)
         point, off = to_frame(atlas.mapping(number, self._index), places[:, box[0], box[1]].flatten(1).T)
         there = rescaled(point, atlas.fine, atlas.size).T.view_as(here)
         found = falling(off.view(here.shape[1:]) * (atlas.size[1] / atlas.fine[1]), *OFF)
@@ -257,7 +260,7 @@ class EditedFrames:
         sights = []
         for number in range(len(atlas.textures)):
             places = atlas.on(atlas.mapping(number, index), atlas.points)
-            boxes = [box for _, edit in nearest if (box := edit.box(number, places)) is not None]
+            boxes = [box for _, edit in nearest if (box := edit.box(number, index, places)) is not None]
             if not boxes:
                 continue
             box = around(boxes)
