@@ -83,6 +83,14 @@ class Atlas:
         found, _ = to_window(self.layers, number, places.flatten(1).T, windows, self.fine)
         return found.T.unflatten(1, places.shape[1:])
 
+    def in_window(self, number: int, window: int, places: Tensor) -> Tensor:
+        """Whether places ``(2, ...)`` lie in a window of a layer's texture, ``(...)`` bool."""
+        rows = self.layers.assets.get(f"rows_{number}")
+        if rows is None:
+            return torch.ones_like(places[0], dtype=torch.bool)
+        top, bottom = (rows[window] * self.textures[number].shape[1]).tolist()
+        return (places[1] >= top) & (places[1] < bottom)
+
     def light(self, index: int, points: Tensor) -> Tensor:
         """Logarithms of the light ``(3, ...)`` at points ``(2, ...)`` of a frame."""
         light = through(send(self.layers.fields["light"][index], self.device), self.fine)
@@ -123,11 +131,11 @@ class Reach:
         self._cells[row, column] = True
         self._cells = dilate(self._cells, 2)
 
-    def box(self, places: Tensor) -> Box | None:
+    def box(self, places: Tensor, inside: Tensor | None = None) -> Box | None:
         """The points, of all those whose places are ``(2, h, w)``, that surround what is reached; None where nothing
-        is."""
+        is. Where it is given, only those count that are ``inside``, ``(h, w)``."""
         column, row = self._number(places)
-        near = self._cells[row, column]
+        near = self._cells[row, column] if inside is None else self._cells[row, column] & inside
         if not bool(near.any()):
             return None
         return within(bounding_box(near, 1), (near.shape[0], near.shape[1]))

@@ -8,7 +8,7 @@ on what is behind.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from ..image.mips import Mips
 from ..image.morphology import box_sum, dilate
 from ..image.resize import resize
 from ..image.sample import rescaled, sample_points
-from ..models.atlas import PAINTED, to_frame
+from ..models.atlas import PAINTED, to_frame, windows_from
 from ..models.plate import matte_of
 from ..store.transfer import send
 from .changes import changed
@@ -96,12 +96,27 @@ class EditedTexture:
         self._reach = Reach(self._size, cell, rescaled(cells(opacity, side).T, self._own, self._size).T)
 
     def __call__(self, index: int) -> list[tuple[int, Sight]]:
-        atlas = self._atlas
-        mapping = atlas.mapping(self._number, index)
+        atlas, number = self._atlas, self._number
+        mapping = atlas.mapping(number, index)
+        own, *others = windows_from(atlas.layers, number, index)
         places = atlas.on(mapping, atlas.points)
-        box = self._reach.box(places)
-        if box is None:
+        ways = [places, *(atlas.across(number, places, (own, other)) for other in others)]
+        within = [atlas.in_window(number, window, way) for window, way in zip((own, *others), ways, strict=True)]
+        boxes = [self._reach.box(way, inside) for way, inside in zip(ways, within, strict=True)]
+        found = [box for box in boxes if box is not None]
+        if not found:
             return []
+        box = around(found)
+        seen = [
+            self._seen(index, mapping, way, inside, box)
+            for way, inside, there in zip(ways, within, boxes, strict=True)
+            if there is not None
+        ]
+        return [(number, reduce(_behind, seen))]
+
+    def _seen(self, index: int, mapping: Tensor, places: Tensor, inside: Tensor, box: Box) -> Sight:
+        """What is seen at places ``(2, h, w)`` of one window, where they are inside it."""
+        atlas = self._atlas
         points = atlas.points[:, box[0], box[1]]
         here, _ = steadied(places[:, box[0], box[1]], points, atlas.apart, torch.ones_like(points[0]))
         read_at = rescaled(here.movedim(0, -1), self._size, self._own).movedim(-1, 0)
@@ -109,10 +124,20 @@ class EditedTexture:
         apart = larger * max(own / there for own, there in zip(self._own, self._size, strict=True))
         sure = sure * atlas.known(self._number, mapping, points)
         light = atlas.light(index, points)
-        lifted = atlas.lifted(torch.cat((read_at, apart[None], sure[None], light)), box)
-        read = self._mips.at(lifted[:2], lifted[2])
+        shown = inside[box].to(sure)
+        lifted = atlas.lifted(torch.cat((read_at, apart[None], torch.stack((sure, shown)), light)), box)
+        read = self._mips.at(lifted[:2], lifted[2]) * lifted[4].clamp(0.0, 1.0)
         sure = lifted[3].clamp(0.0, 1.0)
-        return [(self._number, Sight(atlas.part(box), read[:3] * lifted[4:].exp(), read[3], sure))]
+        return Sight(atlas.part(box), read[:3] * lifted[5:].exp(), read[3], sure)
+
+
+def _behind(front: Sight, back: Sight) -> Sight:
+    """What was painted in one window over what was in another."""
+    left = (1.0 - front.alpha) * back.alpha
+    alpha = front.alpha + left
+    sure = (front.alpha * front.sure + left * back.sure) / alpha.clamp_min(HARDLY)
+    colours = front.colours + (1.0 - front.alpha) * back.colours
+    return Sight(front.part, colours, alpha, torch.where(alpha > 0.0, sure, front.sure))
 
 
 def _as_shown(picture: Tensor, texture: Tensor) -> Tensor:

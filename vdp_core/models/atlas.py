@@ -41,6 +41,7 @@ __all__ = [
     "to_texture",
     "to_window",
     "window_of",
+    "windows_from",
 ]
 
 LIGHT = (4, 7)
@@ -85,6 +86,20 @@ def texture_at(layers: Layers, number: int, index: int, device: torch.device) ->
     return sample(texture[None], mapping_of(layers, number, index, device).movedim(0, -1)[None])[0]
 
 
+def windows_from(layers: Layers, number: int, index: int) -> list[int]:
+    """The windows of a layer's texture that places of a frame can be followed to, its own first."""
+    own = window_of(layers, number, index)
+    if f"joined_{number}" not in layers.assets:
+        return [own]
+    pairs = _pairs(layers, number)
+    others = sorted({window for pair in pairs for window in pair} - {own})
+    return [own, *(other for other in others if route(pairs, own, other) is not None)]
+
+
+def _pairs(layers: Layers, number: int) -> list[tuple[int, int]]:
+    return [(int(one), int(other)) for one, other in layers.assets[f"joined_{number}"]]
+
+
 def window_of(layers: Layers, number: int, index: int) -> int:
     """In which window of a layer's texture a frame lies."""
     windows = layers.fields.get("window")
@@ -127,9 +142,9 @@ def to_window(
     slopes = eye.expand(len(places), 2, 2)
     if windows[0] == windows[1]:
         return places, slopes
-    pairs = [(int(one), int(other)) for one, other in layers.assets[f"joined_{number}"]]
     texture = layers.assets[f"texture_{number}"]
     size = size or (layers.frames.shape[1], layers.frames.shape[2])
+    pairs = _pairs(layers, number) if f"joined_{number}" in layers.assets else []
     for place, back in route(pairs, *windows) or []:
         seam = layers.assets[f"seam_{number}"][place].float()
         here, there = (_in_pixels(send(one, places.device), texture, size) for one in (seam.flip(0) if back else seam))
@@ -258,6 +273,7 @@ MODEL = Model(
         Field("light", (3, *LIGHT)),
         Field("texture", (4, None, None), per="layer", low=0.0),
         Field("window", ("L",), low=0.0, optional=True),
+        Field("rows", (None, 2), per="layer", optional=True),
         Field("seam", (None, 2, 2, "h'", "w'"), per="layer", optional=True),
         Field("joined", (None, 2), per="layer", optional=True),
     ),

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...image.knots import through
@@ -69,7 +70,7 @@ def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
     Returns:
         The fields ``masks`` ``(T, L, h, w)``, ``mapping`` ``(T, L, 2, h', w')`` and ``light`` ``(T, 3, 4, 7)``, and the
         assets ``texture_0``, ... ``(4, H', W')``; where a layer has more windows than one, the field ``window`` and
-        the assets ``seam_0`` and ``joined_0``, ... too; see ``models.atlas``.
+        the assets ``rows_0``, ``seam_0`` and ``joined_0``, ... too; see ``models.atlas``.
     """
     assert shot.flow is not None
     looking, beginning, refining, mixing, texturing = work.progress.phases(MASKS, BEGINNING, ROUNDS, EDGES, TEXTURES)
@@ -105,6 +106,8 @@ class _Atlas:
         self._windows = torch.zeros(count, layers)
         # of each frame that lies in two windows: its layer, its number, the second window, and its knots there
         self._joined, self._seams = torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, 2, *self._grid)
+        # of each window: its layer, and between which y it lies
+        self._rows = torch.zeros(0, 3)
         self._light = torch.zeros(count, 3, *LIGHT)
         # found anew with the textures, from what they are to begin with
         self._prior, self._masks = masks, large_empty(count, layers, *self._size)
@@ -115,10 +118,11 @@ class _Atlas:
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Take what ``begin`` or ``refine`` found, now or before the work was cut off."""
         self._knots, self._light, self._masks = kept["knots"], kept["light"], kept["masks"]
-        self._windows, self._joined, self._seams = kept["windows"], kept["joined"], kept["seams"]
+        self._windows, self._rows = kept["windows"], kept["rows"]
+        self._joined, self._seams = kept["joined"], kept["seams"]
 
     def _found(self) -> Kept:
-        windows = {"windows": self._windows, "joined": self._joined, "seams": self._seams}
+        windows = {"windows": self._windows, "rows": self._rows, "joined": self._joined, "seams": self._seams}
         return {"knots": self._knots, "light": self._light, "masks": self._masks, **windows}, {}
 
     def begin(self, progress: Progress) -> Kept:
@@ -130,6 +134,7 @@ class _Atlas:
                 on_frame = partial(phase, total=count)
                 begun = start(self._frame, shares, self._motion, self._grid, self._device, on_frame)
                 self._knots[:, layer], self._windows[:, layer] = begun.knots, begun.windows
+                self._rows = torch.cat((self._rows, F.pad(begun.rows, (1, 0), value=layer)))
                 for seam in begun.seams:
                     joined = torch.tensor([[layer, seam.frame, seam.window]])
                     self._joined = torch.cat((self._joined, joined))
@@ -221,6 +226,8 @@ class _Atlas:
             if bool((own := self._joined[:, 0] == layer).any()):
                 frames, seconds = self._joined[own, 1], self._joined[own, 2]
                 both = torch.stack((self._knots[frames, layer], self._seams[own]), dim=1)
+                places = F.pad(self._rows[self._rows[:, 0] == layer, 1:, None], (1, 0)).movedim(-1, 0)
+                assets[f"rows_{layer}"] = texture.canvas.relative(places)[1]
                 assets[f"seam_{layer}"] = texture.canvas.relative(both)
                 assets[f"joined_{layer}"] = torch.stack((self._windows[frames, layer].long(), seconds), dim=1)
             # how often it was seen, without the pattern of pixels that lie beside each other

@@ -89,6 +89,8 @@ class Start(NamedTuple):
     """``(T,)``, the number of the window of each frame."""
     seams: list[Seam]
     """One for each window but the first, from which all others can be reached through them."""
+    rows: Tensor
+    """``(W, 2)``, between which y each window lies."""
 
 
 def start(
@@ -232,13 +234,17 @@ def _is_near(places: Tensor, share: Tensor, most: float) -> bool:
 def _below_each_other(knots: Tensor, windows: Tensor, seams: list[Seam], textures: list[SoFar]) -> Start:
     """The windows apart; the first stays where it is."""
     left, bottom = textures[0].low[0], textures[0].high[1]
-    moved = [torch.zeros(2, 1, 1)]
+    moved, rows = [torch.zeros(2, 1, 1)], [torch.stack((textures[0].low[1], bottom))]
     for texture in textures[1:]:
-        moved.append((torch.stack((left, bottom + APART)) - texture.low).view(2, 1, 1))
-        bottom = bottom + APART + (texture.high - texture.low)[1]
+        corner = torch.stack((left, bottom + APART))
+        moved.append((corner - texture.low).view(2, 1, 1))
+        bottom = corner[1] + (texture.high - texture.low)[1]
+        rows.append(torch.stack((corner[1], bottom)))
     for t, window in enumerate(windows.tolist()):
         knots[t] += moved[window]
-    return Start(knots, windows, [one._replace(knots=one.knots.cpu() + moved[one.window]) for one in seams])
+    seams = [one._replace(knots=one.knots.cpu() + moved[one.window]) for one in seams]
+    between = torch.tensor([-0.5 * APART, 0.5 * APART])
+    return Start(knots, windows, seams, torch.stack(rows) + between)
 
 
 def _fewer(size: tuple[int, int]) -> tuple[int, int]:

@@ -81,16 +81,19 @@ def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
         width, height = max(texture.shape[2] for texture in textures), sum(texture.shape[1] for texture in textures)
         wide = [F.pad(texture, (0, width - texture.shape[2])) for texture in textures]
         assets[f"texture_{number}"] = torch.cat(wide, dim=1)
-        top, seams, joined = 0, list[torch.Tensor](), list[torch.Tensor]()
+        top, rows, seams, joined = 0, list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
         for one, part, texture, first in zip(found, parts, textures, firsts[:-1, number].long(), strict=True):
             scale = torch.tensor([texture.shape[2] / width, texture.shape[1] / height]).view(2, 1, 1)
             corner = torch.tensor([0.0, top / height]).view(2, 1, 1)
             part["mapping"][:, number].mul_(scale).add_(corner)
+            own = one.assets.get(f"rows_{number}", torch.tensor([[0.0, 1.0]]))
+            rows.append(own * scale[1, 0] + corner[1, 0])
             if f"seam_{number}" in one.assets:
                 seams.append(one.assets[f"seam_{number}"] * scale + corner)
                 joined.append(one.assets[f"joined_{number}"] + first)
             top += texture.shape[1]
         if seams:
+            assets[f"rows_{number}"] = torch.cat(rows)
             assets |= {f"seam_{number}": torch.cat(seams), f"joined_{number}": torch.cat(joined)}
     apart = [replace(one, fields=part, assets=assets) for one, part in zip(found, parts, strict=True)]
     return one_after_the_other(apart, spans, given)
