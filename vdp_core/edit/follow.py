@@ -13,7 +13,7 @@ from ..image.knots import through
 from ..image.matting import bounding_box
 from ..image.morphology import dilate
 from ..image.sample import rescaled, sample_points
-from ..models.atlas import PAINTED, mapping_of, to_texture
+from ..models.atlas import PAINTED, mapping_of, to_texture, to_window, window_of
 from ..motion.planar import robust_weight
 from ..store.transfer import send
 from ..types import Layers
@@ -73,6 +73,24 @@ class Atlas:
         found = to_texture(mapping, rescaled(points.flatten(1).T, self.size, self.fine))
         return found.T.unflatten(1, points.shape[1:])
 
+    def carried(self, number: int, places: Tensor, here: int, there: int) -> Tensor:
+        """Where places ``(2, ...)`` of the window of a layer's texture that a frame lies in are in that of another."""
+        windows = window_of(self.layers, number, here), window_of(self.layers, number, there)
+        return self.across(number, places, windows)
+
+    def across(self, number: int, places: Tensor, windows: tuple[int, int]) -> Tensor:
+        """Where places ``(2, ...)`` of one window of a layer's texture are in another."""
+        found, _ = to_window(self.layers, number, places.flatten(1).T, windows, self.fine)
+        return found.T.unflatten(1, places.shape[1:])
+
+    def in_window(self, number: int, window: int, places: Tensor) -> Tensor:
+        """Whether places ``(2, ...)`` lie in a window of a layer's texture, ``(...)`` bool."""
+        rows = self.layers.assets.get(f"rows_{number}")
+        if rows is None:
+            return torch.ones_like(places[0], dtype=torch.bool)
+        top, bottom = (rows[window] * self.textures[number].shape[1]).tolist()
+        return (places[1] >= top) & (places[1] < bottom)
+
     def light(self, index: int, points: Tensor) -> Tensor:
         """Logarithms of the light ``(3, ...)`` at points ``(2, ...)`` of a frame."""
         light = through(send(self.layers.fields["light"][index], self.device), self.fine)
@@ -113,11 +131,11 @@ class Reach:
         self._cells[row, column] = True
         self._cells = dilate(self._cells, 2)
 
-    def box(self, places: Tensor) -> Box | None:
+    def box(self, places: Tensor, inside: Tensor | None = None) -> Box | None:
         """The points, of all those whose places are ``(2, h, w)``, that surround what is reached; None where nothing
-        is."""
+        is. Where it is given, only those count that are ``inside``, ``(h, w)``."""
         column, row = self._number(places)
-        near = self._cells[row, column]
+        near = self._cells[row, column] if inside is None else self._cells[row, column] & inside
         if not bool(near.any()):
             return None
         return within(bounding_box(near, 1), (near.shape[0], near.shape[1]))

@@ -8,7 +8,7 @@ on what is behind.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from ..image.mips import Mips
 from ..image.morphology import box_sum, dilate
 from ..image.resize import resize
 from ..image.sample import rescaled, sample_points
-from ..models.atlas import PAINTED, to_frame
+from ..models.atlas import PAINTED, to_frame, windows_from
 from ..models.plate import matte_of
 from ..store.transfer import send
 from .changes import changed
@@ -96,12 +96,27 @@ class EditedTexture:
         self._reach = Reach(self._size, cell, rescaled(cells(opacity, side).T, self._own, self._size).T)
 
     def __call__(self, index: int) -> list[tuple[int, Sight]]:
-        atlas = self._atlas
-        mapping = atlas.mapping(self._number, index)
+        atlas, number = self._atlas, self._number
+        mapping = atlas.mapping(number, index)
+        own, *others = windows_from(atlas.layers, number, index)
         places = atlas.on(mapping, atlas.points)
-        box = self._reach.box(places)
-        if box is None:
+        ways = [places, *(atlas.across(number, places, (own, other)) for other in others)]
+        within = [atlas.in_window(number, window, way) for window, way in zip((own, *others), ways, strict=True)]
+        boxes = [self._reach.box(way, inside) for way, inside in zip(ways, within, strict=True)]
+        found = [box for box in boxes if box is not None]
+        if not found:
             return []
+        box = around(found)
+        seen = [
+            self._seen(index, mapping, way, inside, box)
+            for way, inside, there in zip(ways, within, boxes, strict=True)
+            if there is not None
+        ]
+        return [(number, reduce(_behind, seen))]
+
+    def _seen(self, index: int, mapping: Tensor, places: Tensor, inside: Tensor, box: Box) -> Sight:
+        """What is seen at places ``(2, h, w)`` of one window, where they are inside it."""
+        atlas = self._atlas
         points = atlas.points[:, box[0], box[1]]
         here, _ = steadied(places[:, box[0], box[1]], points, atlas.apart, torch.ones_like(points[0]))
         read_at = rescaled(here.movedim(0, -1), self._size, self._own).movedim(-1, 0)
@@ -109,10 +124,20 @@ class EditedTexture:
         apart = larger * max(own / there for own, there in zip(self._own, self._size, strict=True))
         sure = sure * atlas.known(self._number, mapping, points)
         light = atlas.light(index, points)
-        lifted = atlas.lifted(torch.cat((read_at, apart[None], sure[None], light)), box)
-        read = self._mips.at(lifted[:2], lifted[2])
+        shown = inside[box].to(sure)
+        lifted = atlas.lifted(torch.cat((read_at, apart[None], torch.stack((sure, shown)), light)), box)
+        read = self._mips.at(lifted[:2], lifted[2]) * lifted[4].clamp(0.0, 1.0)
         sure = lifted[3].clamp(0.0, 1.0)
-        return [(self._number, Sight(atlas.part(box), read[:3] * lifted[4:].exp(), read[3], sure))]
+        return Sight(atlas.part(box), read[:3] * lifted[5:].exp(), read[3], sure)
+
+
+def _behind(front: Sight, back: Sight) -> Sight:
+    """What was painted in one window over what was in another."""
+    left = (1.0 - front.alpha) * back.alpha
+    alpha = front.alpha + left
+    sure = (front.alpha * front.sure + left * back.sure) / alpha.clamp_min(HARDLY)
+    colours = front.colours + (1.0 - front.alpha) * back.colours
+    return Sight(front.part, colours, alpha, torch.where(alpha > 0.0, sure, front.sure))
 
 
 def _as_shown(picture: Tensor, texture: Tensor) -> Tensor:
@@ -158,15 +183,18 @@ class EditedFrame:
             if bool((painted[3] > TOUCHED).any()):
                 self._layers[number] = _Painted(atlas, number, index, painted, (rows.start, columns.start))
 
-    def box(self, number: int, places: Tensor) -> Box | None:
-        """See ``Reach``; of what was painted on a layer."""
-        return self._layers[number].reach.box(places) if number in self._layers else None
+    def box(self, number: int, index: int, places: Tensor) -> Box | None:
+        """See ``Reach``; of what was painted on a layer, of the places of another frame."""
+        if number not in self._layers:
+            return None
+        return self._layers[number].reach.box(self._atlas.carried(number, places, index, self._index))
 
     def seen(self, number: int, index: int, places: Tensor, box: Box) -> tuple[Sight, Tensor]:
         """What is seen of it in another frame, between the points of a box, and how far this frame shows the layer
         there, ``(h, w)`` in 0..1."""
         atlas = self._atlas
         here = atlas.points[:, box[0], box[1]]
+        places = atlas.carried(number, places, index, self._index)
         point, off = to_frame(atlas.mapping(number, self._index), places[:, box[0], box[1]].flatten(1).T)
         there = rescaled(point, atlas.fine, atlas.size).T.view_as(here)
         found = falling(off.view(here.shape[1:]) * (atlas.size[1] / atlas.fine[1]), *OFF)
@@ -257,7 +285,7 @@ class EditedFrames:
         sights = []
         for number in range(len(atlas.textures)):
             places = atlas.on(atlas.mapping(number, index), atlas.points)
-            boxes = [box for _, edit in nearest if (box := edit.box(number, places)) is not None]
+            boxes = [box for _, edit in nearest if (box := edit.box(number, index, places)) is not None]
             if not boxes:
                 continue
             box = around(boxes)

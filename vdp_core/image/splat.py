@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -45,6 +47,15 @@ class Splat:
             right = part * across[:, None]
             self._sums.index_add_(0, first + row, part - right)
             self._sums.index_add_(0, first + row + 1, right)
+
+    def grown(self, before: Sequence[int], after: Sequence[int]) -> Splat:
+        """The same with more room: (x, y) pixels to the left and above, and to the right and below."""
+        height, width = self.size
+        size = (before[1] + height + after[1], before[0] + width + after[0])
+        larger = Splat(size, self._sums.shape[1] - 1, self._sums.device, self._sums.dtype)
+        inner = larger._sums.view(*size, -1)[before[1] : before[1] + height, before[0] : before[0] + width]
+        inner.copy_(self._sums.view(height, width, -1))
+        return larger
 
     @property
     def sums(self) -> Tensor:

@@ -1,10 +1,13 @@
 """Atlas: ``x = light * sum_i m_i texture_i(map_i(x, y))``; layer 0 is the background, the others are in front of it.
 
-A texture shows all that was ever seen of a layer; the mapping of a frame says where in it each pixel lies.
+A texture shows all that was ever seen of a layer; the mapping of a frame says where in it each pixel lies. Where one
+picture cannot show a layer at a scale that fits all frames, its texture holds several, windows, apart from each other.
+At a seam, a frame is mapped into two windows, so that a place in one leads to its place in the other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -31,10 +34,14 @@ __all__ = [
     "mapping_of",
     "read_mapping",
     "rebuild",
+    "route",
     "split",
     "texture_at",
     "to_frame",
     "to_texture",
+    "to_window",
+    "window_of",
+    "windows_from",
 ]
 
 LIGHT = (4, 7)
@@ -65,7 +72,11 @@ def mapping_of(
     """
     texture = layers.assets[f"texture_{number}"]
     size = size or (layers.frames.shape[1], layers.frames.shape[2])
-    mapping = through(send(layers.fields["mapping"][index, number], device), size)
+    return _in_pixels(send(layers.fields["mapping"][index, number], device), texture, size)
+
+
+def _in_pixels(knots: Tensor, texture: Tensor, size: tuple[int, int]) -> Tensor:
+    mapping = through(knots, size)
     return mapping * mapping.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1) - 0.5
 
 
@@ -73,6 +84,74 @@ def texture_at(layers: Layers, number: int, index: int, device: torch.device) ->
     """What a layer's texture shows in each pixel of a frame, without its light: colours and weight, ``(4, H, W)``."""
     texture = send(layers.assets[f"texture_{number}"], device).float()
     return sample(texture[None], mapping_of(layers, number, index, device).movedim(0, -1)[None])[0]
+
+
+def windows_from(layers: Layers, number: int, index: int) -> list[int]:
+    """The windows of a layer's texture that places of a frame can be followed to, its own first."""
+    own = window_of(layers, number, index)
+    if f"joined_{number}" not in layers.assets:
+        return [own]
+    pairs = _pairs(layers, number)
+    others = sorted({window for pair in pairs for window in pair} - {own})
+    return [own, *(other for other in others if route(pairs, own, other) is not None)]
+
+
+def _pairs(layers: Layers, number: int) -> list[tuple[int, int]]:
+    return [(int(one), int(other)) for one, other in layers.assets[f"joined_{number}"]]
+
+
+def window_of(layers: Layers, number: int, index: int) -> int:
+    """In which window of a layer's texture a frame lies."""
+    windows = layers.fields.get("window")
+    return 0 if windows is None else int(windows[index, number])
+
+
+def route(pairs: Sequence[tuple[int, int]], start: int, stop: int) -> list[tuple[int, bool]] | None:
+    """The seams, by their place among ``pairs`` of windows, that lead from one window to another, the fewest.
+
+    Each with whether it is passed from the second window of the pair to the first. None where no seams lead there.
+    """
+    ways: dict[int, list[tuple[int, bool]]] = {start: []}
+    for window in (turn := [start]):  # grows on the way
+        for place, pair in enumerate(pairs):
+            for back, (here, there) in enumerate((pair, pair[::-1])):
+                if here == window and there not in ways:
+                    ways[there] = [*ways[window], (place, bool(back))]
+                    turn.append(there)
+    return ways.get(stop)
+
+
+def to_window(
+    layers: Layers, number: int, places: Tensor, windows: tuple[int, int], size: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Where places of one window of a layer's texture lie in another, both ``(N, 2)``, and how they change with them.
+
+    Where no seams lead from one to the other, they stay.
+
+    Args:
+        layers: of this model.
+        number: of the layer.
+        places: (x, y) in pixels of the texture.
+        windows: the one and the other.
+        size: (h, w) of a copy of the frames that mappings are read at.
+
+    Returns:
+        The places, and their slopes ``(N, 2, 2)``, columns along x and along y.
+    """
+    eye = torch.eye(2, device=places.device)
+    slopes = eye.expand(len(places), 2, 2)
+    if windows[0] == windows[1]:
+        return places, slopes
+    texture = layers.assets[f"texture_{number}"]
+    size = size or (layers.frames.shape[1], layers.frames.shape[2])
+    pairs = _pairs(layers, number) if f"joined_{number}" in layers.assets else []
+    for place, back in route(pairs, *windows) or []:
+        seam = layers.assets[f"seam_{number}"][place].float()
+        here, there = (_in_pixels(send(one, places.device), texture, size) for one in (seam.flip(0) if back else seam))
+        points, _ = to_frame(here, places)
+        before, (places, after) = read_mapping(here, points)[1], read_mapping(there, points)
+        slopes = after @ torch.linalg.solve(before + FLAT * eye, slopes)
+    return places, slopes.nan_to_num()
 
 
 def to_texture(mapping: Tensor, points: Tensor) -> Tensor:
@@ -193,6 +272,10 @@ MODEL = Model(
         Field("mapping", ("L", 2, "h'", "w'")),
         Field("light", (3, *LIGHT)),
         Field("texture", (4, None, None), per="layer", low=0.0),
+        Field("window", ("L",), low=0.0, optional=True),
+        Field("rows", (None, 2), per="layer", optional=True),
+        Field("seam", (None, 2, 2, "h'", "w'"), per="layer", optional=True),
+        Field("joined", (None, 2), per="layer", optional=True),
     ),
     compose=compose,
     rebuild=rebuild,

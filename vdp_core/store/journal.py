@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .scratch import large_empty
+
 __all__ = ["NO_JOURNAL", "Journal", "Kept"]
 
 FORMAT = "2"
@@ -68,7 +70,7 @@ class Journal:
                     raise ValueError("no journal of this version")
                 notes = dict(json.loads(metadata["notes"]).items())
                 # copies: what is mapped would be in the way of the next file of that name
-                tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+                tensors = {key: _copy(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, ValueError, AttributeError, RecursionError) as error:
             _log.warning("%s is left aside: %s", path, error)
             return None
@@ -108,6 +110,10 @@ class Journal:
 
 NO_JOURNAL = Journal(None)
 """Keeps nothing."""
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return large_empty(*tensor.shape, dtype=tensor.dtype).copy_(tensor)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...image.knots import through
@@ -74,7 +75,8 @@ def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
 
     Returns:
         The fields ``masks`` ``(T, L, h, w)``, ``mapping`` ``(T, L, 2, h', w')`` and ``light`` ``(T, 3, 4, 7)``, and the
-        assets ``texture_0``, ... ``(4, H', W')``; see ``models.atlas``.
+        assets ``texture_0``, ... ``(4, H', W')``; where a layer has more windows than one, the field ``window`` and
+        the assets ``rows_0``, ``seam_0`` and ``joined_0``, ... too; see ``models.atlas``.
     """
     assert shot.flow is not None
     looking, beginning, refining, mixing, texturing = work.progress.phases(MASKS, BEGINNING, ROUNDS, EDGES, TEXTURES)
@@ -106,7 +108,12 @@ class _Atlas:
         self._size = size_within(height, width, config.side)
         longest = max(self._size)
         self._grid = (_knots(self._size[0], longest, config), _knots(self._size[1], longest, config))
-        self._knots = torch.zeros(count, layers, 2, *self._grid)
+        self._knots = large_empty(count, layers, 2, *self._grid)
+        self._windows = torch.zeros(count, layers)
+        # of each frame that lies in two windows: its layer, its number, the second window, and its knots there
+        self._joined, self._seams = torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, 2, *self._grid)
+        # of each window: its layer, and between which y it lies
+        self._rows = torch.zeros(0, 3)
         self._light = torch.zeros(count, 3, *LIGHT)
         # found anew with the textures, from what they are to begin with
         self._prior, self._masks = masks, large_empty(count, layers, *self._size)
@@ -117,9 +124,12 @@ class _Atlas:
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Take what ``begin`` or ``refine`` found, now or before the work was cut off."""
         self._knots, self._light, self._masks = kept["knots"], kept["light"], kept["masks"]
+        self._windows, self._rows = kept["windows"], kept["rows"]
+        self._joined, self._seams = kept["joined"], kept["seams"]
 
     def _found(self) -> Kept:
-        return {"knots": self._knots, "light": self._light, "masks": self._masks}, {}
+        windows = {"windows": self._windows, "rows": self._rows, "joined": self._joined, "seams": self._seams}
+        return {"knots": self._knots, "light": self._light, "masks": self._masks, **windows}, {}
 
     def begin(self, progress: Progress) -> Kept:
         """Map every layer, frame by frame from the one that shows most of it."""
@@ -128,8 +138,13 @@ class _Atlas:
             shares = self._masks[:, layer]
             if bool((shares > SHOWN).any()):
                 on_frame = partial(phase, total=count)
-                knots = start(self._frame, shares, self._motion, self._grid, self._device, on_frame)
-                self._knots[:, layer] = knots.cpu()
+                begun = start(self._frame, shares, self._motion, self._grid, self._device, on_frame)
+                self._knots[:, layer], self._windows[:, layer] = begun.knots, begun.windows
+                self._rows = torch.cat((self._rows, F.pad(begun.rows, (1, 0), value=layer)))
+                for seam in begun.seams:
+                    joined = torch.tensor([[layer, seam.frame, seam.window]])
+                    self._joined = torch.cat((self._joined, joined))
+                    self._seams = torch.cat((self._seams, seam.knots[None]))
         return self._found()
 
     def refine(self, number: int, progress: Progress, _: Journal) -> Kept:
@@ -144,8 +159,9 @@ class _Atlas:
             for layer, texture in textures.items():
                 share = self._share(t, layer)
                 if bool((share > SHOWN).any()):
-                    knots = self._register(self._here(t, layer), frame, share, partial(_lit, texture, light), size)
-                    self._knots[t, layer] = knots.cpu()
+                    for knots in (self._knots[t, layer], *self._seams_at(t, layer)):
+                        here = knots.to(self._device)
+                        knots[:] = self._register(here, frame, share, partial(_lit, texture, light), size).cpu()
             if number > 0:
                 self._masks[t] = self._divided(t, textures, lasting, frame, light).cpu()
             progress(t + 1, len(self._masks))
@@ -231,19 +247,26 @@ class _Atlas:
         progress(1, 2)
         self._lighten(textures, native=True)
         progress(2, 2)
-        mapping = torch.zeros_like(self._knots)
-        assets = {}
+        mapping, assets = large_empty(*self._knots.shape), {}
         for layer in range(self._masks.shape[1]):
             if layer not in textures:
                 assets[f"texture_{layer}"] = torch.zeros(4, 1, 1, dtype=torch.half)
                 continue
             texture = textures[layer]
-            corner = self._knots.new_tensor(texture.canvas.size[::-1]).view(2, 1, 1)
-            mapping[:, layer] = (texture.canvas.placed(self._knots[:, layer]) + 0.5) / corner
+            for t, knots in enumerate(self._knots[:, layer]):
+                mapping[t, layer] = texture.canvas.relative(knots)
+            if bool((own := self._joined[:, 0] == layer).any()):
+                frames, seconds = self._joined[own, 1], self._joined[own, 2]
+                both = torch.stack((self._knots[frames, layer], self._seams[own]), dim=1)
+                places = F.pad(self._rows[self._rows[:, 0] == layer, 1:, None], (1, 0)).movedim(-1, 0)
+                assets[f"rows_{layer}"] = texture.canvas.relative(places)[1]
+                assets[f"seam_{layer}"] = texture.canvas.relative(both)
+                assets[f"joined_{layer}"] = torch.stack((self._windows[frames, layer].long(), seconds), dim=1)
             # how often it was seen, without the pattern of pixels that lie beside each other
             values = torch.cat((texture.values[:3], box_mean(texture.values[None, 3:], 1)[0]))
             assets[f"texture_{layer}"] = values.half().cpu()
-        return {"masks": self._masks, "mapping": mapping, "light": self._light}, assets
+        fields = {"masks": self._masks, "mapping": mapping, "light": self._light}
+        return fields if len(self._joined) == 0 else {**fields, "window": self._windows}, assets
 
     def _solved(self, sharpening: int, *, native: bool = False, apart: bool = False) -> dict[int, Texture]:
         """Textures by the number of their layer; layers that are never seen have none.
@@ -306,6 +329,11 @@ class _Atlas:
             return self._size, self._frame(t), self._masks[t].to(self._device)
         frame = send(self._frames[t], self._device)
         return self._native, frame.movedim(-1, 0), upsample_masks(self._masks[t].to(self._device), frame).masks
+
+    def _seams_at(self, t: int, layer: int) -> list[Tensor]:
+        """The knots of a frame in windows that it lies in beside its own."""
+        there = (self._joined[:, :2] == torch.tensor([layer, t])).all(dim=1)
+        return [self._seams[number] for number in there.nonzero()[:, 0].tolist()]
 
     def _here(self, t: int, layer: int) -> Tensor:
         return self._knots[t, layer].to(self._device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,18 +14,26 @@ from ...image.inpaint import inpaint
 from ...image.knots import spread, through
 from ...image.sample import sample
 from ...image.splat import Splat
+from ...models.atlas import route, to_frame, to_texture
 from ...motion.dis import search_with
 from ...motion.planar import robust_weight
 from ...motion.warp import pixel_grid
+from ...store.scratch import large_empty
 from .textures import KNOWN
 
-__all__ = ["Registration", "start"]
+__all__ = ["Registration", "Seam", "Start", "start"]
 
 REWEIGHTINGS = 8
 SPEED = 1.0
 """Pixels by which a vector may differ from a common motion without counting less."""
 LITTLE = 1e-3
 """Weight of nothing beside that of pixels that are known."""
+SCALED, ANEW = 2.0, 1.6
+"""How many times larger or smaller pixels may get in a window, and where a frame comes into it again."""
+APART = 32
+"""Pixels between windows."""
+LARGEST = 2**24
+"""Most pixels of the texture so far of a window."""
 
 
 class Registration:
@@ -61,6 +70,29 @@ class Registration:
         return knots + F.interpolate(correction[None], size=knots.shape[1:], mode="bilinear", align_corners=True)[0]
 
 
+class Seam(NamedTuple):
+    """A frame that is mapped into a second window too."""
+
+    frame: int
+    window: int
+    """The second one."""
+    knots: Tensor
+    """``(2, h', w')``, its mapping into that."""
+
+
+class Start(NamedTuple):
+    """The mapping of a layer to begin with."""
+
+    knots: Tensor
+    """``(T, 2, h', w')``, places (x, y), of each frame in its window; windows lie below each other."""
+    windows: Tensor
+    """``(T,)``, the number of the window of each frame."""
+    seams: list[Seam]
+    """One for each window but the first, from which all others can be reached through them."""
+    rows: Tensor
+    """``(W, 2)``, between which y each window lies."""
+
+
 def start(
     frame_of: Callable[[int], Tensor],
     shares: Tensor,
@@ -68,12 +100,16 @@ def start(
     size: tuple[int, int],
     device: torch.device,
     on_frame: Callable[[int], None],
-) -> Tensor:
-    """The mapping of a layer to begin with, ``(T, 2, h', w')``, in pixels from the frame that shows most of it.
+) -> Start:
+    """The mapping of a layer to begin with, in pixels from the frame that shows most of it.
 
     From that frame outwards, each frame is mapped as its neighbour is, along the flow between them. Where the flow is
     not believed, the layer's common motion (affine, found robustly) leads on. Each frame is then registered to the
     texture that the frames before it have made, so that errors do not add up.
+
+    A texture goes as far as the camera does. Where a frame's pixels would get more than ``SCALED`` times larger or
+    smaller in it, the frame goes on in another window: one that there is already and that its neighbour is seen in, or
+    a new one, which begins as its neighbour is.
 
     Args:
         frame_of: gives frame ``(3, h, w)`` by its number.
@@ -88,36 +124,131 @@ def start(
     middle = max(range(count), key=lambda t: float(shares[t].mean()) * (1.0 - abs(2 * t + 1 - count) / (2 * count)))
     order = [middle, *(t for far in range(1, count) for t in (middle - far, middle + far) if 0 <= t < count)]
     grid = pixel_grid(height, width, device=device)
-    # the texture so far has room for a frame on either side; what goes beyond is registered to nothing
-    margin = grid.new_tensor([width, height]).view(2, 1, 1)
-    so_far = Splat((3 * height, 3 * width), 3, device)
+    as_it_is = _affine_knots(grid, torch.ones_like(grid[0]), grid, size)
     register = Registration()
-    knots = torch.empty(count, 2, *size, device=device)
+    knots, windows = large_empty(count, 2, *size), torch.zeros(count, dtype=torch.long)
+    textures, seams = [SoFar((height, width), device)], list[Seam]()
+
+    def into_another(t: int) -> tuple[int, Tensor]:
+        """A window in which a frame, which is mapped already, is about as large, and its knots there."""
+        frame, share, own = frame_of(t), shares[t].to(device), int(windows[t])
+        pairs = [(int(windows[seam.frame]), seam.window) for seam in seams]
+        for number, texture in enumerate(textures):
+            if number != own:
+                there = knots[t].to(device).flatten(1)
+                for place, back in route(pairs, own, number) or []:
+                    both = knots[seams[place].frame].to(device), seams[place].knots
+                    here, other = (through(one, (height, width)) for one in (both[::-1] if back else both))
+                    there = to_texture(other, to_frame(here, there.T)[0]).T
+                places = through(there.view_as(as_it_is), (height, width))
+                if _is_near(places, share, ANEW) and texture.shows(places, share):
+                    return number, there.view_as(as_it_is)
+        seams.append(Seam(t, len(textures), as_it_is))
+        textures.append(SoFar((height, width), device))
+        textures[-1].lay(frame, grid, share)
+        return len(textures) - 1, as_it_is
+
     for done, t in enumerate(order):
         frame, share = frame_of(t), shares[t].to(device)
-        if t == middle:
-            knots[t] = _affine_knots(grid, torch.ones_like(share), grid, size)
-        else:
+        window, found = 0, as_it_is
+        if t != middle:
             s = t + 1 if t < middle else t - 1
             vectors, sure = motion_of(t, s)
-            there = (grid + vectors).movedim(0, -1)[None]
-            neighbour = torch.cat((through(knots[s], (height, width)), shares[s].to(device)[None]))
-            led = sample(neighbour[None], there)[0]
-            weight = sure * (share > 0.5) * (led[2] > 0.5) * _inside(there[0], height, width)
-            knots[t] = _led(led[:2], weight, grid, size, knots[s])
-            knots[t] = register(knots[t], frame, share, lambda places: _so_far(so_far, places + margin), _fewer(size))
-        so_far.lay(frame, through(knots[t], (height, width)) + margin, share)
+            seen = sure * (share > 0.5)
+            window, before = int(windows[s]), knots[s].to(device)
+            found = _led(before, shares[s].to(device), vectors, seen, grid)
+            places = through(found, (height, width))
+            if not (_is_near(places, share, SCALED) and textures[window].has_room(places, share)):
+                window, before = into_another(s)
+                found = _led(before, shares[s].to(device), vectors, seen, grid)
+            found = register(found, frame, share, textures[window].at, _fewer(size))
+        textures[window].lay(frame, through(found, (height, width)), share)
+        knots[t], windows[t] = found.cpu(), window
         on_frame(done + 1)
-    return knots
+    return _below_each_other(knots, windows, seams, textures)
+
+
+class SoFar:
+    """The texture that some frames have made; it grows as far as they go."""
+
+    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
+        """Of frames of a size (h, w): to begin with there is room for one on either side."""
+        self._room = torch.tensor([size[1], size[0]])
+        self._corner = -self._room
+        self._splat = Splat((3 * size[0], 3 * size[1]), 3, device)
+        self.low, self.high = torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+        """(x, y) of the first pixel that anything was laid at, and beyond the last one."""
+
+    def has_room(self, places: Tensor, share: Tensor) -> bool:
+        """Whether what a frame shows, ``share``, can be laid at its places; makes room where there is too little.
+
+        A texture does not grow beyond ``LARGEST``.
+        """
+        seen = places[:, share > LITTLE].flatten(1)
+        if seen.shape[1] == 0:
+            return True
+        low, high = seen.amin(dim=1).floor().long().cpu(), seen.amax(dim=1).ceil().long().cpu() + 2
+        before, after = self._corner - low, high - self._corner - self._room_now
+        before, after = (torch.where(lack > 0, lack + self._room, 0) for lack in (before, after))
+        if int((self._room_now + before + after).prod()) > LARGEST:
+            return False
+        if bool((before + after).any()):
+            self._splat = self._splat.grown(before.tolist(), after.tolist())
+            self._corner = self._corner - before
+        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+        return True
+
+    @property
+    def _room_now(self) -> Tensor:
+        return torch.tensor(self._splat.size[::-1])
+
+    def lay(self, frame: Tensor, places: Tensor, share: Tensor) -> None:
+        """See ``Splat.lay``; beyond the largest texture nothing is laid."""
+        self.has_room(places, share)
+        self._splat.lay(frame, self._placed(places), share)
+
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Colours ``(3, h, w)`` at places ``(2, h, w)``, and where they are known."""
+        sums = sample(self._splat.sums[None], self._placed(places).movedim(0, -1)[None])[0]
+        return sums[:3] / sums[3:].clamp_min(1e-6), sums[3] > KNOWN
+
+    def shows(self, places: Tensor, share: Tensor) -> bool:
+        """Whether most of what a frame shows, ``share``, is known at its places."""
+        return float((share * self.at(places)[1]).sum()) > 0.5 * float(share.sum())
+
+    def _placed(self, places: Tensor) -> Tensor:
+        return places - self._corner.to(places).view(2, 1, 1)
+
+
+def _is_near(places: Tensor, share: Tensor, most: float) -> bool:
+    """Whether pixels get at most so many times larger or smaller at their places, along any direction."""
+    seen = share > 0.5
+    if not bool(seen.any()):
+        return True
+    down, across = torch.gradient(places, dim=(1, 2))
+    slopes = torch.stack((across[:, seen], down[:, seen]), dim=1).median(dim=2).values
+    stretch = torch.linalg.svdvals(slopes.cpu())
+    return float(stretch[0]) <= most and float(stretch[1]) >= 1.0 / most
+
+
+def _below_each_other(knots: Tensor, windows: Tensor, seams: list[Seam], textures: list[SoFar]) -> Start:
+    """The windows apart; the first stays where it is."""
+    left, bottom = textures[0].low[0], textures[0].high[1]
+    moved, rows = [torch.zeros(2, 1, 1)], [torch.stack((textures[0].low[1], bottom))]
+    for texture in textures[1:]:
+        corner = torch.stack((left, bottom + APART))
+        moved.append((corner - texture.low).view(2, 1, 1))
+        bottom = corner[1] + (texture.high - texture.low)[1]
+        rows.append(torch.stack((corner[1], bottom)))
+    for t, window in enumerate(windows.tolist()):
+        knots[t] += moved[window]
+    seams = [one._replace(knots=one.knots.cpu() + moved[one.window]) for one in seams]
+    between = torch.tensor([-0.5 * APART, 0.5 * APART])
+    return Start(knots, windows, seams, torch.stack(rows) + between)
 
 
 def _fewer(size: tuple[int, int]) -> tuple[int, int]:
     return max(4, size[0] // 2), max(4, size[1] // 2)
-
-
-def _so_far(texture: Splat, places: Tensor) -> tuple[Tensor, Tensor]:
-    sums = sample(texture.sums[None], places.movedim(0, -1)[None])[0]
-    return sums[:3] / sums[3:].clamp_min(1e-6), sums[3] > KNOWN
 
 
 def _inside(there: Tensor, height: int, width: int) -> Tensor:
@@ -125,15 +256,27 @@ def _inside(there: Tensor, height: int, width: int) -> Tensor:
     return (x >= 0.0) & (x <= width - 1) & (y >= 0.0) & (y <= height - 1)
 
 
-def _led(places: Tensor, weight: Tensor, grid: Tensor, size: tuple[int, int], before: Tensor) -> Tensor:
-    """Knots of a mapping whose places ``(2, h, w)`` are known where ``weight`` is, and else go on as most do."""
-    height, width = weight.shape
+def _led(before: Tensor, share: Tensor, vectors: Tensor, sure: Tensor, grid: Tensor) -> Tensor:
+    """Knots of a frame along its motion to one that is mapped; where that is not known, as most go on.
+
+    Args:
+        before: knots of the mapped frame.
+        share: ``(h, w)``, the layer's there.
+        vectors: ``(2, h, w)``, motion to it.
+        sure: ``(h, w)``, how far each counts.
+        grid: ``(2, h, w)``, the pixels.
+    """
+    height, width = share.shape
+    size = (before.shape[1], before.shape[2])
+    there = (grid + vectors).movedim(0, -1)[None]
+    read = sample(torch.cat((through(before, (height, width)), share[None]))[None], there)[0]
+    places, weight = read[:2], sure * (read[2] > 0.5) * _inside(there[0], height, width)
     if float(weight.sum()) < 16.0:
         return before
     base = _affine_knots(places, weight, grid, size)
     rest = spread(places - through(base, (height, width)), weight.square(), size, little=LITTLE)
-    there = spread(weight[None], torch.ones_like(weight), size, little=LITTLE)
-    return base + inpaint(rest[None], there[None].square().clamp_min(1e-6))[0]
+    known = spread(weight[None], torch.ones_like(weight), size, little=LITTLE)
+    return base + inpaint(rest[None], known[None].square().clamp_min(1e-6))[0]
 
 
 def _affine_knots(places: Tensor, weight: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:

@@ -69,18 +69,34 @@ def prepare(frames: torch.Tensor, given: Given, config: AtlasConfig | PublishedA
 
 
 def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
-    """The whole of several shots: their textures of a layer lie below each other in one."""
-    assets, parts = {}, [dict(one.fields) for one in found]
-    for name in found[0].assets:
-        number = int(name.rpartition("_")[2])
-        textures = [one.assets[name] for one in found]
+    """The whole of several shots: their textures of a layer lie below each other in one, with no seam between them."""
+    parts, assets = [dict(one.fields) for one in found], dict[str, torch.Tensor]()
+    layers = parts[0]["masks"].shape[1]
+    windows = [part.get("window", torch.zeros(len(span), layers)) for part, span in zip(parts, spans, strict=True)]
+    firsts = torch.stack([torch.zeros(layers), *(own.amax(dim=0) + 1 for own in windows)]).cumsum(dim=0)
+    if any("window" in part for part in parts):
+        for part, own, first in zip(parts, windows, firsts[:-1], strict=True):
+            part["window"] = own + first
+    for part in parts:
+        part["mapping"] = part["mapping"].clone()
+    for number in range(layers):
+        textures = [one.assets[f"texture_{number}"] for one in found]
         width, height = max(texture.shape[2] for texture in textures), sum(texture.shape[1] for texture in textures)
-        assets[name] = torch.cat([F.pad(texture, (0, width - texture.shape[2])) for texture in textures], dim=1)
-        top = 0
-        for part, texture in zip(parts, textures, strict=True):
-            mapping = part["mapping"] = part["mapping"].clone()
-            mapping[:, number, 0] *= texture.shape[2] / width
-            mapping[:, number, 1] = (mapping[:, number, 1] * texture.shape[1] + top) / height
+        wide = [F.pad(texture, (0, width - texture.shape[2])) for texture in textures]
+        assets[f"texture_{number}"] = torch.cat(wide, dim=1)
+        top, rows, seams, joined = 0, list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
+        for one, part, texture, first in zip(found, parts, textures, firsts[:-1, number].long(), strict=True):
+            scale = torch.tensor([texture.shape[2] / width, texture.shape[1] / height]).view(2, 1, 1)
+            corner = torch.tensor([0.0, top / height]).view(2, 1, 1)
+            part["mapping"][:, number].mul_(scale).add_(corner)
+            own = one.assets.get(f"rows_{number}", torch.tensor([[0.0, 1.0]]))
+            rows.append(own * scale[1, 0] + corner[1, 0])
+            if f"seam_{number}" in one.assets:
+                seams.append(one.assets[f"seam_{number}"] * scale + corner)
+                joined.append(one.assets[f"joined_{number}"] + first)
             top += texture.shape[1]
+        if seams:
+            assets[f"rows_{number}"] = torch.cat(rows)
+            assets |= {f"seam_{number}": torch.cat(seams), f"joined_{number}": torch.cat(joined)}
     apart = [replace(one, fields=part, assets=assets) for one, part in zip(found, parts, strict=True)]
     return one_after_the_other(apart, spans, given)

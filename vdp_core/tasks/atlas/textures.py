@@ -45,6 +45,10 @@ class Canvas(NamedTuple):
         """Places ``(..., 2, h, w)`` that mappings lead to, in pixels of the texture."""
         return (places + 0.5 - self.origin.to(places).view(2, 1, 1)) * self.finer - 0.5
 
+    def relative(self, places: Tensor) -> Tensor:
+        """The same as shares of the texture's width and height."""
+        return (self.placed(places) + 0.5) / places.new_tensor(self.size[::-1]).view(2, 1, 1)
+
 
 class Texture(NamedTuple):
     """Colours of a layer, and how often each was seen."""
