@@ -27,7 +27,7 @@ from ...types import Shot
 from ..base import Found, Given, Work
 from ..segment.task import find_objects
 from .config import AtlasConfig
-from .mapping import Registration, start
+from .mapping import HARDLY, Registration, start
 from .textures import Canvas, Look, Texture, solve
 
 __all__ = ["find"]
@@ -119,6 +119,7 @@ class _Atlas:
         self._prior, self._masks = masks, large_empty(count, layers, *self._size)
         for t, shares in enumerate(masks):
             self._masks[t] = resize(shares[None], self._size)[0].clamp(0.0, 1.0)
+        self._little = [HARDLY * max(float(one[layer].sum()) for one in self._masks) for layer in range(layers)]
         self._register = Registration()
 
     def restore(self, kept: Mapping[str, Tensor]) -> None:
@@ -161,7 +162,9 @@ class _Atlas:
                 if bool((share > SHOWN).any()):
                     for knots in (self._knots[t, layer], *self._seams_at(t, layer)):
                         here = knots.to(self._device)
-                        knots[:] = self._register(here, frame, share, partial(_lit, texture, light), size).cpu()
+                        knots[:] = self._register(
+                            here, frame, share, partial(_lit, texture, light), size, self._little[layer]
+                        ).cpu()
             if number > 0:
                 self._masks[t] = self._divided(t, textures, lasting, frame, light).cpu()
             progress(t + 1, len(self._masks))

@@ -21,7 +21,7 @@ from ...motion.warp import pixel_grid
 from ...store.scratch import large_empty
 from .textures import KNOWN
 
-__all__ = ["Registration", "Seam", "Start", "start"]
+__all__ = ["HARDLY", "Registration", "Seam", "Start", "start"]
 
 REWEIGHTINGS = 8
 SPEED = 1.0
@@ -32,6 +32,8 @@ SCALED, ANEW = 2.0, 1.6
 """How many times larger or smaller pixels may get in a window, and where a frame comes into it again."""
 APART = 32
 """Pixels between windows."""
+HARDLY = 0.1
+"""Share of what is seen of a layer at the most, of which motion is no better known than that it goes on as before."""
 LARGEST = 2**24
 """Most pixels of the texture so far of a window."""
 
@@ -49,6 +51,7 @@ class Registration:
         share: Tensor,
         rebuilt: Callable[[Tensor], tuple[Tensor, Tensor]],
         size: tuple[int, int],
+        little: float,
     ) -> Tensor:
         """Return the knots ``(2, h', w')`` of a mapping, corrected.
 
@@ -58,6 +61,7 @@ class Registration:
             share: ``(h, w)``, of the layer in each pixel.
             rebuilt: gives colours ``(3, h, w)`` at places, and where they are known; elsewhere nothing is corrected.
             size: (h, w) of the knots that corrections are spread onto; fewer of them bridge larger gaps.
+            little: how many pixels correct nothing; see ``told_by``.
         """
         places = through(knots, (share.shape[0], share.shape[1]))
         colours, known = rebuilt(places)
@@ -66,7 +70,7 @@ class Registration:
         vectors = torch.from_numpy(self._search(_grey(frame), _grey(rebuilt_frame))).movedim(-1, 0).to(frame)
         across, down = torch.gradient(places, dim=(2, 1))
         moved = across * vectors[0] + down * vectors[1]
-        correction = spread(moved, shown.square(), size)
+        correction = told_by(shown, little) * spread(moved, shown.square(), size)
         return knots + F.interpolate(correction[None], size=knots.shape[1:], mode="bilinear", align_corners=True)[0]
 
 
@@ -128,6 +132,8 @@ def start(
     register = Registration()
     knots, windows = large_empty(count, 2, *size), torch.zeros(count, dtype=torch.long)
     textures, seams = [SoFar((height, width), device)], list[Seam]()
+    little = HARDLY * float(shares[middle].sum())
+    speeds = {-1: torch.zeros(2, 1, 1, device=device), 1: torch.zeros(2, 1, 1, device=device)}
 
     def into_another(t: int) -> tuple[int, Tensor]:
         """A window in which a frame, which is mapped already, is about as large, and its knots there."""
@@ -154,14 +160,15 @@ def start(
         if t != middle:
             s = t + 1 if t < middle else t - 1
             vectors, sure = motion_of(t, s)
-            seen = sure * (share > 0.5)
+            seen, speed = sure * (share > 0.5), speeds[t - s]
             window, before = int(windows[s]), knots[s].to(device)
-            found = _led(before, shares[s].to(device), vectors, seen, grid)
+            found = _led(before, speed, shares[s].to(device), vectors, seen, grid, little)
             places = through(found, (height, width))
             if not (_is_near(places, share, SCALED) and textures[window].has_room(places, share)):
                 window, before = into_another(s)
-                found = _led(before, shares[s].to(device), vectors, seen, grid)
-            found = register(found, frame, share, textures[window].at, _fewer(size))
+                found = _led(before, speed, shares[s].to(device), vectors, seen, grid, little)
+            found = register(found, frame, share, textures[window].at, _fewer(size), little)
+            speeds[t - s] = _speed(found - before, share, speed, little)
         textures[window].lay(frame, through(found, (height, width)), share)
         knots[t], windows[t] = found.cpu(), window
         on_frame(done + 1)
@@ -256,50 +263,74 @@ def _inside(there: Tensor, height: int, width: int) -> Tensor:
     return (x >= 0.0) & (x <= width - 1) & (y >= 0.0) & (y <= height - 1)
 
 
-def _led(before: Tensor, share: Tensor, vectors: Tensor, sure: Tensor, grid: Tensor) -> Tensor:
+def _led(
+    before: Tensor, speed: Tensor, share: Tensor, vectors: Tensor, sure: Tensor, grid: Tensor, little: float
+) -> Tensor:
     """Knots of a frame along its motion to one that is mapped; where that is not known, as most go on.
 
     Args:
         before: knots of the mapped frame.
+        speed: ``(2, 1, 1)``, by which knots went on so far: what hardly any motion is known of, goes on like that.
         share: ``(h, w)``, the layer's there.
         vectors: ``(2, h, w)``, motion to it.
         sure: ``(h, w)``, how far each counts.
         grid: ``(2, h, w)``, the pixels.
+        little: how many pixels know no more than the speed does.
     """
     height, width = share.shape
     size = (before.shape[1], before.shape[2])
     there = (grid + vectors).movedim(0, -1)[None]
     read = sample(torch.cat((through(before, (height, width)), share[None]))[None], there)[0]
+    ahead = before + speed
     places, weight = read[:2], sure * (read[2] > 0.5) * _inside(there[0], height, width)
-    if float(weight.sum()) < 16.0:
-        return before
-    base = _affine_knots(places, weight, grid, size)
+    base = ahead + _affine_knots(places - through(ahead, (height, width)), weight, grid, size, little)
     rest = spread(places - through(base, (height, width)), weight.square(), size, little=LITTLE)
     known = spread(weight[None], torch.ones_like(weight), size, little=LITTLE)
-    return base + inpaint(rest[None], known[None].square().clamp_min(1e-6))[0]
+    return base + told_by(weight, little) * inpaint(rest[None], known[None].square().clamp_min(1e-6))[0]
 
 
-def _affine_knots(places: Tensor, weight: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Knots of the affine mapping that fits places best, with weights that fall with the distance (Geman-McClure)."""
+def told_by(weight: Tensor, little: float) -> Tensor:
+    """How far pixels of a weight are believed, 0..1: what is left of a layer that goes out of sight moves, by the flow,
+    as what hides it does."""
+    return (1.0 - little / weight.sum().clamp_min(1e-6)).clamp_min(0.0)
+
+
+def _speed(change: Tensor, share: Tensor, before: Tensor, little: float) -> Tensor:
+    """By how much knots went on where the layer is seen, ``(2, 1, 1)``; as before, where it hardly is."""
+    height, width = share.shape
+    sums = (through(change, (height, width)) * share).sum(dim=(1, 2), keepdim=True)
+    enough = 2.0 * little
+    return (sums + enough * before) / (share.sum() + enough)
+
+
+def _affine_knots(places: Tensor, weight: Tensor, grid: Tensor, size: tuple[int, int], little: float = 0.0) -> Tensor:
+    """Knots of the affine mapping that fits places best, with weights that fall with the distance (Geman-McClure).
+
+    ``little``: as many pixels say that there is none, places are 0.
+    """
     height, width = weight.shape
     known = (weight > 0.1).flatten().nonzero()[:, 0]
-    known = known[:: max(1, len(known) // 6000)]
+    every = max(1, len(known) // 6000)
+    known = known[::every]
     scale = 1.0 / max(height, width)
-    here = torch.cat((grid.flatten(1)[:, known] * scale, torch.ones_like(grid[:1].flatten(1)[:, known]))).T.double()
+    middle = grid.flatten(1)[:, known].mean(dim=1, keepdim=True) if len(known) else torch.zeros_like(grid[:, :1, 0])
+    here = torch.cat(
+        ((grid.flatten(1)[:, known] - middle) * scale, torch.ones_like(grid[:1].flatten(1)[:, known]))
+    ).T.double()
     there = places.flatten(1)[:, known].T.double()
     sure = weight.flatten()[known].double()
     weights = sure
     for _ in range(REWEIGHTINGS):
         weighted = here * weights[:, None]
         # a little ridge keeps few pixels in a line from turning the rest
-        ridge = 1e-6 * weights.sum() * torch.eye(3, dtype=torch.double, device=here.device)
+        ridge = (1e-6 * weights.sum() + little / every + 1e-6) * torch.eye(3, dtype=torch.double, device=here.device)
         found = torch.linalg.solve(weighted.T @ here + ridge, weighted.T @ there)
         apart = (here @ found - there).square().sum(dim=1)
         weights = sure * robust_weight(apart, SPEED**2)
     rows = torch.linspace(-0.5, height - 0.5, size[0], dtype=torch.double, device=grid.device)
     columns = torch.linspace(-0.5, width - 0.5, size[1], dtype=torch.double, device=grid.device)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
-    whole = torch.stack((x * scale, y * scale, torch.ones_like(x)), dim=-1) @ found
+    whole = torch.stack(((x - middle[0]) * scale, (y - middle[1]) * scale, torch.ones_like(x)), dim=-1) @ found
     return whole.movedim(-1, 0).to(places.dtype)
 
 
