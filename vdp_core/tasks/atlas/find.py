@@ -66,6 +66,8 @@ MATTINGS = 2
 """How often what pixels are mixed of is found, with the textures, in the end."""
 BAND = 4
 """Pixels on either side of the edge of a mask in which a pixel may be a mixture."""
+HARDLY_ANY = 1e-3
+"""Share of a pixel that is none."""
 KEPT, KEPT_APART = 2e-3, 1.0
 """Squared difference of two layers' colours below which masks stay as they are: along edges, and elsewhere."""
 
@@ -225,7 +227,7 @@ class _Atlas:
             layer: _lit(texture, light, through(self._here(t, layer), self._size))
             for layer, texture in textures.items()
         }
-        for layer in (layer for layer in lit if layer > 0):
+        for layer in (layer for layer in lit if layer > 0 and 0 in lit):
             mask, (own, known) = masks[layer], lit[layer]
             rest = sum(masks[other] * lit[other][0] for other in lit if other != layer) / (1.0 - mask).clamp_min(1e-3)
             # where it is alone, the background would be behind it
@@ -236,9 +238,12 @@ class _Atlas:
             edge = dilate(mask[None, None], BAND) + dilate(1.0 - mask[None, None], BAND) > 1.5
             kept = torch.where(edge[0, 0] & known, KEPT, KEPT_APART)
             found = ((along + kept * mask) / (size + kept)).clamp(0.0, 1.0)
-            masks *= ((1.0 - found) / (1.0 - mask).clamp_min(1e-6)).clamp_max(1e6)
+            # the others keep their shares of what is left, and where there were none it is the background's
+            masks[layer] = 0.0
+            others = masks.sum(dim=0)
+            masks *= (1.0 - found) / others.clamp_min(HARDLY_ANY)
             masks[layer] = found
-            masks[0] += 1.0 - masks.sum(dim=0)
+            masks[0] += (1.0 - masks.sum(dim=0)).clamp_min(0.0)
         return masks
 
     def _reach(self, t: int, layer: int) -> Tensor:

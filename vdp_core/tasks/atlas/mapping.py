@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...image.inpaint import inpaint
 from ...image.knots import spread, through
+from ...image.morphology import dilate
 from ...image.sample import sample
 from ...image.splat import Splat
 from ...models.atlas import route, to_frame, to_texture
@@ -32,6 +33,8 @@ SCALED, ANEW = 2.0, 1.6
 """How many times larger or smaller pixels may get in a window, and where a frame comes into it again."""
 APART = 32
 """Pixels between windows."""
+EDGE, ALONG = 4, 0.1
+"""How wide, in pixels, edges of layers are, and how much flow is worth there."""
 HARDLY = 0.1
 """Share of what is seen of a layer at the most, of which motion is no better known than that it goes on as before."""
 LARGEST = 2**24
@@ -132,7 +135,7 @@ def start(
     register = Registration()
     knots, windows = large_empty(count, 2, *size), torch.zeros(count, dtype=torch.long)
     textures, seams = [SoFar((height, width), device)], list[Seam]()
-    little = HARDLY * float(shares[middle].sum())
+    little, deep = (HARDLY * float(part.sum()) for part in (shares[middle], _deep(shares[middle])))
     speeds = {-1: torch.zeros(2, 1, 1, device=device), 1: torch.zeros(2, 1, 1, device=device)}
 
     def into_another(t: int) -> tuple[int, Tensor]:
@@ -160,13 +163,13 @@ def start(
         if t != middle:
             s = t + 1 if t < middle else t - 1
             vectors, sure = motion_of(t, s)
-            seen, speed = sure * (share > 0.5), speeds[t - s]
+            seen, speed = sure * _deep(share), speeds[t - s]
             window, before = int(windows[s]), knots[s].to(device)
-            found = _led(before, speed, shares[s].to(device), vectors, seen, grid, little)
+            found = _led(before, speed, shares[s].to(device), vectors, seen, grid, deep)
             places = through(found, (height, width))
             if not (_is_near(places, share, SCALED) and textures[window].has_room(places, share)):
                 window, before = into_another(s)
-                found = _led(before, speed, shares[s].to(device), vectors, seen, grid, little)
+                found = _led(before, speed, shares[s].to(device), vectors, seen, grid, deep)
             found = register(found, frame, share, textures[window].at, _fewer(size), little)
             speeds[t - s] = _speed(found - before, share, speed, little)
         textures[window].lay(frame, through(found, (height, width)), share)
@@ -287,6 +290,12 @@ def _led(
     rest = spread(places - through(base, (height, width)), weight.square(), size, little=LITTLE)
     known = spread(weight[None], torch.ones_like(weight), size, little=LITTLE)
     return base + told_by(weight, little) * inpaint(rest[None], known[None].square().clamp_min(1e-6))[0]
+
+
+def _deep(share: Tensor) -> Tensor:
+    """What is seen of a layer ``(h, w)``, more where that is well inside: along edges flow is often a neighbour's."""
+    inside = 1.0 - dilate(1.0 - share[None, None], EDGE)[0, 0]
+    return (share > 0.5) * (ALONG + (1.0 - ALONG) * inside)
 
 
 def told_by(weight: Tensor, little: float) -> Tensor:
