@@ -20,7 +20,7 @@ RETURN_TYPES = ("IMAGE", "VDP_LAYERS", "MASK")
 RETURN_NAMES = ("frames", "layers", "confidence")
 OUTPUT_TOOLTIPS = (
     "The clip with the edit. What it does not touch is exactly as it came in.",
-    "The layers with this edit, for another one.",
+    "The layers with this edit, for another one, or for Composite and SplitLayers.",
     "How sure the place of the edit is: 1 where it is, and where nothing was edited.",
 )
 

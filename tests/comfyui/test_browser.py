@@ -73,8 +73,41 @@ LIVE = """
 const node = app.graph.nodes.find((node) => node.title === arguments[0]);
 return Boolean(app.nodePreviewImages[node.id]?.length);
 """
+# The size of the last picture that a node shows of its work.
+LIVE_SIZE = """
+const node = app.graph.nodes.find((node) => node.title === arguments[0]);
+const shown = new Image();
+shown.src = app.nodePreviewImages[node.id]?.at(-1) ?? "";
+return shown.decode().then(() => [shown.naturalWidth, shown.naturalHeight], () => null);
+"""
+# The size of the picture that a node shows of its file.
+SHOWN = """
+const node = app.graph.nodes.find((node) => node.title === arguments[0]);
+const shown = node.widgets.map((widget) => widget.element?.querySelector?.("img")).find((found) => found?.naturalWidth);
+return shown ? [shown.naturalWidth, shown.naturalHeight] : null;
+"""
+# Paints a disc over the picture that a node shows, and gives the painted picture to the opened input of files.
+PAINT = """
+const [title, x, y, radius, colour, name, chooser] = arguments;
+const node = app.graph.nodes.find((node) => node.title === title);
+const shown = node.widgets.map((widget) => widget.element?.querySelector?.("img")).find((found) => found);
+const [width, height] = [shown.naturalWidth, shown.naturalHeight];
+const canvas = Object.assign(document.createElement("canvas"), {width, height});
+const brush = canvas.getContext("2d");
+brush.drawImage(shown, 0, 0);
+brush.fillStyle = colour;
+brush.arc(x, y, radius, 0, 2 * Math.PI);
+brush.fill();
+return new Promise((resolve) => canvas.toBlob(resolve)).then((blob) => {
+  const given = new DataTransfer();
+  given.items.add(new File([blob], name, {type: blob.type}));
+  chooser.files = given.files;
+  chooser.dispatchEvent(new Event("change"));
+});
+"""
 # A file chooser cannot be worked by a program; in its place the input appears in the page.
 SHOW_FILE_INPUTS = """
+document.getElementById("opened")?.remove();
 HTMLInputElement.prototype.click = function () {
   this.id = "opened";
   document.body.append(this);
@@ -153,6 +186,13 @@ class Editor:
 
     def click_widget(self, title: str, widget: str) -> None:
         self.point(title, widget, 0.5).click().perform()
+
+    def file_chooser(self, title: str) -> Any:
+        """The input of files that a node's button opens."""
+        self.driver.execute_script(SHOW_FILE_INPUTS)
+        self.click_widget(title, "choose file to upload")
+        (chooser,) = self.until(lambda: self.driver.find_elements(By.ID, "opened"))
+        return chooser
 
     def drag_widget(self, title: str, widget: str, start: float, end: float) -> Any:
         """Drag over a widget between two shares of its node's width; its value then."""
@@ -239,10 +279,7 @@ def test_a_newcomers_first_steps(
     editor.open_template("relight")
     editor.picture("2_opened")
 
-    editor.driver.execute_script(SHOW_FILE_INPUTS)
-    editor.click_widget("Clip", "choose file to upload")
-    (chooser,) = editor.until(lambda: editor.driver.find_elements(By.ID, "opened"))
-    chooser.send_keys(str(clip))
+    editor.file_chooser("Clip").send_keys(str(clip))
     assert editor.until(lambda: editor.driver.execute_script(PLAYED, "Clip")) == [[480, 270]]
     assert editor.driver.execute_script(VALUE, "Clip", "path") == "dark.mp4"
     editor.picture("3_clip_chosen")
@@ -277,3 +314,50 @@ def test_a_newcomers_first_steps(
     (there,) = entry["outputs"]["6"]["vdp_outputs"]
     frames = video.read_clip(editor.comfyui.folder / "output" / there).frames
     assert torch.equal(video.read_clip(here).frames, frames)
+
+
+def is_upright(size: list[int] | None) -> list[int] | None:
+    return size if size and size[1] > size[0] else None
+
+
+def test_a_frame_is_painted_and_the_clip_follows(editor: Editor, synthetic: Any, tmp_path: Path) -> None:
+    """A disc, painted in the browser over the first frame, as the node Edit shows it, goes along with the object."""
+    rendered = synthetic.layered(8, 96, 160, objects=1)
+    clip = video.write_clip(tmp_path / "moving", rendered.frames, fps=12, quality=95)
+    source = video.read_clip(clip).frames
+    first = video.write_clip(tmp_path / "first", source[:1], fps=1, format="png") / "00000.png"
+    y, x = rendered.masks[0, 1].nonzero().float().mean(dim=0).tolist()
+
+    editor.browse_templates()
+    editor.open_template("edit_frame")
+    editor.driver.execute_script("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    time.sleep(2.0)  # for the view to come to rest
+    editor.file_chooser("Clip").send_keys(str(clip))
+    assert editor.until(lambda: editor.driver.execute_script(PLAYED, "Clip")) == [[160, 96]]
+    editor.file_chooser("Edit").send_keys(str(first))
+    assert editor.until(lambda: editor.driver.execute_script(SHOWN, "Edit")) == [160, 96]
+    editor.driver.execute_script(
+        PAINT, "Edit", x + 0.5, y + 0.5, 7, "rgb(230, 20, 20)", "painted.png", editor.file_chooser("Edit")
+    )
+    editor.until(lambda: editor.driver.execute_script(VALUE, "Edit", "path") == "painted.png")
+    editor.click_widget("Result", "format")
+    editor.click_text("png")
+    editor.picture("painted")
+
+    entry_at_the_end = editor.press_run()
+    # a frame rebuilt, and below it the frame with checkerboards: together higher than wide
+    width, height = editor.until(lambda: is_upright(editor.driver.execute_script(LIVE_SIZE, "Optimize")))
+    assert abs(width / height - 160 / (2 * 96)) < 0.01
+    editor.picture("following")
+    entry = entry_at_the_end()
+    assert entry["status"]["status_str"] == "success"
+    assert editor.until(lambda: editor.driver.execute_script(PLAYED, "Result")) == [[160, 96]]
+    editor.picture("followed")
+    assert editor.errors() == []
+
+    (saved,) = (made for output in entry["outputs"].values() for made in output.get("vdp_outputs", ()))
+    change = (video.read_clip(editor.comfyui.folder / "output" / saved).frames - source).abs().amax(dim=-1)
+    middle = rendered.places[0, 1, :, round(y), round(x)].view(2, 1, 1)
+    distance, mask = (rendered.places[:, 1] - middle).norm(dim=1), rendered.masks[:, 1]
+    assert (change[(mask > 0.9) & (distance < 5.0)] > 0.15).float().mean() > 0.95
+    assert change[(mask < 0.01) | (distance > 12.0)].max() < 1.0 / 255.0

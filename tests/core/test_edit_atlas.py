@@ -16,6 +16,8 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.edit.atlas import edit_frames, edit_texture
 from comfyui_vdp.vdp_core.edit.changes import changed
+from comfyui_vdp.vdp_core.edit.composite import composite
+from comfyui_vdp.vdp_core.edit.layers import edit, replace_layer, split_layer
 from comfyui_vdp.vdp_core.errors import InputError, LayersFileError, ShapeError
 from comfyui_vdp.vdp_core.image.mips import Mips
 from comfyui_vdp.vdp_core.image.morphology import dilate, erode
@@ -24,7 +26,7 @@ from comfyui_vdp.vdp_core.models.atlas import mapping_of
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.store import lazy
 from comfyui_vdp.vdp_core.tasks.driver import decompose
-from comfyui_vdp.vdp_core.types import Layers
+from comfyui_vdp.vdp_core.types import Edit, Layers
 
 COUNT, HEIGHT, WIDTH = 10, 96, 160
 RED = torch.tensor([0.9, 0.1, 0.1])
@@ -311,6 +313,51 @@ def test_edits_chain(clip, layers, tmp_path):
         MODELS["atlas"].check(replace(layers, pictures={"painted": one[0][1:]}))
 
 
+@pytest.mark.parametrize("way", ["frame", "texture"])
+def test_layers_are_seen_with_what_was_painted_on_them(clip, layers, way, tmp_path):
+    """Put together with nothing changed, taken out, and whole where an object that hid some of it is taken away."""
+    paint = disc(108.0, 50.0, 7.0)  # on the background, behind the object in the first frame
+    truth, opacity = clip.painted(paint, 0), paint(*clip.places[:, 0].unbind(dim=1))[1]
+    assert opacity_in(clip, paint, 0)[0].sum() < 0.3 * opacity[0].sum()
+    if way == "frame":
+        edited = edit_frames(layers, [COUNT - 1], truth[COUNT - 1 :])[2]
+    else:
+        texture = layers.assets["texture_0"][:3].float().movedim(0, -1)
+        mapping = mapping_of(layers, 0, 0, torch.device("cpu"))
+        colours, there = paint(*(clip.places[0, 0][:, :1, :1] + torch.stack(grid(texture)) - mapping[:, :1, :1]))
+        edited = edit_texture(layers, 0, colours[None], there[None])[2]
+    edited = load_layers(save_layers(edited, tmp_path / "edited.safetensors"))
+    MODELS["atlas"].check(edited)
+
+    together, background = composite(edited)[0], split_layer(edited, 0)[0]
+    assert torch.equal(composite(edit(edited, "objects", Edit(visibility=0.0)))[0], background)
+    assert torch.equal(split_layer(edited, 1)[0], split_layer(replace(edited, pictures={}), 1)[0])
+    whole = torch.lerp(clip.colours[:, 0], paint(*clip.places[:, 0].unbind(dim=1))[0], opacity[..., None])
+    for index in range(COUNT):
+        inside = opacity[index] > 0.5
+        assert decibels(together[index][inside], truth[index][inside]) > 28.0
+        assert decibels(background[index][inside], whole[index][inside]) > 28.0
+    assert_close(
+        together[far_from(opacity)], composite(replace(edited, pictures={}))[0][far_from(opacity)], atol=1e-4, rtol=0
+    )
+
+
+def test_what_was_painted_is_painted_over(layers):
+    """Of a layer that was replaced too."""
+    grey, blue = torch.full((1, HEIGHT, WIDTH, 3), 0.5), torch.tensor([0.1, 0.1, 0.9])
+    replaced = replace_layer(layers, 0, grey)
+    alpha = torch.zeros(1, HEIGHT, WIDTH)
+    alpha[:, 10:30, 10:30] = 1.0
+    first = edit_frames(replaced, [0], RED.expand(1, HEIGHT, WIDTH, 3), alpha)[2]
+    alpha = torch.zeros(1, HEIGHT, WIDTH)
+    alpha[:, 20:30, 10:30] = 1.0
+    second = edit_frames(first, [0], blue.expand(1, HEIGHT, WIDTH, 3), alpha)[2]
+    background = split_layer(second, 0)[0][0]
+    assert_close(background[12:18, 12:28], RED.expand(6, 16, 3), atol=0.01, rtol=0)
+    assert_close(background[22:28, 12:28], blue.expand(6, 16, 3), atol=0.01, rtol=0)
+    assert torch.equal(background[40:], grey[0, 40:])
+
+
 def test_a_clip_without_objects_is_edited(synthetic):
     frames, flow = synthetic.pan(6, 64, 96)
     found = decompose("atlas", frames, flow, preset="fast", steps=10)
@@ -348,6 +395,6 @@ def test_edits_that_cannot_be_used_are_refused(clip, layers):
         edit_texture(layers, 0, clip.frames[:2])
     with pytest.raises(InputError, match="there is no layer 2; these layers have 0 the background, 1 object 1"):
         edit_texture(layers, 2, one)
-    for edit in (lambda other: edit_frames(other, [0], one), lambda other: edit_texture(other, 0, one)):
+    for paint in (lambda other: edit_frames(other, [0], one), lambda other: edit_texture(other, 0, one)):
         with pytest.raises(InputError, match=r"of the model 'segment', Edit\w+ needs 'atlas'"):
-            edit(replace(layers, model="segment"))
+            paint(replace(layers, model="segment"))

@@ -11,13 +11,14 @@ from torch.testing import assert_close
 from comfyui_vdp.vdp_core.edit import textures
 from comfyui_vdp.vdp_core.edit.textures import checker, light_picture, mapping_picture, texture_picture
 from comfyui_vdp.vdp_core.errors import InputError
+from comfyui_vdp.vdp_core.image import checkerboard
 from comfyui_vdp.vdp_core.models import MODELS
 from comfyui_vdp.vdp_core.store.lazy import LazyFrames
 from comfyui_vdp.vdp_core.types import Layers
 
 COUNT, HEIGHT, WIDTH = 4, 32, 64
-DARK, LIGHT = textures.BOARDS[0]
-SIDE = WIDTH // textures.SQUARES
+DARK, LIGHT = checkerboard.BOARDS[0]
+SIDE = WIDTH // checkerboard.SQUARES
 """Of a square, in pixels."""
 
 
@@ -64,9 +65,9 @@ def test_a_checkerboard_takes_the_place_of_a_layer_alone(layers):
 def test_every_fourth_line_is_marked(layers):
     """Of a line of 0.16 squares, a pixel of a quarter on either side of it shows 0.08 / 0.25."""
     row = checker(layers, 0)[0, SIDE + 1]
-    at, share = 4 * SIDE, 0.5 * textures.LINE * SIDE
+    at, share = 4 * SIDE, 0.5 * checkerboard.LINE * SIDE
     for place, square in ((at - 1, LIGHT), (at, DARK)):
-        expected = torch.lerp(torch.tensor(square), torch.tensor(textures.ACROSS), share)
+        expected = torch.lerp(torch.tensor(square), torch.tensor(checkerboard.ACROSS), share)
         assert_close(row[place], expected, atol=1e-5, rtol=0)
 
 
@@ -76,9 +77,9 @@ def test_squares_too_small_to_be_seen_are_even(layers):
     far[3] *= 2.0 * SIDE
     made = checker(replace(layers, fields={**layers.fields, "mapping": far}), 0)
     inner = made[3, 4 : HEIGHT - 4 : 2, 4 : WIDTH // 2 - 4]
-    lines = textures.LINE / textures.MARKED
+    lines = checkerboard.LINE / checkerboard.MARKED
     grey = 0.5 * (torch.tensor(DARK) + torch.tensor(LIGHT))
-    mean = grey.lerp(torch.tensor(textures.ACROSS), lines).lerp(torch.tensor(textures.DOWN), lines)
+    mean = grey.lerp(torch.tensor(checkerboard.ACROSS), lines).lerp(torch.tensor(checkerboard.DOWN), lines)
     assert_close(inner.mean(dim=(0, 1)), mean, atol=0.02, rtol=0)
     assert inner.std(dim=(0, 1)).max() < 0.05
 

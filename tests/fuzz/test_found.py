@@ -19,6 +19,7 @@ from comfyui_vdp.runner import cli
 from comfyui_vdp.runner.run import server
 from comfyui_vdp.vdp_core.errors import LayersFileError, MediaError, VDPError, WeightsError
 from comfyui_vdp.vdp_core.media import clip as video
+from comfyui_vdp.vdp_core.media.raster import is_animated_png
 from comfyui_vdp.vdp_core.media.source import files_of
 from comfyui_vdp.vdp_core.models.file import load_layers
 from comfyui_vdp.vdp_core.nets.weights import read_weights
@@ -318,6 +319,15 @@ def test_devices_and_pipes_are_no_clips(root: Path, name: str) -> None:
     assert "is a device or a pipe" in str(LoadFrames.VALIDATE_INPUTS(name))
     with pytest.raises(MediaError, match="is a device or a pipe"):
         video.probe(host.input_path(name))
+
+
+@posix
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_animation_and_is_not_waited_for(root: Path) -> None:
+    """What the system makes up, such as /proc/kmsg, calls itself a file and waits for ever like this pipe."""
+    os.mkfifo(root / "pipe.png")
+    with pytest.raises(MediaError, match=r"pipe\.png"):
+        is_animated_png(root / "pipe.png")
 
 
 @posix

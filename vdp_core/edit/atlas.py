@@ -14,7 +14,7 @@ nothing of what it replaces shines through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,8 +23,9 @@ from torch import Tensor
 from ..checks import check_frames, check_mask
 from ..errors import InputError, ShapeError
 from ..models.atlas import MODEL, PAINTED
+from ..models.atlas import colours_of as own_colours
 from ..models.plate import matte_of
-from ..store.lazy import computed_with_mask
+from ..store.lazy import computed_with_mask, later
 from ..types import Layers, OnStep
 from .follow import Atlas
 from .painted import TOUCHED, EditedFrame, EditedFrames, EditedTexture, Sight, colours_of
@@ -66,7 +67,7 @@ def edit_texture(
     picture, alpha = check_pictures(picture, alpha, most=1)
     place = torch.device(device)
     atlas = Atlas(layers, place)
-    return _carried(atlas, EditedTexture(atlas, number, picture, alpha), lambda _: None, on_step)
+    return _carried(atlas, EditedTexture(atlas, number, picture, alpha), {number}, lambda _: None, on_step)
 
 
 def edit_frames(
@@ -105,7 +106,8 @@ def edit_frames(
         return EditedFrame(atlas, index, pictures[which[index]], mask)
 
     edits = EditedFrames(atlas, numbers, edit_of)
-    return _carried(atlas, edits, edits.exact, on_step)
+    painted = {number for index in numbers for number in edits.painted(index)}
+    return _carried(atlas, edits, painted, edits.exact, on_step)
 
 
 def check_numbers(numbers: Sequence[int], pictures: int, count: int | None) -> None:
@@ -150,6 +152,7 @@ def check_pictures(
 def _carried(
     atlas: Atlas,
     edits: Callable[[int], list[tuple[int, Sight]]],
+    numbers: Collection[int],
     exact: Callable[[int], Tensor | None],
     on_step: OnStep | None,
 ) -> tuple[Tensor, Tensor, Layers]:
@@ -158,6 +161,7 @@ def _carried(
     Args:
         atlas: the layers.
         edits: gives what is seen of them in a frame, by the number of the layer.
+        numbers: of the layers that were painted on.
         exact: gives what a frame was painted over with itself, if it was.
         on_step: see ``edit_texture``.
     """
@@ -170,7 +174,25 @@ def _carried(
             yield _painted(atlas, index, edits(index)) if painted is None else _over(atlas.base(index), painted)
 
     made, sure = computed_with_mask(frames, tuple(layers.frames.shape), on_step=on_step)
-    return made, sure, replace(layers, pictures={**layers.pictures, PAINTED: made})
+    colours = {f"colour_{number}": _colours(atlas, number, edits) for number in numbers}
+    return made, sure, replace(layers, pictures={**layers.pictures, **colours, PAINTED: made})
+
+
+def _colours(atlas: Atlas, number: int, edits: Callable[[int], list[tuple[int, Sight]]]) -> Tensor:
+    """A layer by itself with edits, ``(T, H, W, 3)``, also where others are in front; made when it is looked at."""
+    layers = atlas.layers
+
+    @torch.no_grad()
+    def walk(start: int) -> Iterator[Tensor]:
+        for index in range(start, len(layers)):
+            colours = own_colours(layers, number, index, atlas.device).clone()
+            for painted, sight in edits(index):
+                if painted == number:
+                    region = colours[sight.part].movedim(-1, 0)
+                    region += sight.sure * (sight.colours - sight.alpha * region)
+            yield colours.clamp_(0.0, 1.0)[None]
+
+    return later(walk, tuple(layers.frames.shape))
 
 
 def _over(base: Tensor, painted: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ on what is behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, reduce
 from typing import NamedTuple
 
@@ -183,6 +183,11 @@ class EditedFrame:
             if bool((painted[3] > TOUCHED).any()):
                 self._layers[number] = _Painted(atlas, number, index, painted, (rows.start, columns.start))
 
+    @property
+    def numbers(self) -> Collection[int]:
+        """The layers that were painted on."""
+        return self._layers.keys()
+
     def box(self, number: int, index: int, places: Tensor) -> Box | None:
         """See ``Reach``; of what was painted on a layer, of the places of another frame."""
         if number not in self._layers:
@@ -279,6 +284,10 @@ class EditedFrames:
     def exact(self, index: int) -> Tensor | None:
         """What a frame was painted over with itself, ``(4, H, W)``."""
         return self._edit_of(index).painted if index in self._numbers else None
+
+    def painted(self, index: int) -> Collection[int]:
+        """The layers that were painted on in an edited frame."""
+        return self._edit_of(index).numbers
 
     def __call__(self, index: int) -> list[tuple[int, Sight]]:
         atlas, nearest = self._atlas, self._nearest(index)

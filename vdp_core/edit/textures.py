@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from ..image.checkerboard import SQUARES, checkerboard
 from ..image.knots import through
 from ..image.morphology import dilate
 from ..models.atlas import MODEL as ATLAS
@@ -25,22 +26,6 @@ HARDLY = 0.05
 """Weight of what was seen of a pixel of a texture below which its colour is not shown."""
 GAPS = 2
 """Pixels of a texture between two that were laid down; what lies there was seen from further away."""
-SQUARES = 16
-"""Of a checkerboard, along the width of the frame."""
-MARKED = 4
-"""Squares from a marked line to the next."""
-LINE = 0.16
-"""Width of a marked line, in squares."""
-BOARDS = (
-    ((0.2, 0.2, 0.2), (0.85, 0.85, 0.85)),
-    ((0.3, 0.08, 0.35), (0.98, 0.92, 0.6)),
-    ((0.05, 0.25, 0.12), (0.75, 0.95, 0.8)),
-    ((0.08, 0.1, 0.35), (0.7, 0.9, 0.98)),
-)
-"""Colours of dark and light squares, by the number of the layer: grey, violet and yellow, greens, blues."""
-ACROSS, DOWN = (0.95, 0.45, 0.1), (0.15, 0.5, 0.95)
-"""Colours of lines at multiples of x, and of those at multiples of y."""
-Colour = tuple[float, float, float]
 SHOWN = 0.5
 """Share of a pixel from which on it says how fine a mapping is."""
 
@@ -87,7 +72,7 @@ def checker(layers: Layers, number: int, *, device: torch.device | str = "cpu") 
 
     def made(index: int) -> Tensor:
         frame = send(layers.frames[index], place).contiguous()
-        board = _board((mapping_of(layers, number, index, place) + 0.5) / side, BOARDS[number % len(BOARDS)])
+        board = checkerboard((mapping_of(layers, number, index, place) + 0.5) / side, number)
         light = light_of(send(layers.fields["light"][index], place), (frame.shape[0], frame.shape[1]))
         share = share_of(layers, number, index, matte_of(layers, index, frame))
         return frame.lerp((board * light).clamp(0.0, 1.0).movedim(0, -1), share[..., None])
@@ -153,36 +138,3 @@ def _fineness(layers: Layers, number: int) -> float:
     down = places.diff(dim=2)[..., :-1] * ((rows - 1) / layers.frames.shape[1])
     area = (across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]).abs()
     return max(float(area.median()) ** 0.5, 1e-3)
-
-
-def _board(places: Tensor, colours: tuple[Colour, Colour]) -> Tensor:
-    """A checkerboard's colours ``(3, H, W)`` at places ``(2, H, W)``, one square long and high.
-
-    Each pixel shows the mean over the box that it covers, along each side by itself: differences of integrals (Crow,
-    "Summed-area tables for texture mapping", SIGGRAPH 1984).
-    """
-    down, across = torch.gradient(places, dim=(1, 2))
-    covered = (down.abs() + across.abs()).clamp_min(1e-3)
-    low, high = places - 0.5 * covered, places + 0.5 * covered
-    squares = ((_alternating(high) - _alternating(low)) / covered).prod(dim=0)
-    lines = (_lines(high) - _lines(low)) / covered
-    dark, light = (_colour(colour, places) for colour in colours)
-    board = torch.lerp(dark, light, 0.5 + 0.5 * squares)
-    for line, colour in zip(lines, (ACROSS, DOWN), strict=True):
-        board = board.lerp(_colour(colour, places), line)
-    return board
-
-
-def _alternating(x: Tensor) -> Tensor:
-    """The integral up to x of what is 1 in even squares and -1 in odd ones."""
-    return 1.0 - (x.remainder(2.0) - 1.0).abs()
-
-
-def _lines(x: Tensor) -> Tensor:
-    """The integral up to x of what is 1 on marked lines, and 0 elsewhere."""
-    x = x + 0.5 * LINE
-    return LINE * (x / MARKED).floor() + x.remainder(MARKED).clamp_max(LINE)
-
-
-def _colour(colour: Colour, like: Tensor) -> Tensor:
-    return like.new_tensor(colour).view(3, 1, 1)

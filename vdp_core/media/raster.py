@@ -206,8 +206,12 @@ def _late_exif(stream: BinaryIO) -> Any:
 
 
 def is_animated_png(file: Path) -> bool:
-    """Whether a PNG says, before its pixels, that more pictures follow."""
-    with file.open("rb") as stream:
+    """Whether a PNG says, before its pixels, that more pictures follow.
+
+    Raises:
+        MediaError: the file is empty, or a pipe or the like, and is not opened; or it cannot be read.
+    """
+    with reading(file), file.open("rb") as stream:
         if stream.read(len(_PNG)) != _PNG:
             return False
         for name, length in chunks(stream):

@@ -28,6 +28,7 @@ __all__ = [
     "LIGHT",
     "MODEL",
     "PAINTED",
+    "colours_of",
     "compose",
     "light_of",
     "look",
@@ -230,23 +231,29 @@ def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
 
 def look(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whole: bool, linear_light: bool) -> Colours:
     """What textures show, in the frame's light; see ``base.Look``."""
-    light = light_of(send(layers.fields["light"][index], frame.device), (frame.shape[0], frame.shape[1]))
 
     def shown(number: int) -> Tensor:
-        colours = texture_at(layers, number, index, frame.device)[:3] * light
-        return colours.clamp_(0.0, 1.0).movedim(0, -1).contiguous()
+        return _lit(layers, number, index, frame.device)
 
     return Colours(shown(0), lambda number, part: shown(number)[part])
 
 
+def colours_of(layers: Layers, number: int, index: int, device: torch.device) -> Tensor:
+    """A layer in a frame, ``(H, W, 3)``, as its texture shows it, behind others too, or as it was replaced."""
+    colours = picture_of(layers, f"colour_{number}", index, device)
+    return _lit(layers, number, index, device) if colours is None else colours
+
+
+def _lit(layers: Layers, number: int, index: int, device: torch.device) -> Tensor:
+    light = light_of(send(layers.fields["light"][index], device), (layers.frames.shape[1], layers.frames.shape[2]))
+    colours = texture_at(layers, number, index, device)[:3] * light
+    return colours.clamp_(0.0, 1.0).movedim(0, -1).contiguous()
+
+
 def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """A layer as its texture shows it, behind others too, or as it was replaced, and its mask; see ``base.Split``."""
+    """A layer, see ``colours_of``, and its mask; see ``base.Split``."""
     matte = matte_of(layers, index, frame)
-    colours = picture_of(layers, f"colour_{number}", index, frame.device)
-    if colours is None:
-        own = look(layers, index, frame, matte, whole=True, linear_light=False)
-        colours = own.background if number == 0 else own.objects(number, (slice(None), slice(None)))
-    return colours, share_of(layers, number, index, matte)
+    return colours_of(layers, number, index, frame.device), share_of(layers, number, index, matte)
 
 
 def _invariant(layers: Layers) -> None:

@@ -127,6 +127,31 @@ def test_shots_lie_below_each_other_in_one_texture(synthetic):
     assert found.assets["texture_0"].shape[1] > alone.assets["texture_0"].shape[1]
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_it_shows_frames_rebuilt_and_with_checkerboards(synthetic, upright):
+    """Beside each other along the shorter side; the boards lie on the scene, and go along with it."""
+    frames, flow = synthetic.pan(6, 48, 64) if not upright else synthetic.pan(6, 64, 48)
+    shown = []
+
+    def on_step(done, total, preview) -> None:
+        if preview is not None:
+            shown.append(preview())
+
+    decompose("atlas", frames, flow, preset="fast", steps=10, on_step=on_step)
+    rounds = torch.stack(shown)
+    assert len(rounds) == (2 + 2) * len(frames)  # two rounds, and twice along edges
+    assert rounds.shape[1:] == ((64, 96, 3) if upright else (96, 64, 3))
+    assert rounds.min() >= 0.0 and rounds.max() <= 1.0
+    rebuilt, boards = rounds[-6:].chunk(2, dim=2 if upright else 1)
+    assert psnr(rebuilt, frames) > 30.0
+    assert (rebuilt[1:] - rebuilt[:-1]).abs().mean() > 0.01
+    squares = boards - 0.4 * frames  # what lies on the frames is dark or light
+    assert squares.std() > 0.1
+    moved = squares[0, 10:-10, 10:-10]
+    # the camera moves by 1.7 and 0.6 pixels a frame: 5 and 2 in three
+    assert (squares[3, 8:-12, 5:-15] - moved).abs().mean() < 0.3 * (squares[3, 10:-10, 10:-10] - moved).abs().mean()
+
+
 class Killed(BaseException):
     """Stands for the end of the process."""
 

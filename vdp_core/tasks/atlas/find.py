@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...image.checkerboard import SQUARES, checkerboard
 from ...image.knots import through
 from ...image.matting import upsample_masks
 from ...image.morphology import box_mean, dilate
@@ -70,6 +71,8 @@ HARDLY_ANY = 1e-3
 """Share of a pixel that is none."""
 KEPT, KEPT_APART = 2e-3, 1.0
 """Squared difference of two layers' colours below which masks stay as they are: along edges, and elsewhere."""
+BOARDS = 0.6
+"""Opacity of checkerboards in previews."""
 
 
 def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
@@ -169,7 +172,7 @@ class _Atlas:
                         ).cpu()
             if number > 0:
                 self._masks[t] = self._divided(t, textures, lasting, frame, light).cpu()
-            progress(t + 1, len(self._masks))
+            progress(t + 1, len(self._masks), partial(self._picture, t, textures))
         return self._found()
 
     def _lasting(self, textures: Mapping[int, Texture]) -> dict[int, Tensor]:
@@ -217,7 +220,7 @@ class _Atlas:
             for t in range(len(self._masks)):
                 frame, light = self._frame(t), light_of(self._light[t].to(self._device), self._size)
                 self._masks[t] = self._mixture(t, textures, frame, light).cpu()
-                phase(t + 1, len(self._masks))
+                phase(t + 1, len(self._masks), partial(self._picture, t, textures))
         return self._found()
 
     def _mixture(self, t: int, textures: Mapping[int, Texture], frame: Tensor, light: Tensor) -> Tensor:
@@ -245,6 +248,20 @@ class _Atlas:
             masks[layer] = found
             masks[0] += (1.0 - masks.sum(dim=0)).clamp_min(0.0)
         return masks
+
+    def _picture(self, t: int, textures: Mapping[int, Texture]) -> Tensor:
+        """A frame as textures rebuild it, and with checkerboards on its layers, through which it shines, ``(h, w, 3)``.
+
+        Next to each other or one below the other: the shape that a node has most room for.
+        """
+        frame, light = self._frame(t), light_of(self._light[t].to(self._device), self._size)
+        rebuilt, boards = torch.zeros_like(frame), torch.zeros_like(frame)
+        for layer, texture in textures.items():
+            places, share = through(self._here(t, layer), self._size), self._share(t, layer)
+            rebuilt += share * _lit(texture, light, places)[0]
+            boards += share * light * checkerboard((places + 0.5) * (SQUARES / self._size[1]), layer)
+        pair = (rebuilt, torch.lerp(frame, boards, BOARDS))
+        return torch.cat(pair, dim=1 if self._size[1] > self._size[0] else 2).clamp(0.0, 1.0).movedim(0, -1)
 
     def _reach(self, t: int, layer: int) -> Tensor:
         return dilate(self._share(t, layer)[None, None], REACH)[0, 0]
