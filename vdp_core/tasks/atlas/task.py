@@ -43,6 +43,7 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import InputError
+from ...store.scratch import large_empty
 from ..base import Found, Given
 from ..join import join as one_after_the_other
 from ..segment.task import prepare as prepare_masks
@@ -75,7 +76,7 @@ def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
         for part, own, first in zip(parts, windows, firsts[:-1], strict=True):
             part["window"] = own + first
     for part in parts:
-        part["mapping"] = part["mapping"].clone()
+        part["mapping"] = large_empty(*part["mapping"].shape).copy_(part["mapping"])
     for number in range(layers):
         textures = [one.assets[f"texture_{number}"] for one in found]
         width, height = max(texture.shape[2] for texture in textures), sum(texture.shape[1] for texture in textures)
