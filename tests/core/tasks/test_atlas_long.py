@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.edit.atlas import edit_frames, edit_texture
 from comfyui_vdp.vdp_core.edit.points import Point, follow
+from comfyui_vdp.vdp_core.errors import LayersFileError
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models import MODELS
 from comfyui_vdp.vdp_core.models import atlas as model
@@ -36,8 +37,8 @@ def errors(layers: Layers, follow: object, pairs: list[tuple[int, int]]) -> Tens
         truth = follow(points, here, there)
         seen = (truth > 1).all(dim=1) & (truth[:, 0] < WIDTH - 2) & (truth[:, 1] < HEIGHT - 2)
         one, other = (model.mapping_of(layers, 0, index, CPU) for index in (here, there))
-        windows = model.window_of(layers, 0, here), model.window_of(layers, 0, there)
-        places, _ = model.to_window(layers, 0, model.to_texture(one, points[seen]), windows)
+        charts = model.chart_of(layers, 0, here), model.chart_of(layers, 0, there)
+        places, _ = model.to_chart(layers, 0, model.to_texture(one, points[seen]), charts)
         found.append((model.to_frame(other, places)[0] - truth[seen]).norm(dim=1))
     return torch.cat(found)
 
@@ -46,7 +47,7 @@ def test_a_camera_that_goes_several_frames_far(synthetic):
     """Farther than there is room for to begin with, on both sides: one texture has it all."""
     clip = synthetic.layered(60, HEIGHT, WIDTH, objects=0, pan=(6.0, 1.0))
     layers = decompose("atlas", clip.frames, clip.flow, preset="fast", steps=5)
-    assert "window" not in layers.fields
+    assert "chart" not in layers.fields
     height, width = layers.assets["texture_0"].shape[1:]
     assert WIDTH + 59 * 6 <= width <= WIDTH + 59 * 6 + 20
     assert HEIGHT + 59 <= height <= HEIGHT + 59 + 20
@@ -89,12 +90,12 @@ def layers(clip) -> Layers:
     return found
 
 
-def test_a_camera_that_comes_near_has_windows_which_it_shares_when_it_goes_back(clip, layers):
-    windows = layers.fields["window"][:, 0]
-    assert windows[NEAREST] == 0
-    assert windows[0] == windows[-1] == 1
-    assert windows.unique().tolist() == [0, 1]
-    assert windows.diff().count_nonzero() == 2
+def test_a_camera_that_comes_near_has_charts_which_it_shares_when_it_goes_back(clip, layers):
+    charts = layers.fields["chart"][:, 0]
+    assert charts[NEAREST] == 0
+    assert charts[0] == charts[-1] == 1
+    assert charts.unique().tolist() == [0, 1]
+    assert charts.diff().count_nonzero() == 2
     assert psnr(reconstruct(layers), layers.frames) > 40.0
     pairs = [(0, COUNT - 1), (0, NEAREST), (NEAREST, 0), (NEAREST, COUNT - 1), (COUNT - 1, NEAREST - 2), (3, 9)]
     off = errors(layers, lambda points, *way: clip.follow(0, points, *map(time_of, way)), pairs)
@@ -105,7 +106,7 @@ def test_a_camera_that_comes_near_has_windows_which_it_shares_when_it_goes_back(
 def test_points_are_followed_through_seams(clip, layers):
     points = torch.tensor([(30.0, 30.0), (50.0, 35.0), (60.0, 28.0)])
     tracks = follow(layers, [Point(0, *point) for point in points.tolist()])
-    beyond = int((layers.fields["window"][:, 0] == 0).nonzero()[0])
+    beyond = int((layers.fields["chart"][:, 0] == 0).nonzero()[0])
     for index in (beyond, beyond + 1, COUNT - 1):
         truth = clip.follow(0, points, 0, time_of(index))
         assert (tracks.xy[:, index] - truth).norm(dim=1).max() < 0.5
@@ -120,7 +121,7 @@ def disc(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("edited", [0, NEAREST])
-def test_an_edited_frame_is_seen_in_all_windows(clip, layers, edited):
+def test_an_edited_frame_is_seen_in_all_charts(clip, layers, edited):
     order = [time_of(index) for index in range(COUNT)]
     truth = clip.painted(disc, 0)[order]
     made = edit_frames(layers, [edited], truth[edited : edited + 1])[0]
@@ -136,7 +137,7 @@ def _near(inside: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("painted", [0, NEAREST])
-def test_an_edit_of_a_texture_is_seen_in_all_windows(clip, layers, painted):
+def test_an_edit_of_a_texture_is_seen_in_all_charts(clip, layers, painted):
     middle = clip.follow(0, torch.tensor([[48.5, 32.0]]), NEAREST, time_of(painted))
     place = model.to_texture(model.mapping_of(layers, 0, painted, CPU), middle)[0]
     height, width = layers.assets["texture_0"].shape[1:]
@@ -150,37 +151,46 @@ def test_an_edit_of_a_texture_is_seen_in_all_windows(clip, layers, painted):
         assert (changed.flip(0) - there).norm() < 4.0
 
 
-def test_windows_of_several_shots_keep_apart(layers):
+def test_charts_of_several_shots_keep_apart(layers):
     """Places of one shot lead nowhere in the other."""
     own = {name: layers.fields[name] for name in layers.fields}
     found = Found(own, Fitted(0, 0.0, {}, "none"), {}, layers.assets)
     whole = join([found, found], [range(COUNT), range(COUNT, 2 * COUNT)], {})
     both = Layers("atlas", whole.fields, layers.frames.repeat(2, 1, 1, 1), assets=whole.assets)
     MODELS["atlas"].check(both)
-    assert both.fields["window"][:, 0].unique().tolist() == [0, 1, 2, 3]
-    assert model.windows_from(both, 0, COUNT) == [3, 2]
+    assert both.fields["chart"][:, 0].unique().tolist() == [0, 1, 2, 3]
+    assert model.charts_from(both, 0, COUNT) == [3, 2]
     points = torch.tensor([[40.0, 30.0]])
     for first in (0, COUNT):
         alone, mapped = (
             model.to_texture(model.mapping_of(one, 0, index, CPU), points)
             for one, index in ((layers, 0), (both, first))
         )
-        before, _ = model.to_window(layers, 0, alone, (1, 0))
-        after, _ = model.to_window(both, 0, mapped, tuple(2 * (first > 0) + window for window in (1, 0)))
+        before, _ = model.to_chart(layers, 0, alone, (1, 0))
+        after, _ = model.to_chart(both, 0, mapped, tuple(2 * (first > 0) + chart for chart in (1, 0)))
         shift = torch.tensor([[0.0, layers.assets["texture_0"].shape[1] * (first > 0)]])
         assert_close(after, before + shift, atol=2e-2, rtol=0)
-    stays, _ = model.to_window(both, 0, mapped, (3, 0))
+    stays, _ = model.to_chart(both, 0, mapped, (3, 0))
     assert torch.equal(stays, mapped)
 
 
-def test_windows_are_saved(layers, tmp_path):
+def test_charts_are_saved(layers, tmp_path):
     loaded = load_layers(save_layers(layers, tmp_path / "atlas.safetensors"))
-    assert torch.equal(loaded.fields["window"], layers.fields["window"])
+    assert torch.equal(loaded.fields["chart"], layers.fields["chart"])
     for name in ("rows_0", "seam_0", "joined_0"):
         assert torch.equal(loaded.assets[name], layers.assets[name])
 
 
-def test_seams_lead_from_window_to_window():
+@pytest.mark.parametrize(
+    "changed", [{"rows_0": torch.tensor([[0.0, 1.0]])}, {"joined_0": torch.tensor([[0, 2]])}, {"seam_0": None}]
+)
+def test_charts_that_are_not_whole_are_refused(layers, changed):
+    assets = {name: value for name, value in {**layers.assets, **changed}.items() if value is not None}
+    with pytest.raises(LayersFileError, match="the charts of layer 0, and the seams between them, are not whole"):
+        MODELS["atlas"].check(replace(layers, assets=assets))
+
+
+def test_seams_lead_from_chart_to_chart():
     pairs = [(0, 1), (1, 2), (0, 3), (5, 6)]
     assert model.route(pairs, 2, 3) == [(1, True), (0, True), (2, False)]
     assert model.route(pairs, 3, 3) == []
@@ -200,10 +210,10 @@ def test_places_go_through_a_seam():
         assets={"texture_0": torch.zeros(4, 20, 40), "seam_0": seam[None], "joined_0": torch.tensor([[0, 1]])},
     )
     places = torch.tensor([[9.5, 3.5], [11.5, 5.5]])  # the outer corner of the frame, and two pixels further
-    found, slopes = model.to_window(layers, 0, places, (0, 1))
+    found, slopes = model.to_chart(layers, 0, places, (0, 1))
     assert_close(found, torch.tensor([[19.5, 5.5], [23.5, 9.5]]))
     assert_close(slopes, 2.0 * torch.eye(2).expand(2, 2, 2), atol=5e-3, rtol=0)
-    assert_close(model.to_window(layers, 0, found, (1, 0))[0], places)
+    assert_close(model.to_chart(layers, 0, found, (1, 0))[0], places)
 
 
 def test_a_texture_grows_as_far_as_frames_go():

@@ -70,11 +70,11 @@ def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
     """The whole of several shots: their textures of a layer lie below each other in one, with no seam between them."""
     parts, assets = [dict(one.fields) for one in found], dict[str, torch.Tensor]()
     layers = parts[0]["masks"].shape[1]
-    windows = [part.get("window", torch.zeros(len(span), layers)) for part, span in zip(parts, spans, strict=True)]
-    firsts = torch.stack([torch.zeros(layers), *(own.amax(dim=0) + 1 for own in windows)]).cumsum(dim=0)
-    if any("window" in part for part in parts):
-        for part, own, first in zip(parts, windows, firsts[:-1], strict=True):
-            part["window"] = own + first
+    charts = [part.get("chart", torch.zeros(len(span), layers)) for part, span in zip(parts, spans, strict=True)]
+    firsts = torch.stack([torch.zeros(layers), *(own.amax(dim=0) + 1 for own in charts)]).cumsum(dim=0)
+    if any("chart" in part for part in parts):
+        for part, own, first in zip(parts, charts, firsts[:-1], strict=True):
+            part["chart"] = own + first
     for part in parts:
         part["mapping"] = large_empty(*part["mapping"].shape).copy_(part["mapping"])
     for number in range(layers):
