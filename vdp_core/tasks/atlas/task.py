@@ -18,7 +18,8 @@ M: dense inverse search between the frame and what is rebuilt of it, with its ow
 each pixel should have been read; the knots take the mean of that around them (``mapping.Registration``), of wide
 neighbourhoods in the first rounds and of narrow ones in the last. To begin with, mappings are led from frame to frame
 along the flow, from the frame that shows most of a layer outwards, and each is registered to the texture that the
-frames before it have made (``mapping.start``).
+frames before it have made (``mapping.start``). Where pixels would get more than twice as large or
+small in it, it has several charts, each led on from a frame that is mapped into two (``mapping.Seam``).
 m: from the second round on, in each pixel, with e_i the mean of |x - l T_i(M_i)|^2 around it and m' the masks to begin
 with::
 
