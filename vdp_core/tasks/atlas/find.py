@@ -130,7 +130,7 @@ class _Atlas:
         count, layers = self._masks.shape[:2]
         for layer, phase in enumerate(progress.phases(*[1] * layers)):
             shares = self._masks[:, layer]
-            if bool((shares > SHOWN).any()):
+            if any(bool((share > SHOWN).any()) for share in shares):
                 on_frame = partial(phase, total=count)
                 begun = start(self._frame, shares, self._motion, self._grid, self._device, on_frame)
                 self._knots[:, layer], self._charts[:, layer] = begun.knots, begun.charts
