@@ -1,14 +1,14 @@
 """Long clips: whether windows show, and what memory and time grow to.
 
     python benchmarks/long.py --data FOLDER --seams
-    python benchmarks/long.py --data FOLDER --lengths 600 3000 [--size 1280 720] [--workflows relight dehaze segment]
+    python benchmarks/long.py --data FOLDER --lengths 600 3000 [--size 1280 720] [--workflows relight dehaze atlas]
         [--settings Optimize.preset=fast Optimize.steps=20]
 
-Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal; segment gets it as it
-is. ``--seams`` compares the error of frames over which one window gives way to the next with that of the same frames of
-the cycle inside windows; flicker is how much the error changes from a frame to the next. ``--lengths`` runs the
-workflows on files of that many frames, each in a process of its own: memory is the most that is not backed by a file,
-files are the temporary ones that it holds at most (Linux only).
+Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal; segment and
+atlas get it as it is. ``--seams`` compares the error of frames over which one window gives way to the next with that of
+the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the next.
+``--lengths`` runs the workflows on files of that many frames, each in a process of its own: memory is the most that is
+not backed by a file, files are the temporary ones that it holds at most (Linux only).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 TASK_OF = {"relight": "dark", "dehaze": "hazy"}
-KIND_OF = {**TASK_OF, "segment": "plain"}
+KIND_OF = {**TASK_OF, "segment": "plain", "atlas": "plain"}
 CYCLES = 7
 AIRLIGHT = (0.8, 0.82, 0.85)
 

@@ -13,7 +13,7 @@ from ..image.knots import through
 from ..image.matting import bounding_box
 from ..image.morphology import dilate
 from ..image.sample import rescaled, sample_points
-from ..models.atlas import PAINTED, mapping_of, to_texture, to_window, window_of
+from ..models.atlas import PAINTED, chart_of, mapping_of, to_chart, to_texture
 from ..motion.planar import robust_weight
 from ..store.transfer import send
 from ..types import Layers
@@ -74,21 +74,21 @@ class Atlas:
         return found.T.unflatten(1, points.shape[1:])
 
     def carried(self, number: int, places: Tensor, here: int, there: int) -> Tensor:
-        """Where places ``(2, ...)`` of the window of a layer's texture that a frame lies in are in that of another."""
-        windows = window_of(self.layers, number, here), window_of(self.layers, number, there)
-        return self.across(number, places, windows)
+        """Where places ``(2, ...)`` of the chart of a layer's texture that a frame lies in are in that of another."""
+        charts = chart_of(self.layers, number, here), chart_of(self.layers, number, there)
+        return self.across(number, places, charts)
 
-    def across(self, number: int, places: Tensor, windows: tuple[int, int]) -> Tensor:
-        """Where places ``(2, ...)`` of one window of a layer's texture are in another."""
-        found, _ = to_window(self.layers, number, places.flatten(1).T, windows, self.fine)
+    def across(self, number: int, places: Tensor, charts: tuple[int, int]) -> Tensor:
+        """Where places ``(2, ...)`` of one chart of a layer's texture are in another."""
+        found, _ = to_chart(self.layers, number, places.flatten(1).T, charts, self.fine)
         return found.T.unflatten(1, places.shape[1:])
 
-    def in_window(self, number: int, window: int, places: Tensor) -> Tensor:
-        """Whether places ``(2, ...)`` lie in a window of a layer's texture, ``(...)`` bool."""
+    def in_chart(self, number: int, chart: int, places: Tensor) -> Tensor:
+        """Whether places ``(2, ...)`` lie in a chart of a layer's texture, ``(...)`` bool."""
         rows = self.layers.assets.get(f"rows_{number}")
         if rows is None:
             return torch.ones_like(places[0], dtype=torch.bool)
-        top, bottom = (rows[window] * self.textures[number].shape[1]).tolist()
+        top, bottom = (rows[chart] * self.textures[number].shape[1]).tolist()
         return (places[1] >= top) & (places[1] < bottom)
 
     def light(self, index: int, points: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..image.mips import Mips
 from ..image.morphology import box_sum, dilate
 from ..image.resize import resize
 from ..image.sample import rescaled, sample_points
-from ..models.atlas import PAINTED, to_frame, windows_from
+from ..models.atlas import PAINTED, charts_from, to_frame
 from ..models.plate import matte_of
 from ..store.transfer import send
 from .changes import changed
@@ -98,10 +98,10 @@ class EditedTexture:
     def __call__(self, index: int) -> list[tuple[int, Sight]]:
         atlas, number = self._atlas, self._number
         mapping = atlas.mapping(number, index)
-        own, *others = windows_from(atlas.layers, number, index)
+        own, *others = charts_from(atlas.layers, number, index)
         places = atlas.on(mapping, atlas.points)
         ways = [places, *(atlas.across(number, places, (own, other)) for other in others)]
-        within = [atlas.in_window(number, window, way) for window, way in zip((own, *others), ways, strict=True)]
+        within = [atlas.in_chart(number, chart, way) for chart, way in zip((own, *others), ways, strict=True)]
         boxes = [self._reach.box(way, inside) for way, inside in zip(ways, within, strict=True)]
         found = [box for box in boxes if box is not None]
         if not found:
@@ -115,7 +115,7 @@ class EditedTexture:
         return [(number, reduce(_behind, seen))]
 
     def _seen(self, index: int, mapping: Tensor, places: Tensor, inside: Tensor, box: Box) -> Sight:
-        """What is seen at places ``(2, h, w)`` of one window, where they are inside it."""
+        """What is seen at places ``(2, h, w)`` of one chart, where they are inside it."""
         atlas = self._atlas
         points = atlas.points[:, box[0], box[1]]
         here, _ = steadied(places[:, box[0], box[1]], points, atlas.apart, torch.ones_like(points[0]))
@@ -132,7 +132,7 @@ class EditedTexture:
 
 
 def _behind(front: Sight, back: Sight) -> Sight:
-    """What was painted in one window over what was in another."""
+    """What was painted in one chart over what was in another."""
     left = (1.0 - front.alpha) * back.alpha
     alpha = front.alpha + left
     sure = (front.alpha * front.sure + left * back.sure) / alpha.clamp_min(HARDLY)

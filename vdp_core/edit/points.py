@@ -103,7 +103,7 @@ class _Anchors:
     """``(N, 2)`` in the layer's texture."""
     along: Tensor
     """``(N, 2, 2)``: how the place changes with the point."""
-    window: Tensor
+    chart: Tensor
     """``(N,)``, of that texture, in which the place lies."""
     patch: Tensor
     """``(N, 3, k, k)``, without light."""
@@ -144,7 +144,7 @@ def follow(
         for number in anchors.layer.unique().tolist():
             chosen = (anchors.layer == number).nonzero()[:, 0]
             mapping = atlas.mapping_of(layers, number, index, device)
-            there, warp = _led(mapping, *_in_window(layers, number, index, anchors, chosen))
+            there, warp = _led(mapping, *_in_chart(layers, number, index, anchors, chosen))
             shown = torch.cat((colours, masks[number : number + 1]))
             found = _searched(shown, rescaled(there, size, small), warp, anchors.patch[chosen], anchors.weight[chosen])
             chosen = chosen.cpu()
@@ -202,18 +202,18 @@ def _anchors(layers: Layers, points: Sequence[Point], small: tuple[int, int], de
             layer = torch.where(objects.amax() > 0.5, objects.argmax() + 1, 0)
             place, along = atlas.read_mapping(mappings[int(layer)], xy)
             weight = near * (shares[layer] + BESIDE)
-            window = torch.tensor(atlas.window_of(layers, int(layer), index), device=device)
-            found[n] = (layer, place[0], along[0], window, patch, weight[None] / weight.sum())
+            chart = torch.tensor(atlas.chart_of(layers, int(layer), index), device=device)
+            found[n] = (layer, place[0], along[0], chart, patch, weight[None] / weight.sum())
     return _Anchors(*(torch.stack(part) for part in zip(*found, strict=True)))
 
 
-def _in_window(layers: Layers, number: int, index: int, anchors: _Anchors, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of points on a layer in the window of its texture that a frame lies in, and how they change with them."""
-    place, along, own = anchors.place[chosen].clone(), anchors.along[chosen].clone(), anchors.window[chosen]
-    wanted = atlas.window_of(layers, number, index)
-    for window in own.unique().tolist():
-        of_it = own == window
-        place[of_it], slopes = atlas.to_window(layers, number, place[of_it], (window, wanted))
+def _in_chart(layers: Layers, number: int, index: int, anchors: _Anchors, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of points on a layer in the chart of its texture that a frame lies in, and how they change with them."""
+    place, along, own = anchors.place[chosen].clone(), anchors.along[chosen].clone(), anchors.chart[chosen]
+    wanted = atlas.chart_of(layers, number, index)
+    for chart in own.unique().tolist():
+        of_it = own == chart
+        place[of_it], slopes = atlas.to_chart(layers, number, place[of_it], (chart, wanted))
         along[of_it] = slopes @ along[of_it]
     return place, along
 

@@ -1,8 +1,8 @@
 """Atlas: ``x = light * sum_i m_i texture_i(map_i(x, y))``; layer 0 is the background, the others are in front of it.
 
 A texture shows all that was ever seen of a layer; the mapping of a frame says where in it each pixel lies. Where one
-picture cannot show a layer at a scale that fits all frames, its texture holds several, windows, apart from each other.
-At a seam, a frame is mapped into two windows, so that a place in one leads to its place in the other.
+picture cannot show a layer at a scale that fits all frames, its texture holds several, charts, apart from each other.
+At a seam, a frame is mapped into two charts, so that a place in one leads to its place in the other.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ __all__ = [
     "LIGHT",
     "MODEL",
     "PAINTED",
+    "chart_of",
+    "charts_from",
     "colours_of",
     "compose",
     "light_of",
@@ -38,11 +40,9 @@ __all__ = [
     "route",
     "split",
     "texture_at",
+    "to_chart",
     "to_frame",
     "to_texture",
-    "to_window",
-    "window_of",
-    "windows_from",
 ]
 
 LIGHT = (4, 7)
@@ -87,13 +87,13 @@ def texture_at(layers: Layers, number: int, index: int, device: torch.device) ->
     return sample(texture[None], mapping_of(layers, number, index, device).movedim(0, -1)[None])[0]
 
 
-def windows_from(layers: Layers, number: int, index: int) -> list[int]:
-    """The windows of a layer's texture that places of a frame can be followed to, its own first."""
-    own = window_of(layers, number, index)
+def charts_from(layers: Layers, number: int, index: int) -> list[int]:
+    """The charts of a layer's texture that places of a frame can be followed to, its own first."""
+    own = chart_of(layers, number, index)
     if f"joined_{number}" not in layers.assets:
         return [own]
     pairs = _pairs(layers, number)
-    others = sorted({window for pair in pairs for window in pair} - {own})
+    others = sorted({chart for pair in pairs for chart in pair} - {own})
     return [own, *(other for other in others if route(pairs, own, other) is not None)]
 
 
@@ -101,31 +101,31 @@ def _pairs(layers: Layers, number: int) -> list[tuple[int, int]]:
     return [(int(one), int(other)) for one, other in layers.assets[f"joined_{number}"]]
 
 
-def window_of(layers: Layers, number: int, index: int) -> int:
-    """In which window of a layer's texture a frame lies."""
-    windows = layers.fields.get("window")
-    return 0 if windows is None else int(windows[index, number])
+def chart_of(layers: Layers, number: int, index: int) -> int:
+    """In which chart of a layer's texture a frame lies."""
+    charts = layers.fields.get("chart")
+    return 0 if charts is None else int(charts[index, number])
 
 
 def route(pairs: Sequence[tuple[int, int]], start: int, stop: int) -> list[tuple[int, bool]] | None:
-    """The seams, by their place among ``pairs`` of windows, that lead from one window to another, the fewest.
+    """The seams, by their place among ``pairs`` of charts, that lead from one chart to another, the fewest.
 
-    Each with whether it is passed from the second window of the pair to the first. None where no seams lead there.
+    Each with whether it is passed from the second chart of the pair to the first. None where no seams lead there.
     """
     ways: dict[int, list[tuple[int, bool]]] = {start: []}
-    for window in (turn := [start]):  # grows on the way
+    for chart in (turn := [start]):  # grows on the way
         for place, pair in enumerate(pairs):
             for back, (here, there) in enumerate((pair, pair[::-1])):
-                if here == window and there not in ways:
-                    ways[there] = [*ways[window], (place, bool(back))]
+                if here == chart and there not in ways:
+                    ways[there] = [*ways[chart], (place, bool(back))]
                     turn.append(there)
     return ways.get(stop)
 
 
-def to_window(
-    layers: Layers, number: int, places: Tensor, windows: tuple[int, int], size: tuple[int, int] | None = None
+def to_chart(
+    layers: Layers, number: int, places: Tensor, charts: tuple[int, int], size: tuple[int, int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Where places of one window of a layer's texture lie in another, both ``(N, 2)``, and how they change with them.
+    """Where places of one chart of a layer's texture lie in another, both ``(N, 2)``, and how they change with them.
 
     Where no seams lead from one to the other, they stay.
 
@@ -133,7 +133,7 @@ def to_window(
         layers: of this model.
         number: of the layer.
         places: (x, y) in pixels of the texture.
-        windows: the one and the other.
+        charts: the one and the other.
         size: (h, w) of a copy of the frames that mappings are read at.
 
     Returns:
@@ -141,12 +141,12 @@ def to_window(
     """
     eye = torch.eye(2, device=places.device)
     slopes = eye.expand(len(places), 2, 2)
-    if windows[0] == windows[1]:
+    if charts[0] == charts[1]:
         return places, slopes
     texture = layers.assets[f"texture_{number}"]
     size = size or (layers.frames.shape[1], layers.frames.shape[2])
     pairs = _pairs(layers, number) if f"joined_{number}" in layers.assets else []
-    for place, back in route(pairs, *windows) or []:
+    for place, back in route(pairs, *charts) or []:
         seam = layers.assets[f"seam_{number}"][place].float()
         here, there = (_in_pixels(send(one, places.device), texture, size) for one in (seam.flip(0) if back else seam))
         points, _ = to_frame(here, places)
@@ -266,10 +266,25 @@ def _invariant(layers: Layers) -> None:
     for number in range(layers.fields["masks"].shape[1]):
         if f"texture_{number}" not in layers.assets:
             raise LayersFileError(f"the layers hold no texture of layer {number}; save them again")
+        _check_charts(layers, number)
     painted = layers.pictures.get(PAINTED)
     if painted is not None and painted.shape != layers.frames.shape:
         raise LayersFileError(f"the layers' picture '{PAINTED}' is {tuple(painted.shape)}; save them again")
     check_pictures(replace(layers, pictures={name: one for name, one in layers.pictures.items() if name != PAINTED}))
+
+
+def _check_charts(layers: Layers, number: int) -> None:
+    rows, seam, joined = (layers.assets.get(f"{name}_{number}") for name in ("rows", "seam", "joined"))
+    if rows is None and seam is None and joined is None:
+        return
+    fits = rows is not None and seam is not None and joined is not None and "chart" in layers.fields
+    if rows is not None and seam is not None and joined is not None and fits:
+        numbers = torch.cat((layers.fields["chart"][:, number].flatten(), joined.flatten().float()))
+        fits = len(seam) == len(joined) and float(numbers.min()) >= 0 and float(numbers.max()) < len(rows)
+    if not fits:
+        raise LayersFileError(
+            f"the charts of layer {number}, and the seams between them, are not whole; save them again"
+        )
 
 
 MODEL = Model(
@@ -279,7 +294,7 @@ MODEL = Model(
         Field("mapping", ("L", 2, "h'", "w'")),
         Field("light", (3, *LIGHT)),
         Field("texture", (4, None, None), per="layer", low=0.0),
-        Field("window", ("L",), low=0.0, optional=True),
+        Field("chart", ("L",), low=0.0, optional=True),
         Field("rows", (None, 2), per="layer", optional=True),
         Field("seam", (None, 2, 2, "h'", "w'"), per="layer", optional=True),
         Field("joined", (None, 2), per="layer", optional=True),

@@ -80,7 +80,7 @@ def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
 
     Returns:
         The fields ``masks`` ``(T, L, h, w)``, ``mapping`` ``(T, L, 2, h', w')`` and ``light`` ``(T, 3, 4, 7)``, and the
-        assets ``texture_0``, ... ``(4, H', W')``; where a layer has more windows than one, the field ``window`` and
+        assets ``texture_0``, ... ``(4, H', W')``; where a layer has more charts than one, the field ``chart`` and
         the assets ``rows_0``, ``seam_0`` and ``joined_0``, ... too; see ``models.atlas``.
     """
     assert shot.flow is not None
@@ -114,10 +114,10 @@ class _Atlas:
         longest = max(self._size)
         self._grid = (_knots(self._size[0], longest, config), _knots(self._size[1], longest, config))
         self._knots = large_empty(count, layers, 2, *self._grid)
-        self._windows = torch.zeros(count, layers)
-        # of each frame that lies in two windows: its layer, its number, the second window, and its knots there
+        self._charts = torch.zeros(count, layers)
+        # of each frame that lies in two charts: its layer, its number, the second chart, and its knots there
         self._joined, self._seams = torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, 2, *self._grid)
-        # of each window: its layer, and between which y it lies
+        # of each chart: its layer, and between which y it lies
         self._rows = torch.zeros(0, 3)
         self._light = torch.zeros(count, 3, *LIGHT)
         # found anew with the textures, from what they are to begin with
@@ -130,25 +130,25 @@ class _Atlas:
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Take what ``begin`` or ``refine`` found, now or before the work was cut off."""
         self._knots, self._light, self._masks = kept["knots"], kept["light"], kept["masks"]
-        self._windows, self._rows = kept["windows"], kept["rows"]
+        self._charts, self._rows = kept["charts"], kept["rows"]
         self._joined, self._seams = kept["joined"], kept["seams"]
 
     def _found(self) -> Kept:
-        windows = {"windows": self._windows, "rows": self._rows, "joined": self._joined, "seams": self._seams}
-        return {"knots": self._knots, "light": self._light, "masks": self._masks, **windows}, {}
+        charts = {"charts": self._charts, "rows": self._rows, "joined": self._joined, "seams": self._seams}
+        return {"knots": self._knots, "light": self._light, "masks": self._masks, **charts}, {}
 
     def begin(self, progress: Progress) -> Kept:
         """Map every layer, frame by frame from the one that shows most of it."""
         count, layers = self._masks.shape[:2]
         for layer, phase in enumerate(progress.phases(*[1] * layers)):
             shares = self._masks[:, layer]
-            if bool((shares > SHOWN).any()):
+            if any(bool((share > SHOWN).any()) for share in shares):
                 on_frame = partial(phase, total=count)
                 begun = start(self._frame, shares, self._motion, self._grid, self._device, on_frame)
-                self._knots[:, layer], self._windows[:, layer] = begun.knots, begun.windows
+                self._knots[:, layer], self._charts[:, layer] = begun.knots, begun.charts
                 self._rows = torch.cat((self._rows, F.pad(begun.rows, (1, 0), value=layer)))
                 for seam in begun.seams:
-                    joined = torch.tensor([[layer, seam.frame, seam.window]])
+                    joined = torch.tensor([[layer, seam.frame, seam.chart]])
                     self._joined = torch.cat((self._joined, joined))
                     self._seams = torch.cat((self._seams, seam.knots[None]))
         return self._found()
@@ -286,12 +286,12 @@ class _Atlas:
                 places = F.pad(self._rows[self._rows[:, 0] == layer, 1:, None], (1, 0)).movedim(-1, 0)
                 assets[f"rows_{layer}"] = texture.canvas.relative(places)[1]
                 assets[f"seam_{layer}"] = texture.canvas.relative(both)
-                assets[f"joined_{layer}"] = torch.stack((self._windows[frames, layer].long(), seconds), dim=1)
+                assets[f"joined_{layer}"] = torch.stack((self._charts[frames, layer].long(), seconds), dim=1)
             # how often it was seen, without the pattern of pixels that lie beside each other
             values = torch.cat((texture.values[:3], box_mean(texture.values[None, 3:], 1)[0]))
             assets[f"texture_{layer}"] = values.half().cpu()
         fields = {"masks": self._masks, "mapping": mapping, "light": self._light}
-        return fields if len(self._joined) == 0 else {**fields, "window": self._windows}, assets
+        return fields if len(self._joined) == 0 else {**fields, "chart": self._charts}, assets
 
     def _solved(self, sharpening: int, *, native: bool = False, apart: bool = False) -> dict[int, Texture]:
         """Textures by the number of their layer; layers that are never seen have none.
@@ -356,7 +356,7 @@ class _Atlas:
         return self._native, frame.movedim(-1, 0), upsample_masks(self._masks[t].to(self._device), frame).masks
 
     def _seams_at(self, t: int, layer: int) -> list[Tensor]:
-        """The knots of a frame in windows that it lies in beside its own."""
+        """The knots of a frame in charts that it lies in beside its own."""
         there = (self._joined[:, :2] == torch.tensor([layer, t])).all(dim=1)
         return [self._seams[number] for number in there.nonzero()[:, 0].tolist()]
 

@@ -30,15 +30,15 @@ SPEED = 1.0
 LITTLE = 1e-3
 """Weight of nothing beside that of pixels that are known."""
 SCALED, ANEW = 2.0, 1.6
-"""How many times larger or smaller pixels may get in a window, and where a frame comes into it again."""
+"""How many times larger or smaller pixels may get in a chart, and where a frame comes into it again."""
 APART = 32
-"""Pixels between windows."""
+"""Pixels between charts."""
 EDGE, ALONG = 4, 0.1
 """How wide, in pixels, edges of layers are, and how much flow is worth there."""
 HARDLY = 0.1
 """Share of what is seen of a layer at the most, of which motion is no better known than that it goes on as before."""
 LARGEST = 2**24
-"""Most pixels of the texture so far of a window."""
+"""Most pixels of the texture so far of a chart."""
 
 
 class Registration:
@@ -78,10 +78,10 @@ class Registration:
 
 
 class Seam(NamedTuple):
-    """A frame that is mapped into a second window too."""
+    """A frame that is mapped into a second chart too."""
 
     frame: int
-    window: int
+    chart: int
     """The second one."""
     knots: Tensor
     """``(2, h', w')``, its mapping into that."""
@@ -91,13 +91,13 @@ class Start(NamedTuple):
     """The mapping of a layer to begin with."""
 
     knots: Tensor
-    """``(T, 2, h', w')``, places (x, y), of each frame in its window; windows lie below each other."""
-    windows: Tensor
-    """``(T,)``, the number of the window of each frame."""
+    """``(T, 2, h', w')``, places (x, y), of each frame in its chart; charts lie below each other."""
+    charts: Tensor
+    """``(T,)``, the number of the chart of each frame."""
     seams: list[Seam]
-    """One for each window but the first, from which all others can be reached through them."""
+    """One for each chart but the first, from which all others can be reached through them."""
     rows: Tensor
-    """``(W, 2)``, between which y each window lies."""
+    """``(W, 2)``, between which y each chart lies."""
 
 
 def start(
@@ -115,7 +115,7 @@ def start(
     texture that the frames before it have made, so that errors do not add up.
 
     A texture goes as far as the camera does. Where a frame's pixels would get more than ``SCALED`` times larger or
-    smaller in it, the frame goes on in another window: one that there is already and that its neighbour is seen in, or
+    smaller in it, the frame goes on in another chart: one that there is already and that its neighbour is seen in, or
     a new one, which begins as its neighbour is.
 
     Args:
@@ -133,15 +133,15 @@ def start(
     grid = pixel_grid(height, width, device=device)
     as_it_is = _affine_knots(grid, torch.ones_like(grid[0]), grid, size)
     register = Registration()
-    knots, windows = large_empty(count, 2, *size), torch.zeros(count, dtype=torch.long)
+    knots, charts = large_empty(count, 2, *size), torch.zeros(count, dtype=torch.long)
     textures, seams = [SoFar((height, width), device)], list[Seam]()
     little, deep = (HARDLY * float(part.sum()) for part in (shares[middle], _deep(shares[middle])))
     speeds = {-1: torch.zeros(2, 1, 1, device=device), 1: torch.zeros(2, 1, 1, device=device)}
 
     def into_another(t: int) -> tuple[int, Tensor]:
-        """A window in which a frame, which is mapped already, is about as large, and its knots there."""
-        frame, share, own = frame_of(t), shares[t].to(device), int(windows[t])
-        pairs = [(int(windows[seam.frame]), seam.window) for seam in seams]
+        """A chart in which a frame, which is mapped already, is about as large, and its knots there."""
+        frame, share, own = frame_of(t), shares[t].to(device), int(charts[t])
+        pairs = [(int(charts[seam.frame]), seam.chart) for seam in seams]
         for number, texture in enumerate(textures):
             if number != own:
                 there = knots[t].to(device).flatten(1)
@@ -159,23 +159,26 @@ def start(
 
     for done, t in enumerate(order):
         frame, share = frame_of(t), shares[t].to(device)
-        window, found = 0, as_it_is
+        chart, found = 0, as_it_is
         if t != middle:
             s = t + 1 if t < middle else t - 1
             vectors, sure = motion_of(t, s)
             seen, speed = sure * _deep(share), speeds[t - s]
-            window, before = int(windows[s]), knots[s].to(device)
+            chart, before = int(charts[s]), knots[s].to(device)
             found = _led(before, speed, shares[s].to(device), vectors, seen, grid, deep)
             places = through(found, (height, width))
-            if not (_is_near(places, share, SCALED) and textures[window].has_room(places, share)):
-                window, before = into_another(s)
-                found = _led(before, speed, shares[s].to(device), vectors, seen, grid, deep)
-            found = register(found, frame, share, textures[window].at, _fewer(size), little)
+            if not (_is_near(places, share, SCALED) and textures[chart].has_room(places, share)):
+                # motion that tears apart what a frame shows is no reason for another chart
+                alone = _led(as_it_is, speed, shares[s].to(device), vectors, seen, grid, deep)
+                if _is_near(through(alone, (height, width)), share, ANEW):
+                    chart, before = into_another(s)
+                    found = _led(before, speed, shares[s].to(device), vectors, seen, grid, deep)
+            found = register(found, frame, share, textures[chart].at, _fewer(size), little)
             speeds[t - s] = _speed(found - before, share, speed, little)
-        textures[window].lay(frame, through(found, (height, width)), share)
-        knots[t], windows[t] = found.cpu(), window
+        textures[chart].lay(frame, through(found, (height, width)), share)
+        knots[t], charts[t] = found.cpu(), chart
         on_frame(done + 1)
-    return _below_each_other(knots, windows, seams, textures)
+    return _below_each_other(knots, charts, seams, textures)
 
 
 class SoFar:
@@ -241,8 +244,8 @@ def _is_near(places: Tensor, share: Tensor, most: float) -> bool:
     return float(stretch[0]) <= most and float(stretch[1]) >= 1.0 / most
 
 
-def _below_each_other(knots: Tensor, windows: Tensor, seams: list[Seam], textures: list[SoFar]) -> Start:
-    """The windows apart; the first stays where it is."""
+def _below_each_other(knots: Tensor, charts: Tensor, seams: list[Seam], textures: list[SoFar]) -> Start:
+    """The charts apart; the first stays where it is."""
     left, bottom = textures[0].low[0], textures[0].high[1]
     moved, rows = [torch.zeros(2, 1, 1)], [torch.stack((textures[0].low[1], bottom))]
     for texture in textures[1:]:
@@ -250,11 +253,11 @@ def _below_each_other(knots: Tensor, windows: Tensor, seams: list[Seam], texture
         moved.append((corner - texture.low).view(2, 1, 1))
         bottom = corner[1] + (texture.high - texture.low)[1]
         rows.append(torch.stack((corner[1], bottom)))
-    for t, window in enumerate(windows.tolist()):
-        knots[t] += moved[window]
-    seams = [one._replace(knots=one.knots.cpu() + moved[one.window]) for one in seams]
+    for t, chart in enumerate(charts.tolist()):
+        knots[t] += moved[chart]
+    seams = [one._replace(knots=one.knots.cpu() + moved[one.chart]) for one in seams]
     between = torch.tensor([-0.5 * APART, 0.5 * APART])
-    return Start(knots, windows, seams, torch.stack(rows) + between)
+    return Start(knots, charts, seams, torch.stack(rows) + between)
 
 
 def _fewer(size: tuple[int, int]) -> tuple[int, int]:

@@ -18,7 +18,8 @@ M: dense inverse search between the frame and what is rebuilt of it, with its ow
 each pixel should have been read; the knots take the mean of that around them (``mapping.Registration``), of wide
 neighbourhoods in the first rounds and of narrow ones in the last. To begin with, mappings are led from frame to frame
 along the flow, from the frame that shows most of a layer outwards, and each is registered to the texture that the
-frames before it have made (``mapping.start``).
+frames before it have made (``mapping.start``). Where pixels would get more than twice as large or
+small in it, it has several charts, each led on from a frame that is mapped into two (``mapping.Seam``).
 m: from the second round on, in each pixel, with e_i the mean of |x - l T_i(M_i)|^2 around it and m' the masks to begin
 with::
 
@@ -46,6 +47,7 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import InputError
+from ...store.scratch import large_empty
 from ..base import Found, Given
 from ..join import join as one_after_the_other
 from ..segment.task import prepare as prepare_masks
@@ -72,13 +74,13 @@ def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
     """The whole of several shots: their textures of a layer lie below each other in one, with no seam between them."""
     parts, assets = [dict(one.fields) for one in found], dict[str, torch.Tensor]()
     layers = parts[0]["masks"].shape[1]
-    windows = [part.get("window", torch.zeros(len(span), layers)) for part, span in zip(parts, spans, strict=True)]
-    firsts = torch.stack([torch.zeros(layers), *(own.amax(dim=0) + 1 for own in windows)]).cumsum(dim=0)
-    if any("window" in part for part in parts):
-        for part, own, first in zip(parts, windows, firsts[:-1], strict=True):
-            part["window"] = own + first
+    charts = [part.get("chart", torch.zeros(len(span), layers)) for part, span in zip(parts, spans, strict=True)]
+    firsts = torch.stack([torch.zeros(layers), *(own.amax(dim=0) + 1 for own in charts)]).cumsum(dim=0)
+    if any("chart" in part for part in parts):
+        for part, own, first in zip(parts, charts, firsts[:-1], strict=True):
+            part["chart"] = own + first
     for part in parts:
-        part["mapping"] = part["mapping"].clone()
+        part["mapping"] = large_empty(*part["mapping"].shape).copy_(part["mapping"])
     for number in range(layers):
         textures = [one.assets[f"texture_{number}"] for one in found]
         width, height = max(texture.shape[2] for texture in textures), sum(texture.shape[1] for texture in textures)
