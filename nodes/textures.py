@@ -24,7 +24,7 @@ class AtlasTexture(host.Foreseeing):
     )
     SEARCH_ALIASES = [
         "texture",
-        "atlas",
+        "texture atlas",
         "layered neural atlases",
         "mosaic",
         "panorama",

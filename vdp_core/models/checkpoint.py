@@ -21,7 +21,7 @@ CONFIG = "config.json"
 NETWORKS = {
     "background": "model_F_mapping2_state_dict",
     "object": "model_F_mapping1_state_dict",
-    "atlas": "F_atlas_state_dict",
+    "texture": "F_atlas_state_dict",
     "alpha": "model_F_alpha_state_dict",
 }
 SETTINGS = (
@@ -98,7 +98,7 @@ def _networks(path: Path) -> AtlasNets:
         weights = read_networks(path, NETWORKS.values())
     except WeightsError as error:
         raise LayersFileError(str(error)) from error
-    shapes = {name: Shape.of(weights[key], 2 if name == "atlas" else 3) for name, key in NETWORKS.items()}
+    shapes = {name: Shape.of(weights[key], 2 if name == "texture" else 3) for name, key in NETWORKS.items()}
     try:
         with torch.device("meta"):
             nets = AtlasNets(shapes)

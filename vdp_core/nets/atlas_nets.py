@@ -47,7 +47,7 @@ class Shape(NamedTuple):
 PUBLISHED: Mapping[str, Shape] = {
     "background": Shape(4),
     "object": Shape(6),
-    "atlas": Shape(8, frequencies=10, skips=(4, 7)),
+    "texture": Shape(8, frequencies=10, skips=(4, 7)),
     "alpha": Shape(8, frequencies=5),
 }
 """In all 1,217,152 parameters."""
@@ -95,7 +95,7 @@ class AtlasNets(nn.Module):
     def __init__(self, shapes: Mapping[str, Shape] = PUBLISHED) -> None:
         super().__init__()
         self.mappings = nn.ModuleList(PlaceNet(3, 2, shapes[name]) for name in ("background", "object"))
-        self.atlas = PlaceNet(2, 3, shapes["atlas"])
+        self.atlas = PlaceNet(2, 3, shapes["texture"])
         self.alpha = PlaceNet(3, 1, shapes["alpha"])
 
     def mapping(self, layer: int, places: Tensor) -> Tensor:

@@ -289,10 +289,12 @@ def _led(
     read = sample(torch.cat((through(before, (height, width)), share[None]))[None], there)[0]
     ahead = before + speed
     places, weight = read[:2], sure * (read[2] > 0.5) * _inside(there[0], height, width)
-    base = ahead + _affine_knots(places - through(ahead, (height, width)), weight, grid, size, little)
+    told = told_by(weight, little)
+    rest = places - through(ahead, (height, width))
+    base = ahead + _affine_knots(rest, weight, grid, size, little * float(1.0 - told))
     rest = spread(places - through(base, (height, width)), weight.square(), size, little=LITTLE)
     known = spread(weight[None], torch.ones_like(weight), size, little=LITTLE)
-    return base + told_by(weight, little) * inpaint(rest[None], known[None].square().clamp_min(1e-6))[0]
+    return base + told * inpaint(rest[None], known[None].square().clamp_min(1e-6))[0]
 
 
 def _deep(share: Tensor) -> Tensor:
@@ -304,7 +306,7 @@ def _deep(share: Tensor) -> Tensor:
 def told_by(weight: Tensor, little: float) -> Tensor:
     """How far pixels of a weight are believed, 0..1: what is left of a layer that goes out of sight moves, by the flow,
     as what hides it does."""
-    return (1.0 - little / weight.sum().clamp_min(1e-6)).clamp_min(0.0)
+    return 1.0 - (little / weight.sum().clamp_min(1e-6)).square().clamp_max(1.0)
 
 
 def _speed(change: Tensor, share: Tensor, before: Tensor, little: float) -> Tensor:
