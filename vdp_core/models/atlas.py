@@ -51,8 +51,8 @@ LIGHT = (4, 7)
 PAINTED = "painted"
 """The picture ``(T, H, W, 3)`` of layers that holds the clip with what was painted into it."""
 
-STARTS = 800
-"""Pixels, about, from which Newton's method starts."""
+STARTS = 150
+"""Pixels, about, from which Newton's method starts; with more it takes longer and finds no more."""
 NEWTON_STEPS = 12
 FLAT = 1e-3
 """Area of the texture, of a pixel of a frame, below which a mapping counts as flat."""

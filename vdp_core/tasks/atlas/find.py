@@ -51,13 +51,13 @@ OUTSIDE = 0.3
 """Weight of pixels so far around an object, beside its own, in its texture while masks are found."""
 EVIDENCE, PRIOR = 8.0, 0.5
 """Weights of what textures and of what the masks to begin with say of a pixel's layer, in logs of odds."""
-LASTING = 1.0
+LASTING = 0.5
 """Weight of whether what lies there in a texture is the object's in other frames, in log odds."""
 LITTLE = 0.05
 """Share of frames that says no more than none."""
 UNSURE = 0.05
 """Least share that a layer has to begin with, of any pixel: a mask may be wrong anywhere."""
-AROUND = 2
+AROUND = 3
 """Radius in pixels of the windows that errors are compared in."""
 NOISE = 4e-4
 """Squared error that says nothing."""

@@ -35,6 +35,8 @@ APART = 32
 """Pixels between charts."""
 EDGE, ALONG = 4, 0.1
 """How wide, in pixels, edges of layers are, and how much flow is worth there."""
+BEYOND = 0.11
+"""What the mapping around a layer counts for, beside that of the layer, in its common motion."""
 HARDLY = 0.1
 """Share of what is seen of a layer at the most, of which motion is no better known than that it goes on as before."""
 LARGEST = 2**24
@@ -73,6 +75,9 @@ class Registration:
         vectors = torch.from_numpy(self._search(_grey(frame), _grey(rebuilt_frame))).movedim(-1, 0).to(frame)
         across, down = torch.gradient(places, dim=(2, 1))
         moved = across * vectors[0] + down * vectors[1]
+        # a knot that is off stretches the mapping around it, and must not drive itself further
+        most = SCALED * vectors.square().sum(dim=0).sqrt()
+        moved = moved * (most / moved.square().sum(dim=0).sqrt().clamp_min(1e-6)).clamp_max(1.0)
         correction = told_by(shown, little) * spread(moved, shown.square(), size)
         return knots + F.interpolate(correction[None], size=knots.shape[1:], mode="bilinear", align_corners=True)[0]
 
@@ -287,7 +292,9 @@ def _led(
     size = (before.shape[1], before.shape[2])
     there = (grid + vectors).movedim(0, -1)[None]
     read = sample(torch.cat((through(before, (height, width)), share[None]))[None], there)[0]
-    ahead = before + speed
+    # the neighbour's mapping by and large: how it bends is found anew, and else would add up
+    at_large = _affine_knots(through(before, (height, width)), share.clamp_min(BEYOND), grid, size)
+    ahead = at_large + speed
     places, weight = read[:2], sure * (read[2] > 0.5) * _inside(there[0], height, width)
     told = told_by(weight, little)
     rest = places - through(ahead, (height, width))
