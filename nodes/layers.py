@@ -9,7 +9,6 @@ from . import host
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
     import torch
     from torch import Tensor
@@ -474,7 +473,7 @@ class LoadLayers:
 
     @classmethod
     def IS_CHANGED(cls, path: str | None = None, unique_id: str | None = None, **_: object) -> str:
-        return host.changed(unique_id, path, _state)
+        return host.changed(unique_id, path)
 
     def load(self, path: str, frames: Tensor | None = None, unique_id: str | None = None) -> tuple[Layers]:
         from ..vdp_core.models.checkpoint import is_checkpoint, load_checkpoint
@@ -493,11 +492,6 @@ class LoadLayers:
         else:
             with host.progress(1, "Loading layers"):
                 layers = load_layers(file, clip, alpha)
-        host.remember(unique_id, file, _state)
+        host.remember(unique_id, file)
         host.say(f"loaded: {layers.model} layers, {host.described(layers.frames)}", warning)
         return (layers,)
-
-
-def _state(file: Path) -> str:
-    found = file.stat()
-    return f"{found.st_size} {found.st_mtime_ns}"

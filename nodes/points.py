@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import host
+from .paint import LAYERS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from torch import Tensor
 
@@ -61,21 +60,16 @@ class LoadPoints:
 
     @classmethod
     def IS_CHANGED(cls, path: str | None = None, unique_id: str | None = None, **_: object) -> str:
-        return host.changed(unique_id, path, _state)
+        return host.changed(unique_id, path)
 
     def load(self, path: str, unique_id: str | None = None) -> tuple[str]:
         from ..vdp_core.edit.track_files import parse_points, read_points
 
         file = host.input_path(path)
         points = read_points(file)
-        host.remember(unique_id, file, _state)
+        host.remember(unique_id, file)
         host.say(f"read: {_counted(len(parse_points(points)))} of {file.name}")
         return (points,)
-
-
-def _state(file: Path) -> str:
-    found = file.stat()
-    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _counted(count: int) -> str:
@@ -113,10 +107,7 @@ class TrackPoints(host.Foreseeing):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "layers": (
-                    "VDP_LAYERS",
-                    {"tooltip": "From VDPOptimize with the task atlas, or LoadLayers.", "lazy": True},
-                ),
+                "layers": LAYERS,
                 "points": (
                     "STRING",
                     {

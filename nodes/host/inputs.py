@@ -52,13 +52,19 @@ class _Read:
 _reads: dict[str, _Read] = {}  # what nodes with a linked path read last, by the id of the node
 
 
-def remember(node: str | None, path: Path, state: Callable[[Path], str]) -> None:
+def file_state(file: Path) -> str:
+    """What tells two states of one file apart."""
+    found = file.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def remember(node: str | None, path: Path, state: Callable[[Path], str] = file_state) -> None:
     """Keep what a node reads, for ``changed``."""
     if node is not None:
         _reads[node] = _Read(path, state(path), _reads[node].answer if node in _reads else "")
 
 
-def changed(node: str | None, path: str | None, state: Callable[[Path], str]) -> str:
+def changed(node: str | None, path: str | None, state: Callable[[Path], str] = file_state) -> str:
     """What a reader's IS_CHANGED answers: another text once the file is another.
 
     A linked path is None here. Then the file that the node read last is looked at, and the answer stays as it is as

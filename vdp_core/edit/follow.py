@@ -14,7 +14,7 @@ from ..image.matting import bounding_box
 from ..image.morphology import dilate
 from ..image.sample import rescaled, sample_points
 from ..models.atlas import PAINTED, chart_of, mapping_of, to_chart, to_texture
-from ..motion.planar import robust_weight
+from ..motion.planar import robust_fit
 from ..store.transfer import send
 from ..types import Layers
 
@@ -183,11 +183,7 @@ def steadied(there: Tensor, here: Tensor, apart: int, sure: Tensor) -> tuple[Ten
     basis[:, :2] -= basis[:, :2].mean(dim=0)
     target = there.flatten(1).T.double()
     weight = sure.flatten().double() + LITTLE
-    weights, common = weight, target
-    for _ in range(REWEIGHTINGS):
-        weighted = basis * weights[:, None]
-        common = basis @ torch.linalg.solve(weighted.T @ basis, weighted.T @ target)
-        weights = weight * robust_weight((common - target).square().sum(dim=1), 1.0)
+    common = basis @ robust_fit(basis, target, weight, reweightings=REWEIGHTINGS, least=1.0)
     astray = there - common.T.view_as(there).to(there)
     down, across = torch.gradient(astray, spacing=float(apart), dim=(1, 2))
     strain = (down.square().sum(dim=0) + across.square().sum(dim=0)).sqrt().median()

@@ -162,12 +162,12 @@ def to_texture(mapping: Tensor, points: Tensor) -> Tensor:
         mapping: ``(2, H, W)``, see ``mapping_of``.
         points: ``(N, 2)``, (x, y) in pixels of the frame.
     """
-    return _read(mapping, _slopes(mapping), points)[0]
+    return _read(_with_slopes(mapping), points)[0]
 
 
 def read_mapping(mapping: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """``to_texture``, and how these places change with the points: ``(N, 2, 2)``, its columns along x and along y."""
-    places, (across_x, across_y, down_x, down_y) = _read(mapping, _slopes(mapping), points)
+    places, (across_x, across_y, down_x, down_y) = _read(_with_slopes(mapping), points)
     return places, torch.stack((across_x, down_x, across_y, down_y), dim=1).unflatten(1, (2, 2))
 
 
@@ -191,9 +191,9 @@ def to_frame(mapping: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     starts = mapping[:, rows][:, :, columns].flatten(1).T
     nearest = torch.cat([torch.cdist(some, starts).argmin(dim=1) for some in places.split(CHUNK)])
     points = torch.stack((columns[nearest % len(columns)], rows[nearest // len(columns)]), dim=1).to(mapping)
-    slopes, step = _slopes(mapping), torch.zeros_like(points)
+    whole, step = _with_slopes(mapping), torch.zeros_like(points)
     for _ in range(NEWTON_STEPS):
-        found, (across_x, across_y, down_x, down_y) = _read(mapping, slopes, points)
+        found, (across_x, across_y, down_x, down_y) = _read(whole, points)
         off_x, off_y = (places - found).unbind(dim=1)
         turned = across_x * down_y - across_y * down_x
         turned = torch.where(turned.abs() < FLAT, FLAT, turned)
@@ -203,17 +203,20 @@ def to_frame(mapping: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     return points, step.norm(dim=1)
 
 
-def _slopes(mapping: Tensor) -> Tensor:
-    """How a mapping changes from pixel to pixel, ``(4, H, W)``: both parts along x, both along y."""
+def _with_slopes(mapping: Tensor) -> Tensor:
+    """A mapping and how it changes from pixel to pixel, ``(6, H, W)``: both parts, both along x, both along y."""
     down, across = torch.gradient(mapping, dim=(1, 2))
-    return torch.cat((across, down))
+    return torch.cat((mapping, across, down))
 
 
-def _read(mapping: Tensor, slopes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """A mapping at points ``(N, 2)``, and its slopes ``(4, N)``; beyond the frame, straight on from its border."""
-    height, width = mapping.shape[1:]
+def _read(whole: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """A mapping at points ``(N, 2)``, and its slopes ``(4, N)``; beyond the frame, straight on from its border.
+
+    ``whole``: see ``_with_slopes``.
+    """
+    height, width = whole.shape[1:]
     inside = torch.stack((points[:, 0].clamp(0, width - 1), points[:, 1].clamp(0, height - 1)), dim=1)
-    values = sample_points(torch.cat((mapping, slopes)), inside)
+    values = sample_points(whole, inside)
     found, along = values[:2], values[2:]
     beyond = (points - inside).T
     return (found + along[:2] * beyond[0] + along[2:] * beyond[1]).T, along
@@ -277,8 +280,8 @@ def _check_charts(layers: Layers, number: int) -> None:
     rows, seam, joined = (layers.assets.get(f"{name}_{number}") for name in ("rows", "seam", "joined"))
     if rows is None and seam is None and joined is None:
         return
-    fits = rows is not None and seam is not None and joined is not None and "chart" in layers.fields
-    if rows is not None and seam is not None and joined is not None and fits:
+    fits = False
+    if rows is not None and seam is not None and joined is not None and "chart" in layers.fields:
         numbers = torch.cat((layers.fields["chart"][:, number].flatten(), joined.flatten().float()))
         fits = len(seam) == len(joined) and float(numbers.min()) >= 0 and float(numbers.max()) < len(rows)
     if not fits:

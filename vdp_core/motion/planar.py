@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .warp import pixel_grid, warp
 
-__all__ = ["planar_correction", "planar_motion", "robust_weight"]
+__all__ = ["planar_correction", "planar_motion", "robust_fit"]
 
 REWEIGHTINGS = 12  # of reweighting; the planar fit stands still after six to ten
 FLOW_SAMPLES = 6000  # pixels of a flow that eight numbers are fitted to
@@ -56,7 +56,7 @@ def planar_motion(field: Tensor, weight: Tensor) -> Tensor:
     for _ in range(REWEIGHTINGS):
         found = _least_squares(basis, target, weights)
         squared_residual = (basis @ found - target).square().sum(dim=0)
-        weights = robust_weight(squared_residual)
+        weights = _robust_weight(squared_residual)
     return _planar_field(found.to(field.dtype), size)
 
 
@@ -77,7 +77,7 @@ def planar_correction(here: Tensor, there: Tensor, field: Tensor, weight: Tensor
         seen = warp(there[None], (field + total)[None])[0]
         gap = (seen - here)[:, rows, columns].double()
         error = gap.square().sum(dim=0)
-        weights = robust_weight(error)
+        weights = _robust_weight(error)
         cost = float((weights * error).sum() / weights.sum())
         if cost >= least:
             break
@@ -88,10 +88,34 @@ def planar_correction(here: Tensor, there: Tensor, field: Tensor, weight: Tensor
     return best
 
 
-def robust_weight(squared_residual: Tensor, least: float = 1e-6) -> Tensor:
+def _robust_weight(squared_residual: Tensor, least: float = 1e-6) -> Tensor:
     """How much squared errors count (Geman-McClure), by their median, or by ``least`` where that is more."""
     scale = squared_residual.median().clamp_min(least)
     return (scale / (scale + squared_residual)).square()
+
+
+def robust_fit(
+    basis: Tensor, target: Tensor, sure: Tensor, *, reweightings: int, least: float, little: float = 0.0
+) -> Tensor:
+    """The numbers ``(k, c)`` for which ``basis`` ``(n, k)`` times them is nearest to most of ``target`` ``(n, c)``.
+
+    Least squares, reweighted by ``_robust_weight``.
+
+    Args:
+        sure: ``(n,)``, how far each row counts to begin with.
+        reweightings: how often.
+        least: squared error up to which rows count about alike.
+        little: as many rows say that all numbers are 0.
+    """
+    eye = torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
+    weights, found = sure, basis.new_zeros(basis.shape[1], target.shape[1])
+    for _ in range(reweightings):
+        weighted = basis * weights[:, None]
+        # a little ridge keeps few rows, or such in a line, from turning the rest
+        ridge = (1e-6 * weights.sum() + little + 1e-6) * eye
+        found = torch.linalg.solve(weighted.T @ basis + ridge, weighted.T @ target)
+        weights = sure * _robust_weight((basis @ found - target).square().sum(dim=1), least)
+    return found
 
 
 def _least_squares(basis: Tensor, target: Tensor, weights: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ...image.sample import sample
 from ...image.splat import Splat
 from ...models.atlas import route, to_frame, to_texture
 from ...motion.dis import search_with
-from ...motion.planar import robust_weight
+from ...motion.planar import robust_fit
 from ...motion.warp import pixel_grid
 from ...store.scratch import large_empty
 from .textures import KNOWN
@@ -340,14 +340,7 @@ def _affine_knots(places: Tensor, weight: Tensor, grid: Tensor, size: tuple[int,
     ).T.double()
     there = places.flatten(1)[:, known].T.double()
     sure = weight.flatten()[known].double()
-    weights = sure
-    for _ in range(REWEIGHTINGS):
-        weighted = here * weights[:, None]
-        # a little ridge keeps few pixels in a line from turning the rest
-        ridge = (1e-6 * weights.sum() + little / every + 1e-6) * torch.eye(3, dtype=torch.double, device=here.device)
-        found = torch.linalg.solve(weighted.T @ here + ridge, weighted.T @ there)
-        apart = (here @ found - there).square().sum(dim=1)
-        weights = sure * robust_weight(apart, SPEED**2)
+    found = robust_fit(here, there, sure, reweightings=REWEIGHTINGS, least=SPEED**2, little=little / every)
     rows = torch.linspace(-0.5, height - 0.5, size[0], dtype=torch.double, device=grid.device)
     columns = torch.linspace(-0.5, width - 0.5, size[1], dtype=torch.double, device=grid.device)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
