@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.image.knots import spread, through
+from comfyui_vdp.vdp_core.image.knots import fitted, spread, through
 from comfyui_vdp.vdp_core.image.splat import Splat
 
 
@@ -45,6 +45,22 @@ def test_a_knot_with_nothing_around_it_gets_nothing():
     found = spread(vectors, weight, (3, 5), little=0.5)
     assert found[:, :, 3:].eq(0.0).all()
     assert (found[:, :, 0] > 0.5).all()
+
+
+def test_the_nearest_spline_is_the_one_that_values_came_from():
+    knots = torch.randn(3, 4, 7, generator=torch.Generator().manual_seed(0))
+    values = through(knots, (36, 49))
+    weight = torch.rand(3, 36, 49, generator=torch.Generator().manual_seed(1))
+    assert_close(fitted(values, weight, (4, 7), little=1e-6), knots, atol=1e-4, rtol=0)
+
+
+def test_knots_that_nothing_tells_of_stay():
+    weight = torch.zeros(1, 40, 40)
+    weight[:, :, :8] = 1.0
+    found = fitted(torch.ones(1, 40, 40), weight, (4, 6), little=1e-4)
+    # beyond a cell and the one that its spline reaches into
+    assert found[0, :, 4:].abs().max() < 1e-6
+    assert_close(through(found, (40, 40))[:, :, :8], torch.ones(1, 40, 8), atol=1e-3, rtol=0)
 
 
 def test_a_pixel_is_shared_between_the_four_around_its_place():

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["spread", "through"]
+__all__ = ["fitted", "spread", "through"]
 
 
 def through(knots: Tensor, size: tuple[int, int]) -> Tensor:
@@ -35,6 +35,25 @@ def spread(vectors: Tensor, weight: Tensor, size: tuple[int, int], *, little: fl
     across = _hats(weight.shape[1], size[1]).to(weight)
     sums = down.T @ torch.cat((vectors * weight, weight[None])) @ across
     return sums[:-1] / (sums[-1:] + little)
+
+
+def fitted(values: Tensor, weight: Tensor, size: tuple[int, int], *, little: float = 1.0) -> Tensor:
+    """The knots ``(C, h, w)`` of the spline, see ``through``, that comes nearest to values: weighted least squares.
+
+    Args:
+        values: ``(C, H, W)``.
+        weight: the same.
+        size: (h, w) of the knots.
+        little: weight, in pixels, of 0, for each of the knots: those that nothing tells of stay there.
+    """
+    down = _spline(values.shape[1], size[0]).to(values)
+    across = _spline(values.shape[2], size[1]).to(values)
+    pairs = (down[:, :, None] * down[:, None]).flatten(1), (across[:, :, None] * across[:, None]).flatten(1)
+    products = (pairs[0].T @ weight @ pairs[1]).unflatten(1, (size[0], size[0])).unflatten(3, (size[1], size[1]))
+    matrix = products.movedim(3, 2).flatten(1, 2).flatten(2, 3).double()
+    matrix = matrix + little * torch.eye(size[0] * size[1], dtype=torch.double, device=values.device)
+    right = (down.T @ (weight * values) @ across).flatten(1).double()
+    return torch.linalg.solve(matrix, right).to(values).unflatten(1, size)
 
 
 def _places(pixels: int, knots: int) -> tuple[Tensor, Tensor]:

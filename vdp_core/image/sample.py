@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["places_of", "rescaled", "sample", "sample_points"]
+__all__ = ["averaged", "places_of", "rescaled", "sample", "sample_points"]
 
 
 def sample(pictures: Tensor, places: Tensor, *, mode: str = "bilinear") -> Tensor:
@@ -31,6 +31,14 @@ def sample(pictures: Tensor, places: Tensor, *, mode: str = "bilinear") -> Tenso
     across, down = (x * (2.0 / max(width - 1, 1))).sub_(1.0), (y * (2.0 / max(height - 1, 1))).sub_(1.0)
     where = torch.stack((across, down), dim=-1).to(pictures.dtype)
     return F.grid_sample(pictures, where, mode=mode, padding_mode="border", align_corners=True)
+
+
+def averaged(picture: Tensor, taps: Tensor) -> Tensor:
+    """The mean ``(C, h, w)`` of what one picture ``(C, H, W)`` shows at places ``(K, 2, h, w)``, taps (x, y)."""
+    total = sample(picture[None], taps[0].movedim(0, -1)[None])[0]
+    for places in taps[1:]:
+        total = total + sample(picture[None], places.movedim(0, -1)[None])[0]
+    return total / len(taps)
 
 
 def sample_points(picture: Tensor, places: Tensor, *, mode: str = "bilinear") -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import LayersFileError
 from ..image.knots import through
 from ..image.matting import Matte
-from ..image.sample import sample, sample_points
+from ..image.sample import averaged, sample_points
 from ..store.transfer import send
 from ..types import Layers
 from .base import Colours, Field, Model
@@ -47,6 +47,10 @@ __all__ = [
 
 LIGHT = (4, 7)
 """Knots (h, w) of the light of a frame."""
+BLUR = (4, 7)
+"""Knots (h, w) of the motion blur of a layer in a frame."""
+MOST_TAPS = 6
+"""Most places that are read along a motion blur."""
 
 PAINTED = "painted"
 """The picture ``(T, H, W, 3)`` of layers that holds the clip with what was painted into it."""
@@ -62,6 +66,21 @@ CHUNK = 16384
 def light_of(light: Tensor, size: tuple[int, int]) -> Tensor:
     """The light ``(3, H, W)`` of a frame, of logarithms at its knots ``(3, h, w)``."""
     return through(light, size).exp_()
+
+
+def taps_along(places: Tensor, blur: Tensor) -> Tensor:
+    """Taps ``(K, 2, h, w)`` along the way that a texture moves under each pixel while the shutter is open.
+
+    Args:
+        places: ``(2, h, w)``, (x, y) in pixels of the texture, in the middle of that time.
+        blur: ``(2, h', w')``, the way, in the same, at its knots.
+    """
+    longest = float(blur.square().sum(dim=0).max().sqrt())
+    count = min(MOST_TAPS, 1 + int(0.5 * longest + 0.5))
+    if count == 1:
+        return places[None]
+    ways = through(blur, (places.shape[1], places.shape[2]))
+    return torch.stack([places + ((k + 0.5) / count - 0.5) * ways for k in range(count)])
 
 
 def mapping_of(
@@ -84,7 +103,13 @@ def _in_pixels(knots: Tensor, texture: Tensor, size: tuple[int, int]) -> Tensor:
 def texture_at(layers: Layers, number: int, index: int, device: torch.device) -> Tensor:
     """What a layer's texture shows in each pixel of a frame, without its light: colours and weight, ``(4, H, W)``."""
     texture = send(layers.assets[f"texture_{number}"], device).float()
-    return sample(texture[None], mapping_of(layers, number, index, device).movedim(0, -1)[None])[0]
+    mapping = mapping_of(layers, number, index, device)
+    if "blur" not in layers.fields:
+        return averaged(texture, mapping[None])
+    blur = send(layers.fields["blur"][index, number], device)
+    return averaged(
+        texture, taps_along(mapping, blur * blur.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1))
+    )
 
 
 def charts_from(layers: Layers, number: int, index: int) -> list[int]:
@@ -296,6 +321,7 @@ MODEL = Model(
         Field("masks", ("L", "h", "w"), low=-1e-3),
         Field("mapping", ("L", 2, "h'", "w'")),
         Field("light", (3, *LIGHT)),
+        Field("blur", ("L", 2, *BLUR), optional=True),
         Field("texture", (4, None, None), per="layer", low=0.0),
         Field("chart", ("L",), low=0.0, optional=True),
         Field("rows", (None, 2), per="layer", optional=True),

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.errors import LayersFileError
 from comfyui_vdp.vdp_core.image.knots import through
-from comfyui_vdp.vdp_core.image.sample import sample_points
+from comfyui_vdp.vdp_core.image.sample import averaged, sample_points
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models import MODELS
 from comfyui_vdp.vdp_core.models import atlas as model
@@ -19,7 +19,7 @@ from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.store.journal import Journal
 from comfyui_vdp.vdp_core.tasks.atlas.textures import Canvas, Look, solve
 from comfyui_vdp.vdp_core.tasks.driver import decompose
-from comfyui_vdp.vdp_core.types import Layers
+from comfyui_vdp.vdp_core.types import Flow, Layers
 
 COUNT, HEIGHT, WIDTH = 12, 96, 160
 
@@ -103,6 +103,15 @@ def test_light_that_changes_stays_out_of_the_texture(synthetic):
     found = decompose("atlas", lit, flow, preset="fast")
     assert_close(found.fields["light"].mean(dim=(1, 2, 3)), (gain / gain.log().mean().exp()).log(), atol=0.03, rtol=0)
     assert psnr(reconstruct(found), lit) > 34.0
+
+
+def test_light_that_differs_over_the_frame_is_found_at_its_knots(synthetic):
+    frames, flow = synthetic.pan(6, 64, 96)
+    light = 0.15 * torch.randn(6, 3, 4, 7, generator=torch.Generator().manual_seed(1))
+    light -= light.mean(dim=0)
+    lit = 0.7 * frames * torch.stack([model.light_of(one, (64, 96)) for one in light]).movedim(1, -1)
+    found = decompose("atlas", lit, flow, preset="fast")
+    assert (found.fields["light"] - light).square().mean().sqrt() < 0.04
 
 
 def test_shots_lie_below_each_other_in_one_texture(synthetic):
@@ -193,10 +202,51 @@ def test_layers_are_saved_whole(layers, tmp_path):
 def test_a_texture_is_what_its_pixels_are_and_filled_in_beyond():
     """Two pixels laid whole on pixels of a texture are its colours there; a third gets theirs."""
     colours = torch.tensor([[[0.2, 0.6]], [[0.4, 0.4]], [[1.0, 0.0]]])
-    look = Look(colours, torch.tensor([[[1.0, 2.0]], [[1.0, 1.0]]]), torch.ones(1, 2))
+    look = Look(colours, torch.tensor([[[[1.0, 2.0]], [[1.0, 1.0]]]]), torch.ones(1, 2))
     canvas = Canvas((4, 6), torch.zeros(2), 1.0)
     found = solve(lambda: [(0, look)], {0: canvas}, 3, torch.device("cpu"))[0].values
     assert_close(found[:3, 1, 1:3], colours[:, 0])
     assert_close(found[3, 1, 1:3], torch.ones(2))
     assert (found[:3, 1, 4] - colours[:, 0].mean(dim=1)).abs().max() < 0.25
     assert found[3, 1, 4] == 0.0
+
+
+def test_frames_between_pixels_and_in_motion_are_given_back_by_one_texture():
+    """Three frames of a line: on its pixels, between them, and blurred along it."""
+    line = torch.rand(3, 3, 24, generator=torch.Generator().manual_seed(0))
+    x, y = torch.meshgrid(torch.arange(3.0, 20.0), torch.arange(3.0), indexing="xy")
+    ways = [torch.stack([torch.stack((x + far, y)) for far in offsets]) for offsets in ([0.0], [0.5], [-1.0, 0.0, 1.0])]
+    looks = [(0, Look(averaged(line, taps), taps, torch.ones(3, 17))) for taps in ways]
+    # rows of pixels below the last one are not laid on
+    canvas = Canvas((4, 24), torch.zeros(2), 1.0)
+    found = solve(lambda: looks, {0: canvas}, 60, torch.device("cpu"))[0]
+    for _, look in looks:
+        assert_close(look.of(found.values[:3]), look.colours, atol=2e-3, rtol=0)
+    assert_close(found.values[:3, :3, 4:19], line[:, :, 4:19], atol=0.02, rtol=0)
+
+
+def filmed(synthetic, speeds: list[float], opened: float) -> torch.Tensor:
+    """A camera that goes along a scene at these speeds, pixels a frame, with its shutter open so long."""
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
+    middles = torch.tensor(speeds).cumsum(dim=0)
+    frames = []
+    for middle, speed in zip(middles.tolist(), speeds, strict=True):
+        moments = ((torch.arange(16) + 0.5) / 16 - 0.5) * opened * speed
+        frames.append(torch.stack([synthetic.scene(x + middle + far, y) for far in moments.tolist()]).mean(dim=0))
+    return torch.stack(frames)
+
+
+@pytest.mark.parametrize("opened", [0.0, 0.6])
+def test_the_shutter_is_found(synthetic, opened):
+    speeds = [1.0, 1.0, 1.0, 1.0, 8.0, 8.0, 8.0, 8.0, 1.0, 1.0, 1.0, 1.0]
+    frames = filmed(synthetic, speeds, opened)
+    still = torch.zeros(11, 64, 96)
+    vectors = -torch.tensor(speeds[1:]).view(-1, 1, 1, 1) * torch.tensor([1.0, 0.0]).view(2, 1, 1).expand(2, 64, 96)
+    flow = Flow(vectors, -vectors, still, still, (64, 96), "exact")
+    found = decompose("atlas", frames, flow)
+    width = found.assets["texture_0"].shape[2]
+    # at 1.5 pixels of the texture to one of the frames
+    ways = found.fields["blur"][:, 0, 0].mean(dim=(1, 2)) * width / 1.5
+    assert_close(ways[5:7], torch.full((2,), 8.0 * opened), atol=1.0, rtol=0)
+    assert (ways[[1, 2, 9, 10]] < 1.0).all()
+    assert psnr(reconstruct(found), frames) > 36.0

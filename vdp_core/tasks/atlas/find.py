@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...image.checkerboard import SQUARES, checkerboard
-from ...image.knots import through
+from ...image.knots import fitted, spread, through
 from ...image.matting import upsample_masks
 from ...image.morphology import box_mean, dilate
 from ...image.resize import resize, size_within
 from ...image.sample import sample
 from ...image.splat import Splat
-from ...models.atlas import LIGHT, light_of
+from ...models.atlas import BLUR, LIGHT, light_of
 from ...motion.warp import resize_flow
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
@@ -43,8 +43,11 @@ LARGEST = 2**26
 """Most pixels of a texture, of which there are four half precision numbers each."""
 MOST_LIGHT = 0.5
 """Greatest logarithm of light."""
-DARKEST = 1e-3
-"""Squared brightness below which light is not found."""
+DARKEST = 0.03
+"""Brightness below which light is not found."""
+UNLIT = 1e-5
+"""Weight of no change of light, beside that of all pixels."""
+LIGHT_STEPS = 2
 REACH = 24
 """Pixels around an object into which its mask may grow, such as onto its shadow."""
 OUTSIDE = 0.3
@@ -71,6 +74,10 @@ HARDLY_ANY = 1e-3
 """Share of a pixel that is none."""
 KEPT, KEPT_APART = 2e-3, 1.0
 """Squared difference of two layers' colours below which masks stay as they are: along edges, and elsewhere."""
+OPENED = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Shares of the time between frames that the shutter may be open."""
+WORTH = 0.003
+"""Share of what is left over that a longer time must take away to be believed."""
 BOARDS = 0.6
 """Opacity of checkerboards in previews."""
 
@@ -79,9 +86,10 @@ def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
     """Find masks, mappings and textures of a shot's layers.
 
     Returns:
-        The fields ``masks`` ``(T, L, h, w)``, ``mapping`` ``(T, L, 2, h', w')`` and ``light`` ``(T, 3, 4, 7)``, and the
-        assets ``texture_0``, ... ``(4, H', W')``; where a layer has more charts than one, the field ``chart`` and
-        the assets ``rows_0``, ``seam_0`` and ``joined_0``, ... too; see ``models.atlas``.
+        The fields ``masks`` ``(T, L, h, w)``, ``mapping`` ``(T, L, 2, h', w')``, ``light`` ``(T, 3, 4, 7)`` and
+        ``blur`` ``(T, L, 2, 4, 7)``, and the assets ``texture_0``, ... ``(4, H', W')``; where a layer has more charts
+        than one, the field ``chart`` and the assets ``rows_0``, ``seam_0`` and ``joined_0``, ... too; see
+        ``models.atlas``.
     """
     assert shot.flow is not None
     looking, beginning, refining, mixing, texturing = work.progress.phases(MASKS, BEGINNING, ROUNDS, EDGES, TEXTURES)
@@ -120,6 +128,7 @@ class _Atlas:
         # of each chart: its layer, and between which y it lies
         self._rows = torch.zeros(0, 3)
         self._light = torch.zeros(count, 3, *LIGHT)
+        self._blur = torch.zeros(count, layers, 2, *BLUR)
         # found anew with the textures, from what they are to begin with
         self._prior, self._masks = masks, large_empty(count, layers, *self._size)
         for t, shares in enumerate(masks):
@@ -130,12 +139,13 @@ class _Atlas:
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Take what ``begin`` or ``refine`` found, now or before the work was cut off."""
         self._knots, self._light, self._masks = kept["knots"], kept["light"], kept["masks"]
+        self._blur = kept["blur"]
         self._charts, self._rows = kept["charts"], kept["rows"]
         self._joined, self._seams = kept["joined"], kept["seams"]
 
     def _found(self) -> Kept:
         charts = {"charts": self._charts, "rows": self._rows, "joined": self._joined, "seams": self._seams}
-        return {"knots": self._knots, "light": self._light, "masks": self._masks, **charts}, {}
+        return {"knots": self._knots, "light": self._light, "blur": self._blur, "masks": self._masks, **charts}, {}
 
     def begin(self, progress: Progress) -> Kept:
         """Map every layer, frame by frame from the one that shows most of it."""
@@ -154,9 +164,12 @@ class _Atlas:
         return self._found()
 
     def refine(self, number: int, progress: Progress, _: Journal) -> Kept:
-        """Find textures and light, then mappings, coarsely in the first rounds, and, from the second one on, masks."""
+        """Find textures and light, then mappings, coarsely in the first rounds, and, from the second one on, masks;
+        in every second round also how far frames are blurred."""
         textures = self._solved(1)
         self._lighten(textures)
+        if number % 2 == 1:
+            self._open(textures)
         lasting = self._lasting(textures) if number > 0 else {}
         halved = max(0, 2 - number)
         size = max(4, self._grid[0] >> halved), max(4, self._grid[1] >> halved)
@@ -168,7 +181,7 @@ class _Atlas:
                     for knots in (self._knots[t, layer], *self._seams_at(t, layer)):
                         here = knots.to(self._device)
                         knots[:] = self._register(
-                            here, frame, share, partial(_lit, texture, light), size, self._little[layer]
+                            here, frame, share, partial(self._lit, t, layer, texture, light), size, self._little[layer]
                         ).cpu()
             if number > 0:
                 self._masks[t] = self._divided(t, textures, lasting, frame, light).cpu()
@@ -200,7 +213,7 @@ class _Atlas:
         odds = torch.zeros_like(errors)
         for layer, texture in textures.items():
             places = through(self._here(t, layer), self._size)
-            colours, known = _lit(texture, light, places)
+            colours, known = self._lit(t, layer, texture, light, places)
             if layer in lasting:
                 odds[layer] = (
                     LASTING * sample(lasting[layer][None], texture.canvas.placed(places).movedim(0, -1)[None])[0, 0]
@@ -227,7 +240,7 @@ class _Atlas:
         """The masks of a frame with which textures rebuild it best, of those near what they were."""
         masks = self._masks[t].to(self._device, copy=True)
         lit = {
-            layer: _lit(texture, light, through(self._here(t, layer), self._size))
+            layer: self._lit(t, layer, texture, light, through(self._here(t, layer), self._size))
             for layer, texture in textures.items()
         }
         for layer in (layer for layer in lit if layer > 0 and 0 in lit):
@@ -258,7 +271,7 @@ class _Atlas:
         rebuilt, boards = torch.zeros_like(frame), torch.zeros_like(frame)
         for layer, texture in textures.items():
             places, share = through(self._here(t, layer), self._size), self._share(t, layer)
-            rebuilt += share * _lit(texture, light, places)[0]
+            rebuilt += share * self._lit(t, layer, texture, light, places)[0]
             boards += share * light * checkerboard((places + 0.5) * (SQUARES / self._size[1]), layer)
         pair = (rebuilt, torch.lerp(frame, boards, BOARDS))
         return torch.cat(pair, dim=1 if self._size[1] > self._size[0] else 2).clamp(0.0, 1.0).movedim(0, -1)
@@ -272,7 +285,7 @@ class _Atlas:
         progress(1, 2)
         self._lighten(textures, native=True)
         progress(2, 2)
-        mapping, assets = large_empty(*self._knots.shape), {}
+        mapping, blur, assets = large_empty(*self._knots.shape), torch.zeros_like(self._blur), {}
         for layer in range(self._masks.shape[1]):
             if layer not in textures:
                 assets[f"texture_{layer}"] = torch.zeros(4, 1, 1, dtype=torch.half)
@@ -290,7 +303,8 @@ class _Atlas:
             # how often it was seen, without the pattern of pixels that lie beside each other
             values = torch.cat((texture.values[:3], box_mean(texture.values[None, 3:], 1)[0]))
             assets[f"texture_{layer}"] = values.half().cpu()
-        fields = {"masks": self._masks, "mapping": mapping, "light": self._light}
+            blur[:, layer] = texture.canvas.share_of(self._blur[:, layer])
+        fields = {"masks": self._masks, "mapping": mapping, "light": self._light, "blur": blur}
         return fields if len(self._joined) == 0 else {**fields, "chart": self._charts}, assets
 
     def _solved(self, sharpening: int, *, native: bool = False, apart: bool = False) -> dict[int, Texture]:
@@ -332,7 +346,8 @@ class _Atlas:
                         share = torch.maximum(share, OUTSIDE * self._reach(t, layer))
                     if native:
                         share = share * self._config.finer**2  # as much on a pixel as were it as large as a frame's
-                    yield layer, Look(colours, canvas.placed(through(self._here(t, layer), size)), share)
+                    taps = self._taps(t, layer, canvas, through(self._here(t, layer), size))
+                    yield layer, Look(colours, taps, share)
 
     def _lighten(self, textures: Mapping[int, Texture], *, native: bool = False) -> None:
         """Find how much brighter, by and large, each frame is than what textures rebuild of it."""
@@ -340,13 +355,48 @@ class _Atlas:
             size, frame, shares = self._seen(t, native)
             rebuilt = torch.zeros_like(frame)
             for layer, texture in textures.items():
-                places = texture.canvas.placed(through(self._here(t, layer), size))
-                rebuilt += shares[layer] * texture.at(places)[0]
-            pair = torch.stack((frame * rebuilt, rebuilt.square()))
-            ours, theirs = resize(pair, LIGHT, mode="area") + DARKEST
-            self._light[t] = (ours / theirs).log().clamp(-MOST_LIGHT, MOST_LIGHT).cpu()
+                taps = self._taps(t, layer, texture.canvas, through(self._here(t, layer), size))
+                rebuilt += shares[layer] * texture.at(taps)[0]
+            light = self._light[t].to(self._device)
+            for _ in range(LIGHT_STEPS):
+                lit = rebuilt * light_of(light, size)
+                change = ((frame - lit) / lit.clamp_min(DARKEST)).clamp(-MOST_LIGHT, MOST_LIGHT)
+                wanted = through(light, size) + change
+                light = fitted(wanted, lit.square(), LIGHT, little=UNLIT * size[0] * size[1])
+            self._light[t] = light.clamp(-MOST_LIGHT, MOST_LIGHT).cpu()
         # textures have the light that there is on the whole
         self._light -= self._light.mean(dim=0, keepdim=True)
+
+    def _open(self, textures: Mapping[int, Texture]) -> None:
+        """Find how long the shutter was open, and with that how far each layer is blurred."""
+        for t in range(len(self._masks)):
+            frame, light = self._frame(t), light_of(self._light[t].to(self._device), self._size)
+            for layer, texture in textures.items():
+                share, way = self._share(t, layer), self._way(t, layer)
+                places = through(self._here(t, layer), self._size)
+                few = [one[..., ::2, ::2] for one in (places, frame, light, share)]
+                blur, least = torch.zeros_like(way), torch.inf
+                for opened in OPENED:
+                    left = _left_over(texture, texture.canvas.along(few[0], opened * way), *few[1:])
+                    if left < (1.0 - WORTH) * least:
+                        blur, least = opened * way, left
+                self._blur[t, layer] = blur.cpu()
+
+    def _way(self, t: int, layer: int) -> Tensor:
+        """How far a layer's texture moves under a frame from one frame to the next, ``(2, 4, 7)``."""
+        chart = self._charts[t, layer]
+        near = [s for s in (t - 1, t + 1) if 0 <= s < len(self._masks) and self._charts[s, layer] == chart]
+        first, last = min([t, *near]), max([t, *near])
+        moved = (self._here(last, layer) - self._here(first, layer)) / max(1, last - first)
+        return spread(through(moved, self._size), self._share(t, layer), BLUR)
+
+    def _taps(self, t: int, layer: int, canvas: Canvas, places: Tensor) -> Tensor:
+        return canvas.along(places, self._blur[t, layer].to(self._device))
+
+    def _lit(self, t: int, layer: int, texture: Texture, light: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """What a texture shows at places in a frame, blurred and lit, ``(3, h, w)``, and where that is known."""
+        colours, known = texture.at(self._taps(t, layer, texture.canvas, places))
+        return colours * light, known
 
     def _seen(self, t: int, native: bool) -> tuple[tuple[int, int], Tensor, Tensor]:
         """The size to work at, a frame ``(3, h, w)`` and its masks ``(L, h, w)``."""
@@ -382,6 +432,5 @@ def _knots(side: int, longest: int, config: AtlasConfig) -> int:
     return max(5, round(config.knots * side / longest) + 1)
 
 
-def _lit(texture: Texture, light: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    colours, known = texture.at(texture.canvas.placed(places))
-    return colours * light, known
+def _left_over(texture: Texture, taps: Tensor, frame: Tensor, light: Tensor, share: Tensor) -> float:
+    return float((share * (frame - light * texture.at(taps)[0]).square().mean(dim=0)).sum())

@@ -47,7 +47,9 @@ class Registration:
     """Moves a mapping so that what it rebuilds lies on the frame: dense inverse search, spread onto the knots."""
 
     def __init__(self) -> None:
-        self._search = search_with(finest=1, patch=8, stride=4, smoothness=8.0, refinements=5)
+        self._search = search_with(
+            finest=int(__import__("os").environ.get("FI", "1")), patch=8, stride=4, smoothness=8.0, refinements=5
+        )
 
     def __call__(
         self,

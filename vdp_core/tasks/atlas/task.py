@@ -2,25 +2,29 @@
 
 Layered Neural Atlases (Kasten et al., SIGGRAPH Asia 2021) finds mappings, alphas and one atlas with four networks in
 400,000 steps. Here every quantity is what it is: masks are pictures, to begin with those of the task segment; a texture
-is a picture, solved from the frames; a mapping is a spline through a few knots a frame; light is 4x7 numbers a frame.
+is a picture, solved from the frames; a mapping is a spline through a few knots a frame; light is 4x7 numbers a frame,
+and so is the way that a texture moves under the frame while the shutter is open.
 Each is found while the others are held, in closed form or by a search, so that nothing is learned.
 
-Energy, of textures T, mappings M (through knots k, ``image.knots``) and light l, over all pixels p of all frames x_t::
+Energy, of textures T, mappings M (through knots k, ``image.knots``), light l and blur b, over all pixels p of all
+frames x_t::
 
-    E = sum_t sum_p sum_i m_i(p) |x_t(p) - l_t(p) T_i(M_ti(p))|^2
+    E = sum_t sum_p sum_i m_i(p) |x_t(p) - l_t(p) y_ti(p)|^2,
 
-T: linear least squares, by steps of simultaneous iterative reconstruction from the weighted mean (``textures.solve``).
-l: the ratio of what frames show and what is rebuilt of them, each as a mean around a knot, weighted by brightness::
+with y_ti the mean of T_i(M_ti + s b_ti) over -1/2 < s < 1/2.
 
-    l_t(k) = sum_(p near k) x_t(p) y_t(p) / sum_(p near k) y_t(p)^2,    y = sum_i m_i T_i(M_ti), mean of log l over t: 0
 
+T: linear least squares, by conjugate gradients from the weighted mean (``textures.solve``).
+l: least squares in its knots, in logarithms by Gauss and Newton's steps; the mean of log l over t: 0.
+b: the way that M goes from frame to frame, times the share of that time that the shutter is open (one number a frame
+and layer, by a search); it is what makes a texture sharper than frames that were filmed in motion.
 M: dense inverse search between the frame and what is rebuilt of it, with its own data term and smoothness, finds where
 each pixel should have been read; the knots take the mean of that around them (``mapping.Registration``), of wide
 neighbourhoods in the first rounds and of narrow ones in the last. To begin with, mappings are led from frame to frame
 along the flow, from the frame that shows most of a layer outwards, and each is registered to the texture that the
 frames before it have made (``mapping.start``). Where pixels would get more than twice as large or
 small in it, it has several charts, each led on from a frame that is mapped into two (``mapping.Seam``).
-m: from the second round on, in each pixel, with e_i the mean of |x - l T_i(M_i)|^2 around it and m' the masks to begin
+m: from the second round on, in each pixel, with e_i the mean of |x - l y_i|^2 around it and m' the masks to begin
 with::
 
     E = sum_i m_i (log m_i - PRIOR log max(m'_i, UNSURE) - LASTING log(q_i / (1 - q_i)) + EVIDENCE/2 log(e_i + NOISE)),
@@ -30,10 +34,10 @@ those in which it or the background is seen there (1/2 for the background): ripp
 
 An object's texture is then also laid, faintly, from around the object (REACH, OUTSIDE), so that its mask can grow onto
 what belongs to it: limbs that were missed, and its shadow. In the end, with textures of what masks cover alone, in each
-pixel of an object's edge (BAND; elsewhere masks are held, KEPT_APART), with b what is behind the object and m' the mask
+pixel of an object's edge (BAND; elsewhere masks are held, KEPT_APART), with z what is behind the object and m' the mask
 so far (as in matting, Porter and Duff: a pixel is a mixture)::
 
-    E = |x - m l T(M) - (1 - m) b|^2 + KEPT (m - m')^2
+    E = |x - m l y - (1 - m) z|^2 + KEPT (m - m')^2
 
 The model is that of Layered Neural Atlases, eq. 1; the terms are ours.
 """
@@ -81,6 +85,8 @@ def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
             part["chart"] = own + first
     for part in parts:
         part["mapping"] = large_empty(*part["mapping"].shape).copy_(part["mapping"])
+        if "blur" in part:
+            part["blur"] = part["blur"].clone()
     for number in range(layers):
         textures = [one.assets[f"texture_{number}"] for one in found]
         width, height = max(texture.shape[2] for texture in textures), sum(texture.shape[1] for texture in textures)
@@ -91,6 +97,8 @@ def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
             scale = torch.tensor([texture.shape[2] / width, texture.shape[1] / height]).view(2, 1, 1)
             corner = torch.tensor([0.0, top / height]).view(2, 1, 1)
             part["mapping"][:, number].mul_(scale).add_(corner)
+            if "blur" in part:
+                part["blur"][:, number].mul_(scale)
             own = one.assets.get(f"rows_{number}", torch.tensor([[0.0, 1.0]]))
             rows.append(own * scale[1, 0] + corner[1, 0])
             if f"seam_{number}" in one.assets:
