@@ -191,7 +191,7 @@ def atlas(clip: Rendered, knots: tuple[int, int] = (7, 11)) -> Layers:
     sizes = [tuple((high - low)[layer].flip(0).int().tolist()) for layer in range(layers)]
     canvases = {layer: Canvas(size, low[layer], 1.0) for layer, size in enumerate(sizes)}
     looks = [
-        (layer, Look(clip.frames[t].movedim(-1, 0), canvas.placed(clip.places[t, layer]), clip.masks[t, layer]))
+        (layer, Look(clip.frames[t].movedim(-1, 0), canvas.placed(clip.places[t, layer])[None], clip.masks[t, layer]))
         for t in range(count)
         for layer, canvas in canvases.items()
     ]
