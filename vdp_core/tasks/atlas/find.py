@@ -35,6 +35,8 @@ __all__ = ["find"]
 
 MASKS, BEGINNING, ROUNDS, EDGES, TEXTURES = 6, 1, 6, 2, 2
 """About how long the phases take, as shares."""
+FINE_ROUNDS = 2
+"""Rounds, the last ones, in which mappings are found at the full working size, and not at half of it."""
 SHOWN = 0.5
 """Share of a pixel from which on it says how large a texture must be."""
 RIM = 4
@@ -134,7 +136,6 @@ class _Atlas:
         for t, shares in enumerate(masks):
             self._masks[t] = resize(shares[None], self._size)[0].clamp(0.0, 1.0)
         self._little = [HARDLY * max(float(one[layer].sum()) for one in self._masks) for layer in range(layers)]
-        self._register = Registration()
 
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Take what ``begin`` or ``refine`` found, now or before the work was cut off."""
@@ -173,6 +174,7 @@ class _Atlas:
         lasting = self._lasting(textures) if number > 0 else {}
         halved = max(0, 2 - number)
         size = max(4, self._grid[0] >> halved), max(4, self._grid[1] >> halved)
+        register = Registration(finest=int(number < self._config.rounds - FINE_ROUNDS))
         for t in range(len(self._masks)):
             frame, light = self._frame(t), light_of(self._light[t].to(self._device), self._size)
             for layer, texture in textures.items():
@@ -180,7 +182,7 @@ class _Atlas:
                 if bool((share > SHOWN).any()):
                     for knots in (self._knots[t, layer], *self._seams_at(t, layer)):
                         here = knots.to(self._device)
-                        knots[:] = self._register(
+                        knots[:] = register(
                             here, frame, share, partial(self._lit, t, layer, texture, light), size, self._little[layer]
                         ).cpu()
             if number > 0:

@@ -46,10 +46,9 @@ LARGEST = 2**24
 class Registration:
     """Moves a mapping so that what it rebuilds lies on the frame: dense inverse search, spread onto the knots."""
 
-    def __init__(self) -> None:
-        self._search = search_with(
-            finest=int(__import__("os").environ.get("FI", "1")), patch=8, stride=4, smoothness=8.0, refinements=5
-        )
+    def __init__(self, finest: int) -> None:
+        """``finest``: how often the size is halved at the finest scale that is searched at."""
+        self._search = search_with(finest=finest, patch=8, stride=4, smoothness=8.0, refinements=5)
 
     def __call__(
         self,
@@ -139,7 +138,7 @@ def start(
     order = [middle, *(t for far in range(1, count) for t in (middle - far, middle + far) if 0 <= t < count)]
     grid = pixel_grid(height, width, device=device)
     as_it_is = _affine_knots(grid, torch.ones_like(grid[0]), grid, size)
-    register = Registration()
+    register = Registration(finest=1)
     knots, charts = large_empty(count, 2, *size), torch.zeros(count, dtype=torch.long)
     textures, seams = [SoFar((height, width), device)], list[Seam]()
     little, deep = (HARDLY * float(part.sum()) for part in (shares[middle], _deep(shares[middle])))
