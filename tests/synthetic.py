@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -58,6 +58,37 @@ def pan(
 
     vectors = torch.tensor(motion).view(1, 2, 1, 1).expand(count - 1, 2, height, width)
     return frames, Flow(-vectors, vectors.clone(), left(-1.0), left(1.0), (height, width), "exact")
+
+
+Paint = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Gives the colours ``(..., 3)`` and the opacity ``(...)`` of paint at places (x, y) of a scene."""
+
+
+def filmed(
+    speeds: Sequence[float], opened: float, *, height: int = 64, width: int = 96, paint: Paint | None = None
+) -> Tensor:
+    """A camera that goes along a scene with its shutter open, ``(T, height, width, 3)``.
+
+    Args:
+        speeds: pixels a frame, in each frame.
+        opened: share of the time between frames in which light falls in.
+        height, width: of the clip.
+        paint: on the scene.
+    """
+    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    frames = []
+    for middle, speed in zip(torch.tensor(speeds).cumsum(dim=0).tolist(), speeds, strict=True):
+        moments = middle + ((torch.arange(16) + 0.5) / 16 - 0.5) * opened * speed
+        seen = [(x + moment, y) for moment in moments.tolist()]
+        frames.append(torch.stack([_painted(scene(*places), places, paint) for places in seen]).mean(dim=0))
+    return torch.stack(frames)
+
+
+def _painted(colours: Tensor, places: tuple[Tensor, Tensor], paint: Paint | None) -> Tensor:
+    if paint is None:
+        return colours
+    painted, opacity = paint(*places)
+    return torch.lerp(colours, painted, opacity[..., None])
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -103,6 +103,42 @@ def test_an_edited_texture_is_in_all_frames(clip, layers, paint, layer):
             assert torch.equal(frames[index][outside], clip.frames[index][outside])
 
 
+SPEEDS, OPENED = (1.0, 1.0, 12.0, 12.0), 0.75
+IN_MOTION = disc(60.0, 32.0, 9.0)
+
+
+@pytest.fixture(scope="module")
+def in_motion(synthetic) -> Layers:
+    """The true layers of a scene that a camera goes along, slowly and then fast, with its shutter open."""
+    frames = synthetic.filmed(SPEEDS, OPENED)
+    size = frames.shape[1], 140
+    y, x = torch.meshgrid(torch.arange(float(size[0])), torch.arange(float(size[1])), indexing="ij")
+    texture = torch.cat((synthetic.scene(x, y).movedim(-1, 0), torch.ones(1, *size)))
+    down, across = torch.meshgrid(torch.linspace(0, 1, 5), torch.linspace(0, 96 / size[1], 7), indexing="ij")
+    far = torch.tensor(SPEEDS) / size[1]
+    mapping, blur = torch.stack((across, down)).repeat(4, 1, 1, 1, 1), torch.zeros(4, 1, 2, 4, 7)
+    mapping[:, 0, 0] += far.cumsum(dim=0).view(-1, 1, 1)
+    blur[:, 0, 0] += OPENED * far.view(-1, 1, 1)
+    fields = {"masks": torch.ones(4, 1, 16, 24), "mapping": mapping, "light": torch.zeros(4, 3, 4, 7), "blur": blur}
+    return Layers("atlas", fields, frames, None, assets={"texture_0": texture})
+
+
+@pytest.mark.parametrize("way", ["frame", "texture"])
+def test_edits_are_blurred_as_the_frame_is(synthetic, in_motion, way):
+    truth = synthetic.filmed(SPEEDS, OPENED, paint=IN_MOTION)
+    if way == "frame":
+        frames = edit_frames(in_motion, [0], truth[:1])[0]
+    else:
+        picture = in_motion.assets["texture_0"][:3].movedim(0, -1)
+        colours, opacity = IN_MOTION(*grid(picture))
+        frames = edit_texture(in_motion, 0, torch.lerp(picture, colours, opacity[..., None])[None])[0]
+    for index in (2, 3):
+        touched = (truth[index] != in_motion.frames[index]).any(dim=-1)
+        assert decibels(frames[index][touched], truth[index][touched]) > 32.0
+        outside = far_from(touched.float(), 3)
+        assert torch.equal(frames[index][outside], in_motion.frames[index][outside])
+
+
 def grid(picture: Tensor) -> tuple[Tensor, Tensor]:
     y, x = torch.meshgrid(*(torch.arange(float(side)) for side in picture.shape[:2]), indexing="ij")
     return x, y

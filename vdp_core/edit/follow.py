@@ -13,7 +13,7 @@ from ..image.knots import through
 from ..image.matting import bounding_box
 from ..image.morphology import dilate
 from ..image.sample import rescaled, sample_points
-from ..models.atlas import PAINTED, chart_of, mapping_of, to_chart, to_texture
+from ..models.atlas import PAINTED, blur_of, chart_of, mapping_of, to_chart, to_texture
 from ..motion.planar import robust_fit
 from ..store.transfer import send
 from ..types import Layers
@@ -33,6 +33,8 @@ followed, and from which on it counts as astray."""
 REWEIGHTINGS = 4
 LITTLE = 1e-4
 """Weight of a point that is not to be trusted."""
+BLURRED = 0.5
+"""Pixels of a texture from which on a blur is seen."""
 KNOWN = 0.1
 """Weight of a place of a texture from which on its mapping is sure."""
 
@@ -93,8 +95,25 @@ class Atlas:
 
     def light(self, index: int, points: Tensor) -> Tensor:
         """Logarithms of the light ``(3, ...)`` at points ``(2, ...)`` of a frame."""
-        light = through(send(self.layers.fields["light"][index], self.device), self.fine)
-        read = sample_points(light, rescaled(points.flatten(1).T, self.size, self.fine))
+        return self._at(send(self.layers.fields["light"][index], self.device), points)
+
+    def ways(self, number: int, index: int, points: Tensor) -> Tensor | None:
+        """How far a layer's texture moves under points ``(2, ...)`` of a frame while the shutter is open, in its
+        pixels, ``(2, ...)``; None where that is hardly at all."""
+        blur = blur_of(self.layers, number, index, self.device)
+        if blur is None or float(blur.abs().max()) < BLURRED:
+            return None
+        return self._at(blur, points)
+
+    def blurred(self, box: Box, number: int, index: int) -> Box:
+        """A box with the points around it that see something of it while the shutter is open."""
+        blur = blur_of(self.layers, number, index, self.device)
+        margin = 0 if blur is None else math.ceil(0.5 * float(blur.abs().max()) / self.apart)
+        rows, columns = (slice(max(0, side.start - margin), side.stop + margin) for side in box)
+        return within((rows, columns), (self.points.shape[1], self.points.shape[2]))
+
+    def _at(self, knots: Tensor, points: Tensor) -> Tensor:
+        read = sample_points(through(knots, self.fine), rescaled(points.flatten(1).T, self.size, self.fine))
         return read.unflatten(1, points.shape[1:])
 
     def known(self, number: int, mapping: Tensor, points: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..image.mips import Mips
 from ..image.morphology import box_sum, dilate
 from ..image.resize import resize
 from ..image.sample import rescaled, sample_points
-from ..models.atlas import PAINTED, charts_from, to_frame
+from ..models.atlas import PAINTED, charts_from, taps_along, to_frame
 from ..models.plate import matte_of
 from ..store.transfer import send
 from .changes import changed
@@ -106,7 +106,7 @@ class EditedTexture:
         found = [box for box in boxes if box is not None]
         if not found:
             return []
-        box = around(found)
+        box = atlas.blurred(around(found), number, index)
         seen = [
             self._seen(index, mapping, way, inside, box)
             for way, inside, there in zip(ways, within, boxes, strict=True)
@@ -125,10 +125,23 @@ class EditedTexture:
         sure = sure * atlas.known(self._number, mapping, points)
         light = atlas.light(index, points)
         shown = inside[box].to(sure)
+        ways = atlas.ways(self._number, index, points)
+        if ways is not None:
+            scale = [own / there for own, there in zip(self._own, self._size, strict=True)]
+            ways = ways * ways.new_tensor(scale[::-1]).view(2, 1, 1)
         lifted = atlas.lifted(torch.cat((read_at, apart[None], torch.stack((sure, shown)), light)), box)
-        read = self._mips.at(lifted[:2], lifted[2]) * lifted[4].clamp(0.0, 1.0)
+        read = _blurred(self._mips.at, lifted[:2], lifted[2], None if ways is None else atlas.lifted(ways, box))
+        read = read * lifted[4].clamp(0.0, 1.0)
         sure = lifted[3].clamp(0.0, 1.0)
         return Sight(atlas.part(box), read[:3] * lifted[5:].exp(), read[3], sure)
+
+
+def _blurred(at: Callable[[Tensor, Tensor], Tensor], places: Tensor, apart: Tensor, ways: Tensor | None) -> Tensor:
+    """The mean of what is read along ways, ``(2, h, w)`` as places are."""
+    if ways is None:
+        return at(places, apart)
+    taps = taps_along(places, ways)
+    return torch.stack([at(tap, apart) for tap in taps]).mean(dim=0)
 
 
 def _behind(front: Sight, back: Sight) -> Sight:
@@ -192,7 +205,8 @@ class EditedFrame:
         """See ``Reach``; of what was painted on a layer, of the places of another frame."""
         if number not in self._layers:
             return None
-        return self._layers[number].reach.box(self._atlas.carried(number, places, index, self._index))
+        box = self._layers[number].reach.box(self._atlas.carried(number, places, index, self._index))
+        return None if box is None else self._atlas.blurred(box, number, index)
 
     def seen(self, number: int, index: int, places: Tensor, box: Box) -> tuple[Sight, Tensor]:
         """What is seen of it in another frame, between the points of a box, and how far this frame shows the layer
@@ -200,8 +214,13 @@ class EditedFrame:
         atlas = self._atlas
         here = atlas.points[:, box[0], box[1]]
         places = atlas.carried(number, places, index, self._index)
-        point, off = to_frame(atlas.mapping(number, self._index), places[:, box[0], box[1]].flatten(1).T)
+        mapping, places = atlas.mapping(number, self._index), places[:, box[0], box[1]]
+        point, off = to_frame(mapping, places.flatten(1).T)
         there = rescaled(point, atlas.fine, atlas.size).T.view_as(here)
+        ways = atlas.ways(number, index, here)
+        if ways is not None:
+            end = to_frame(mapping, (places + ways).flatten(1).T)[0]
+            ways = rescaled(end, atlas.fine, atlas.size).T.view_as(here) - there
         found = falling(off.view(here.shape[1:]) * (atlas.size[1] / atlas.fine[1]), *OFF)
         there, followed = steadied(there, here, atlas.apart, found)
         light = atlas.light(index, here) - atlas.light(self._index, there)
@@ -217,7 +236,8 @@ class EditedFrame:
         part = atlas.part(box)
         sure, seen = lifted[3:5].clamp(0.0, 1.0)
         if number in self._layers:
-            read = self._layers[number].at(lifted[:2], lifted[2])
+            along = None if ways is None else atlas.lifted(ways, box)
+            read = _blurred(self._layers[number].at, lifted[:2], lifted[2], along)
             read[:3] *= lifted[5:].exp()
         else:
             read = lifted.new_zeros(4, *lifted.shape[1:])

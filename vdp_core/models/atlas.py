@@ -25,9 +25,11 @@ from .paint import untouched
 from .plate import matte_of, picture_of
 
 __all__ = [
+    "BLUR",
     "LIGHT",
     "MODEL",
     "PAINTED",
+    "blur_of",
     "chart_of",
     "charts_from",
     "colours_of",
@@ -39,6 +41,7 @@ __all__ = [
     "rebuild",
     "route",
     "split",
+    "taps_along",
     "texture_at",
     "to_chart",
     "to_frame",
@@ -68,19 +71,31 @@ def light_of(light: Tensor, size: tuple[int, int]) -> Tensor:
     return through(light, size).exp_()
 
 
-def taps_along(places: Tensor, blur: Tensor) -> Tensor:
-    """Taps ``(K, 2, h, w)`` along the way that a texture moves under each pixel while the shutter is open.
+def taps_along(places: Tensor, ways: Tensor) -> Tensor:
+    """Taps ``(K, 2, h, w)`` along the ways that a texture moves under pixels while the shutter is open.
 
     Args:
         places: ``(2, h, w)``, (x, y) in pixels of the texture, in the middle of that time.
-        blur: ``(2, h', w')``, the way, in the same, at its knots.
+        ways: ``(2, h, w)`` in the same, or ``(2, h', w')`` at its knots.
     """
-    longest = float(blur.square().sum(dim=0).max().sqrt())
+    longest = float(ways.square().sum(dim=0).max().sqrt())
     count = min(MOST_TAPS, 1 + int(0.5 * longest + 0.5))
     if count == 1:
         return places[None]
-    ways = through(blur, (places.shape[1], places.shape[2]))
+    if ways.shape != places.shape:
+        ways = through(ways, (places.shape[1], places.shape[2]))
     return torch.stack([places + ((k + 0.5) / count - 0.5) * ways for k in range(count)])
+
+
+def blur_of(layers: Layers, number: int, index: int, device: torch.device) -> Tensor | None:
+    """How far a layer's texture moves under a frame while the shutter is open; None where that was not found.
+
+    ``(2, h', w')`` in pixels of the texture, at its knots.
+    """
+    if "blur" not in layers.fields:
+        return None
+    texture, blur = layers.assets[f"texture_{number}"], send(layers.fields["blur"][index, number], device)
+    return blur * blur.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1)
 
 
 def mapping_of(
@@ -103,13 +118,8 @@ def _in_pixels(knots: Tensor, texture: Tensor, size: tuple[int, int]) -> Tensor:
 def texture_at(layers: Layers, number: int, index: int, device: torch.device) -> Tensor:
     """What a layer's texture shows in each pixel of a frame, without its light: colours and weight, ``(4, H, W)``."""
     texture = send(layers.assets[f"texture_{number}"], device).float()
-    mapping = mapping_of(layers, number, index, device)
-    if "blur" not in layers.fields:
-        return averaged(texture, mapping[None])
-    blur = send(layers.fields["blur"][index, number], device)
-    return averaged(
-        texture, taps_along(mapping, blur * blur.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1))
-    )
+    places, blur = mapping_of(layers, number, index, device), blur_of(layers, number, index, device)
+    return averaged(texture, places[None] if blur is None else taps_along(places, blur))
 
 
 def charts_from(layers: Layers, number: int, index: int) -> list[int]:

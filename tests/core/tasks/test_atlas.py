@@ -225,21 +225,10 @@ def test_frames_between_pixels_and_in_motion_are_given_back_by_one_texture():
     assert_close(found.values[:3, :3, 4:19], line[:, :, 4:19], atol=0.02, rtol=0)
 
 
-def filmed(synthetic, speeds: list[float], opened: float) -> torch.Tensor:
-    """A camera that goes along a scene at these speeds, pixels a frame, with its shutter open so long."""
-    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
-    middles = torch.tensor(speeds).cumsum(dim=0)
-    frames = []
-    for middle, speed in zip(middles.tolist(), speeds, strict=True):
-        moments = ((torch.arange(16) + 0.5) / 16 - 0.5) * opened * speed
-        frames.append(torch.stack([synthetic.scene(x + middle + far, y) for far in moments.tolist()]).mean(dim=0))
-    return torch.stack(frames)
-
-
 @pytest.mark.parametrize("opened", [0.0, 0.6])
 def test_the_shutter_is_found(synthetic, opened):
     speeds = [1.0, 1.0, 1.0, 1.0, 8.0, 8.0, 8.0, 8.0, 1.0, 1.0, 1.0, 1.0]
-    frames = filmed(synthetic, speeds, opened)
+    frames = synthetic.filmed(speeds, opened)
     still = torch.zeros(11, 64, 96)
     vectors = -torch.tensor(speeds[1:]).view(-1, 1, 1, 1) * torch.tensor([1.0, 0.0]).view(2, 1, 1).expand(2, 64, 96)
     flow = Flow(vectors, -vectors, still, still, (64, 96), "exact")
