@@ -16,11 +16,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..errors import InputError
+from ..image.colour import LUMA
 
 __all__ = ["KINDS", "Change", "Kind", "changed", "flicker"]
-
-LUMA = (0.2126, 0.7152, 0.0722)
-"""Of red, green and blue, ITU-R BT.709."""
 
 
 @dataclass(frozen=True)
