@@ -83,9 +83,7 @@ class FlashSafety(host.Foreseeing):
         if before["passes"]:
             host.say(f"FlashSafety: {found}: passes, and is left as it is, {done.seconds:.1f} s")
         else:
-            spans = ", ".join(
-                f"{first}-{last}" for first, last in (part["frames"] for part in safety.report["lowered"])
-            )
+            spans = ", ".join("{}-{}".format(*part["frames"]) for part in safety.report["lowered"])
             still = "" if after["passes"] else f"still fails, with {_counted(after)}"
             host.say(done.with_warning(f"FlashSafety: {found}: failed, lowered in frames {spans}", still))
         made, chart = host.hand_on(safety.frames, safety.chart)

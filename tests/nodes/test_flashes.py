@@ -34,9 +34,8 @@ def test_a_clip_that_passes_is_left_as_it_is(capsys):
     made, report, _ = FlashSafety().make_safe(STROBE, 12.0)  # played at half the rate: three a second
     assert torch.equal(made, STROBE)
     assert json.loads(report)["after"]["passes"]
-    assert (
-        "3 flashes and 0 red ones in a second, stripes over 0%: passes, and is left as it is" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "3 flashes and 0 red ones in a second, stripes over 0%: passes, and is left as it is" in said
 
 
 def test_the_alpha_goes_along():

@@ -59,9 +59,9 @@ class Limits:
 
 
 class _Transitions:
-    """Turns of a quantity in each cell, and how many there were in the last second.
+    """Transitions of a quantity in each cell, and how many there were in the last second.
 
-    Turns count where more than a quarter of the frame rises at once, or falls, or turns as it did before; and so does
+    They count where more than a quarter of the frame rises at once, or falls, or turns as it did before; and so does
     the next, which makes a pair of it. Else whatever moves through a cell would count.
     """
 
