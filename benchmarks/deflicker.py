@@ -14,7 +14,7 @@ gains over the flickering input on any clip.
 
 The peers: mean and deviation of each channel matched to their mean over a window; FFmpeg's filter ``deflicker``, by
 default and over the same window; scale-time equalisation (Delon, "Movie and video scale-time
-equalization", IEEE TIP 2006, equation 8: the first stage of BlazeBVD, ECCV 2024), on each channel; and, from a folder
+equalization", IEEE TIP 2006: the first stage of BlazeBVD, ECCV 2024), on each channel; and, from a folder
 with its repository, karcsiha/comfyUi-deflicker, by default and with colour.
 """
 

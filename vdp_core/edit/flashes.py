@@ -135,13 +135,17 @@ class _Transitions:
     @property
     def flashes(self) -> float:
         """Of the quarter of the frame that has the most."""
-        ranked = self.count.flatten().sort(descending=True).values
-        return float(ranked[math.floor(AREA * len(ranked))]) / 2.0
+        cells = self.count.numel()
+        return float(self.count.flatten().kthvalue(cells - math.floor(AREA * cells)).values) / 2.0
 
     @property
     def too_many(self) -> Tensor:
         """Where there are more than allowed, ``(h, w)`` of booleans."""
         return self.count > 2 * MOST_FLASHES
+
+    @property
+    def passes(self) -> bool:
+        return not _fills(self.too_many)
 
 
 def _fills(marks: Tensor) -> bool:
@@ -177,12 +181,12 @@ class Meter:
 
     @property
     def passes(self) -> bool:
-        return max(self.general.flashes, self.red.flashes) <= MOST_FLASHES
+        return self.general.passes and self.red.passes
 
     @property
     def span(self) -> range:
         """Frames from the first to the last turn of those that are too many."""
-        spans = [part.span for part in (self.general, self.red) if part.flashes > MOST_FLASHES]
+        spans = [part.span for part in (self.general, self.red) if not part.passes]
         return range(min(span.start for span in spans), max(span.stop for span in spans)) if spans else range(0)
 
     @property
