@@ -243,3 +243,13 @@ def test_one_frame_passes_and_a_rate_of_nothing_is_refused():
     assert torch.equal(make_safe(frames, FPS).frames, frames)
     with pytest.raises(InputError, match="fps: above 0 needed, got 0; link the rate of the clip"):
         make_safe(frames, 0.0)
+
+
+def test_swings_that_are_allowed_are_left_alone_before_those_that_are_not():
+    """Ten swings a second of 0.095, which only mended frames have to keep below, and then of 1."""
+    low = blinking(10, on=light(0.395, 0.395, 0.395), off=light(0.3, 0.3, 0.3))
+    frames = torch.cat((low, blinking(10)))
+    safety = make_safe(frames, FPS)
+    assert_mended(safety, frames)
+    assert torch.equal(safety.frames[:40], frames[:40])
+    assert all(part["strength"] < 0.95 for part in safety.report["lowered"])

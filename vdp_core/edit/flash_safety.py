@@ -23,12 +23,10 @@ from ..image.resize import resize
 from ..store.lazy import computed
 from ..store.transfer import send
 from ..types import OnStep
-from .flashes import AREA, MOST_FLASHES, STRIPES_LAST, Limits, Meter, light_in_cells, luminance, stripes
+from .flashes import AREA, MOST_FLASHES, STRICT, STRIPES_LAST, Meter, light_in_cells, luminance, stripes
 
 __all__ = ["Safety", "make_safe"]
 
-STRICT = Limits(luminance=0.09, red=18.0 / 320.0, contrast=0.09)
-"""What mended clips keep: a tenth less, for the rounding and the compression of whoever saves them."""
 RADII = (128, 32, 8, 0)
 """Of the windows over which light is averaged, in cells; the first that will do is taken."""
 AROUND = 32
@@ -246,9 +244,9 @@ class _Clip:
 
     def without_flashes(self, stretches: Sequence[_Stretch]) -> None:
         """Add what leaves no more flashes than are allowed, as smooth as will do and with the least strength."""
-        meter, position, fade = Meter(self._fps, STRICT), 0, round(FADE * self._fps)
+        meter, position, fade = Meter(self._fps), 0, round(FADE * self._fps)
         for number, stretch in enumerate(stretches):
-            end = stretches[number + 1].start if stretch is not stretches[-1] else len(self._cells)
+            end = stretches[number + 1].start if number + 1 < len(stretches) else len(self._cells)
             start, stop = max(position, stretch.start - fade), max(stretch.stop, min(stretch.stop + fade, end))
             for index in range(position, start):
                 meter.add(self.plainer(index))
@@ -269,7 +267,7 @@ class _Clip:
         def passes(trial: _Mending) -> Meter | None:
             after = before.copy()
             for index, light in enumerate(lights, trial.start):
-                after.add(_lowered(self.plainer(index), trial, light, index))
+                after.add(_lowered(self.plainer(index), trial, light, index), STRICT)
                 if not after.passes:
                     return None
             return after

@@ -31,7 +31,18 @@ from ..store.scratch import large_empty
 from ..store.transfer import send
 from ..types import OnStep
 
-__all__ = ["AREA", "MOST_FLASHES", "STRIPES_LAST", "Limits", "Meter", "light_in_cells", "luminance", "stripes"]
+__all__ = [
+    "AREA",
+    "MOST_FLASHES",
+    "STANDARD",
+    "STRICT",
+    "STRIPES_LAST",
+    "Limits",
+    "Meter",
+    "light_in_cells",
+    "luminance",
+    "stripes",
+]
 
 SIDE = 256  # cells along the long side: about a tenth of a degree each, where the frame fills a screen
 AREA = 0.25
@@ -58,6 +69,11 @@ class Limits:
     """Of the light ones."""
 
 
+STANDARD = Limits()
+STRICT = Limits(luminance=0.09, red=18.0 / 320.0, contrast=0.09)
+"""What mended clips keep: a tenth less, for the rounding and the compression of whoever saves them."""
+
+
 class _Transitions:
     """Transitions of a quantity in each cell, and how many there were in the last second.
 
@@ -65,8 +81,7 @@ class _Transitions:
     the next, which makes a pair of it. Else whatever moves through a cell would count.
     """
 
-    def __init__(self, least: float, fps: float) -> None:
-        self._least = least
+    def __init__(self, fps: float) -> None:
         self._second = math.ceil(fps - 1e-3)  # frames that lie less than a second apart
         self._at_once = max(1, round(fps / AT_ONCE))
         self._index = 0
@@ -81,15 +96,18 @@ class _Transitions:
         """Where the next turn counts."""
         self.count = torch.zeros(())
 
-    def add(self, value: Tensor, marked: Tensor) -> None:
-        """Go on to the next frame's values ``(h, w)``; a change is none where neither of its ends is marked."""
+    def add(self, value: Tensor, marked: Tensor, least: float) -> None:
+        """Go on to the next frame's values ``(h, w)``.
+
+        A change by ``least`` is a transition where one of its ends is marked.
+        """
         if self._state is None:
             still = torch.zeros_like(marked, dtype=torch.int8)
             self._state = still, value, value, marked, marked
             self.count, self._awaited, self._before = still.short(), still.bool(), still.bool()
         way, low, high, low_marked, high_marked = self._state
-        rises = (way <= 0) & (value - low >= self._least) & (low_marked | marked)
-        falls = (way >= 0) & (high - value >= self._least) & (high_marked | marked) & ~rises
+        rises = (way <= 0) & (value - low >= least) & (low_marked | marked)
+        falls = (way >= 0) & (high - value >= least) & (high_marked | marked) & ~rises
         lower, higher = falls | (value <= low), rises | (value >= high)
         self._state = (
             way.masked_fill(rises, 1).masked_fill(falls, -1),
@@ -155,29 +173,26 @@ def _fills(marks: Tensor) -> bool:
 class Meter:
     """Counts flashes, frame by frame."""
 
-    def __init__(self, fps: float, limits: Limits | None = None) -> None:
+    def __init__(self, fps: float) -> None:
         """
         Args:
             fps: frames a second.
-            limits: those of the standards where they are None.
 
         Raises:
             InputError: a rate that is none.
         """
         if not 0.0 < fps < math.inf:
             raise InputError(f"fps: above 0 needed, got {fps:g}; link the rate of the clip")
-        self._limits = limits or Limits()
-        self.general = _Transitions(self._limits.luminance, fps)
-        self.red = _Transitions(self._limits.red, fps)
+        self.general = _Transitions(fps)
+        self.red = _Transitions(fps)
 
-    def add(self, cells: Tensor) -> None:
+    def add(self, cells: Tensor, limits: Limits = STANDARD) -> None:
         """Go on to the next frame, ``(3, h, w)`` of light."""
         light = luminance(cells)
-        self.general.add(light, light < self._limits.dark)
-        total = cells.sum(dim=0)
-        self.red.add(
-            (2.0 * cells[0] - total).clamp_min(0.0), (cells[0] >= self._limits.saturated * total) & (total > 0)
-        )
+        self.general.add(light, light < limits.dark, limits.luminance)
+        red, total = cells[0], cells.sum(dim=0)
+        is_saturated = (total > 0.0) & (red >= limits.saturated * total)
+        self.red.add((2.0 * red - total).clamp_min(0.0), is_saturated, limits.red)
 
     @property
     def passes(self) -> bool:
@@ -218,13 +233,12 @@ def light_in_cells(frames: Tensor, *, device: torch.device | str = "cpu", on_ste
     return cells
 
 
-def stripes(light: Tensor, limits: Limits | None = None) -> Tensor:
+def stripes(light: Tensor, limits: Limits = STANDARD) -> Tensor:
     """Where a frame has more than five pairs of light and dark stripes, ``(h, w)`` of booleans, from its luminance.
 
     Straight or curved, in any direction: the frame is cut into overlapping blocks, at three scales, and a block has
     stripes where one wave makes up most of its variance. A pixel has, where most of the blocks do that it lies in.
     """
-    limits = limits or Limits()
     found = torch.zeros_like(light, dtype=torch.bool)
     height, width = light.shape
     for side in (SIDE, SIDE // 2, SIDE // 4):
