@@ -237,8 +237,8 @@ def table(rows: dict[tuple[str, str], list[Row]], kinds: Iterable[str], methods:
             found = rows[kind, method]
             mean = [statistics.fmean(getattr(row, name) for row in found) for name in ("psnr", "warping", "gradients")]
             seconds = statistics.fmean(row.seconds for row in found)
-            worst = min(row.gain for row in found)
-            shown = f"{mean[0]:.2f} | {worst:+.2f} | {mean[1]:.3f} | {mean[2]:.3f} | {seconds:.3f}"
+            worst = "" if kind in CALM else f"{min(row.gain for row in found):+.2f}"
+            shown = f"{mean[0]:.2f} | {worst} | {mean[1]:.3f} | {mean[2]:.3f} | {seconds:.3f}"
             print(f"| {kind} | {method} | {shown} |")
             if kind not in CALM:
                 everywhere.setdefault(method, []).append(mean[0])
