@@ -2,6 +2,7 @@
 
 from .decompose import VDPOptimize
 from .edit import Dehaze, Relight
+from .flashes import FlashSafety
 from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
 from .measure import MeasureVideo
@@ -31,6 +32,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "LoadPoints": LoadPoints,
     "TrackPoints": TrackPoints,
     "SaveTracks": SaveTracks,
+    "FlashSafety": FlashSafety,
     "SaveFrames": SaveFrames,
     "MeasureVideo": MeasureVideo,
 }
@@ -56,6 +58,7 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "LoadPoints": "Load Points (VDP)",
     "TrackPoints": "Track Points (VDP)",
     "SaveTracks": "Save Tracks (VDP)",
+    "FlashSafety": "Flash Safety (VDP)",
     "SaveFrames": "Save Frames (VDP)",
     "MeasureVideo": "Measure Video (VDP)",
 }

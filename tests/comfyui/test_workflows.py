@@ -63,7 +63,8 @@ def settings(comfyui: Any, synthetic: Any) -> Settings:
         files = [f"{title}.path={file}" for title, file in stills.items() if title in titles]
         files += [f"Points.path={points}"] if "Points" in titles else []
         preset = ["Optimize.preset=fast"] if "Optimize" in titles else []
-        return [f"Clip.path={chosen}", *files, *preset, "Flow.model=dis"]
+        flow = ["Flow.model=dis"] if "Flow" in titles else []
+        return [f"Clip.path={chosen}", *files, *preset, *flow]
 
     return of
 
@@ -78,9 +79,9 @@ def outputs(path: Path) -> set[str]:
     return {node["title"] for node in json.loads(path.read_text())["nodes"] if node["type"] == "SaveFrames"}
 
 
-def is_texture(name: str) -> bool:
-    """Whether a file, or a node that writes it, is of a texture: one picture of a size of its own."""
-    return "texture" in name.lower()
+def is_picture(name: str) -> bool:
+    """Whether a file, or a node that writes it, is of a texture or a chart: one picture of a size of its own."""
+    return "texture" in name.lower() or "curve" in name.lower()
 
 
 def test_every_workflow_is_a_template_with_a_picture(comfyui: Any) -> None:
@@ -98,7 +99,7 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
     comfyui: Any, settings: Settings, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(name: str, *more: str) -> list[Path]:
-        chosen = settings(path) + [f"{title}.format={name}" for title in outputs(path) if not is_texture(title)]
+        chosen = settings(path) + [f"{title}.format={name}" for title in outputs(path) if not is_picture(title)]
         output = tmp_path / f"{name}{more[0]}"
         assert cli.main([*arguments(path, output, chosen), *more]) == 0, capsys.readouterr().err
         files = sorted(Path(file) for file in json.loads(capsys.readouterr().out.splitlines()[-1])["outputs"])
@@ -111,12 +112,12 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
     assert len(there) == len(here) == len(outputs(path))
     for one, other in zip(there, here, strict=True):
         frames = video.read_clip(one).frames
-        assert (len(frames) == 1) if is_texture(one.name) else (frames.shape == (LENGTH, HEIGHT, WIDTH, 3))
+        assert (len(frames) == 1) if is_picture(one.name) else (frames.shape == (LENGTH, HEIGHT, WIDTH, 3))
         assert frames.std() > 0.02  # not an empty picture
         assert metrics.psnr(frames, video.read_clip(other).frames) > SAME
 
     for file in run("mp4", "--server", comfyui.url):
-        if is_texture(file.name):
+        if is_picture(file.name):
             continue
         made = video.read_clip(file)
         assert made.frames.shape == (LENGTH, HEIGHT, WIDTH, 3)
@@ -138,6 +139,7 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
         ("edit_frame", "Paint.frame=1", {"Paint", "Result"}),
         ("edit_atlas", "Paint.layer=1", {"Paint", "Result"}),
         ("flow", "Saved.format=flo", {"Saved"}),
+        ("flash_safety", "Result.quality=50", {"Result"}),
         ("track_points", "Tracks.format=nuke", {"Tracks"}),
     ],
 )

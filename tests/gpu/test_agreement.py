@@ -124,6 +124,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "EditAtlas": lambda: {"layers": layers_of("atlas"), "picture": clip()[:1], "layer": 0},
     "EditFrame": lambda: {"layers": layers_of("atlas"), "picture": 1.0 - clip()[:2], "frame": 0, "frames": "0 7"},
     "TrackPoints": lambda: {"layers": layers_of("atlas"), "points": '[{"frame": 0, "x": 40.5, "y": 60}]'},
+    "FlashSafety": lambda: {"frames": torch.stack((clip(), 0.3 * clip()), dim=1).flatten(0, 1)},
     "MeasureVideo": lambda: {
         "frames": darker(clip()),
         "reference": clip(),

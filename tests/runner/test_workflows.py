@@ -20,6 +20,7 @@ from comfyui_vdp.runner.graph.check import check, check_files
 from comfyui_vdp.runner.graph.read import load
 from comfyui_vdp.runner.graph.specs import local_specs
 from comfyui_vdp.runner.graph.types import types_fit
+from comfyui_vdp.vdp_core.edit.flash_safety import make_safe
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.metrics import psnr
 
@@ -38,6 +39,7 @@ TITLES = {
     "Result": "SaveFrames",
     "Matte": "SaveFrames",
     "Checker": "SaveFrames",
+    "Curve": "SaveFrames",
     "BackgroundTexture": "SaveFrames",
     "ForegroundTexture": "SaveFrames",
 }
@@ -61,7 +63,8 @@ def test_the_graph_is_sound(path: Path) -> None:
 @every_workflow
 def test_the_titles_are_the_agreed_ones(path: Path) -> None:
     titles = {node["title"]: node["type"] for node in nodes_of(path)}
-    assert {"Clip", "Saved" if path.stem == "flow" else "Optimize", "Result"} <= set(titles)
+    made = {"flow": "Saved", "flash_safety": "Curve"}
+    assert {"Clip", made.get(path.stem, "Optimize"), "Result"} <= set(titles)
     assert all(TITLES.get(title, kind) == kind for title, kind in titles.items())
 
 
@@ -194,6 +197,22 @@ def test_flow_gives_one_file_in_pixels_of_the_clip(
         assert np.abs(np.median(arrays["backward"][middle], axis=(0, 2, 3)) - (-2.0, 0.0)).max() < 0.3
     (colours,) = (file for file in files if file != saved)
     assert video.probe(colours).frame_count == 6
+
+
+def test_a_strobe_is_lowered_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five flashes a second of the clip's own rate, which no widget is told."""
+    bright = torch.tensor([float(index // 5 % 2) for index in range(60)])
+    strobe = bright.view(-1, 1, 1, 1).expand(-1, 64, 96, 3)
+    clip = video.write_clip(tmp_path / "clip", strobe, fps=50, quality=95)
+    settings = [f"Clip.path={clip}", "Result.format=png"]
+    assert cli.main(run(FOLDER / "flash_safety.json", tmp_path / "out", *settings)) == 0
+    files = {Path(file).name.removesuffix("_00001"): file for file in json.loads(capsys.readouterr().out)["outputs"]}
+    (chart,) = (file for name, file in files.items() if name.startswith("curve"))
+    (safe,) = (file for name, file in files.items() if name.startswith("safe"))
+    assert video.read_clip(chart).frames.shape == (1, 480, 960, 3)
+    made = video.read_clip(safe).frames
+    assert made.shape == strobe.shape
+    assert make_safe(made, 50.0).report["before"]["passes"]
 
 
 @pytest.mark.slow

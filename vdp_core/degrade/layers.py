@@ -1,4 +1,4 @@
-"""Clean clips made worse by the models that the tasks invert: for the demo, tests and benchmarks, with known truth."""
+"""Copies in bad light and in haze, with known truth."""
 
 from __future__ import annotations
 
