@@ -54,8 +54,8 @@ CLOSE = 2
 """So near to an object a point is on it, in pixels of a copy of SIDE: people mark limbs, masks miss their borders."""
 TURNED = (0.5, 2.0)
 """How far a patch may shrink and stretch along its way; beyond, the mapping folds."""
-TOGETHER = 64
-"""Points whose paths are found at a time."""
+TOGETHER = 16384
+"""Points, times frames, whose paths are found at a time."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,8 @@ def follow(
         if on_step is not None:
             on_step(index + 1, count, None)
     numbers, own = torch.arange(len(points)), torch.tensor([point.frame for point in points])
-    moved = torch.cat([best_paths(costs[some].float(), own[some]) for some in numbers.split(TOGETHER)])
+    together = max(1, TOGETHER // count)
+    moved = torch.cat([best_paths(*some) for some in zip(costs.split(together), own.split(together), strict=True)])
     scale = torch.tensor([width / small[1], height / small[0]])
     xy = led + (turned @ moved[..., None])[..., 0] * scale
     xy[numbers, own] = torch.tensor([[point.x, point.y] for point in points])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ def _resized(flow: Flow, size: tuple[int, int]) -> Flow:
     """A flow of another size, some pairs at a time."""
     if flow.size == size:
         return flow
-    parts = {name: large_empty(*part.shape[:-2], *size) for name, part in flow.tensors().items()}
+    parts: dict[str, Any] = {name: large_empty(*part.shape[:-2], *size) for name, part in flow.tensors().items()}
     for start in range(0, len(flow), TOGETHER):
         some = resize_flow(flow.part(start, min(start + TOGETHER, len(flow)) + 1), size)
         for name, part in some.tensors().items():
