@@ -2,14 +2,15 @@
 
     python benchmarks/long.py --data FOLDER --seams [--workflows relight dehaze atlas]
     python benchmarks/long.py --data FOLDER --lengths 600 3000 [--size 1280 720] [--workflows relight dehaze atlas]
-        [--settings Optimize.preset=fast Optimize.steps=20]
+        [--settings Optimize.preset=fast Optimize.steps=20] [--free 2]
 
 Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal; segment and
 atlas get it as it is. ``--seams`` compares the error of frames over which one window gives way to the next with that of
 the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the next. The atlas
 has windows for its masks alone, and its error is that of the clip as textures rebuild it.
 ``--lengths`` runs the workflows on files of that many frames, each in a process of its own: memory is the most that is
-not backed by a file, files are the temporary ones that it holds at most (Linux only).
+not backed by a file, files are the temporary ones that it holds at most (Linux only). What a clip needs stays in memory
+where there is plenty, and so grows with it; ``--free`` shows what grows where there is not.
 """
 
 from __future__ import annotations
@@ -125,8 +126,10 @@ def repeated(data: Path, kind: str, count: int, width: int, height: int, folder:
     return out
 
 
-def run(workflow: str, settings: list[str], clip: Path, folder: Path) -> tuple[float, float, float, float]:
-    """Run a workflow in a process of its own.
+def run(
+    workflow: str, settings: list[str], clip: Path, folder: Path, free: float | None
+) -> tuple[float, float, float, float]:
+    """Run a workflow in a process of its own, as if so many GB of memory were free.
 
     Returns:
         Seconds, seconds of processor, the most anonymous memory, and the most temporary files, in GB.
@@ -135,6 +138,9 @@ def run(workflow: str, settings: list[str], clip: Path, folder: Path) -> tuple[f
     arguments = ["run", str(graph), "--output-dir", str(folder / "out"), "--quiet", "--device", "cpu"]
     arguments += [part for setting in (f"Clip.path={clip}", *settings) for part in ("--set", setting)]
     program = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main())"
+    if free is not None:
+        budget = "import comfyui_vdp.vdp_core.store.budget as budget"
+        program = f"{budget}; budget.memory_free = lambda: {round(free * 1e9)}; {program}"
     started, before = time.perf_counter(), processor_seconds()
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL)
     memory = files = 0.0
@@ -180,6 +186,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--workflows", nargs="+", choices=list(KIND_OF), default=list(TASK_OF))
     parser.add_argument("--settings", nargs="+", default=[], help="what to --set")
+    parser.add_argument("--free", type=float, metavar="GB", help="take so much memory to be free")
     options = parser.parse_args()
     if options.seams:
         print("| task | windows | error | across / inside | flicker | across / inside |\n|---|---|---|---|---|---|")
@@ -193,7 +200,7 @@ def main() -> None:
         folder = Path(name)
         for workflow, count in product(options.workflows, options.lengths):
             clip = repeated(options.data, KIND_OF[workflow], count, width, height, folder)
-            seconds, processor, memory, files = run(workflow, options.settings, clip, folder)
+            seconds, processor, memory, files = run(workflow, options.settings, clip, folder, options.free)
             rates = f"{seconds / count:.3f} | {processor / count:.3f}"
             print(f"| {workflow} | {count} | {seconds:.0f} | {rates} | {memory:.2f} | {files:.1f} |", flush=True)
 
