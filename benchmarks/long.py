@@ -1,14 +1,16 @@
 """Long clips: whether windows show, and what memory and time grow to.
 
-    python benchmarks/long.py --data FOLDER --seams
+    python benchmarks/long.py --data FOLDER --seams [--workflows relight dehaze atlas]
     python benchmarks/long.py --data FOLDER --lengths 600 3000 [--size 1280 720] [--workflows relight dehaze atlas]
-        [--settings Optimize.preset=fast Optimize.steps=20]
+        [--settings Optimize.preset=fast Optimize.steps=20] [--free 2]
 
 Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal; segment and
 atlas get it as it is. ``--seams`` compares the error of frames over which one window gives way to the next with that of
-the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the next.
+the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the next. The atlas
+has windows for its masks alone, and its error is that of the clip as textures rebuild it.
 ``--lengths`` runs the workflows on files of that many frames, each in a process of its own: memory is the most that is
-not backed by a file, files are the temporary ones that it holds at most (Linux only).
+not backed by a file, files are the temporary ones that it holds at most (Linux only). What a clip needs stays in memory
+where there is plenty, and so grows with it; ``--free`` shows what grows where there is not.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -32,7 +35,9 @@ from clips import clip_paths
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
-from comfyui_vdp.vdp_core.models import MODELS
+from comfyui_vdp.vdp_core.models import haze as haze_model
+from comfyui_vdp.vdp_core.models import light as light_model
+from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.optim.windows import WINDOW_OVERLAP, windows
 from comfyui_vdp.vdp_core.tasks import TASKS
@@ -40,6 +45,11 @@ from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 TASK_OF = {"relight": "dark", "dehaze": "hazy"}
 KIND_OF = {**TASK_OF, "segment": "plain", "atlas": "plain"}
+MADE = {
+    "relight": partial(light_model.apply, denoise=0.0),
+    "dehaze": partial(haze_model.apply, denoise=0.0),
+    "atlas": reconstruct,
+}
 CYCLES = 7
 AIRLIGHT = (0.8, 0.82, 0.85)
 
@@ -67,15 +77,15 @@ def cycle(data: Path, kind: str, width: int, height: int) -> Iterator[tuple[Tens
 
 def seams(data: Path, task: str) -> str:
     """A row of the table: errors across windows over errors inside, and the same of flicker."""
-    truth, shown = (torch.stack(part) for part in zip(*cycle(data, TASK_OF[task], 320, 180), strict=True))
+    truth, shown = (torch.stack(part) for part in zip(*cycle(data, KIND_OF[task], 320, 180), strict=True))
     length = len(truth)
     shown = shown.repeat(CYCLES, 1, 1, 1)
     layers = decompose(task, shown, estimate_flow(shown, model="dis", shots=False))
-    made = MODELS[task].apply(layers, denoise=0.0)
-    wrong = made.sub_(truth.repeat(CYCLES, 1, 1, 1))
+    wrong = MADE[task](layers).sub_(truth.repeat(CYCLES, 1, 1, 1))
     errors = wrong.abs().mean(dim=(1, 2, 3))
     flicker = torch.stack([(after - before).abs().mean() for before, after in pairwise(wrong)])
-    spans = windows(len(shown), TASKS[task].presets["balanced"].config.window, WINDOW_OVERLAP)
+    config = TASKS[task].presets["balanced"].config
+    spans = windows(len(shown), (config.masks if task == "atlas" else config).window, WINDOW_OVERLAP)
     across = {index for one, other in pairwise(spans) for index in range(other.start - 1, one.stop)}
     ratios = [apart(values, across, length) for values in (errors, flicker)]
     return f"| {task} | {len(spans)} | {errors.mean():.4f} | {ratios[0]:.3f} | {flicker.mean():.5f} | {ratios[1]:.3f} |"
@@ -116,8 +126,10 @@ def repeated(data: Path, kind: str, count: int, width: int, height: int, folder:
     return out
 
 
-def run(workflow: str, settings: list[str], clip: Path, folder: Path) -> tuple[float, float, float, float]:
-    """Run a workflow in a process of its own.
+def run(
+    workflow: str, settings: list[str], clip: Path, folder: Path, free: float | None
+) -> tuple[float, float, float, float]:
+    """Run a workflow in a process of its own, as if so many GB of memory were free.
 
     Returns:
         Seconds, seconds of processor, the most anonymous memory, and the most temporary files, in GB.
@@ -126,6 +138,9 @@ def run(workflow: str, settings: list[str], clip: Path, folder: Path) -> tuple[f
     arguments = ["run", str(graph), "--output-dir", str(folder / "out"), "--quiet", "--device", "cpu"]
     arguments += [part for setting in (f"Clip.path={clip}", *settings) for part in ("--set", setting)]
     program = "import sys; from comfyui_vdp.runner.cli import main; sys.exit(main())"
+    if free is not None:
+        budget = "import comfyui_vdp.vdp_core.store.budget as budget"
+        program = f"{budget}; budget.memory_free = lambda: {round(free * 1e9)}; {program}"
     started, before = time.perf_counter(), processor_seconds()
     process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL)
     memory = files = 0.0
@@ -171,10 +186,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[1280, 720], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--workflows", nargs="+", choices=list(KIND_OF), default=list(TASK_OF))
     parser.add_argument("--settings", nargs="+", default=[], help="what to --set")
+    parser.add_argument("--free", type=float, metavar="GB", help="take so much memory to be free")
     options = parser.parse_args()
     if options.seams:
         print("| task | windows | error | across / inside | flicker | across / inside |\n|---|---|---|---|---|---|")
-        for task in [name for name in options.workflows if name in TASK_OF]:
+        for task in [name for name in options.workflows if name in MADE]:
             print(seams(options.data, task), flush=True)
     width, height = options.size
     if options.lengths:
@@ -184,7 +200,7 @@ def main() -> None:
         folder = Path(name)
         for workflow, count in product(options.workflows, options.lengths):
             clip = repeated(options.data, KIND_OF[workflow], count, width, height, folder)
-            seconds, processor, memory, files = run(workflow, options.settings, clip, folder)
+            seconds, processor, memory, files = run(workflow, options.settings, clip, folder, options.free)
             rates = f"{seconds / count:.3f} | {processor / count:.3f}"
             print(f"| {workflow} | {count} | {seconds:.0f} | {rates} | {memory:.2f} | {files:.1f} |", flush=True)
 

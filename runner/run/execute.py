@@ -79,6 +79,11 @@ def _run_node(node: Node, spec: NodeSpec, arguments: dict[str, Any]) -> tuple[tu
     return tuple(answer or ()), {}
 
 
+def _needed(node: str, made: tuple[Any, ...], uses: Mapping[Link, int]) -> tuple[Any, ...]:
+    """What a node made, without the outputs that nobody needs any more."""
+    return tuple(value if uses[Link(node, slot)] else None for slot, value in enumerate(made))
+
+
 def collect_numbers(shown: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, float | None]:
     """The numbers that nodes gave, by name; ``shown`` is title and ui by node id.
 
@@ -187,7 +192,7 @@ def _run_nodes(
 
     from ...nodes import host
 
-    uses = Counter(value.node for key in order for value in graph.nodes[key].inputs.values() if isinstance(value, Link))
+    uses = Counter(value for key in order for value in graph.nodes[key].inputs.values() if isinstance(value, Link))
     prompt = to_api(graph)
     results: dict[str, tuple[Any, ...]] = {}
     shown: dict[str, Mapping[str, Any]] = {}
@@ -208,12 +213,8 @@ def _run_nodes(
             del arguments
             if spec.is_output:
                 kept.finish(key, shown[key])
-            if uses[key]:
-                results[key] = result
+            results[key] = result
             del result
-            for value in node.inputs.values():
-                if isinstance(value, Link):
-                    uses[value.node] -= 1
-                    if not uses[value.node]:
-                        del results[value.node]
+            uses.subtract(value for value in node.inputs.values() if isinstance(value, Link))
+            results = {of: _needed(of, made, uses) for of, made in results.items()}
     return shown

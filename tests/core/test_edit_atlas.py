@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
 
+from comfyui_vdp.vdp_core.edit import atlas as atlas_edit
+from comfyui_vdp.vdp_core.edit import painted
 from comfyui_vdp.vdp_core.edit.atlas import edit_frames, edit_texture
 from comfyui_vdp.vdp_core.edit.changes import changed
 from comfyui_vdp.vdp_core.edit.composite import composite
@@ -404,6 +406,21 @@ def test_a_clip_without_objects_is_edited(synthetic):
         x, y = round(40 - 1.7 * index), round(20 - 0.6 * index)
         assert (made[index, y + 3 : y + 17, x + 3 : x + 27] - RED).abs().max() < 0.05
         assert torch.equal(made[index, y + 24 :], frames[index, y + 24 :])
+
+
+def test_each_edited_frame_is_prepared_once(clip, layers, monkeypatch):
+    prepared = []
+
+    class Counted(painted.EditedFrame):
+        def __init__(self, atlas, index, *edit):
+            prepared.append(index)
+            super().__init__(atlas, index, *edit)
+
+    monkeypatch.setattr(atlas_edit, "EditedFrame", Counted)
+    numbers = list(range(COUNT))[::2]
+    assert len(numbers) > painted.KEPT
+    edit_frames(layers, numbers, flat(clip, RED)[numbers])
+    assert prepared == numbers
 
 
 def test_frames_of_a_long_clip_are_made_when_they_are_looked_at(clip, layers, monkeypatch):

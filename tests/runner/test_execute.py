@@ -98,6 +98,43 @@ def test_values_are_let_go_after_their_last_use(make_specs: Callable[..., Specs]
     assert all(reference() is None for reference in made)
 
 
+def test_each_output_is_let_go_after_its_own_last_use(make_specs: Callable[..., Specs]) -> None:
+    class Thing:
+        pass
+
+    made: list[weakref.ref[Thing]] = []
+    alive: list[list[bool]] = []
+
+    class Make:
+        FUNCTION, RETURN_TYPES = "make", ("THING", "THING", "THING")
+
+        @classmethod
+        def INPUT_TYPES(cls) -> dict[str, Any]:
+            return {"required": {}}
+
+        def make(self) -> tuple[Thing, ...]:
+            things = Thing(), Thing(), Thing()
+            made.extend(map(weakref.ref, things))
+            return things
+
+    class End:
+        FUNCTION, RETURN_TYPES, OUTPUT_NODE = "end", (), True
+
+        @classmethod
+        def INPUT_TYPES(cls) -> dict[str, Any]:
+            return {"required": {"thing": ("THING",)}}
+
+        def end(self, thing: Thing) -> None:
+            gc.collect()
+            alive.append([reference() is not None for reference in made])
+
+    specs = make_specs(Make=Make, End=End)
+    graph: dict[str, Any] = {"0": {"class_type": "Make", "inputs": {}}}
+    graph |= {str(i + 1): {"class_type": "End", "inputs": {"thing": ["0", i]}} for i in range(2)}
+    run(read(graph, specs), specs)
+    assert alive == [[True, True, False], [False, True, False]]
+
+
 def test_nodes_run_under_inference_mode_and_fitting_leaves_it(make_specs: Callable[..., Specs]) -> None:
     seen: list[bool] = []
 

@@ -67,7 +67,7 @@ def edit_texture(
     picture, alpha = check_pictures(picture, alpha, most=1)
     place = torch.device(device)
     atlas = Atlas(layers, place)
-    return _carried(atlas, EditedTexture(atlas, number, picture, alpha), {number}, lambda _: None, on_step)
+    return _carried(atlas, EditedTexture(atlas, number, picture, alpha), lambda: {number}, lambda _: None, on_step)
 
 
 def edit_frames(
@@ -106,8 +106,7 @@ def edit_frames(
         return EditedFrame(atlas, index, pictures[which[index]], mask)
 
     edits = EditedFrames(atlas, numbers, edit_of)
-    painted = {number for index in numbers for number in edits.painted(index)}
-    return _carried(atlas, edits, painted, edits.exact, on_step)
+    return _carried(atlas, edits, edits.painted, edits.exact, on_step)
 
 
 def check_numbers(numbers: Sequence[int], pictures: int, count: int | None) -> None:
@@ -152,7 +151,7 @@ def check_pictures(
 def _carried(
     atlas: Atlas,
     edits: Callable[[int], list[tuple[int, Sight]]],
-    numbers: Collection[int],
+    painted_on: Callable[[], Collection[int]],
     exact: Callable[[int], Tensor | None],
     on_step: OnStep | None,
 ) -> tuple[Tensor, Tensor, Layers]:
@@ -161,7 +160,8 @@ def _carried(
     Args:
         atlas: the layers.
         edits: gives what is seen of them in a frame, by the number of the layer.
-        numbers: of the layers that were painted on.
+        painted_on: gives the numbers of the layers that were painted on; asked last, when a short clip's frames have
+            all been made.
         exact: gives what a frame was painted over with itself, if it was.
         on_step: see ``edit_texture``.
     """
@@ -174,7 +174,7 @@ def _carried(
             yield _painted(atlas, index, edits(index)) if painted is None else _over(atlas.base(index), painted)
 
     made, sure = computed_with_mask(frames, tuple(layers.frames.shape), on_step=on_step)
-    colours = {f"colour_{number}": _colours(atlas, number, edits) for number in numbers}
+    colours = {f"colour_{number}": _colours(atlas, number, edits) for number in painted_on()}
     return made, sure, replace(layers, pictures={**layers.pictures, **colours, PAINTED: made})
 
 

@@ -299,15 +299,26 @@ class EditedFrames:
     def __init__(self, atlas: Atlas, numbers: Sequence[int], edit_of: Callable[[int], EditedFrame]) -> None:
         """``edit_of`` prepares an edited frame by its number, when it is needed: there may be many."""
         self._atlas, self._numbers = atlas, sorted(numbers)
-        self._edit_of = lru_cache(maxsize=KEPT)(edit_of)
+        self._painted: dict[int, set[int]] = {}
+
+        @lru_cache(maxsize=KEPT)
+        def prepared(index: int) -> EditedFrame:
+            edit = edit_of(index)
+            self._painted[index] = set(edit.numbers)
+            return edit
+
+        self._edit_of = prepared
 
     def exact(self, index: int) -> Tensor | None:
         """What a frame was painted over with itself, ``(4, H, W)``."""
         return self._edit_of(index).painted if index in self._numbers else None
 
-    def painted(self, index: int) -> Collection[int]:
-        """The layers that were painted on in an edited frame."""
-        return self._edit_of(index).numbers
+    def painted(self) -> set[int]:
+        """The layers that were painted on in any edited frame; prepares those that were not needed so far."""
+        for index in self._numbers:
+            if index not in self._painted:
+                self._edit_of(index)
+        return set().union(*self._painted.values())
 
     def __call__(self, index: int) -> list[tuple[int, Sight]]:
         atlas, nearest = self._atlas, self._nearest(index)

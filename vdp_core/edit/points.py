@@ -54,8 +54,8 @@ CLOSE = 2
 """So near to an object a point is on it, in pixels of a copy of SIDE: people mark limbs, masks miss their borders."""
 TURNED = (0.5, 2.0)
 """How far a patch may shrink and stretch along its way; beyond, the mapping folds."""
-TOGETHER = 64
-"""Points whose paths are found at a time."""
+TOGETHER = 16384
+"""Points, times frames, whose paths are found at a time."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,8 @@ def follow(
         if on_step is not None:
             on_step(index + 1, count, None)
     numbers, own = torch.arange(len(points)), torch.tensor([point.frame for point in points])
-    moved = torch.cat([best_paths(costs[some].float(), own[some]) for some in numbers.split(TOGETHER)])
+    together = max(1, TOGETHER // count)
+    moved = torch.cat([best_paths(*some) for some in zip(costs.split(together), own.split(together), strict=True)])
     scale = torch.tensor([width / small[1], height / small[0]])
     xy = led + (turned @ moved[..., None])[..., 0] * scale
     xy[numbers, own] = torch.tensor([[point.x, point.y] for point in points])
@@ -280,18 +281,20 @@ def best_paths(costs: Tensor, own: Tensor) -> Tensor:
     numbers, far = torch.arange(count), _far(costs.device)
     fixed = torch.full((side, side), 1e3)
     fixed[SEARCH, SEARCH] = 0.0
-    best, came = torch.zeros(count, side, side), []
+    # in one piece: many small ones, in between others, hold on to memory around them
+    best, came = torch.zeros(count, side, side), torch.empty(length, 2, count, side, side, dtype=torch.uint8)
     for index in range(length):
         # (the square of a distance is a sum over both axes, so that one is gone through after the other)
         along_x, from_x = (best[:, :, None, :] + steady).min(dim=-1)
         along_y, from_y = (along_x.transpose(1, 2)[:, :, None, :] + steady).min(dim=-1)
-        came.append((from_x.to(torch.uint8), from_y.transpose(1, 2).to(torch.uint8)))
+        came[index, 0], came[index, 1] = from_x, from_y.transpose(1, 2)
         here = (own == index)[:, None, None]
         best = along_y.transpose(1, 2) + torch.where(here, fixed, costs[:, index] + far)
     last = best.flatten(1).argmin(dim=1)
     x, y = last % side, torch.div(last, side, rounding_mode="floor")
     path = []
-    for from_x, from_y in reversed(came):
+    for index in reversed(range(length)):
+        from_x, from_y = came[index]
         path.append(torch.stack((x, y), dim=1))
         y = from_y[numbers, y, x].long()
         x = from_x[numbers, y, x].long()

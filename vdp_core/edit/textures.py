@@ -133,8 +133,10 @@ def _fineness(layers: Layers, number: int) -> float:
         return 1.0
     height, width = layers.assets[f"texture_{number}"].shape[1:]
     size = layers.fields["mapping"].new_tensor([width, height]).view(2, 1, 1)
-    places = layers.fields["mapping"][seen, number] * size
-    across = places.diff(dim=3)[:, :, :-1] * ((columns - 1) / layers.frames.shape[2])
-    down = places.diff(dim=2)[..., :-1] * ((rows - 1) / layers.frames.shape[1])
-    area = (across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]).abs()
-    return max(float(area.median()) ** 0.5, 1e-3)
+    areas = torch.empty(len(seen), rows - 1, columns - 1)
+    for area, t in zip(areas, seen, strict=True):
+        places = layers.fields["mapping"][t, number] * size
+        across = places.diff(dim=2)[:, :-1] * ((columns - 1) / layers.frames.shape[2])
+        down = places.diff(dim=1)[..., :-1] * ((rows - 1) / layers.frames.shape[1])
+        torch.abs(across[0] * down[1] - across[1] * down[0], out=area)
+    return max(float(areas.median()) ** 0.5, 1e-3)

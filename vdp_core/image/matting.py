@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..store.scratch import large_empty
 from ..store.transfer import send
 from ..types import Layers, OnStep
 from .guided import fit_lines, follow
@@ -97,7 +98,7 @@ def align_masks(masks: Tensor, frames: Tensor, *, rounds: int = ALIGN_ROUNDS, on
     Returns:
         ``(T, L, h, w)``, sum over L is 1.
     """
-    out = torch.empty_like(masks)
+    out = large_empty(*masks.shape, dtype=masks.dtype, device=masks.device)
     for index, frame in enumerate(frames):
         moved = masks[index]
         coarse = resize(send(frame, masks.device).movedim(-1, 0)[None], (masks.shape[2], masks.shape[3]))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..store.scratch import large_empty
 from ..store.transfer import send
 
 __all__ = ["resize", "size_within", "upsample", "working_copy"]
@@ -64,5 +65,7 @@ def working_copy(frames: Tensor, side: int, device: torch.device | str | None = 
     """
     size = size_within(frames.shape[1], frames.shape[2], side, least=2)
     place = frames.device if device is None else device
-    # a frame at a time: all of them at once would first be copied
-    return torch.cat([resize(send(frame, place)[None].movedim(-1, 1).float(), size, mode="area") for frame in frames])
+    made = large_empty(len(frames), frames.shape[3], *size, device=place)
+    for index, frame in enumerate(frames):
+        made[index] = resize(send(frame, place)[None].movedim(-1, 1).float(), size, mode="area")[0]
+    return made

@@ -12,6 +12,9 @@ from .warp import pixel_grid, warp
 
 __all__ = ["average_along", "follow"]
 
+TOGETHER = 32
+"""Frames whose pixels are followed at a time: what that takes is many times as large as they are."""
+
 
 def follow(
     forward: Tensor, occluded: Tensor, confidence: Tensor, spans: Sequence[int]
@@ -57,22 +60,29 @@ def follow(
 
 def average_along(fields: Tensor, flow: Flow, span: int) -> Tensor:
     """Mean of ``(T, C, h, w)`` along the path of each pixel, up to ``span`` frames either way while it is seen."""
-    total, weight = fields.clone(), torch.ones_like(fields[:, :1])
-    count = len(fields)
+    return torch.cat([_averaged(fields, flow, span, start) for start in range(0, len(fields), TOGETHER)])
+
+
+def _averaged(fields: Tensor, flow: Flow, span: int, start: int) -> Tensor:
+    """The mean of ``average_along`` in the ``TOGETHER`` frames from one on."""
+    count, stop = len(fields), min(start + TOGETHER, len(fields))
+    total, weight = fields[start:stop].clone(), torch.ones_like(fields[start:stop, :1])
     for vectors, occluded, sign in (
         (flow.forward, flow.forward_occlusion, 1),
         (flow.backward, flow.backward_occlusion, -1),
     ):
-        path = fields.new_zeros(count, 2, *flow.size)
-        seen = fields.new_ones(count, 1, *flow.size)
-        for hop in range(1, min(span, count - 1) + 1):
+        path = fields.new_zeros(stop - start, 2, *flow.size)
+        seen = fields.new_ones(stop - start, 1, *flow.size)
+        for hop in range(1, span + 1):
             # frames from which the hop stays in the clip; the flow of pair i starts at frame i, or leads back to it
-            ours = slice(0, count - hop) if sign > 0 else slice(hop, count)
-            pair = slice(hop - 1, count - 1) if sign > 0 else slice(0, count - hop)
-            theirs = slice(hop, count) if sign > 0 else slice(0, count - hop)
+            first, end = (start, min(stop, count - hop)) if sign > 0 else (max(start, hop), stop)
+            if first >= end:
+                break
+            ours, theirs = slice(first - start, end - start), slice(first + sign * hop, end + sign * hop)
+            pair = slice(first + hop - 1, end + hop - 1) if sign > 0 else theirs
             onward = warp(torch.cat((vectors[pair], occluded[pair, None]), dim=1), path[ours])
             path[ours] += onward[:, :2]
             seen[ours] *= 1.0 - onward[:, 2:3]
             total[ours] += seen[ours] * warp(fields[theirs], path[ours])
             weight[ours] += seen[ours]
-    return total / weight
+    return total.div_(weight)

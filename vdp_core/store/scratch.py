@@ -31,12 +31,14 @@ _mapped: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()
 """What holds the pages of tensors that are files, by their address."""
 
 
-def large_empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return a tensor like ``torch.empty``'s on the CPU; one that does not fit in memory is a file, paged in and out.
+def large_empty(*shape: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+    """Return a tensor like ``torch.empty``'s; on the CPU, one that does not fit in memory is a file, paged in and out.
 
     Raises:
         MediaError: the folder for temporary files has no room for it.
     """
+    if torch.device(device).type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
     size = math.prod(shape) * dtype.itemsize
     # what is filled piece by piece may outlast the inference mode it was begun in
     with torch.inference_mode(False):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from comfyui_vdp.vdp_core.edit.atlas import edit_frames, edit_texture
-from comfyui_vdp.vdp_core.edit.points import Point, follow
+from comfyui_vdp.vdp_core.edit.points import Point, draw, follow
+from comfyui_vdp.vdp_core.edit.textures import checker
 from comfyui_vdp.vdp_core.errors import LayersFileError
 from comfyui_vdp.vdp_core.metrics import psnr
 from comfyui_vdp.vdp_core.models import MODELS
@@ -18,11 +22,14 @@ from comfyui_vdp.vdp_core.models import atlas as model
 from comfyui_vdp.vdp_core.models.file import load_layers, save_layers
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.optim.fit import Fitted
-from comfyui_vdp.vdp_core.store import scratch
+from comfyui_vdp.vdp_core.store import lazy, scratch
+from comfyui_vdp.vdp_core.store.lazy import LazyFrames
+from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.atlas.mapping import SoFar
 from comfyui_vdp.vdp_core.tasks.atlas.task import join
 from comfyui_vdp.vdp_core.tasks.base import Found
 from comfyui_vdp.vdp_core.tasks.driver import decompose
+from comfyui_vdp.vdp_core.tasks.segment import windows
 from comfyui_vdp.vdp_core.types import Layers
 
 HEIGHT, WIDTH = 64, 96
@@ -239,3 +246,75 @@ def test_fields_of_a_long_clip_lie_in_files(synthetic, monkeypatch):
     for name in ("masks", "mapping"):
         assert found.fields[name].untyped_storage().data_ptr() in scratch._mapped
         assert torch.equal(found.fields[name], plain.fields[name])
+
+
+WINDOW, SHARED = 12, 4
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the size of the largest tensor that is made while it looks on, but for files and what was there before."""
+
+    def __init__(self, given: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._given = {tensor.untyped_storage().data_ptr() for tensor in given}
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (list, tuple)) else (made,):
+            if isinstance(tensor, Tensor) and not isinstance(tensor, LazyFrames):
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in self._given and storage.data_ptr() not in scratch._mapped:
+                    self.bytes = max(self.bytes, storage.nbytes())
+        return made
+
+
+class Counted:
+    """Gives frames of a clip, and knows how many of them are held at a time, at most."""
+
+    def __init__(self, frames: Tensor) -> None:
+        self._frames = frames
+        self._held, self.most = 0, 0
+
+    def frame(self, index: int) -> Tensor:
+        copy = self._frames[index].numpy().copy()
+        self._held += 1
+        self.most = max(self.most, self._held)
+        weakref.finalize(copy, self._drop)
+        return torch.from_numpy(copy)
+
+    def _drop(self) -> None:
+        self._held -= 1
+
+
+@pytest.fixture
+def little_memory(monkeypatch) -> None:
+    """Nothing that lasts fits in memory, and masks are found in short windows."""
+    for module in (scratch, lazy):
+        monkeypatch.setattr(module, "fits_in_memory", lambda size: False)
+    monkeypatch.setattr(lazy, "AT_ONCE", 0)
+    monkeypatch.setattr(windows, "WINDOW_OVERLAP", SHARED)
+    preset = TASKS["atlas"].presets["fast"]
+    config = replace(preset.config, rounds=1, masks=replace(preset.config.masks, window=WINDOW, samples=64))
+    monkeypatch.setitem(TASKS["atlas"].presets, "fast", replace(preset, config=config))
+
+
+def test_what_is_held_at_a_time_does_not_grow_with_the_clip(synthetic, little_memory):
+    """One window of masks, and three."""
+    clip, found = synthetic.layered(28, 48, 64, objects=1, pan=(0.0, 0.0)), []
+    for count in (12, 28):
+        assert (count - SHARED) % (WINDOW - SHARED) == 0
+        source = Counted(clip.frames)
+        frames = LazyFrames.of(source, (count, *clip.frames.shape[1:]))
+        with Largest([clip.frames, *clip.flow.tensors().values()]) as largest:
+            layers = decompose("atlas", frames, clip.flow.part(0, count), preset="fast", steps=5)
+            tracks = follow(layers, [Point(0, 20.0, 20.0), Point(5, 40.0, 30.0)])
+            edited = frames[3].clone()
+            edited[20:30, 20:30] = RED
+            for made in (edit_frames(layers, [3], edited[None])[0], checker(layers, 0), draw(frames, tracks)):
+                assert isinstance(made, LazyFrames)
+                assert made[count - 1].shape == edited.shape
+        found.append((source.most, largest.bytes))
+    (few, small), (many, large) = found
+    assert many == few
+    assert large == small

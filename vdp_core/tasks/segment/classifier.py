@@ -83,6 +83,7 @@ def train_classifier(
         balance = share[kind.flatten()[chosen]] ** (-0.5 if index in fixed else 0.5)
         weights.append(balance / balance.mean() * (len(training_frames) / len(fixed) if index in fixed else 1.0))
     x, y, w = torch.cat(seen), torch.cat(wanted), torch.cat(weights)
+    del seen, wanted, weights
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs as well
         hidden = 32

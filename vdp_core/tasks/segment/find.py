@@ -16,6 +16,7 @@ from ...image.resize import resize, working_copy
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
 from ...store.journal import Journal, Kept
+from ...store.scratch import large_empty
 from ...types import Flow
 from .classifier import PixelFeatures, train_classifier
 from .config import SegmentConfig
@@ -45,8 +46,8 @@ NO_FIT = Fitted(0, 0.0, {}, "steps")
 
 def all_background(frames: Tensor, config: SegmentConfig, layers: int) -> Tensor:
     """Masks without any object."""
-    masks = torch.zeros(len(frames), layers, *working_copy(frames[:1], config.side).shape[2:])
-    masks[:, 0] = 1.0
+    masks = large_empty(len(frames), layers, *working_copy(frames[:1], config.side).shape[2:])
+    masks[:, 0], masks[:, 1:] = 1.0, 0.0
     return masks
 
 
@@ -133,7 +134,7 @@ def _em_round(
     layer_flows = LayerFlows(labels, flow)
     count, kinds, height, width = labels.shape
     # half precision holds logs of odds to a thousandth, in half the memory
-    warp_evidence = torch.empty(count, kinds - 1, height, width, dtype=torch.half, device=small.device)
+    warp_evidence = large_empty(count, kinds - 1, height, width, dtype=torch.half, device=small.device)
     for index in range(count):
         warp_evidence[index] = layer_flows.warp_evidence(small, index)[0]
         explaining(index + 1, count)
@@ -142,7 +143,7 @@ def _em_round(
     classifier, fitted = train_classifier(
         features, warp_evidence, labels, training_frames, fixed, config, start, learning
     )
-    appearance_evidence = torch.empty(labels.shape, dtype=torch.half, device=small.device)
+    appearance_evidence = large_empty(*labels.shape, dtype=torch.half, device=small.device)
     for index in range(count):
         appearance_evidence[index] = classifier(features.of(index, warp_evidence[index]))
     better = propagate(small, layer_flows, appearance_evidence, warp_evidence, fixed, config, carrying)

@@ -9,6 +9,7 @@ from ...image.inpaint import inpaint
 from ...image.morphology import box_mean, distance_inside
 from ...image.resize import resize
 from ...motion.warp import resize_flow, warp
+from ...store.scratch import large_empty
 from ...types import Flow
 
 __all__ = ["LayerFlows"]
@@ -20,6 +21,8 @@ OCCLUDED = 0.5
 LEAST_VISIBLE = 0.15
 """Where a layer shows less than this share of the most that is ever seen of it, flow is mostly its surroundings'."""
 LEAST_CONFIDENCE = 0.02  # of a layer without texture, its flow is still the best guess
+TOGETHER = 16
+"""Frames whose flow is extended at a time."""
 LEAST_RESIDUAL = 0.01
 """Residual that even the right flow leaves."""
 
@@ -29,10 +32,12 @@ class LayerFlows:
 
     def __init__(self, labels: Tensor, flow: Flow) -> None:
         labels = resize(labels, flow.size, mode="area")
-        ahead, back = (flow.forward, flow.forward_confidence), (flow.backward, flow.backward_confidence)
-        self.forward = torch.stack([_extended_flow(*ahead, mask[:-1]) for mask in labels.unbind(dim=1)], dim=1)
+        shape = (len(flow), labels.shape[1], 2, *flow.size)
+        self.forward, self.backward = (large_empty(*shape, device=labels.device) for _ in range(2))
         """``(T-1, L, 2, h, w)``, like the flow's."""
-        self.backward = torch.stack([_extended_flow(*back, mask[1:]) for mask in labels.unbind(dim=1)], dim=1)
+        for layer, masks in enumerate(labels.unbind(dim=1)):
+            self.forward[:, layer] = _extended_flow(flow.forward, flow.forward_confidence, masks[:-1])
+            self.backward[:, layer] = _extended_flow(flow.backward, flow.backward_confidence, masks[1:])
 
     def from_to(self, index: int, other: int, size: tuple[int, int]) -> Tensor:
         """Flow of the layers from a frame to the one before or after it, ``(L, 2, H, W)``."""
@@ -61,16 +66,22 @@ class LayerFlows:
 
 def _extended_flow(vectors: Tensor, confidence: Tensor, masks: Tensor) -> Tensor:
     """Motion ``(N, 2, h, w)`` of the middle of masks ``(N, h, w)``: at borders flow mixes both sides."""
-    weight = (distance_inside(masks > 0.5, CORE_DISTANCE) / CORE_DISTANCE).square()[:, None]
-    weight = torch.maximum(weight, 0.02 * masks[:, None])
-    trusted = weight * confidence[:, None].clamp_min(LEAST_CONFIDENCE)
-    filled = inpaint(vectors, trusted)
+    out = large_empty(*vectors.shape, device=vectors.device)
+    seen, mean = masks.new_empty(len(masks)), masks.new_empty(len(masks), 2)
+    for start in range(0, len(masks), TOGETHER):
+        here = slice(start, start + TOGETHER)
+        weight = (distance_inside(masks[here] > 0.5, CORE_DISTANCE) / CORE_DISTANCE).square()[:, None]
+        weight = torch.maximum(weight, 0.02 * masks[here, None])
+        trusted = weight * confidence[here, None].clamp_min(LEAST_CONFIDENCE)
+        out[here] = inpaint(vectors[here], trusted)
+        seen[here] = weight.sum(dim=(1, 2, 3))
+        mean[here] = (vectors[here] * trusted).sum(dim=(2, 3)) / trusted.sum(dim=(1, 2, 3)).clamp_min(1e-6)[:, None]
     # what is occluded for a while, or has hardly entered, moves there as in the frames that see it; what grows does not
-    seen = weight.sum(dim=(1, 2, 3))
     before, after = seen.cummax(dim=0).values, seen.flip(0).cummax(dim=0).values.flip(0)
     well = (seen > LEAST_VISIBLE * seen.max()) & (seen >= OCCLUDED * torch.minimum(before, after))
-    mean = (vectors * trusted).sum(dim=(2, 3)) / trusted.sum(dim=(1, 2, 3)).clamp_min(1e-6)[:, None]
-    return torch.where((well | ~well.any())[:, None, None, None], filled, _between(mean, well)[:, :, None, None])
+    lost = ~well & well.any()
+    out[lost] = _between(mean, well)[lost][:, :, None, None]
+    return out
 
 
 def _between(values: Tensor, known: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from ...motion.objects import moving_objects
 from ...motion.trajectories import average_along
 from ...motion.warp import resize_flow
 from ...optim.progress import Progress
+from ...store.scratch import large_empty
 from ...types import Flow
 
 __all__ = ["MotionTracks"]
@@ -21,6 +24,8 @@ MOTION_SIDE = 256
 """Long side of the flow that motion is looked at on."""
 AVERAGING_FRAMES = 8
 """Frames either way over which a pixel's motion is averaged: that of water averages out, an object's stays."""
+TOGETHER = 32
+"""Pairs of frames whose flow is resized at a time."""
 MOST_TRACKS = 8
 """Most tracks that are kept apart when a mask says which of them is meant."""
 
@@ -31,7 +36,7 @@ class MotionTracks:
     def __init__(self, flow: Flow, wanted: int, device: torch.device, progress: Progress) -> None:
         scale = MOTION_SIDE / max(flow.size)
         size = (max(2, round(flow.size[0] * scale)), max(2, round(flow.size[1] * scale))) if scale < 1.0 else flow.size
-        small = resize_flow(flow, size)
+        small = _resized(flow, size)
         self.flow = small.to(device)
         camera, objects = progress.phases(1, 4)
         residual = average_along(residual_motion(small, camera).to(device), self.flow, AVERAGING_FRAMES)
@@ -66,7 +71,21 @@ class MotionTracks:
     def labels(self, size: tuple[int, int]) -> Tensor:
         """Masks with the background first, ``(T, 1 + K, h, w)``, of ones and zeros."""
         lasting = average_along(self.objects, self.flow, AVERAGING_FRAMES)
-        objects = resize(lasting, size)
-        best, number = objects.max(dim=1)
-        number = torch.where(best > 0.5, number + 1, torch.zeros_like(number))
-        return torch.stack([number == layer for layer in range(objects.shape[1] + 1)], dim=1).float()
+        labels = large_empty(len(lasting), 1 + lasting.shape[1], *size, device=lasting.device)
+        kinds = torch.arange(labels.shape[1], device=lasting.device).view(-1, 1, 1)
+        for index in range(len(lasting)):
+            best, number = resize(lasting[index : index + 1], size)[0].max(dim=0)
+            labels[index] = torch.where(best > 0.5, number + 1, 0) == kinds
+        return labels
+
+
+def _resized(flow: Flow, size: tuple[int, int]) -> Flow:
+    """A flow of another size, some pairs at a time."""
+    if flow.size == size:
+        return flow
+    parts: dict[str, Any] = {name: large_empty(*part.shape[:-2], *size) for name, part in flow.tensors().items()}
+    for start in range(0, len(flow), TOGETHER):
+        some = resize_flow(flow.part(start, min(start + TOGETHER, len(flow)) + 1), size)
+        for name, part in some.tensors().items():
+            parts[name][start : start + TOGETHER] = part
+    return replace(flow, **parts)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...image.guided import fit_lines, follow
 from ...image.morphology import box_mean
 from ...motion.warp import warp
+from ...store.scratch import large_empty
 from ...types import OnStep
 from .config import SegmentConfig
 from .layer_flow import LayerFlows
@@ -42,7 +43,7 @@ def propagate(
     A given mask starts both ways; in between, the nearer one counts more. Without any, both ends start from evidence.
     """
     count = len(small)
-    out = torch.zeros(appearance_evidence.shape, device=small.device)
+    out = large_empty(*appearance_evidence.shape, device=small.device).zero_()
     weight = [0.0] * count
     size = (small.shape[2], small.shape[3])
     steps = iter(range(1, 2 * count + 1))
