@@ -71,6 +71,20 @@ def test_points_are_within_a_pixel_and_seen_where_they_are(rendered, name):
     assert tracks.xy.isfinite().all()
 
 
+def test_a_point_of_which_the_mask_knows_nothing_is_found_on_its_layer(rendered):
+    """As where little of an object shows: in the frame that is asked for, all is taken for the background."""
+    clip, layers = rendered(next(iter(CLIPS)))
+    masks = layers.fields["masks"].clone()
+    masks[3, 0], masks[3, 1] = 1.0, 0.0
+    points, numbers = asked(clip, 3)
+    xy, seen = truth(clip, points, numbers)
+    tracks = follow(replace(layers, fields={**layers.fields, "masks": masks}), points)
+    on_object = torch.tensor(numbers) == 1
+    apart = (tracks.xy - xy).norm(dim=-1)
+    assert apart[on_object][seen[on_object]].median() < 1.0
+    assert apart[~on_object][seen[~on_object]].mean() < 1.0
+
+
 def test_a_point_is_where_it_was_given_in_its_own_frame(rendered):
     _, layers = rendered(next(iter(CLIPS)))
     tracks = follow(layers, [Point(5, 31.25, 40.5), Point(0, 100.0, 20.0)])

@@ -14,6 +14,10 @@ of the patch count as they lie near and on the layer; light is taken off. The mi
 displacements (dynamic programming: Amini, Weymouth and Jain, TPAMI 1990). A point is seen where its layer has at least
 the share SEEN of the pixel. That u be small, too, helps nothing: where points are hidden masks know it, and where they
 turn or blur they look unlike themselves.
+
+Masks may be wrong where little of a layer is seen. So each layer that a point may lie on is tried, and it is the one on
+which it is found again best: by the mean over time of ``share / (1 + e' / UNLIKE)``, e' the squared difference of the
+colours right there.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..image.resize import resize, size_within
-from ..image.sample import rescaled, sample
+from ..image.sample import rescaled, sample, sample_points
 from ..models import atlas
 from ..models.plate import matte_of
 from ..store.lazy import computed
@@ -50,6 +54,13 @@ HIDDEN = 0.6
 SEEN = 0.3
 BESIDE = 0.1
 """Weight of what lies on other layers: masks are not sure, and miss parts of thin limbs."""
+KNOWN = 0.3
+"""Weight of a texture's pixel from which on a point may lie on it."""
+NARROW, UNLIKE = 1.0, 0.03
+"""What tells one layer from another: the standard deviation of the weights around a point, in pixels, and the squared
+difference of colours that halves what a place counts."""
+BETTER, MORE = 1.5, 0.02
+"""How many times, and by how much, a point must be found again better on another layer than on that of its mask."""
 CLOSE = 2
 """So near to an object a point is on it, in pixels of a copy of SIDE: people mark limbs, masks miss their borders."""
 TURNED = (0.5, 2.0)
@@ -97,6 +108,8 @@ def check_points(points: Sequence[Point], count: int) -> None:
 class _Anchors:
     """What is known of N points in their own frames."""
 
+    point: list[int]
+    """Numbers of the points; one that may lie on several layers is there as often, the likeliest first."""
     layer: Tensor
     """``(N,)`` numbers."""
     place: Tensor
@@ -134,10 +147,10 @@ def follow(
     count, height, width, _ = layers.frames.shape
     size, small = (height, width), size_within(height, width, SIDE)
     anchors = _anchors(layers, points, small, device)
-    reach = 2 * SEARCH + 1
+    reach, ways = 2 * SEARCH + 1, len(anchors.layer)
     # half precision is plenty for what lies in 0..1, of which a long clip has much
-    costs, shares = (large_empty(len(points), count, reach, reach, dtype=torch.float16) for _ in range(2))
-    led, turned = torch.empty(len(points), count, 2), torch.empty(len(points), count, 2, 2)
+    costs, shares, likes = (large_empty(ways, count, reach, reach, dtype=torch.float16) for _ in range(3))
+    led, turned = torch.empty(ways, count, 2), torch.empty(ways, count, 2, 2)
     for index in range(count):
         frame = send(layers.frames[index], device).contiguous()
         colours, masks = _unlit(layers, index, frame, small), _masks(layers, index, frame, small)
@@ -148,13 +161,18 @@ def follow(
             shown = torch.cat((colours, masks[number : number + 1]))
             found = _searched(shown, rescaled(there, size, small), warp, anchors.patch[chosen], anchors.weight[chosen])
             chosen = chosen.cpu()
-            costs[chosen, index], shares[chosen, index] = (part.half().cpu() for part in found)
+            kept = (part.half().cpu() for part in found)
+            costs[chosen, index], shares[chosen, index], likes[chosen, index] = kept
             led[chosen, index], turned[chosen, index] = there.cpu(), warp.cpu()
         if on_step is not None:
             on_step(index + 1, count, None)
-    numbers, own = torch.arange(len(points)), torch.tensor([point.frame for point in points])
+    frames_of = torch.tensor([points[number].frame for number in anchors.point])
     together = max(1, TOGETHER // count)
-    moved = torch.cat([best_paths(*some) for some in zip(costs.split(together), own.split(together), strict=True)])
+    parts = zip(costs.split(together), frames_of.split(together), strict=True)
+    moved = torch.cat([best_paths(*some) for some in parts])
+    best = _best(anchors, _read_at(likes, moved).float().mean(dim=1))
+    moved, led, turned, shares = moved[best], led[best], turned[best], shares[best]
+    numbers, own = torch.arange(len(points)), torch.tensor([point.frame for point in points])
     scale = torch.tensor([width / small[1], height / small[0]])
     xy = led + (turned @ moved[..., None])[..., 0] * scale
     xy[numbers, own] = torch.tensor([[point.x, point.y] for point in points])
@@ -189,7 +207,9 @@ def _anchors(layers: Layers, points: Sequence[Point], small: tuple[int, int], de
     offsets = _square(PATCH, device)
     near = torch.exp(-offsets.square().sum(dim=-1) / (2.0 * SPREAD**2))
     close = max(1, round(CLOSE * max(small) / SIDE))
-    found: list[tuple[Tensor, ...]] = [()] * len(points)
+    count = layers.fields["masks"].shape[1]
+    seen = [send(layers.assets[f"texture_{layer}"][3:], device).float() for layer in range(count)]
+    found: list[list[tuple[Tensor, ...]]] = [[] for _ in points]
     for index, numbers in groupby(sorted(range(len(points)), key=lambda n: points[n].frame), lambda n: points[n].frame):
         frame = send(layers.frames[index], device).contiguous()
         shown, masks = _unlit(layers, index, frame, small), _masks(layers, index, frame, small)
@@ -200,12 +220,27 @@ def _anchors(layers: Layers, points: Sequence[Point], small: tuple[int, int], de
             patch, shares = sample(shown[None], around[None])[0], sample(masks[None], around[None])[0]
             inner = slice(PATCH - close, PATCH + close + 1)
             objects = shares[1:, inner, inner].amax(dim=(1, 2))
-            layer = torch.where(objects.amax() > 0.5, objects.argmax() + 1, 0)
-            place, along = atlas.read_mapping(mappings[int(layer)], xy)
-            weight = near * (shares[layer] + BESIDE)
-            chart = torch.tensor(atlas.chart_of(layers, int(layer), index), device=device)
-            found[n] = (layer, place[0], along[0], chart, patch, weight[None] / weight.sum())
-    return _Anchors(*(torch.stack(part) for part in zip(*found, strict=True)))
+            likely = int(objects.argmax()) + 1 if len(objects) and float(objects.amax()) > 0.5 else 0
+            for layer in (likely, *(other for other in range(count) if other != likely)):
+                place, along = atlas.read_mapping(mappings[layer], xy)
+                if layer != likely and float(sample_points(seen[layer], place)) <= KNOWN:
+                    continue
+                weight = near * (shares[layer] + BESIDE)
+                chart = torch.tensor(atlas.chart_of(layers, layer, index), device=device)
+                own = torch.tensor(layer, device=device)
+                found[n].append((own, place[0], along[0], chart, patch, weight[None] / weight.sum()))
+    point = [n for n, ways in enumerate(found) for _ in ways]
+    return _Anchors(point, *(torch.stack(part) for part in zip(*(way for ways in found for way in ways), strict=True)))
+
+
+def _best(anchors: _Anchors, found: Tensor) -> Tensor:
+    """Of the layers that each point may lie on, the one on which it is ``found`` again best; ``(N,)``."""
+    best: dict[int, int] = {}
+    for way, point in enumerate(anchors.point):
+        best.setdefault(point, way)
+        if found[way] > BETTER * found[best[point]] + MORE:
+            best[point] = way
+    return torch.tensor([best[point] for point in sorted(best)])
 
 
 def _in_chart(layers: Layers, number: int, index: int, anchors: _Anchors, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,8 +267,9 @@ def _led(mapping: Tensor, places: Tensor, along: Tensor) -> tuple[Tensor, Tensor
     return there, left @ torch.diag_embed(stretch.clamp(*TURNED)) @ right
 
 
-def _searched(shown: Tensor, there: Tensor, turned: Tensor, patch: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """How unlike the points what lies around places is, and how much of it is of their layer, each ``(N, D, D)``.
+def _searched(shown: Tensor, there: Tensor, turned: Tensor, patch: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    """How unlike the points what lies around places is, how much of it is of their layer, and what of that has their
+    colours, each ``(N, D, D)``.
 
     Args:
         shown: ``(4, h, w)``, colours and the layer's mask.
@@ -264,7 +300,12 @@ def _searched(shown: Tensor, there: Tensor, turned: Tensor, patch: Tensor, weigh
     height, width = shown.shape[1:]
     middle = where[:, radius:-radius, radius:-radius]
     outside = ((middle < -0.5) | (middle > middle.new_tensor([width - 0.5, height - 0.5]))).any(dim=-1)
-    return torch.where(outside, HIDDEN, cost), torch.where(outside, 0.0, share)
+    narrow = torch.exp(-_square(PATCH, shown.device).square().sum(dim=-1) / (2.0 * NARROW**2))
+    narrow = (narrow / narrow.sum()).expand(count, 1, -1, -1)
+    error = (mean(colours.square(), narrow) - 2.0 * mean(colours, narrow * patch)).sum(dim=1)
+    error = (error + (narrow * patch.square()).sum(dim=(1, 2, 3))[:, None, None]).clamp_min(0.0)
+    like = share / (1.0 + error / UNLIKE)
+    return torch.where(outside, HIDDEN, cost), torch.where(outside, 0.0, share), torch.where(outside, 0.0, like)
 
 
 def _far(device: torch.device) -> Tensor:
