@@ -48,17 +48,7 @@ class FlashSafety(host.Foreseeing):
         return {
             "required": {
                 "frames": ("IMAGE", {"tooltip": "The clip.", "lazy": True}),
-                "fps": (
-                    "FLOAT",
-                    {
-                        "default": 24.0,
-                        "min": 0.01,
-                        "max": 1000.0,
-                        "step": 0.001,
-                        "round": False,
-                        "tooltip": "Frames a second, as the clip will be played: link the fps of Load Frames.",
-                    },
-                ),
+                "fps": host.rate("Frames a second, as the clip will be played: link the fps of Load Frames."),
             },
         }
 

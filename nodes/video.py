@@ -238,17 +238,7 @@ class SaveFrames(host.Foreseeing):
                         "linear half floats. h265: an mp4 of 10 bit, no alpha.",
                     },
                 ),
-                "fps": (
-                    "FLOAT",
-                    {
-                        "default": 24.0,
-                        "min": 0.01,
-                        "max": 1000.0,
-                        "step": 0.001,
-                        "round": False,
-                        "tooltip": "Frames a second; 23.976, 29.97 and 59.94 become the exact broadcast rates.",
-                    },
-                ),
+                "fps": host.rate("Frames a second; 23.976, 29.97 and 59.94 become the exact broadcast rates."),
                 "quality": (
                     "INT",
                     {

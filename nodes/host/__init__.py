@@ -15,7 +15,7 @@ from .comfy import (
 )
 from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
 from .early import Foreseeing, Refused, foresee_all, frames_like, known, mask_like
-from .inputs import changed, given_mask, remember
+from .inputs import changed, given_mask, rate, remember
 from .paths import (
     input_path,
     input_verdict,
@@ -65,6 +65,7 @@ __all__ = [
     "output_path",
     "prefix_verdict",
     "progress",
+    "rate",
     "remember",
     "running",
     "say",

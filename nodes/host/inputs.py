@@ -52,6 +52,12 @@ class _Read:
 _reads: dict[str, _Read] = {}  # what nodes with a linked path read last, by the id of the node
 
 
+def rate(tooltip: str) -> tuple[str, dict[str, Any]]:
+    """The widget of frames a second."""
+    options = {"default": 24.0, "min": 0.01, "max": 1000.0, "step": 0.001, "round": False, "tooltip": tooltip}
+    return "FLOAT", options
+
+
 def file_state(file: Path) -> str:
     """What tells two states of one file apart."""
     found = file.stat()

@@ -58,6 +58,23 @@ def test_numbers_of_nodes_with_one_title_are_told_apart_by_id() -> None:
     assert collect_numbers({"1": ("Measure", ui), "2": ("Measure", ui)}) == {"1.psnr": 30.0, "2.psnr": 30.0}
 
 
+def ending(look: Callable[[], None]) -> type:
+    """An output node that looks at what there is."""
+
+    class End:
+        FUNCTION, RETURN_TYPES, OUTPUT_NODE = "end", (), True
+
+        @classmethod
+        def INPUT_TYPES(cls) -> dict[str, Any]:
+            return {"required": {"thing": ("THING",)}}
+
+        def end(self, thing: object) -> None:
+            gc.collect()
+            look()
+
+    return End
+
+
 def test_values_are_let_go_after_their_last_use(make_specs: Callable[..., Specs]) -> None:
     class Thing:
         pass
@@ -77,17 +94,7 @@ def test_values_are_let_go_after_their_last_use(make_specs: Callable[..., Specs]
             made.append(weakref.ref(thing))
             return (thing,)
 
-    class End:
-        FUNCTION, RETURN_TYPES, OUTPUT_NODE = "end", (), True
-
-        @classmethod
-        def INPUT_TYPES(cls) -> dict[str, Any]:
-            return {"required": {"thing": ("THING",)}}
-
-        def end(self, thing: Thing) -> None:
-            gc.collect()
-            alive.append(sum(reference() is not None for reference in made))
-
+    End = ending(lambda: alive.append(sum(reference() is not None for reference in made)))
     specs = make_specs(Make=Make, End=End)
     graph: dict[str, Any] = {str(i): {"class_type": "Make", "inputs": {"after": [str(i - 1), 0]}} for i in range(1, 5)}
     graph["0"] = {"class_type": "Make", "inputs": {}}
@@ -117,17 +124,7 @@ def test_each_output_is_let_go_after_its_own_last_use(make_specs: Callable[..., 
             made.extend(map(weakref.ref, things))
             return things
 
-    class End:
-        FUNCTION, RETURN_TYPES, OUTPUT_NODE = "end", (), True
-
-        @classmethod
-        def INPUT_TYPES(cls) -> dict[str, Any]:
-            return {"required": {"thing": ("THING",)}}
-
-        def end(self, thing: Thing) -> None:
-            gc.collect()
-            alive.append([reference() is not None for reference in made])
-
+    End = ending(lambda: alive.append([reference() is not None for reference in made]))
     specs = make_specs(Make=Make, End=End)
     graph: dict[str, Any] = {"0": {"class_type": "Make", "inputs": {}}}
     graph |= {str(i + 1): {"class_type": "End", "inputs": {"thing": ["0", i]}} for i in range(2)}

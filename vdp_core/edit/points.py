@@ -202,10 +202,15 @@ def _square(radius: int, device: torch.device) -> Tensor:
     return torch.stack((x, y), dim=-1)
 
 
+def _near(deviation: float, device: torch.device) -> Tensor:
+    """Weights of a patch by how near to its middle they are."""
+    return torch.exp(-_square(PATCH, device).square().sum(dim=-1) / (2.0 * deviation**2))
+
+
 def _anchors(layers: Layers, points: Sequence[Point], small: tuple[int, int], device: torch.device) -> _Anchors:
     size = (layers.frames.shape[1], layers.frames.shape[2])
     offsets = _square(PATCH, device)
-    near = torch.exp(-offsets.square().sum(dim=-1) / (2.0 * SPREAD**2))
+    near = _near(SPREAD, device)
     close = max(1, round(CLOSE * max(small) / SIDE))
     count = layers.fields["masks"].shape[1]
     seen = [send(layers.assets[f"texture_{layer}"][3:], device).float() for layer in range(count)]
@@ -288,7 +293,8 @@ def _searched(shown: Tensor, there: Tensor, turned: Tensor, patch: Tensor, weigh
         kernel = kernel.expand(-1, 3, -1, -1).flatten(0, 1)[:, None]
         return F.conv2d(values.flatten(0, 1)[None], kernel, groups=len(kernel))[0].unflatten(0, (count, 3))
 
-    first, square = mean(colours, weight), mean(colours.square(), weight)
+    squares = colours.square()
+    first, square = mean(colours, weight), mean(squares, weight)
     product = mean(colours, weight * patch)
     own = (weight * patch).sum(dim=(2, 3))[..., None, None]
     own_square = (weight * patch.square()).sum(dim=(2, 3))[..., None, None]
@@ -300,9 +306,9 @@ def _searched(shown: Tensor, there: Tensor, turned: Tensor, patch: Tensor, weigh
     height, width = shown.shape[1:]
     middle = where[:, radius:-radius, radius:-radius]
     outside = ((middle < -0.5) | (middle > middle.new_tensor([width - 0.5, height - 0.5]))).any(dim=-1)
-    narrow = torch.exp(-_square(PATCH, shown.device).square().sum(dim=-1) / (2.0 * NARROW**2))
+    narrow = _near(NARROW, shown.device)
     narrow = (narrow / narrow.sum()).expand(count, 1, -1, -1)
-    error = (mean(colours.square(), narrow) - 2.0 * mean(colours, narrow * patch)).sum(dim=1)
+    error = (mean(squares, narrow) - 2.0 * mean(colours, narrow * patch)).sum(dim=1)
     error = (error + (narrow * patch.square()).sum(dim=(1, 2, 3))[:, None, None]).clamp_min(0.0)
     like = share / (1.0 + error / UNLIKE)
     return torch.where(outside, HIDDEN, cost), torch.where(outside, 0.0, share), torch.where(outside, 0.0, like)

@@ -95,7 +95,7 @@ def blur_of(layers: Layers, number: int, index: int, device: torch.device) -> Te
     if "blur" not in layers.fields:
         return None
     texture, blur = layers.assets[f"texture_{number}"], send(layers.fields["blur"][index, number], device)
-    return blur * blur.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1)
+    return blur * _extent(texture, blur)
 
 
 def mapping_of(
@@ -112,7 +112,12 @@ def mapping_of(
 
 def _in_pixels(knots: Tensor, texture: Tensor, size: tuple[int, int]) -> Tensor:
     mapping = through(knots, size)
-    return mapping * mapping.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1) - 0.5
+    return mapping * _extent(texture, mapping) - 0.5
+
+
+def _extent(texture: Tensor, like: Tensor) -> Tensor:
+    """Width and height of a texture, ``(2, 1, 1)``."""
+    return like.new_tensor([texture.shape[2], texture.shape[1]]).view(2, 1, 1)
 
 
 def texture_at(layers: Layers, number: int, index: int, device: torch.device) -> Tensor:

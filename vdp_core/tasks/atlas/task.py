@@ -13,7 +13,6 @@ frames x_t::
 
 with y_ti the mean of T_i(M_ti + s b_ti) over -1/2 < s < 1/2.
 
-
 T: linear least squares, by conjugate gradients from the weighted mean (``textures.solve``).
 l: least squares in its knots, in logarithms by Gauss and Newton's steps; the mean of log l over t: 0.
 b: the way that M goes from frame to frame, times the share of that time that the shutter is open (one number a frame

@@ -102,22 +102,21 @@ def solve(looks: Looks, canvases: Mapping[int, Canvas], sharpening: int, device:
     sums = _laid(looks, canvases, device, lambda _, look: look.colours)
     seen = {number: laid[3:] for number, laid in sums.items()}
     colours = {number: _filled(laid) for number, laid in sums.items()}
-    if sharpening > 0:
-        left = _laid(looks, canvases, device, lambda number, look: look.colours - look.of(colours[number]))
-        rest = {number: laid[:3] for number, laid in left.items()}
-        ways, sizes = dict[int, Tensor](), dict[int, Tensor]()
-        for _ in range(sharpening):
-            for number, laid in rest.items():
-                scaled = laid / (seen[number] + HARDLY)
-                size = _products(laid, scaled)
-                again = size / sizes[number].clamp_min(TINY) if number in ways else torch.zeros_like(size)
-                ways[number] = scaled + again * ways.get(number, 0.0)
-                sizes[number] = size
-            answers = _laid(looks, canvases, device, lambda number, look: look.of(ways[number]))
-            for number, laid in answers.items():
-                step = sizes[number] / _products(ways[number], laid[:3]).clamp_min(TINY)
-                colours[number] = colours[number] + step * ways[number]
-                rest[number] = rest[number] - step * laid[:3]
+    left = _laid(looks, canvases, device, lambda number, look: look.colours - look.of(colours[number]))
+    rest = {number: laid[:3] for number, laid in left.items()}
+    ways = {number: torch.zeros_like(laid) for number, laid in rest.items()}
+    sizes = {number: torch.full((3, 1, 1), torch.inf, device=device) for number in rest}
+    for _ in range(sharpening):
+        for number, laid in rest.items():
+            scaled = laid / (seen[number] + HARDLY)
+            size = _products(laid, scaled)
+            ways[number] = scaled + size / sizes[number].clamp_min(TINY) * ways[number]
+            sizes[number] = size
+        answers = _laid(looks, canvases, device, lambda number, look: look.of(ways[number]))
+        for number, laid in answers.items():
+            step = sizes[number] / _products(ways[number], laid[:3]).clamp_min(TINY)
+            colours[number] = colours[number] + step * ways[number]
+            rest[number] = rest[number] - step * laid[:3]
     return {
         number: Texture(canvas, torch.cat((colours[number].clamp(0.0, 1.0), seen[number])))
         for number, canvas in canvases.items()
