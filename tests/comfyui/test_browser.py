@@ -105,6 +105,10 @@ return new Promise((resolve) => canvas.toBlob(resolve)).then((blob) => {
   chooser.dispatchEvent(new Event("change"));
 });
 """
+# Shows more templates, of which the first dozen is there to begin with.
+SCROLL = """
+for (const part of document.querySelectorAll("[role=dialog] *")) part.scrollTop = part.scrollHeight;
+"""
 # A file chooser cannot be worked by a program; in its place the input appears in the page.
 SHOW_FILE_INPUTS = """
 document.getElementById("opened")?.remove();
@@ -168,11 +172,20 @@ class Editor:
             self.driver.execute_script("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         self.until(lambda: self.text(PACK, "//*[@role='dialog']"))
         time.sleep(2.0)  # for templates that are chosen already, and would be let go by a click
-        if not self.text(FILES[0].stem, "//*[@role='dialog']"):
+        # which of them it shows before one scrolls is the browser's own affair
+        if not self._shows_templates():
             self.click_text(PACK, "//*[@role='dialog']")
-        self.until(lambda: self.text(FILES[0].stem, "//*[@role='dialog']"))
+        self.until(self._shows_templates)
+
+    def _shows_templates(self) -> bool:
+        return any(self.text(path.stem, "//*[@role='dialog']") for path in FILES)
 
     def open_template(self, name: str) -> None:
+        def scrolled_to() -> bool:
+            self.driver.execute_script(SCROLL)
+            return self.text(name, "//*[@role='dialog']") is not None
+
+        self.until(scrolled_to)
         self.click_text(name, "//*[@role='dialog']")
         self.until(lambda: not self.driver.find_elements(By.CSS_SELECTOR, "[role=dialog]"))
         wanted = len(json.loads((FOLDER / f"{name}.json").read_text())["nodes"])
