@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ..errors import InputError
 from ..types import Layers
-from . import atlas, haze, light, masks
+from . import atlas, colour, haze, light, masks
 from .base import Field, Look, Model
 
 __all__ = ["MODELS", "Field", "Model", "look_of", "model_of"]
 
-MODELS: dict[str, Model] = {model.name: model for model in (light.MODEL, haze.MODEL, masks.MODEL, atlas.MODEL)}
+MODELS: dict[str, Model] = {
+    model.name: model for model in (light.MODEL, haze.MODEL, masks.MODEL, atlas.MODEL, colour.MODEL)
+}
 
 
 def model_of(layers: Layers) -> Model:

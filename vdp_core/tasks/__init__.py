@@ -5,13 +5,14 @@ from __future__ import annotations
 from ..errors import InputError
 from .atlas import TASK as ATLAS
 from .base import Task
+from .deflicker import TASK as DEFLICKER
 from .dehaze import TASK as DEHAZE
 from .relight import TASK as RELIGHT
 from .segment import TASK as SEGMENT
 
 __all__ = ["TASKS", "task_of"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (RELIGHT, DEHAZE, SEGMENT, ATLAS)}
+TASKS: dict[str, Task] = {task.name: task for task in (RELIGHT, DEHAZE, SEGMENT, ATLAS, DEFLICKER)}
 
 
 def task_of(name: str) -> Task:

@@ -11,16 +11,21 @@ from torch import Tensor
 from ..checks import check_frames
 from ..errors import InputError, ShapeError
 from ..image.selection import as_labels, as_mask
-from .base import Given
-from .inputs import LAYERS
+from .base import Given, Input
+from .inputs import CAUSE, FPS, KEEP, LAYERS
 
 __all__ = [
     "Reference",
+    "check_cause",
+    "check_fps",
+    "check_guide",
+    "check_keep",
     "check_layers",
     "check_mask_frame",
     "check_masks",
     "check_reference",
     "check_reference_frame",
+    "frames_of_shot",
     "masks_of_shot",
     "reference_of_shot",
 ]
@@ -136,6 +141,65 @@ def check_mask_frame(given: Given, _: Tensor) -> int:
 def masks_of_shot(masks: Mapping[int, Tensor] | None, span: range) -> dict[int, Tensor] | None:
     """Return the masks of a shot, by frame counted from its first; empty where they are all of other shots."""
     return None if masks is None else {index - span.start: mask for index, mask in masks.items() if index in span}
+
+
+def check_guide(given: Given, frames: Tensor) -> Tensor | None:
+    """Return the steady original ``(T, H', W', 3)`` in 0..1, None where none was given.
+
+    Raises:
+        ShapeError: of other proportions than the frames, or of another number.
+    """
+    if given["guide"] is None:
+        return None
+    guide = check_frames(given["guide"], "guide")
+    if len(guide) != len(frames):
+        raise ShapeError(
+            f"guide: it has {len(guide)} frames, the clip has {len(frames)}; load as many, from the same one on"
+        )
+    _check_proportions("guide: it is", guide.shape[1:3], frames)
+    return guide
+
+
+def frames_of_shot(frames: Tensor | None, span: range) -> Tensor | None:
+    """Return the frames of a shot."""
+    return None if frames is None else frames[span.start : span.stop]
+
+
+def check_cause(given: Given, _: Tensor) -> str:
+    """Return where a person says that the flicker comes from.
+
+    Raises:
+        InputError: there is no such cause.
+    """
+    cause, choices = given["cause"], CAUSE.options["choices"]
+    if cause not in choices:
+        raise InputError(f"cause: there is no '{cause}'; known: {', '.join(choices)}")
+    return str(cause)
+
+
+def check_keep(given: Given, _: Tensor) -> float:
+    """Return from how many seconds on a change is real.
+
+    Raises:
+        InputError: out of the widget's range.
+    """
+    return _within(KEEP, given)
+
+
+def check_fps(given: Given, _: Tensor) -> float:
+    """Return the frames of a second.
+
+    Raises:
+        InputError: out of the widget's range.
+    """
+    return _within(FPS, given)
+
+
+def _within(one: Input, given: Given) -> float:
+    value, low, high = given[one.name], one.options["min"], one.options["max"]
+    if not low <= value <= high:  # which NaN is not
+        raise InputError(f"{one.name}: {low:g} to {high:g}, got {value}")
+    return float(value)
 
 
 def _check_proportions(what: str, size: tuple[int, ...], frames: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .base import Input, later
 
-__all__ = ["INPUTS", "LAYERS", "MASK", "MASK_FRAME", "REFERENCE", "REFERENCE_FRAME"]
+__all__ = ["CAUSE", "FPS", "GUIDE", "INPUTS", "KEEP", "LAYERS", "MASK", "MASK_FRAME", "REFERENCE", "REFERENCE_FRAME"]
 
 LAYERS = Input(
     name="layers",
@@ -54,5 +54,49 @@ MASK_FRAME = Input(
     check=later(__package__, ".given:check_mask_frame"),
 )
 
-INPUTS = (LAYERS, REFERENCE, MASK, REFERENCE_FRAME, MASK_FRAME)
+GUIDE = Input(
+    name="guide",
+    socket="IMAGE",
+    options={"tooltip": "The steady original of a clip that was processed frame by frame, as long as the clip."},
+    check=later(__package__, ".given:check_guide"),
+    of_shot=later(__package__, ".given:frames_of_shot"),
+)
+CAUSE = Input(
+    name="cause",
+    socket="COMBO",
+    options={
+        "choices": ("auto", "mains", "time-lapse", "film", "seams", "cartoon", "processed", "lamp"),
+        "default": "auto",
+        "tooltip": "Where the flicker comes from. auto finds out, and keeps lamps that are switched; seams are steps "
+        "between the pieces of generated clips, mains are bands of a rolling shutter.",
+    },
+    check=later(__package__, ".given:check_cause"),
+)
+KEEP = Input(
+    name="keep",
+    socket="FLOAT",
+    options={
+        "default": 1.0,
+        "min": 0.0,
+        "max": 3600.0,
+        "step": 0.1,
+        "tooltip": "Seconds from which on a change of light is real and stays, such as a sunset.",
+    },
+    check=later(__package__, ".given:check_keep"),
+)
+FPS = Input(
+    name="fps",
+    socket="FLOAT",
+    options={
+        "default": 24.0,
+        "min": 0.01,
+        "max": 1000.0,
+        "step": 0.001,
+        "round": False,
+        "tooltip": "Frames a second: link the fps of Load Frames.",
+    },
+    check=later(__package__, ".given:check_fps"),
+)
+
+INPUTS = (LAYERS, REFERENCE, MASK, REFERENCE_FRAME, MASK_FRAME, GUIDE, CAUSE, KEEP, FPS)
 """In the order that the node shows them and saved workflows hold them: new ones go last."""
