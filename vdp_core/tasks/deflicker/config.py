@@ -11,19 +11,19 @@ __all__ = ["PRESETS", "DeflickerConfig"]
 class DeflickerConfig:
     """The settings of a preset."""
 
-    steps: int = 0
+    steps: int = 8
+    """Sweeps: how often every frame is fitted to those around it."""
     side: int = 112
-    """Long side of the copy that points are compared on."""
+    """Long side of the copy that points are compared on; up: finer, slower."""
     stride: int = 4
-    """One of so many pixels of a row fits the changes."""
-    sweeps: int = 8
-    """How often every frame is fitted to those around it."""
-    keep: float = 1.0
+    """One of so many pixels of a row of it fits the change; down: steadier, slower."""
     window: int = 240
+    """Most frames of a window; one window may have an overlap more, where that saves a second."""
 
 
 PRESETS = {
-    "fast": DeflickerConfig(side=80, sweeps=6),
+    "fast": DeflickerConfig(steps=6, side=80),
     "balanced": DeflickerConfig(),
-    "quality": DeflickerConfig(side=160, sweeps=12),
+    "quality": DeflickerConfig(steps=12, side=160),
 }
+"""The presets that are ours."""
