@@ -42,6 +42,8 @@ what is far apart is brought together before it is judged."""
 SHARPEST = 0.004  # the same in the end, where a clip is free of noise
 BLACK, WHITE = 0.01, 0.98
 """Values beyond these have lost what was there."""
+HELD = 0.3
+"""Part of what usually changes from frame to frame, below which a frame is the one before once more."""
 REACH = 0.15  # in log gain, over which the slope of a change is taken
 
 
@@ -120,8 +122,9 @@ def fit_change(clip: Clip, config: DeflickerConfig, frames: float, groups: Set[s
         if noisy:
             deviations = _learnt(basis, parameters - kept, factors, precision, groups)
         on_step(sweep + 1, config.steps, lambda: _preview(own, change))
-    held = (own + change).diff(dim=0).abs().flatten(1).mean(dim=1) < 0.01
-    return Change(parameters - kept, kept, steps, usual, float(held.float().mean()))
+    moved = (own + change).diff(dim=0).abs().flatten(1).mean(dim=1)
+    held = (moved < HELD * moved.quantile(0.8)).float().mean()
+    return Change(parameters - kept, kept, steps, usual, float(held))
 
 
 def _preview(own: Tensor, change: Tensor) -> Tensor:

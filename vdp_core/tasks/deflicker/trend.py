@@ -88,7 +88,7 @@ def find_steps(series: Tensor, frames: float, *, stay: bool) -> Steps:
     steps: list[int] = []
     found: list[int] = []
     functions = waves
-    while len(steps) < count // 3:
+    while len(steps) < min(count // 3, jumps.shape[1]):
         apart = jumps - functions @ (functions.T @ jumps)
         power = apart.square().sum(dim=0)
         gain = (apart.T @ rest_of(functions)).square().sum(dim=1) / power.clamp_min(1e-9)
