@@ -42,9 +42,7 @@ class Fit(NamedTuple):
     error: float
 
 
-def fit(
-    small: Tensor, partners: Partners, basis: Basis, config: DeflickerConfig, rate: float, progress: Progress
-) -> Fit:
+def fit(small: Tensor, partners: Partners, basis: Basis, config: DeflickerConfig, rate: float, progress: Progress) -> Fit:
     count, device = len(small), small.device
     own = logs(small)
     valid = _valid(small)
@@ -59,9 +57,7 @@ def fit(
             precision[span] = deviations[name] ** -2
         corrected = own + _change(basis, parameters, small)
         stretch = _stretch(basis, parameters, own)
-        weight, levels, chroma, scale = _residuals(
-            basis, own, corrected, stretch, valid, partners, scale, 0.5 if number >= FREE else 0.0
-        )
+        weight, levels, chroma, scale = _residuals(basis, own, corrected, stretch, valid, partners, scale, 0.5 if number >= FREE else 0.0)
         share = basis.read(corrected.exp().square()) / (ALIKE * scale**2)
         factors = _factors(basis, small, weight * share, precision)
         right = basis.products(levels * share[:, :, None], chroma * share) - precision.float() * (parameters - kept)
@@ -78,13 +74,7 @@ def fit(
             energy = flicker[..., span].double().square().sum()
             known = (1.0 - spread[..., span] * precision[span]).clamp(0.0, 1.0).sum()
             deviations[name] = max(float((energy / known.clamp_min(1e-6)).sqrt()), LEAST) if energy > 0 else LEAST
-        print(
-            number,
-            round(scale, 4),
-            {n: round(float(parameters[..., s].abs().max()), 3) for n, s in basis.groups.items()},
-            {n: round(v, 4) for n, v in deviations.items()},
-            steps,
-        )
+        print(number, round(scale,4), {n: round(float(parameters[..., s].abs().max()),3) for n, s in basis.groups.items()}, {n: round(v, 4) for n, v in deviations.items()}, steps)
     return Fit(parameters, kept, deviations, steps, scale)
 
 

@@ -108,10 +108,8 @@ def find_steps(series: Tensor, frames: float) -> Steps:
 def _regular(steps: list[int]) -> bool:
     """Whether two steps or more are all as far apart, the first no farther from the beginning."""
     lengths = [after - before for before, after in pairwise(steps)]
-    return (
-        bool(lengths)
-        and max(lengths) - min(lengths) <= 2
-        and abs(steps[0] - lengths[0]) <= 1 + lengths[0] * (len(lengths) > 1)
+    return bool(lengths) and max(lengths) - min(lengths) <= 2 and abs(steps[0] - lengths[0]) <= 1 + lengths[0] * (
+        len(lengths) > 1
     )
 
 
