@@ -112,7 +112,7 @@ def compose(
     """
     pixels = frames.movedim(-1, 1)
     if region is None:
-        change = sliced(*(send(layers.fields[name][start:stop], frames.device) for name in _PARTS), pixels)
+        change = sliced(*_parts(layers, start, stop, frames.device), pixels)
     else:
         flat = send(region[start:stop], frames.device)[..., None, None].expand_as(pixels)
         change = _neutral_where_burnt(flat, pixels)
@@ -124,7 +124,7 @@ def compose(
 
 def rebuild(layers: Layers, start: int, stop: int, changed: Tensor) -> Tensor:
     """The inverse of ``compose`` as found, by fixed-point iteration: ``log(x + e) = log(x_out + e) - C(x)``."""
-    parts = [send(layers.fields[name][start:stop], changed.device) for name in _PARTS]
+    parts = _parts(layers, start, stop, changed.device)
     wanted = changed.movedim(-1, 1)
     pixels = wanted
     for _ in range(INVERSE_STEPS):
@@ -132,7 +132,10 @@ def rebuild(layers: Layers, start: int, stop: int, changed: Tensor) -> Tensor:
     return pixels.movedim(1, -1)
 
 
-_PARTS = ("grid", "rows", "saturation")
+def _parts(layers: Layers, start: int, stop: int, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
+    """Grid, rows and saturation of some frames."""
+    grid, rows, saturation = (send(layers.fields[name][start:stop], device) for name in ("grid", "rows", "saturation"))
+    return grid, rows, saturation
 
 
 def apply(
@@ -290,7 +293,7 @@ def _seen_from(layers: Layers, pivot: int) -> Layers:
     """Layers less the change of the pivot that is the same all over its frame, which so keeps its look."""
     if pivot < 0:
         return layers
-    grid, rows, saturation = (layers.fields[name] for name in _PARTS)
+    grid, rows, saturation = _parts(layers, 0, len(layers), "cpu")
     own = grid[pivot : pivot + 1].mean(dim=(3, 4), keepdim=True)
     own = own + rows[pivot : pivot + 1].mean(dim=2)[..., None, None, None]
     fields = {**layers.fields, "grid": grid - own, "saturation": saturation - saturation[pivot : pivot + 1]}
@@ -315,7 +318,7 @@ def _gains(layers: Layers, weight_of: Callable[[int], Tensor | None], pivot: int
     """The mean change in the region, ``(T, 3)``; that of the pivot is 0."""
     gains = torch.empty(len(layers), 3)
     for index, small in enumerate(_small(layers, device)):
-        parts = (send(layers.fields[name][index : index + 1], device) for name in _PARTS)
+        parts = _parts(layers, index, index + 1, device)
         gains[index] = _mean(sliced(*parts, small.movedim(-1, 1)).movedim(1, -1), weight_of(index)).cpu()
     return gains if pivot < 0 else gains - gains[pivot]
 
