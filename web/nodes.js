@@ -128,7 +128,11 @@ function showWhatTheTaskTakes(node) {
       const isLinked = node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
       widget.hidden = !takers.includes(task.value) && !isLinked;
       widget.options = { ...widget.options, hidden: widget.hidden };
+      // some releases keep room for what is hidden: the height of a widget and 4 pixels
+      if (widget.hidden) widget.computeSize = () => [0, -4];
+      else delete widget.computeSize;
     }
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
     app.graph?.setDirtyCanvas(true, true);
   }
 
