@@ -1,7 +1,7 @@
 """The nodes, one file per family. Ids and the order of widgets are for ever: saved workflows hold them."""
 
 from .decompose import VDPOptimize
-from .edit import Dehaze, Relight
+from .edit import Deflicker, Dehaze, Relight
 from .flashes import FlashSafety
 from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
@@ -21,6 +21,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "VDPOptimize": VDPOptimize,
     "Relight": Relight,
     "Dehaze": Dehaze,
+    "Deflicker": Deflicker,
     "SplitLayers": SplitLayers,
     "ReplaceLayer": ReplaceLayer,
     "Composite": Composite,
@@ -47,6 +48,7 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "VDPOptimize": "Optimize (VDP)",
     "Relight": "Relight (VDP)",
     "Dehaze": "Dehaze (VDP)",
+    "Deflicker": "Deflicker (VDP)",
     "SplitLayers": "Split Layers (VDP)",
     "ReplaceLayer": "Replace Layer (VDP)",
     "Composite": "Composite (VDP)",

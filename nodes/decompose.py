@@ -162,11 +162,17 @@ class VDPOptimize(host.Foreseeing):
         return (replace(done.result, alpha=alpha),)
 
 
-def _declared(one: Input) -> tuple[str, dict[str, Any]]:
-    """A task's input as the node has it, with the tasks that take it named first."""
+def _declared(one: Input) -> tuple[str | list[str], dict[str, Any]]:
+    """A task's input as the node has it, with the tasks that take it named first.
+
+    ComfyUI wants choices in place of the type. ``shown_where`` is what the editor's script goes by.
+    """
     takers = [task.name for task in TASKS.values() if one in task.inputs]
-    tooltip = f"{_for(takers)}{one.options['tooltip']}"
-    return (one.socket, {**one.options, "tooltip": tooltip})
+    options = {**one.options, "tooltip": f"{_for(takers)}{one.options['tooltip']}"}
+    choices = options.pop("choices", None)
+    if "default" in options and not one.required and len(takers) < len(TASKS):
+        options["shown_where"] = {"task": takers}
+    return (one.socket if choices is None else [*choices], options)
 
 
 def _for(tasks: list[str]) -> str:
@@ -190,23 +196,8 @@ def _on_cpu(given: dict[str, Any], *, only_known: bool = False) -> dict[str, Any
         is_clip = "IMAGE" in sockets.get(name, "")
         if only_known and is_clip and not isinstance(value, list):
             value = host.known(value)
-        taken[name] = _selected(name, value) if "MASK" in sockets.get(name, "") else host.on_cpu(value)
+        taken[name] = host.selected(name, value) if "MASK" in sockets.get(name, "") else host.on_cpu(value)
     return taken
-
-
-def _selected(name: str, mask: Any) -> Tensor | None:
-    """A mask that was linked, as the tasks take it."""
-    from ..vdp_core.errors import InputError
-
-    if mask is None:
-        return None
-    given = host.given_mask(mask)
-    if given is None:
-        raise InputError(
-            f"{name}: it is the empty one that Load Image gives for a picture without alpha; link the picture's IMAGE "
-            "output instead, black and white pictures will do"
-        )
-    return host.on_cpu(given)
 
 
 def _masks(given: dict[str, Any]) -> list[str]:

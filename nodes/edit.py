@@ -1,4 +1,4 @@
-"""Changing what was found: Relight and Dehaze."""
+"""Changing what was found: Relight, Dehaze and Deflicker."""
 
 from __future__ import annotations
 
@@ -166,6 +166,136 @@ class Dehaze(host.Foreseeing):
                 on_step=on_step,
             ),
         )
+
+
+class Deflicker(host.Foreseeing):
+    """Take the flicker out of a decomposed clip."""
+
+    CATEGORY = "VDP/edit"
+    DESCRIPTION = (
+        "Takes out the flicker that VDPOptimize found, at the clip's own size: gain, contrast and cast of each frame, "
+        "bands, and what flickers in a part of the frame. Grain, edges and real changes of light stay. Nothing is "
+        "optimised again when a slider moves."
+    )
+    SEARCH_ALIASES = [
+        "deflicker",
+        "flicker",
+        "remove flicker",
+        "flickering light",
+        "time-lapse",
+        "timelapse",
+        "exposure",
+        "pulsing",
+        "banding",
+        "rolling bands",
+        "mains hum",
+        "LED lights",
+        "old film",
+        "brightness jumps",
+        "color shift",
+        "match brightness",
+        "temporal consistency",
+        "stabilize exposure",
+    ]
+    FUNCTION = "deflicker"
+    RETURN_TYPES = ("IMAGE", "IMAGE")
+    RETURN_NAMES = ("frames", "curve")
+    OUTPUT_TOOLTIPS = (
+        "The clip without flicker.",
+        "Over time: mean brightness before and after, and the gain of red, green and blue.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "layers": (
+                    "VDP_LAYERS",
+                    {"tooltip": "From VDPOptimize with the task deflicker, or LoadLayers.", "lazy": True},
+                ),
+                "strength": _slider(1.0, 0.0, 1.5, "0 keeps the flicker, 1 takes out what was found."),
+                "pivot": (
+                    "INT",
+                    {
+                        "default": -1,
+                        "min": -1,
+                        "max": 10_000_000,
+                        "tooltip": "The frame whose look is right, counted from 0: all others are matched to it. -1: "
+                        "to the mean of the clip.",
+                    },
+                ),
+                "smoothing": (
+                    "FLOAT",
+                    {
+                        "default": 0.0,
+                        "min": 0.0,
+                        "max": 60.0,
+                        "step": 0.1,
+                        "round": 0.001,
+                        "tooltip": "Seconds over which real changes of light are blended; 0 keeps them as they are.",
+                    },
+                ),
+                "fps": host.rate("Frames a second, for smoothing and the curve: link the fps of Load Frames."),
+            },
+            "optional": {
+                "region": (
+                    "MASK,IMAGE",
+                    {
+                        "tooltip": "Measure here: the mean change in it is made in the whole frame. One mask for all "
+                        "frames, or one each; pictures will do."
+                    },
+                ),
+                "matte": (
+                    "MASK,IMAGE",
+                    {
+                        "tooltip": "Change here: 1 takes the flicker out, 0 leaves the frame as it is. One for all "
+                        "frames, or one each; pictures will do."
+                    },
+                ),
+            },
+        }
+
+    @classmethod
+    def foresee(cls, layers: Layers | None = None, **given: Any) -> tuple[Tensor | None, None]:
+        from ..vdp_core.models import colour
+
+        if layers is None:
+            return None, None
+        settings = {name: value for name, value in given.items() if value is not None}
+        masks = {name: host.selected(name, settings.pop(name, None)) for name in ("region", "matte")}
+        colour.check_settings(layers, **settings, **masks)
+        return host.frames_like(layers.frames, layers.alpha), None
+
+    def deflicker(
+        self,
+        layers: Layers,
+        strength: float,
+        pivot: int,
+        smoothing: float,
+        fps: float = 24.0,
+        region: Tensor | None = None,
+        matte: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        from ..vdp_core.models import colour
+
+        settings: dict[str, Any] = {
+            "strength": strength,
+            "pivot": pivot,
+            "smoothing": smoothing,
+            "fps": fps,
+            "region": host.selected("region", region),
+            "matte": host.selected("matte", matte),
+        }
+
+        def work(device: torch.device, on_step: host.OnStep) -> tuple[Tensor, Tensor]:
+            settings.update(device=device, on_step=on_step)
+            return colour.apply(layers, **settings), colour.curves(layers, **settings)
+
+        done = host.compute("Deflicker", len(layers), work, memory=host.native_memory(layers.frames))
+        frames, curve = done.result
+        host.say(done.with_warning(f"Deflicker: {host.described(frames)}"))
+        frames, curve = host.hand_on(frames, curve)
+        return host.with_alpha(frames, layers.alpha), curve
 
 
 def _foreseen(layers: Layers | None, model: Model, what: str) -> tuple[Tensor | None]:

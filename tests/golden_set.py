@@ -65,14 +65,30 @@ def hazier(clip: Tensor) -> Tensor:
     return through * clip + (1.0 - through) * torch.tensor([0.8, 0.82, 0.85])
 
 
+def flickering(clip: Tensor) -> Tensor:
+    """The clip with another gain, cast and contrast in each frame, and a lamp that flickers on one side."""
+    count, height, width, _ = clip.shape
+    t, _, x = (torch.arange(float(side)).view(shape) for side, shape in sides(count, height, width))
+    channel = torch.arange(3.0)
+    gain = 0.2 * torch.sin(12.9898 * t) + 0.05 * torch.sin(4.1414 * t + 2.0 * channel)
+    lamp = 0.15 * torch.sin(7.233 * t + 1.0) * x / width
+    return (clip.pow(1.0 + 0.1 * torch.sin(5.398 * t)) * (gain + lamp).exp()).clamp(0.0, 1.0)
+
+
 def sides(count: int, height: int, width: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """Lengths of a clip's sides, and how a line along each lies in it."""
     return (count, (-1, 1, 1, 1)), (height, (1, -1, 1, 1)), (width, (1, 1, -1, 1))
 
 
-WORSENED = {"relight": darker, "dehaze": hazier, "segment": torch.clone, "atlas": torch.clone}
+WORSENED = {"relight": darker, "dehaze": hazier, "segment": torch.clone, "atlas": torch.clone, "deflicker": flickering}
 """By task, what makes of a clip one that the task is for."""
-SHOWN_BY = {"relight": "Relight", "dehaze": "Dehaze", "segment": "Composite", "atlas": "Composite"}
+SHOWN_BY = {
+    "relight": "Relight",
+    "dehaze": "Dehaze",
+    "segment": "Composite",
+    "atlas": "Composite",
+    "deflicker": "Deflicker",
+}
 """By task, the node that shows what was found."""
 
 
@@ -88,8 +104,8 @@ def found(layers: Any) -> dict[str, Tensor]:
 
 
 def thinned(field: Tensor) -> Tensor:
-    """A field ``(T, C, h, w)`` of the frames that are kept; of a fine one, every other sample."""
-    return field[2::5, :, ::2, ::2] if max(field.shape[2:]) > 64 else field[2::5]
+    """A field ``(T, C, ...)`` of the frames that are kept; of a fine one, every other sample."""
+    return field[2::5, :, ::2, ::2] if max(field.shape[2:], default=0) > 64 else field[2::5]
 
 
 def shown(pictures: Tensor) -> Tensor:
@@ -147,6 +163,15 @@ def atlas(clip: Tensor) -> dict[str, Tensor]:
     return results
 
 
+def deflicker(clip: Tensor) -> dict[str, Tensor]:
+    layers = optimised(flickering(clip), "deflicker")
+    return {
+        **found(layers),
+        "steady": shown(run("Deflicker", layers=layers)[0]),
+        "pivoted": shown(run("Deflicker", layers=layers, pivot=3, strength=0.8, smoothing=0.2)[0]),
+    }
+
+
 def published(clip: Tensor) -> dict[str, Tensor]:
     results = {}
     for task, frames in (("relight", darker(clip)), ("dehaze", hazier(clip)), ("segment", clip)):
@@ -160,6 +185,7 @@ SET: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
     "dehaze": dehaze,
     "segment": segment,
     "atlas": atlas,
+    "deflicker": deflicker,
     "paper": published,
 }
 

@@ -115,10 +115,47 @@ function keepSeed(node) {
   if (control) control.value = "fixed";
 }
 
+/** Widgets that the chosen task does not take are out of sight, unless something is linked to them. */
+function showWhatTheTaskTakes(node) {
+  const declared = node.constructor.nodeData?.input?.optional ?? {};
+  const task = node.widgets?.find((widget) => widget.name === "task");
+  if (!task) return;
+
+  function show() {
+    for (const widget of node.widgets) {
+      const takers = declared[widget.name]?.[1]?.shown_where?.task;
+      if (!takers) continue;
+      const isLinked = node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+      widget.hidden = !takers.includes(task.value) && !isLinked;
+      widget.options = { ...widget.options, hidden: widget.hidden };
+      // some releases keep room for what is hidden: the height of a widget and 4 pixels
+      if (widget.hidden) widget.computeSize = () => [0, -4];
+      else delete widget.computeSize;
+    }
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+    app.graph?.setDirtyCanvas(true, true);
+  }
+
+  const chosen = task.callback;
+  task.callback = function (...given) {
+    chosen?.apply(this, given);
+    show();
+  };
+  const configured = node.onConfigure;
+  node.onConfigure = function (...saved) {
+    configured?.apply(this, saved);
+    show();
+  };
+  show();
+}
+
 app.registerExtension({
   name: "vdp.nodes",
   nodeCreated(node) {
     if (node.comfyClass === "LoadFrames") addUpload(node);
-    if (node.comfyClass === "VDPOptimize") keepSeed(node);
+    if (node.comfyClass === "VDPOptimize") {
+      keepSeed(node);
+      showWhatTheTaskTakes(node);
+    }
   },
 });

@@ -15,7 +15,7 @@ from .comfy import (
 )
 from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
 from .early import Foreseeing, Refused, foresee_all, frames_like, known, mask_like
-from .inputs import changed, given_mask, rate, remember
+from .inputs import changed, given_mask, rate, remember, selected
 from .paths import (
     input_path,
     input_verdict,
@@ -69,6 +69,7 @@ __all__ = [
     "remember",
     "running",
     "say",
+    "selected",
     "temp_folder",
     "time_left",
     "use_half",

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .alpha import alpha_of
+from .devices import on_cpu
 from .paths import input_path
 
-__all__ = ["changed", "given_mask", "remember"]
+__all__ = ["changed", "given_mask", "remember", "selected"]
 
 EMPTY_MASK = (1, 64, 64)  # what ComfyUI's loaders of pictures give where there is no alpha: nothing selected
 
@@ -40,6 +41,26 @@ def given_mask(mask: Any) -> Any:
     if isinstance(mask, torch.Tensor) and tuple(mask.shape) == EMPTY_MASK and not mask.is_meta and not bool(mask.any()):
         return None
     return mask
+
+
+def selected(name: str, mask: Any) -> Any:
+    """A mask that was linked, on the CPU; None where none was.
+
+    Raises:
+        InputError: it is the empty one that stands for no mask.
+        ShapeError: see ``given_mask``.
+    """
+    if mask is None:
+        return None
+    given = given_mask(mask)
+    if given is None:
+        from ...vdp_core.errors import InputError
+
+        raise InputError(
+            f"{name}: it is the empty one that Load Image gives for a picture without alpha; link the picture's IMAGE "
+            "output instead, black and white pictures will do"
+        )
+    return on_cpu(given)
 
 
 @dataclass

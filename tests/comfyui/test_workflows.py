@@ -139,6 +139,8 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
         ("edit_frame", "Paint.frame=1", {"Paint", "Result"}),
         ("edit_atlas", "Paint.layer=1", {"Paint", "Result"}),
         ("flow", "Saved.format=flo", {"Saved"}),
+        ("deflicker", "Deflicker.strength=0.5", {"Deflicker", "Result", "Curve"}),
+        ("old_film", "Deflicker.pivot=1", {"Deflicker", "Result", "Curve"}),
         ("flash_safety", "Result.quality=50", {"Result"}),
         ("track_points", "Tracks.format=nuke", {"Tracks"}),
     ],

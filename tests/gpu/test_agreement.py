@@ -117,6 +117,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "FlowToRGB": lambda: {"flow": flow_of("segment")},
     "Relight": lambda: {"layers": layers_of("relight"), "exposure": 0.5, "warmth": 0.3},
     "Dehaze": lambda: {"layers": layers_of("dehaze"), "airlight_tint": 0.3},
+    "Deflicker": lambda: {"layers": layers_of("deflicker"), "pivot": 2, "region": clip()[:1, ..., 0]},
     "SplitLayers": lambda: {"layers": layers_of("segment"), "layer": 1},
     "ReplaceLayer": lambda: {"layers": layers_of("segment"), "layer": 1, "frames": 1.0 - clip()},
     "Composite": lambda: {"layers": layers_of("segment"), "gain": -0.5, "offset_x": 3.25, "background": clip()[:1]},

@@ -14,6 +14,7 @@ from comfyui_vdp.vdp_core.errors import InputError, ShapeError
 from comfyui_vdp.vdp_core.optim.fit import Fitted
 from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.base import Found, Given, Work
+from comfyui_vdp.vdp_core.tasks.inputs import INPUTS
 from comfyui_vdp.vdp_core.types import Flow, Layers, Shot
 
 SETTINGS = {"task": "relight", "preset": "fast", "steps": 3, "layers": 2, "seed": 0}
@@ -39,7 +40,10 @@ def test_widgets_keep_their_order():
     # saved workflows hold widget values by position: new widgets go last
     inputs = VDPOptimize.INPUT_TYPES()
     assert list(inputs["required"]) == ["frames", "task", "preset", "steps", "layers", "seed"]
-    assert list(inputs["optional"]) == ["flow", "reference", "mask", "reference_frame", "mask_frame"]
+    assert list(inputs["optional"]) == [
+        *("flow", "reference", "mask", "reference_frame", "mask_frame"),
+        *("guide", "cause", "keep", "fps"),
+    ]
     assert inputs["required"]["task"][0] == list(TASKS)
     presets = inputs["required"]["preset"][0]
     assert set(presets) == {name for task in TASKS.values() for name in task.presets}
@@ -49,6 +53,23 @@ def test_widgets_keep_their_order():
     assert {"fast", "quality", "paper"} <= set(presets)
     assert all(spec[1]["tooltip"] for family in ("required", "optional") for spec in inputs[family].values())
     assert len(VDPOptimize.OUTPUT_TOOLTIPS) == len(VDPOptimize.RETURN_TYPES) == 1
+
+
+def test_choices_stand_where_comfyui_wants_them():
+    kind, options = VDPOptimize.INPUT_TYPES()["optional"]["cause"]
+    assert isinstance(kind, list)
+    assert kind[0] == options["default"] == "auto"
+    assert "choices" not in options
+    assert VDPOptimize.VALIDATE_INPUTS("relight", {"flow": "VDP_FLOW", "cause": "COMBO"}) is True
+    assert "cause: takes COMBO, but" in VDPOptimize.VALIDATE_INPUTS("relight", {"flow": "VDP_FLOW", "cause": "INT"})
+
+
+def test_widgets_that_few_tasks_take_say_which():
+    declared = VDPOptimize.INPUT_TYPES()
+    shown = {name: spec[1].get("shown_where") for family in declared.values() for name, spec in family.items()}
+    takers = {one.name: [name for name, task in TASKS.items() if one in task.inputs] for one in INPUTS}
+    assert {name for name, where in shown.items() if where} == {"reference_frame", "mask_frame", "cause", "keep", "fps"}
+    assert all(where == {"task": takers[name]} for name, where in shown.items() if where)
 
 
 def test_it_finds_layers_and_says_how_it_went(clip, said):

@@ -23,6 +23,7 @@ from comfyui_vdp.runner.graph.types import types_fit
 from comfyui_vdp.vdp_core.edit.flash_safety import make_safe
 from comfyui_vdp.vdp_core.media import clip as video
 from comfyui_vdp.vdp_core.metrics import psnr
+from comfyui_vdp.vdp_core.tasks.inputs import CAUSE
 
 FOLDER = Path(__file__).parents[2] / "workflows"
 FILES = sorted(FOLDER.glob("*.json"))
@@ -216,6 +217,37 @@ def test_a_strobe_is_lowered_and_drawn(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["deflicker", "old_film"])
+def test_a_clip_that_flickers_is_steady_and_its_curve_is_drawn(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The clip moves, and every other frame has a third less light."""
+    truth = 2.0 * video.read_clip(clip).frames
+    gain = torch.tensor([1.0, 0.7] * 3).view(-1, 1, 1, 1)
+    folder = video.write_clip(tmp_path / "bad", gain * truth, fps=12, format="png")
+    settings = [f"Clip.path={folder}", "Flow.model=dis", "Optimize.preset=fast", "Result.format=png"]
+    assert cli.main(run(FOLDER / f"{name}.json", tmp_path / "out", *settings)) == 0
+    files = {
+        Path(file).name.removesuffix("_00001"): file
+        for file in json.loads(capsys.readouterr().out.splitlines()[-1])["outputs"]
+    }
+    assert video.read_clip(files["curve"]).frames.shape == (1, 480, 960, 3)
+    (made,) = (video.read_clip(file).frames for name, file in files.items() if name != "curve")
+    before, after = (
+        (frames.mean(dim=(1, 2, 3)) / truth.mean(dim=(1, 2, 3))).log().std() for frames in (gain * truth, made)
+    )
+    assert after < 0.3 * before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cause", CAUSE.options["choices"])
+def test_every_cause_can_be_chosen(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cause: str) -> None:
+    settings = [f"Clip.path={clip}", "Flow.model=dis", "Optimize.preset=fast", f"Optimize.cause={cause}"]
+    assert cli.main(run(FOLDER / "deflicker.json", tmp_path / "out", *settings)) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["outputs"]) == 2
+
+
+@pytest.mark.slow
 def test_atlas_gives_the_clip_again_and_each_layer_as_one_picture(
     synthetic: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +276,10 @@ def test_atlas_gives_the_clip_again_and_each_layer_as_one_picture(
         (["Clip.count=1"], "got 1 frame, motion needs at least two frames"),
         (["Clip.start=100"], "vdp: Clip (LoadFrames): "),
         (["Optimize.steps=-1"], "vdp: Optimize (VDPOptimize): steps must be a whole number from 0"),
+        (
+            ["Optimize.cause=ghosts"],
+            "vdp: Optimize (VDPOptimize): cause must be one of auto, mains, time-lapse, film, seams, cartoon",
+        ),
         (
             ["Result.format=avi"],
             "vdp: Result (SaveFrames): format must be one of mp4, webm, prores4444, png, exr, h265, got 'avi'",

@@ -7,6 +7,9 @@ along the rows, as rolling shutters see mains, and a part that grows with how fa
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,15 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError, ShapeError
-from ..image.colour import LUMA
-from ..image.resize import resize, upsample
-from ..image.selection import as_matte
-from ..store.lazy import computed
+from ..image.colour import DISPLAY_GAMMA, LUMA
+from ..image.plot import Curve, plot
+from ..image.resize import resize, size_within, upsample
+from ..image.selection import are_pictures, as_mask, as_matte
 from ..store.transfer import send
 from ..types import Layers, OnStep
 from .base import Field, Model
+from .render import applied
 
-__all__ = ["EPSILON", "MODEL", "apply", "compose", "heights", "logs", "rebuild", "sliced"]
+__all__ = ["EPSILON", "MODEL", "apply", "check_settings", "compose", "curves", "heights", "logs", "rebuild", "sliced"]
 
 EPSILON = 0.02
 """What is added to values before the logarithm: about where noise and 8 bits drown a ratio, so that black can move."""
@@ -31,6 +35,11 @@ BURNT = 0.94, 0.995
 """From where to where the least channel of a pixel counts as burnt out: its colour is lost, so that a change of cast
 would paint it."""
 INVERSE_STEPS = 20  # of the fixed point that undoes the change; it shrinks the error to a third or less each time
+MEASURED_SIDE = 128
+"""Long side of the copy of a frame on which regions are measured and curves are drawn."""
+PROPORTIONS = 0.02  # by how much those of a mask may differ from the frames'
+MOST_STRENGTH = 1.5
+MOST_SMOOTHING = 60.0  # seconds
 
 
 def logs(values: Tensor) -> Tensor:
@@ -103,7 +112,7 @@ def compose(
     """
     pixels = frames.movedim(-1, 1)
     if region is None:
-        change = sliced(*(send(layers.fields[name][start:stop], frames.device) for name in _PARTS), pixels)
+        change = sliced(*_parts(layers, start, stop, frames.device), pixels)
     else:
         flat = send(region[start:stop], frames.device)[..., None, None].expand_as(pixels)
         change = _neutral_where_burnt(flat, pixels)
@@ -115,7 +124,7 @@ def compose(
 
 def rebuild(layers: Layers, start: int, stop: int, changed: Tensor) -> Tensor:
     """The inverse of ``compose`` as found, by fixed-point iteration: ``log(x + e) = log(x_out + e) - C(x)``."""
-    parts = [send(layers.fields[name][start:stop], changed.device) for name in _PARTS]
+    parts = _parts(layers, start, stop, changed.device)
     wanted = changed.movedim(-1, 1)
     pixels = wanted
     for _ in range(INVERSE_STEPS):
@@ -123,7 +132,257 @@ def rebuild(layers: Layers, start: int, stop: int, changed: Tensor) -> Tensor:
     return pixels.movedim(1, -1)
 
 
-_PARTS = ("grid", "rows", "saturation")
+def _parts(layers: Layers, start: int, stop: int, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
+    """Grid, rows and saturation of some frames."""
+    grid, rows, saturation = (send(layers.fields[name][start:stop], device) for name in ("grid", "rows", "saturation"))
+    return grid, rows, saturation
+
+
+def apply(
+    layers: Layers,
+    *,
+    strength: float = 1.0,
+    pivot: int = -1,
+    region: Tensor | None = None,
+    matte: Tensor | None = None,
+    smoothing: float = 0.0,
+    fps: float = 24.0,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Take the flicker out of the clip of the layers at native size, a few frames at a time.
+
+    Args:
+        layers: what ``decompose`` found.
+        strength: 0 leaves the frames alone, to the bit, 1 takes out what was found; 0 to 1.5.
+        pivot: number of the frame whose gain, contrast and cast all others get; -1: those of the mean over time. What
+            flickers in a part of that frame only is taken out of it too.
+        region: mask, or pictures of one, one or one a frame, of any size of the same proportions. The mean of the
+            change in it, a gain for each channel, is made in the whole frame in place of what was found at each pixel;
+            in frames in which it is empty, the mean over the frame.
+        matte: the same, how far the change is made at each pixel.
+        smoothing: seconds over which real changes are blended: a Gaussian as wide as a moving mean of that length; 0
+            to 60.
+        fps: frames a second, for ``smoothing``.
+        device: where to compute.
+        on_step: told after every few frames; stops the work by raising.
+
+    Returns:
+        ``(T, H, W, 3)`` float32 in 0..1, on the CPU; of a long clip, frames are computed when they are looked at.
+
+    Raises:
+        InputError: layers of another model, a setting out of range, or nothing is selected.
+        ShapeError: a mask of other proportions or of another number.
+    """
+    edit = _edit(layers, strength, pivot, region, matte, smoothing, fps, device)
+    return applied(layers, edit, denoise=0.0, device=device, on_step=on_step)
+
+
+@torch.no_grad()
+def curves(
+    layers: Layers,
+    *,
+    strength: float = 1.0,
+    pivot: int = -1,
+    region: Tensor | None = None,
+    matte: Tensor | None = None,
+    smoothing: float = 0.0,
+    fps: float = 24.0,
+    device: torch.device | str = "cpu",
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Draw what ``apply`` does, of the region or else of the whole frame, ``(1, 480, 960, 3)`` in 0..1.
+
+    Above, the mean brightness before and after; below, the gain of each channel in stops of scene light. Both are taken
+    from small copies of the frames.
+
+    Args:
+        layers, strength, pivot, region, matte, smoothing, fps, device, on_step: see ``apply``.
+
+    Raises:
+        InputError, ShapeError: see ``apply``.
+    """
+    edit = _edit(layers, strength, pivot, region, matte, smoothing, fps, device)
+    weight_of = _weights(layers, region, device)
+    luma = torch.tensor(LUMA, device=device)
+    before, after, gains = [], [], []
+    for index, small in enumerate(_small(layers, device)):
+        changed = edit(layers, index, index + 1, small).clamp_(0.0, 1.0)
+        weights = weight_of(index)
+        gain = _mean(logs(changed) - logs(small), weights)
+        before.append(float(_mean(small, weights) @ luma))
+        after.append(float(_mean(changed, weights) @ luma))
+        gains.append((gain * (DISPLAY_GAMMA / math.log(2.0))).tolist())
+        if on_step is not None:
+            on_step(index + 1, len(layers), changed[0].clone)
+    return _drawn(before, after, gains, fps)
+
+
+def check_settings(
+    layers: Layers,
+    *,
+    strength: float = 1.0,
+    pivot: int = -1,
+    region: Tensor | None = None,
+    matte: Tensor | None = None,
+    smoothing: float = 0.0,
+    fps: float = 24.0,
+) -> None:
+    """Refuse what ``apply`` refuses, as far as it shows without the values of masks; layers may be stand-ins.
+
+    Raises:
+        InputError, ShapeError: see ``apply``.
+    """
+    MODEL.require(layers, "Deflicker")
+    for name, value, most in (("strength", strength, MOST_STRENGTH), ("smoothing", smoothing, MOST_SMOOTHING)):
+        if not 0.0 <= value <= most:  # which NaN is not
+            raise InputError(f"{name}: 0 to {most:g} needed, got {value}")
+    if not 0.0 < fps < math.inf:
+        raise InputError(f"fps: above 0 needed, got {fps}")
+    count, height, width, _ = layers.frames.shape
+    if not -1 <= pivot < count:
+        raise InputError(f"pivot: there is no frame {pivot}; 0 to {count - 1}, or -1 for none")
+    for name, mask in (("region", region), ("matte", matte)):
+        if mask is None:
+            continue
+        length, *size = mask.shape[:-1] if are_pictures(mask, name) else (1, *mask.shape)[-3:]
+        if length not in (1, count):
+            raise ShapeError(f"{name}: got {length} masks for {count} frames; give one mask or one per frame")
+        if min(size) < 1 or abs(size[1] / size[0] / (width / height) - 1.0) > PROPORTIONS:
+            raise ShapeError(
+                f"{name}: it is {size[1]}x{size[0]} pixels, the clip has {width}x{height}; the same proportions needed"
+            )
+
+
+Edited = Callable[[Layers, int, int, Tensor], Tensor]
+"""``compose`` with all settings, for frames ``(n, H, W, 3)`` of any size."""
+
+
+@torch.no_grad()
+def _edit(
+    layers: Layers,
+    strength: float,
+    pivot: int,
+    region: Tensor | None,
+    matte: Tensor | None,
+    smoothing: float,
+    fps: float,
+    device: torch.device | str,
+) -> Edited:
+    """``compose`` with what a person set, which is checked."""
+    check_settings(layers, strength=strength, pivot=pivot, region=region, matte=matte, smoothing=smoothing, fps=fps)
+    layers = _seen_from(layers, pivot)
+    shift = None if smoothing == 0.0 else _blended(layers, smoothing * fps)
+    gains = None if region is None else _gains(layers, _weights(layers, region, device), pivot, device)
+    edit = partial(compose, strength=strength, shift=shift, region=gains)
+    masks = None if matte is None else as_matte(matte, "matte")
+
+    def edited(_: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
+        made = edit(layers, start, stop, frames)
+        if masks is None:
+            return made
+        span = slice(0, 1) if len(masks) == 1 else slice(start, stop)
+        shares = resize(send(masks[span], frames.device)[:, None], (frames.shape[1], frames.shape[2]))
+        # (clamped first: what burns out would else be drawn towards more than white)
+        return frames.lerp(made.clamp_(0.0, 1.0), shares.movedim(1, -1))
+
+    return edited
+
+
+def _seen_from(layers: Layers, pivot: int) -> Layers:
+    """Layers less the change of the pivot that is the same all over its frame, which so keeps its look."""
+    if pivot < 0:
+        return layers
+    grid, rows, saturation = _parts(layers, 0, len(layers), "cpu")
+    own = grid[pivot : pivot + 1].mean(dim=(3, 4), keepdim=True)
+    own = own + rows[pivot : pivot + 1].mean(dim=2)[..., None, None, None]
+    fields = {**layers.fields, "grid": grid - own, "saturation": saturation - saturation[pivot : pivot + 1]}
+    return replace(layers, fields=fields)
+
+
+def _blended(layers: Layers, frames: float) -> Tensor:
+    """What is added to the change, ``(T, 3)``, so that what is real is blended over so many frames of its shot."""
+    kept = layers.fields["kept"].float().cpu()
+    deviation = max(frames / math.sqrt(12.0), 1e-3)  # of a moving mean
+    mean = torch.empty_like(kept)
+    for shot in layers.shots:
+        part = kept[shot.start : shot.stop].T[:, None]
+        reach = min(math.ceil(3.0 * deviation), len(shot) - 1)
+        weights = torch.arange(-reach, reach + 1.0).div_(deviation).square_().mul_(-0.5).exp_()[None, None]
+        total = F.conv1d(torch.ones_like(part), weights, padding=reach)
+        mean[shot.start : shot.stop] = (F.conv1d(part, weights, padding=reach) / total)[:, 0].T
+    return kept - mean
+
+
+def _gains(layers: Layers, weight_of: Callable[[int], Tensor | None], pivot: int, device: torch.device | str) -> Tensor:
+    """The mean change in the region, ``(T, 3)``; that of the pivot is 0."""
+    gains = torch.empty(len(layers), 3)
+    for index, small in enumerate(_small(layers, device)):
+        parts = _parts(layers, index, index + 1, device)
+        gains[index] = _mean(sliced(*parts, small.movedim(-1, 1)).movedim(1, -1), weight_of(index)).cpu()
+    return gains if pivot < 0 else gains - gains[pivot]
+
+
+def _small(layers: Layers, device: torch.device | str) -> Iterator[Tensor]:
+    """Small copies of all frames in turn, ``(1, h, w, 3)``."""
+    size = size_within(layers.frames.shape[1], layers.frames.shape[2], MEASURED_SIDE)
+    for frame in layers.frames:
+        small = send(frame, device)[None].movedim(-1, 1).float()
+        yield resize(small, size, mode="area").movedim(1, -1)
+
+
+def _weights(layers: Layers, region: Tensor | None, device: torch.device | str) -> Callable[[int], Tensor | None]:
+    """Gives weights of the pixels of a small copy, ``(1, h, w, 1)``, by the number of its frame; None: all alike."""
+    if region is None:
+        return lambda index: None
+    masks = as_mask(region, "region")
+    if not any(bool((mask > 0.0).any()) for mask in masks):
+        raise InputError("region: nothing is selected; paint where the flicker is to be measured, or unlink it")
+    size = size_within(layers.frames.shape[1], layers.frames.shape[2], MEASURED_SIDE)
+
+    def weights(index: int) -> Tensor | None:
+        mask = masks[0 if len(masks) == 1 else index]
+        small = resize(send(mask, device)[None, None], size, mode="area")
+        return small.movedim(1, -1) if bool((small > 0.0).any()) else None
+
+    return weights
+
+
+def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of ``(1, h, w, 3)`` over the pixels, ``(3,)``."""
+    if weights is None:
+        return values.mean(dim=(0, 1, 2))
+    return (values * weights).sum(dim=(0, 1, 2)) / weights.sum()
+
+
+def _drawn(before: list[float], after: list[float], gains: list[list[float]], fps: float) -> Tensor:
+    grey, black = (160, 160, 160), (20, 20, 20)
+    low, high = min(*before, *after), max(*before, *after)
+    room = max(0.1 * (high - low), 0.05 - 0.5 * (high - low))  # no less than a tenth in all, so that calm looks calm
+    light = plot(
+        "mean brightness",
+        [Curve(before, grey, "before"), Curve(after, black, "after")],
+        fps=fps,
+        span=(low - room, high + room),
+    )
+    most = max(0.25, *(1.1 * abs(gain) for frame in gains for gain in frame))
+    gain = plot(
+        "gain, in stops",
+        [
+            Curve(list(values), colour, name)
+            for name, colour, values in zip(
+                ("red", "green", "blue"),
+                ((200, 60, 50), (50, 150, 60), (40, 90, 200)),
+                zip(*gains, strict=True),
+                strict=True,
+            )
+        ],
+        fps=fps,
+        span=(-most, most),
+        limit=0.0,
+    )
+    return torch.cat((light, gain))[None]
+
 
 MODEL = Model(
     name="colour",
@@ -131,7 +390,7 @@ MODEL = Model(
         Field("grid", (3, "K", "h", "w")),
         Field("rows", (3, "R")),
         Field("saturation", (3,)),
-        Field("kept", (3,)),
+        Field("kept", (3,)),  # gain, as a log, that was found and is not made, as what it would undo is real
     ),
     compose=compose,
     rebuild=rebuild,

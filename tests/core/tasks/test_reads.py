@@ -170,7 +170,8 @@ def waiting(mode: str) -> Iterator[None]:
 
 
 def test_every_task_is_watched():
-    assert TASKS.keys() <= FITS.keys()
+    solved = {"deflicker"}  # linear systems, a few sweeps, no loop of steps
+    assert TASKS.keys() - solved <= FITS.keys()
 
 
 @pytest.mark.gpu
