@@ -1,6 +1,11 @@
-"""The filter of Blind Video Deflickering (Lei et al., CVPR 2023): colours of an atlas, everything else of the frame."""
+"""The filter of Blind Video Deflickering (Lei et al., CVPR 2023): colours of an atlas, everything else of the frame.
+
+What is known of the published network does not say in which order skips are concatenated; here the skip comes first.
+"""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +15,10 @@ from .padding import padded
 
 __all__ = ["FilterNet"]
 
-FAINT = 0.1
-"""What the first answer has of anything but the frame."""
 WIDTHS = (32, 64, 128, 256, 512)
 """Published channels, from the frame's size to a sixteenth of it."""
+FAINT = 0.1
+"""How much of anything but the frame is in the first answer, beside what torch would put there."""
 
 
 class FilterNet(nn.Module):
@@ -21,12 +26,13 @@ class FilterNet(nn.Module):
 
     As published: 3x3 convolutions in pairs without biases, ReLU, no normalisation, four max-poolings, bilinear
     upsampling followed by a convolution; 8,628,768 parameters. Sizes are padded to multiples of 32 and cropped again,
-    where the original resized what it had padded.
+    where the original resized what it had padded. To begin with it gives the frame with faint noise, so that what it
+    has to learn is what differs.
     """
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        sides = list(zip(widths, widths[1:], strict=False))
+        sides = list(pairwise(widths))
         self.down = nn.ModuleList(_pair(inputs, outputs) for inputs, outputs in [(6, widths[0]), *sides])
         self.up = nn.ModuleList(_layer(deep, fine) for fine, deep in reversed(sides))
         self.merge = nn.ModuleList(_pair(2 * fine, fine) for fine, _ in reversed(sides))
@@ -39,11 +45,11 @@ class FilterNet(nn.Module):
 
     @torch.no_grad()
     def _pass_on(self) -> None:
-        """Have both pictures go through at the frame's size, so that the first answer is about the frame."""
-        for pair in (self.down[0], self.merge[-1]):
-            for conv in pair[::2]:
-                conv.weight[:6] = 0.0
-                conv.weight[:6, :6, 1, 1] = torch.eye(6)
+        """Have both pictures go through the layers of the frame's size as they are, and the frame come out."""
+        passed = [*self.down[0].modules(), *self.merge[-1].modules()]
+        for conv in (module for module in passed if isinstance(module, nn.Conv2d)):
+            conv.weight[:6] = 0.0
+            conv.weight[:6, :6, 1, 1] = torch.eye(6)
         self.head.weight *= FAINT
         self.head.weight[:, :6] = 0.0
         self.head.weight[:, :3, 1, 1] = torch.eye(3)

@@ -1,4 +1,8 @@
-"""The network of Learning Blind Video Temporal Consistency (Lai et al., ECCV 2018), as Lei et al. (CVPR 2023) refine."""
+"""The network of "Learning Blind Video Temporal Consistency" (Lai et al., ECCV 2018), which makes frames follow others.
+
+Blind Video Deflickering (Lei et al., CVPR 2023) ends with it. What is known of it says neither the slope of its ReLUs
+nor the order of its memory's gates; those here are the usual ones.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +39,8 @@ class RefinementNet(nn.Module):
         self.memory = ConvLSTM(4 * width)
         self.up = nn.ModuleList((_conv(4 * width, 2 * width, 3), _conv(4 * width, width, 3)))
         self.head = _conv(2 * width, 3, 7)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for value in self.head.parameters():
+            nn.init.zeros_(value)
 
     def forward(self, now: Tensor, before: Tensor, given: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Refine a frame.

@@ -53,22 +53,23 @@ SIDE = 768
 STEPS = 1000
 REFINING = 4
 """Steps of the filter to one of the refinement."""
-FILTER_RATE, REFINEMENT_RATE = 1e-3, 1e-4
+FILTER_RATE, REFINEMENT_RATE = 1e-3, 5e-4
 CROP = 96
 """Side in pixels of the parts of frames that networks are trained on."""
-BATCH = 4
+BATCH = 2
 RUN = 4
 """Neighbouring frames in a step of the refinement."""
-STAY = 0.5
+STAY = 0.3
 
 APPEARANCE, OFFSET = 0.4, 0.15
 """Most of what frames are changed by, as ``degrade.flicker`` counts strengths of log gain, and of values."""
-AWAY = 6.0
+AWAY = 4.0
 """Most deviation, in pixels, of what is moved."""
 COARSER = 4.0
 """Most pixels that become one where sharpness is taken away."""
 GIVEN_BACK = 20.0
 """Least PSNR of a picture that filters are shown twice."""
+OTHERWISE = "move it elsewhere, and the network is trained on the clip itself"
 SHARES = (2, 6, 6)
 """About how long the stages take."""
 
@@ -156,7 +157,7 @@ def _filled(net: FilterNet | RefinementNet, name: str, folders: Sequence[Path]) 
     """Give a network the weights of that name; None where no folder has any."""
     path = find_weights((f"{name}.*",), folders)
     if path is not None:
-        fill(net, path, otherwise="move it elsewhere, and the network is trained on the clip itself")
+        fill(net, path, otherwise=OTHERWISE)
     return path
 
 
@@ -170,8 +171,7 @@ def _check_filter(net: FilterNet, frame: Tensor, path: Path) -> None:
     reached = psnr(net(frame, frame).movedim(1, -1), frame.movedim(1, -1))
     if reached < GIVEN_BACK:
         raise WeightsError(
-            f"{path}: with its weights a frame that needs no change comes back with {reached:.1f} dB; move it elsewhere, "
-            "and the network is trained on the clip itself"
+            f"{path}: with its weights a frame that needs no change comes back with {reached:.1f} dB; {OTHERWISE}"
         )
 
 
