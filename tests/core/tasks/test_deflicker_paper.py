@@ -193,6 +193,19 @@ def test_a_motion_out_of_the_part_is_known():
     assert torch.equal(paper._left(vectors), wanted)
 
 
+def test_the_refinement_is_given_what_it_left_before(clip):
+    frames = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 8, 8).half() / 8.0
+    seen: list[tuple[float, float, float, int | None]] = []
+
+    def halfway(now: Tensor, before: Tensor, given: Tensor, state: int | None) -> tuple[Tensor, int]:
+        seen.append((*(float(one.mean()) for one in (now, before, given)), state))
+        return 0.5 * (now + given), len(seen)
+
+    made = paper._Runs(frames, clip[2], torch.device("cpu")).refined(halfway, Progress(None))
+    assert seen == [(0.125, 0.0, 0.0, None), (0.25, 0.125, 0.0625, 1), (0.375, 0.25, 0.15625, 2)]
+    assert made[:, 0, 0, 0].tolist() == [0.0, 0.0625, 0.15625, 0.265625]
+
+
 def test_frames_that_flicker_are_drawn_to_the_frame_before(clip):
     """Where nothing keeps them, as much of the flicker goes as the refinement has steps for."""
     frames, _, flow = clip
@@ -206,3 +219,11 @@ def test_frames_that_flicker_are_drawn_to_the_frame_before(clip):
     after = float(runs.refined(net, Progress(None)).float().diff(dim=0).abs().mean())
     assert math.isfinite(fitted.terms["steady"])
     assert after < 0.7 * before
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16), (3, 17, 90), (2, 130, 100)])
+def test_any_shot_that_tasks_take(synthetic, shape):
+    frames, flow = synthetic.pan(*shape)
+    found = made_of((frames, frames, flow), steps=1)
+    assert found.residual.shape == (shape[0], 3, *shape[1:])
+    assert bool(found.residual.isfinite().all())

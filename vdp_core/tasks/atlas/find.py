@@ -115,7 +115,7 @@ def find_steady(shot: Shot, config: AtlasConfig, work: Work) -> Tensor:
     So each point of the scene has one colour, but what moves by itself, or behind something, is blurred or elsewhere.
 
     Returns:
-        ``(T, 3, h, w)`` in 0..1, at the working size.
+        ``(T, 3, h, w)`` in 0..1, at the working size, in half precision.
     """
     beginning, refining, reading = work.progress.phases(BEGINNING, ROUNDS, TEXTURES)
     atlas = _Atlas(shot, torch.ones(len(shot.frames), 1, 1, 1), config, work.device)
@@ -302,7 +302,7 @@ class _Atlas:
     def steady(self, progress: Progress) -> Tensor:
         """What the first layer's texture shows in each frame, ``(T, 3, h, w)``, without the light of the frame."""
         texture, count = self._solved(self._config.sharpening)[0], len(self._masks)
-        made = large_empty(count, 3, *self._size)
+        made = large_empty(count, 3, *self._size, dtype=torch.half)
         for t in range(count):
             places = through(self._here(t, 0), self._size)
             made[t] = texture.at(self._taps(t, 0, texture.canvas, places))[0].cpu()

@@ -122,7 +122,7 @@ def deflicker(
     def atlas_found(journal: Journal) -> Kept:
         config = replace(PRESETS["fast"], side=side)
         work = Work(seed, device, tuple(weights_folders), journal, progress[0])
-        return {"frames": find_steady(Shot(frames, flow, range(len(frames))), config, work).half()}, {}
+        return {"frames": find_steady(Shot(frames, flow, range(len(frames))), config, work)}, {}
 
     def filtered(journal: Journal) -> Kept:
         training, applying = progress[1].phases(9, 1)
