@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -90,7 +91,7 @@ def test_training_lowers_the_loss(clip):
             return float((net(*pairs) - frames).square().mean())
 
     before = loss()
-    paper._train_filter(net, frames, 60, 0, NO_JOURNAL, Progress(None))
+    paper._train_filter(net, frames, frames, 60, 0, NO_JOURNAL, Progress(None))
     assert loss() < 0.6 * before
 
 
@@ -122,10 +123,18 @@ def test_what_was_cut_off_goes_on_to_the_same_bits(tmp_path, monkeypatch, clip, 
 
 def test_progress_is_told_once_up_to_the_end(clip):
     told: list[tuple[int, int]] = []
-    made_of(clip, on_step=lambda done, total, _: told.append((done, total)))
+    shown: list[Tensor] = []
+
+    def tell(done: int, total: int, preview: Callable[[], Tensor] | None) -> None:
+        told.append((done, total))
+        shown.extend([] if preview is None else [preview()])
+
+    made_of(clip, on_step=tell)
     (total,) = {total for _, total in told}
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1] == (total, total)
+    assert all(picture.ndim == 3 and 0.0 <= picture.min() <= picture.max() <= 1.0 for picture in shown)
+    assert (HEIGHT, WIDTH, 3) in {tuple(picture.shape) for picture in shown}
 
 
 # weights of files

@@ -30,7 +30,7 @@ from torch import Generator, Tensor
 
 from ...degrade.flicker import Change, Extent, changed
 from ...errors import WeightsError
-from ...image.resize import resize, working_copy
+from ...image.resize import resize, size_within, working_copy
 from ...metrics import psnr
 from ...motion.warp import pixel_grid, resize_flow, warp
 from ...nets.filter import FilterNet
@@ -70,6 +70,8 @@ COARSER = 4.0
 GIVEN_BACK = 20.0
 """Least PSNR of a picture that filters are shown twice."""
 OTHERWISE = "move it elsewhere, and the network is trained on the clip itself"
+PREVIEW_SIDE = 160
+"""Long side of previews, as the filter takes a while for a picture."""
 SHARES = (2, 6, 6)
 """About how long the stages take."""
 
@@ -128,7 +130,7 @@ def deflicker(
         training, applying = progress[1].phases(9, 1)
         fitted = None
         if filter_file is None:
-            fitted = asdict(_train_filter(filter_net, small, steps, seed, journal, training))
+            fitted = asdict(_train_filter(filter_net, small, atlas, steps, seed, journal, training))
         return {"frames": _filter(filter_net, small, atlas, applying)}, {"fitted": fitted}
 
     def refined(journal: Journal) -> Kept:
@@ -184,11 +186,21 @@ def _together(fits: Sequence[Fitted]) -> Fitted:
 
 
 def _train_filter(
-    net: FilterNet, frames: Tensor, steps: int, seed: int, journal: Journal, progress: Progress
+    net: FilterNet, frames: Tensor, atlas: Tensor, steps: int, seed: int, journal: Journal, progress: Progress
 ) -> Fitted:
-    """Have it learn, on parts of frames ``(T, 3, h, w)``, to take colours from one picture and all else of another."""
+    """Have it learn, on parts of frames ``(T, 3, h, w)``, to take colours from one picture and all else of another.
+
+    The atlas ``(T, 3, h, w)`` is for previews alone.
+    """
     device = next(net.parameters()).device
     generator = Generator().manual_seed(seed)
+    shown = slice(len(frames) // 2, len(frames) // 2 + 1)
+    size = size_within(frames.shape[2], frames.shape[3], PREVIEW_SIDE)
+    pair = [resize(pictures[shown].float(), size).to(device) for pictures in (frames, atlas)]
+
+    @torch.no_grad()
+    def picture() -> Tensor:
+        return net(*pair)[0].clamp(0.0, 1.0).movedim(0, -1)
 
     def step(_: int) -> dict[str, Tensor]:
         # drawn on the CPU, so that every device is given the same
@@ -203,6 +215,7 @@ def _train_filter(
         learning_rate=FILTER_RATE,
         plateau=0.0,
         clip=1.0,
+        preview=picture,
         on_step=progress,
         journal=journal,
         generators=(generator,),
