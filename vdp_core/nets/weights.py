@@ -14,11 +14,19 @@ from typing import Any, TypeGuard
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import WeightsError
 
-__all__ = ["fetch_weights", "find_weights", "hub_folder", "read_networks", "read_weights", "to_torchvision_raft"]
+__all__ = [
+    "fetch_weights",
+    "fill",
+    "find_weights",
+    "hub_folder",
+    "read_networks",
+    "read_weights",
+    "to_torchvision_raft",
+]
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -116,6 +124,29 @@ def read_networks(path: str | Path, names: Iterable[str]) -> dict[str, dict[str,
             raise WeightsError(f"{path}: holds no table of weights named '{name}'; give another checkpoint")
         found[name] = table
     return found
+
+
+def fill(net: nn.Module, path: str | Path, *, otherwise: str) -> None:
+    """Give a network the weights of a file; where it names them otherwise, those of one shape in the file's order.
+
+    Args:
+        net: takes them.
+        path: see ``read_weights``.
+        otherwise: what else a person can do, the end of the sentence when they do not fit.
+
+    Raises:
+        WeightsError: unreadable, damaged, or of another network.
+    """
+    found = {name.removeprefix("module."): value for name, value in read_weights(path).items()}
+    own = net.state_dict()
+    if found.keys() != own.keys() and len(found) == len(own):
+        there: dict[torch.Size, list[Tensor]] = {}
+        for value in found.values():
+            there.setdefault(value.shape, []).append(value)
+        found = {name: there[value.shape].pop(0) for name, value in own.items() if there.get(value.shape)}
+    if {name: value.shape for name, value in found.items()} != {name: value.shape for name, value in own.items()}:
+        raise WeightsError(f"{path}: its weights are of another network; {otherwise}")
+    net.load_state_dict(found)
 
 
 def _is_table(value: Any) -> TypeGuard[dict[str, Tensor]]:

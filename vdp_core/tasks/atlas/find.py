@@ -31,7 +31,7 @@ from .config import AtlasConfig
 from .mapping import HARDLY, Registration, start
 from .textures import Canvas, Look, Texture, solve
 
-__all__ = ["find"]
+__all__ = ["find", "find_steady"]
 
 MASKS, BEGINNING, ROUNDS, EDGES, TEXTURES = 6, 1, 6, 2, 2
 """About how long the phases take, as shares."""
@@ -103,12 +103,24 @@ def find(shot: Shot, given: Given, config: AtlasConfig, work: Work) -> Found:
 
     kept, notes = work.journal.step("masks", masks_found)
     atlas = _Atlas(shot, kept["masks"], config, work.device)
-    atlas.restore(work.journal.step("beginning", lambda _: atlas.begin(beginning))[0])
-    for number, phase in enumerate(refining.phases(*[1] * config.rounds)):
-        atlas.restore(work.journal.step(f"round_{number}", partial(atlas.refine, number, phase))[0])
+    atlas.fit(work.journal, beginning, refining)
     atlas.restore(work.journal.step("edges", lambda _: atlas.mixed(mixing))[0])
     fields, assets = atlas.fields(texturing)
     return Found(fields, Fitted(**notes["fitted"]), notes["notes"], assets)
+
+
+def find_steady(shot: Shot, config: AtlasConfig, work: Work) -> Tensor:
+    """Find what one texture for the whole frame, in the light that there is on the whole, rebuilds of a shot.
+
+    So each point of the scene has one colour, but what moves by itself, or behind something, is blurred or elsewhere.
+
+    Returns:
+        ``(T, 3, h, w)`` in 0..1, at the working size, in half precision.
+    """
+    beginning, refining, reading = work.progress.phases(BEGINNING, ROUNDS, TEXTURES)
+    atlas = _Atlas(shot, torch.ones(len(shot.frames), 1, 1, 1), config, work.device)
+    atlas.fit(work.journal, beginning, refining)
+    return atlas.steady(reading)
 
 
 class _Atlas:
@@ -147,6 +159,12 @@ class _Atlas:
     def _found(self) -> Kept:
         charts = {"charts": self._charts, "rows": self._rows, "joined": self._joined, "seams": self._seams}
         return {"knots": self._knots, "light": self._light, "blur": self._blur, "masks": self._masks, **charts}, {}
+
+    def fit(self, journal: Journal, beginning: Progress, refining: Progress) -> None:
+        """Begin, and refine as often as the preset says; each is kept in the journal."""
+        self.restore(journal.step("beginning", lambda _: self.begin(beginning))[0])
+        for number, phase in enumerate(refining.phases(*[1] * self._config.rounds)):
+            self.restore(journal.step(f"round_{number}", partial(self.refine, number, phase))[0])
 
     def begin(self, progress: Progress) -> Kept:
         """Map every layer, frame by frame from the one that shows most of it."""
@@ -280,6 +298,16 @@ class _Atlas:
 
     def _reach(self, t: int, layer: int) -> Tensor:
         return dilate(self._share(t, layer)[None, None], REACH)[0, 0]
+
+    def steady(self, progress: Progress) -> Tensor:
+        """What the first layer's texture shows in each frame, ``(T, 3, h, w)``, without the light of the frame."""
+        texture, count = self._solved(self._config.sharpening)[0], len(self._masks)
+        made = large_empty(count, 3, *self._size, dtype=torch.half)
+        for t in range(count):
+            places = through(self._here(t, 0), self._size)
+            made[t] = texture.at(self._taps(t, 0, texture.canvas, places))[0].cpu()
+            progress(t + 1, count)
+        return made
 
     def fields(self, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Fields and assets of the model: textures as large as the frames have them."""
