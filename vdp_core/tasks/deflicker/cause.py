@@ -69,10 +69,10 @@ def verdict(change: Change, basis: Basis, frames: Tensor) -> Verdict:
     shares = {cause: part / whole for cause, part in energy.items()}
     if change.steps.go:
         shares["seams"] = _stepped(change)
-    if change.held > 0.3:
-        shares["cartoon"] = 1.0 - 0.5 * abs(change.held - 0.6)
-    elif float((frames.amax(dim=1) - frames.amin(dim=1)).mean()) < GREY:
+    if float((frames.amax(dim=1) - frames.amin(dim=1)).mean()) < GREY:
         shares["film"] = shares["time-lapse"] + shares["lamp"] + shares["processed"]
+    elif change.held > 0.3:
+        shares["cartoon"] = 1.0 - 0.5 * abs(change.held - 0.6)
     cause = max(shares, key=lambda name: shares[name])
     return Verdict(cause, min(shares[cause], 1.0))
 
@@ -82,6 +82,9 @@ def _stepped(change: Change) -> float:
     values = change.flicker.flatten(1)
     edges = [0, *change.steps.go, len(values)]
     held = torch.cat(
-        [values[first:end].mean(dim=0, keepdim=True).expand(end - first, -1) for first, end in zip(edges, edges[1:], strict=False)]
+        [
+            values[first:end].mean(dim=0, keepdim=True).expand(end - first, -1)
+            for first, end in zip(edges, edges[1:], strict=False)
+        ]
     )
     return float(held.square().sum() / values.square().sum().clamp_min(1e-12))

@@ -85,7 +85,9 @@ class _Sums(NamedTuple):
     """Deviation of the residuals, in value."""
 
 
-def fit_change(clip: Clip, config: DeflickerConfig, frames: float, groups: Set[str], stay: bool, on_step: Progress) -> Change:
+def fit_change(
+    clip: Clip, config: DeflickerConfig, frames: float, groups: Set[str], stay: bool, on_step: Progress
+) -> Change:
     """Fit a window.
 
     Args:
@@ -107,7 +109,9 @@ def fit_change(clip: Clip, config: DeflickerConfig, frames: float, groups: Set[s
         for name, span in basis.groups.items():
             precision[span] = deviations[name] ** -2
         noisy = sweep >= FREE
-        sums = _compared(clip, own, change, _stretch(basis, parameters, own) if noisy else None, max(usual, WIDEST * 0.5**sweep))
+        sums = _compared(
+            clip, own, change, _stretch(basis, parameters, own) if noisy else None, max(usual, WIDEST * 0.5**sweep)
+        )
         usual = sums.usual
         # in values, not in logs: a pixel weighs as what is seen of it
         light = basis.read((own + change).exp_().square_()) / (ALIKE * usual**2)
@@ -199,9 +203,7 @@ def _factors(basis: Basis, frames: Tensor, weights: Tensor, precision: Tensor) -
     return torch.cat(made)
 
 
-def _learnt(
-    basis: Basis, flicker: Tensor, factors: Tensor, precision: Tensor, groups: Set[str]
-) -> dict[str, float]:
+def _learnt(basis: Basis, flicker: Tensor, factors: Tensor, precision: Tensor, groups: Set[str]) -> dict[str, float]:
     """The deviation of the parameters of each group: their energy over how many of them the clip determines."""
     spread = torch.cat(
         [torch.cholesky_inverse(factors[part].double()).diagonal(dim1=-2, dim2=-1) for part in _stretches(len(factors))]

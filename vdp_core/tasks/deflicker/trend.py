@@ -113,7 +113,9 @@ def find_steps(series: Tensor, frames: float, *, stay: bool) -> Steps:
     real: tuple[int, ...] = ()
     if stay and not (_regular(found) or _regular(large)):
         edges = [-math.inf, *large, math.inf]
-        near = [min(right - left for left, right in pairwise(edges[number : number + 3])) for number in range(len(large))]
+        near = [
+            min(right - left for left, right in pairwise(edges[number : number + 3])) for number in range(len(large))
+        ]
         real = tuple(
             step
             for step, distance in zip(large, near, strict=True)
@@ -136,12 +138,13 @@ def kept_of(parameters: Tensor, groups: Mapping[str, slice], frames: float, step
     functions = _slow(count, frames, steps.stay, parameters.device)
     time = torch.arange(count, device=parameters.device)
     jumps = [(time >= step).double() for step in steps.go]
+    line = _slow(count, math.inf, steps.stay, parameters.device)  # waves and jumps could stand in for each other
     kept = torch.empty_like(parameters)
     for span in groups.values():
         values = parameters[..., span].double().flatten(1)
         if jumps:
             own = torch.stack([jump - jump.mean() for jump in jumps], dim=1)
-            heights = torch.linalg.lstsq(torch.cat((functions, own), dim=1), values).solution[functions.shape[1] :]
+            heights = torch.linalg.lstsq(torch.cat((line, own), dim=1), values).solution[line.shape[1] :]
             values = values - own @ heights
         parts = functions.T @ values
         rest = values - functions @ parts
