@@ -2,7 +2,8 @@
 
 C of a channel is read off a small bilateral grid for each frame, over the place and the value of the channel itself
 (Chen, Paris and Durand, "Real-time edge-aware image processing with the bilateral grid", 2007), and has besides a curve
-along the rows, as rolling shutters see mains, and a part that grows with how far the channel is from grey.
+along the rows, as rolling shutters see mains, and a part that grows with how far the channel is from grey. What the
+published networks find is no change of colour, but a small picture for each frame, ``residual``, which is added.
 """
 
 from __future__ import annotations
@@ -119,17 +120,28 @@ def compose(
     if shift is not None:
         change = change + send(shift[start:stop], frames.device)[..., None, None]
     # x + (x + e) (exp(C) - 1): where C is 0, x to the bit
-    return frames + (pixels + EPSILON).mul_(change.mul(strength).expm1_()).movedim(1, -1)
+    made = frames + (pixels + EPSILON).mul_(change.mul(strength).expm1_()).movedim(1, -1)
+    if "residual" in layers.fields:
+        made += strength * _residual(layers, start, stop, made)
+    return made
 
 
 def rebuild(layers: Layers, start: int, stop: int, changed: Tensor) -> Tensor:
     """The inverse of ``compose`` as found, by fixed-point iteration: ``log(x + e) = log(x_out + e) - C(x)``."""
     parts = _parts(layers, start, stop, changed.device)
+    if "residual" in layers.fields:
+        changed = changed - _residual(layers, start, stop, changed)
     wanted = changed.movedim(-1, 1)
     pixels = wanted
     for _ in range(INVERSE_STEPS):
         pixels = (wanted + EPSILON).mul_(sliced(*parts, pixels).neg_().exp_()).sub_(EPSILON)
     return pixels.movedim(1, -1)
+
+
+def _residual(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
+    """What is added to frames ``(n, H, W, 3)``, of their size."""
+    small = send(layers.fields["residual"][start:stop], frames.device).float()
+    return resize(small, (frames.shape[1], frames.shape[2])).movedim(1, -1)
 
 
 def _parts(layers: Layers, start: int, stop: int, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
@@ -391,6 +403,7 @@ MODEL = Model(
         Field("rows", (3, "R")),
         Field("saturation", (3,)),
         Field("kept", (3,)),  # gain, as a log, that was found and is not made, as what it would undo is real
+        Field("residual", (3, "rh", "rw"), optional=True),
     ),
     compose=compose,
     rebuild=rebuild,

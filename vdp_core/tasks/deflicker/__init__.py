@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..base import Preset, Task, later
+from ..base import Preset, Published, Task, later
 from ..inputs import CAUSE, FPS, GUIDE, KEEP
 from .config import PRESETS
 
@@ -27,6 +27,7 @@ TASK = Task(
         "temporal consistency",
     ),
     inputs=(GUIDE, CAUSE, KEEP, FPS),
-    presets={name: Preset(config) for name, config in PRESETS.items()},
+    presets={name: Preset(config) for name, config in PRESETS.items()}
+    | {"paper": Preset(Published(), later(__package__, ".task:find_as_published"), without=(GUIDE,))},
     find=later(__package__, ".task:find"),
 )

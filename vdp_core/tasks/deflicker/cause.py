@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -82,9 +83,6 @@ def _stepped(change: Change) -> float:
     values = change.flicker.flatten(1)
     edges = [0, *change.steps.go, len(values)]
     held = torch.cat(
-        [
-            values[first:end].mean(dim=0, keepdim=True).expand(end - first, -1)
-            for first, end in zip(edges, edges[1:], strict=False)
-        ]
+        [values[first:end].mean(dim=0, keepdim=True).expand(end - first, -1) for first, end in pairwise(edges)]
     )
     return float(held.square().sum() / values.square().sum().clamp_min(1e-12))

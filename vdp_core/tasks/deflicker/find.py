@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Set
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -125,7 +126,7 @@ def fit_change(
         kept = kept_of(parameters, basis.groups, frames, steps)
         if noisy:
             deviations = _learnt(basis, parameters - kept, factors, precision, groups)
-        on_step(sweep + 1, config.steps, lambda: _preview(own, change))
+        on_step(sweep + 1, config.steps, partial(_preview, own, change))
     moved = (own + change).diff(dim=0).abs().flatten(1).mean(dim=1)
     held = (moved < HELD * moved.quantile(0.8)).float().mean()
     return Change(parameters - kept, kept, steps, usual, float(held))

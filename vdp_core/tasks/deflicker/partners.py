@@ -41,7 +41,8 @@ class Partners:
             (flow.backward.flip(0), flow.backward_occlusion.flip(0), flow.backward_confidence.flip(0), -1),
         ):
             spans = [span for span in SPANS if span < self.count]
-            for start, span, path, seen in follow(*(part.to(device) for part in (vectors, occluded, sure)), spans):
+            vectors, occluded, sure = vectors.to(device), occluded.to(device), sure.to(device)
+            for start, span, path, seen in follow(vectors, occluded, sure, spans):
                 stop = start + len(path)
                 if sign > 0:
                     ours = slice(start, stop)
@@ -55,7 +56,7 @@ class Partners:
         """Bring ``(T, C, h, w)`` along.
 
         Yields:
-            Frames, what their partners hold ``(n, C, h, w)``, and how far the partners can be believed ``(n, 1, h, w)``.
+            Frames, what their partners hold ``(n, C, h, w)``, and how far these can be believed ``(n, 1, h, w)``.
         """
         for link in self._links:
             yield link.ours, warp(fields[link.theirs], link.path.float()), link.seen[:, None].float()

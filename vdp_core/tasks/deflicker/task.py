@@ -10,8 +10,8 @@ Energy. Of a window, over the parameters p of each frame and channel, which say 
 
 l are the logs of the values of two views i and j of one point, 1 to 16 frames apart along the flow; g those of the
 guide where one is given. w is how far the flow can be believed, times the square of the value (differences are seen in
-values, not in logs), and rho Cauchy's robust loss at the scale of the clip's own residuals. r is the part of p over time
-that is real, such as a sunset (``trend``), and stays; s is learnt from the clip for each group of parameters
+values, not in logs), and rho Cauchy's robust loss at the scale of the clip's own residuals. r is the part of p over
+time that is real, such as a sunset (``trend``), and stays; s is learnt from the clip for each group of parameters
 (``basis``), so that a clip without flicker is left alone. What is applied is p - r.
 """
 
@@ -30,14 +30,15 @@ from ...optim.progress import Progress
 from ...optim.windows import WINDOW_OVERLAP, Window, blended, combined_fit, fit_windows, windows
 from ...store.journal import Journal
 from ...types import Shot
-from ..base import Found, Given, Work
+from ..base import Found, Given, Published, Work
+from . import paper
 from .basis import Basis
 from .cause import groups_of, verdict
 from .config import DeflickerConfig
 from .find import Clip, fit_change
 from .partners import Partners
 
-__all__ = ["find"]
+__all__ = ["find", "find_as_published"]
 
 
 def find(shot: Shot, given: Given, config: DeflickerConfig, work: Work) -> Found:
@@ -61,6 +62,30 @@ def find(shot: Shot, given: Given, config: DeflickerConfig, work: Work) -> Found
     sure = sum(causes[cause]) / len(found)
     said = "no flicker found" if cause == "none" else f"flicker as of {cause} ({sure:.0%} of it)"
     return Found(fields, combined_fit(found), {"said": said, "cause": cause})
+
+
+def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
+    """Take the flicker off a shot with the published networks; see ``paper``. Nothing but ``residual`` is found."""
+    assert shot.flow is not None
+    made = paper.deflicker(
+        shot.frames,
+        shot.flow,
+        steps=config.steps,
+        seed=work.seed,
+        device=work.device,
+        weights_folders=work.weights_folders,
+        journal=work.journal,
+        on_step=work.progress,
+    )
+    count = len(shot.frames)
+    fields = {
+        "grid": torch.zeros(count, 3, 2, 1, 1),
+        "rows": torch.zeros(count, 3, 2),
+        "saturation": torch.zeros(count, 3),
+        "kept": torch.zeros(count, 3),
+        "residual": made.residual,
+    }
+    return Found(fields, made.fitted, made.notes)
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """What of a change of colour is real, such as a sunset or a lamp that is switched on, and what is flicker.
 
-Real is what goes slowly, and what jumps once, in a part of the frame, and stays. Parameters of a clip are series over time. Their part in a
-space of slow functions is kept as far as it is stronger than it would be if they were noise (James and Stein,
-"Estimation with quadratic loss", 1961), so that of a clip that only flickers nothing is kept but the mean.
+Real is what goes slowly, and what jumps once, in a part of the frame, and stays. Parameters of a clip are series over
+time. Their part in a space of slow functions is kept as far as it is stronger than it would be if they were noise
+(James and Stein, "Estimation with quadratic loss", 1961), so that of a clip that only flickers nothing is kept but the
+mean.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ def find_steps(series: Tensor, frames: float, *, stay: bool) -> Steps:
     """Find where a series ``(T, G, Q)`` of log gains in Q places jumps, if jumps explain what slow functions do not.
 
     Jumps are added one by one where they explain most, as long as the Bayesian information criterion (Schwarz, 1978)
-    asks for more. A jump is real where it differs over the frame, as that of a lamp does and that of a camera's exposure
-    does not, where no other is within so many ``frames``, and where jumps are not as far apart as each other, as the
-    pieces are from which generated clips are made.
+    asks for more. A jump is real where it differs over the frame, as that of a lamp does and that of a camera's
+    exposure does not, where no other is within so many ``frames``, and where jumps are not as far apart as each other,
+    as the pieces are from which generated clips are made.
     """
     count = len(series)
     centred = (series - series.mean(dim=0)).flatten(1).double()
