@@ -42,9 +42,11 @@ from torch import Tensor
 
 from comfyui_vdp.vdp_core.degrade import KINDS, flicker
 from comfyui_vdp.vdp_core.metrics import psnr, warping_error
+from comfyui_vdp.vdp_core.models.colour import apply
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.store.journal import NO_JOURNAL
 from comfyui_vdp.vdp_core.tasks.deflicker.paper import deflicker
+from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Flow
 
 WINDOW = 25
@@ -191,6 +193,14 @@ def peers(folder: Path | None) -> dict[str, Callable[[Case], Tensor]]:
     return {name: _of_frames(method) for name, method in plain.items()}
 
 
+def ours(case: Case) -> Tensor:
+    """As the workflow has it, with the cause left to it, and the guide of the kind that has one."""
+    guided = case.kind == "processed"
+    flow = estimate_flow(case.original if guided else case.frames, model="dis")
+    layers = decompose("deflicker", case.frames, flow, guide=case.original if guided else None)
+    return apply(layers)
+
+
 def published(steps: int) -> dict[str, Callable[[Case], Tensor]]:
     """The published way after each of its stages; the first that is asked for does the work."""
 
@@ -278,7 +288,7 @@ def main() -> None:
     options = parser.parse_args()
 
     paths = real_clips(options.data)
-    known = peers(options.karcsiha) | (published(options.paper) if options.paper > 0 else {})
+    known = peers(options.karcsiha) | {"ours": ours} | (published(options.paper) if options.paper > 0 else {})
     methods = {name: known[name] for name in known if options.methods is None or name in ("input", *options.methods)}
     rows: dict[tuple[str, str], list[Row]] = {}
     for number, name in enumerate(options.clips or paths):
