@@ -57,7 +57,7 @@ from comfyui_vdp.vdp_core.models.atlas import mapping_of, to_frame
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
 from comfyui_vdp.vdp_core.tasks import TASKS
-from comfyui_vdp.vdp_core.tasks.atlas import find
+from comfyui_vdp.vdp_core.tasks.atlas import find, mapping
 from comfyui_vdp.vdp_core.tasks.atlas.config import PublishedAtlas
 from comfyui_vdp.vdp_core.tasks.atlas.mapping import Registration
 from comfyui_vdp.vdp_core.tasks.atlas.paper import LEARNING_RATE, STEPS, PublishedFit
@@ -251,17 +251,28 @@ def disc(x: float, y: float, radius: float) -> Paint:
     return paint
 
 
-PAINTS = {"object": (disc(0.0, 0.0, 10.0), 1), "background": (disc(80.0, 135.0, 20.0), 0)}
+PAINTED: dict[str, tuple[dict[str, Any], Paint, int]] = {
+    "object": ({"objects": 1}, disc(0.0, 0.0, 10.0), 1),
+    "background": ({"objects": 1}, disc(80.0, 135.0, 20.0), 0),
+    "background that comes nearer": (
+        {"objects": 0, "pan": (0.3, 0.1), "zoom": 1.05},
+        disc(160.0, 90.0, 20.0),
+        0,
+    ),
+}
+"""By what is painted on: what is rendered, the paint, and the layer that it is on."""
 
 
 def edits(options: argparse.Namespace) -> None:
-    clip = synthetic().layered(*RENDERED_SIZE, objects=1)
-    layers = atlas_of(clip.frames, options.preset)
-    count = len(clip.frames)
     print(
         "| painted on | into | inside (dB) | its worst frame (dB) | changed outside (pixels) |\n|---|---|---|---|---|"
     )
-    for name, (paint, layer) in PAINTS.items():
+    found: dict[int, Layers] = {}
+    for name, (motion, paint, layer) in PAINTED.items():
+        clip = synthetic().layered(*RENDERED_SIZE, **motion)
+        if id(clip) not in found:
+            found[id(clip)] = atlas_of(clip.frames, options.preset)
+        layers, count = found[id(clip)], len(clip.frames)
         truth = clip.painted(paint, layer)
         opacity = clip.masks[:, layer] * paint(*clip.places[:, layer].unbind(dim=1))[1]
         made = {
@@ -370,6 +381,11 @@ def unmoved(
     return knots
 
 
+def bent(knots: Tensor, told: Tensor) -> Tensor:
+    """Stands for mappings that bend as they were found."""
+    return knots
+
+
 def unbelieved(atlas: find._Atlas, t: int, s: int) -> tuple[Tensor, Tensor]:
     """Stands for a flow that is believed nowhere."""
     height, width = atlas._size
@@ -383,6 +399,7 @@ VERSIONS: dict[str, tuple[dict[str, Any], Patches]] = {
     "light": ({}, partial(patch.multiple, find, MOST_LIGHT=0.0)),
     "flow": ({}, partial(patch.multiple, find._Atlas, _motion=unbelieved)),
     "registration": ({}, partial(patch.multiple, Registration, __call__=unmoved)),
+    "stiffness of mappings": ({}, partial(patch.multiple, mapping, _steadied=bent)),
     "more than 5x5 knots": ({"knots": FEW_KNOTS}, nullcontext),
     "sharpening": ({"sharpening": 0}, nullcontext),
     "textures finer than frames": ({"finer": 1.0}, nullcontext),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.image.knots import fitted, spread, through
+from comfyui_vdp.vdp_core.image.knots import bending, fitted, spread, straightened, sums_around, through
 from comfyui_vdp.vdp_core.image.splat import Splat
 
 
@@ -76,3 +76,64 @@ def test_what_lies_outside_or_weighs_nothing_is_not_laid():
     places = torch.tensor([[[-0.1, 3.5, 1.0, 1.0]], [[1.0, 1.0, 2.5, 1.0]]])
     splat.lay(torch.ones(2, 1, 4), places, torch.tensor([[1.0, 1.0, 1.0, 0.0]]))
     assert splat.sums.eq(0.0).all()
+
+
+def test_sums_around_knots_count_each_pixel_once():
+    values = torch.rand(2, 11, 17, generator=torch.Generator().manual_seed(0))
+    assert_close(sums_around(values, (4, 6)).sum(dim=(1, 2)), values.sum(dim=(1, 2)))
+
+
+def test_how_much_knots_bend():
+    """x squared has second differences of 2 across; x y has a twist of 1, which counts twice."""
+    y, x = torch.meshgrid(torch.arange(6.0), torch.arange(7.0), indexing="ij")
+    assert_close(bending(torch.stack((3.0 + 2.0 * x - 5.0 * y, y))), torch.zeros(6, 7))
+    assert_close(bending(torch.stack((x.square(), y)))[:, 1:-1], torch.full((6, 5), 4.0))
+    assert_close(bending(torch.stack((x * y, y)))[1:-1, 1:-1], torch.full((4, 5), 2.0))
+
+
+def bumpy() -> tuple[torch.Tensor, torch.Tensor]:
+    """Knots along a plane, and the same with noise."""
+    y, x = torch.meshgrid(torch.arange(9.0), torch.arange(12.0), indexing="ij")
+    flat = torch.stack((5.0 * x + y, 4.0 * y - x))
+    return flat, flat + 0.1 * torch.randn(2, 9, 12, generator=torch.Generator().manual_seed(0))
+
+
+def test_knots_of_which_little_is_known_lie_straight():
+    flat, rough = bumpy()
+    little = torch.tensor([1e-2, 0.0, 1e-2]).view(3, 1, 1).expand(3, 9, 12)
+    found = straightened(rough, little, torch.full((9, 12), 1e4))
+    assert bending(found).sum() < 1e-2 * bending(rough).sum()
+    assert (found - flat).abs().mean() < 0.5 * (rough - flat).abs().mean()
+
+
+def test_knots_that_are_known_stay_and_those_between_follow():
+    _, rough = bumpy()
+    told = torch.tensor([1e6, 0.0, 1e6]).view(3, 1, 1).repeat(1, 9, 12)
+    assert_close(straightened(rough, told, torch.ones(9, 12)), rough, atol=1e-4, rtol=0)
+    flat, off = bumpy()[0], bumpy()[0].clone()
+    off[:, 4, 5] += 1.0
+    told[:, 4, 5] *= 1e-9
+    assert_close(straightened(off, told, torch.ones(9, 12)), flat, atol=5e-3, rtol=0)
+
+
+def test_a_knot_stays_only_along_what_is_known_of_it():
+    """A vertical edge tells across, not down."""
+    flat, off = bumpy()[0], bumpy()[0].clone()
+    off[:, 4, 5] += 1.0
+    told = torch.tensor([1e6, 0.0, 1e6]).view(3, 1, 1).repeat(1, 9, 12)
+    told[2, 4, 5] = 1e-3
+    found = straightened(off, told, torch.ones(9, 12))
+    assert_close(found[0], off[0], atol=1e-3, rtol=0)
+    assert_close(found[1], flat[1], atol=5e-3, rtol=0)
+
+
+def test_straightening_turns_with_what_is_known():
+    """Known along a diagonal alone: what is off across it goes, what is off along it stays."""
+    flat = bumpy()[0]
+    told = torch.tensor([1e6, 0.0, 1e6]).view(3, 1, 1).repeat(1, 9, 12)
+    told[:, 4, 5] = torch.tensor([5e5, 5e5, 5e5])
+    for way, stays in (((1.0, 1.0), 1.0), ((1.0, -1.0), 0.0)):
+        off = flat.clone()
+        off[:, 4, 5] += torch.tensor(way)
+        left = (straightened(off, told, torch.ones(9, 12)) - flat)[:, 4, 5]
+        assert_close(left, stays * torch.tensor(way), atol=5e-3, rtol=0)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["fitted", "spread", "through"]
+__all__ = ["bending", "fitted", "spread", "straightened", "sums_around", "through"]
+
+STEPS = 30
+"""Of conjugate gradients: what bends more slowly than over so many knots is straight enough."""
+LEAST = 1e-12
+"""Least energy that is divided by."""
+TWICE = 2.0**0.5
+"""What counts twice when it is squared."""
 
 
 def through(knots: Tensor, size: tuple[int, int]) -> Tensor:
@@ -31,10 +39,15 @@ def spread(vectors: Tensor, weight: Tensor, size: tuple[int, int], *, little: fl
         size: of the knots, which lie as in ``through``.
         little: weight, in pixels, of nothing: knots with less around them get less than the mean.
     """
-    down = _hats(weight.shape[0], size[0]).to(weight)
-    across = _hats(weight.shape[1], size[1]).to(weight)
-    sums = down.T @ torch.cat((vectors * weight, weight[None])) @ across
+    sums = sums_around(torch.cat((vectors * weight, weight[None])), size)
     return sums[:-1] / (sums[-1:] + little)
+
+
+def sums_around(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """What values of pixels ``(C, H, W)`` add up to around each of the knots, ``(C, h, w)``; none is counted twice."""
+    down = _hats(values.shape[1], size[0]).to(values)
+    across = _hats(values.shape[2], size[1]).to(values)
+    return down.T @ values @ across
 
 
 def fitted(values: Tensor, weight: Tensor, size: tuple[int, int], *, little: float = 1.0) -> Tensor:
@@ -54,6 +67,55 @@ def fitted(values: Tensor, weight: Tensor, size: tuple[int, int], *, little: flo
     matrix = matrix + little * torch.eye(size[0] * size[1], dtype=torch.double, device=values.device)
     right = (down.T @ (weight * values) @ across).flatten(1).double()
     return torch.linalg.solve(matrix, right).to(values).unflatten(1, size)
+
+
+def bending(knots: Tensor) -> Tensor:
+    """How much knots ``(2, h, w)`` bend at each of them, squared, ``(h, w)``; 0 where they are linear in place.
+
+    The energy of a thin plate (Duchon, "Splines minimizing rotation-invariant semi-norms in Sobolev spaces", 1977).
+    """
+    down, across, twist = (bend.square().sum(dim=0) for bend in _bends(knots))
+    twist = F.avg_pool2d(F.pad(twist, (1, 1, 1, 1))[None], 2, 1)[0]
+    return F.pad(down, (0, 0, 1, 1)) + F.pad(across, (1, 1)) + twist
+
+
+def straightened(knots: Tensor, told: Tensor, stiffness: Tensor) -> Tensor:
+    """Knots ``(2, h, w)`` that bend less, where little tells that they bend.
+
+    The least of ``sum (k - knots)' told (k - knots) + stiffness * bending(k)``, by conjugate gradients.
+
+    Args:
+        knots: vectors (x, y).
+        told: ``(3, h, w)``, how surely each is where it is: xx, xy and yy of the inverse of its covariance.
+        stiffness: ``(h, w)``, the inverse of the square of how much it bends.
+    """
+    stiff = stiffness[1:-1], stiffness[:, 1:-1], F.avg_pool2d(stiffness[None], 2, 1)[0]
+
+    def plate(k: Tensor) -> Tensor:
+        down, across, twist = (one * bend for one, bend in zip(stiff, _bends(k), strict=True))
+        return (
+            F.pad(down, (0, 0, 2, 2)).diff(n=2, dim=1)
+            + F.pad(across, (2, 2)).diff(n=2, dim=2)
+            + TWICE * F.pad(twist, (1, 1, 1, 1)).diff(dim=1).diff(dim=2)
+        )
+
+    diagonal = told[::2] + 20.0 * stiffness  # of the plate: 6 and 6 along its sides, 8 of its twist
+    change, rest = torch.zeros_like(knots), -plate(knots)
+    scaled = rest / diagonal
+    way, size = scaled, (rest * scaled).sum()
+    for _ in range(STEPS):
+        answer = torch.stack(((told[:2] * way).sum(dim=0), (told[1:] * way).sum(dim=0))) + plate(way)
+        step = size / (way * answer).sum().clamp_min(LEAST)
+        change, rest = change + step * way, rest - step * answer
+        scaled = rest / diagonal
+        before, size = size, (rest * scaled).sum()
+        way = scaled + size / before.clamp_min(LEAST) * way
+    return knots + change
+
+
+def _bends(knots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Second differences down, across, and of both, which counts twice."""
+    return knots.diff(n=2, dim=1), knots.diff(n=2, dim=2), TWICE * knots.diff(dim=1).diff(dim=2)
 
 
 def _places(pixels: int, knots: int) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ class AtlasConfig:
     """Of a mapping, along the long side; up: follows small motion, such as that of water, better."""
     rounds: int = 5
     """Rounds in which textures and mappings are found in turn."""
-    sharpening: int = 2
+    sharpening: int = 3
     """Steps of the textures' least squares after the weighted mean; up: sharper."""
     finer: float = 1.5
     """Pixels of a texture along one of the frames; up: keeps fine detail that frames show between their pixels."""

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...image.inpaint import inpaint
-from ...image.knots import spread, through
-from ...image.morphology import dilate
+from ...image.knots import bending, spread, straightened, sums_around, through
+from ...image.morphology import box_mean, dilate
 from ...image.sample import sample
 from ...image.splat import Splat
 from ...models.atlas import route, to_frame, to_texture
@@ -41,6 +41,20 @@ HARDLY = 0.1
 """Share of what is seen of a layer at the most, of which motion is no better known than that it goes on as before."""
 LARGEST = 2**24
 """Most pixels of the texture so far of a chart."""
+NOISE = 4e-4
+"""Squared difference of colours that tells nothing of where a pixel should have been read."""
+HELD = 1e-2
+"""Inverse of the square, in pixels, of how far knots may go that nothing tells of."""
+SURE = 100.0
+"""Inverse of the square of how surely a knot must be known, across its edges too, to tell half of how it bends."""
+NEAR = 3
+"""Knots to either side that bend alike."""
+STRAIGHT, STRAIGHTENED = 0.01, 0.02
+"""Squared bending of mappings of which nothing is known, in pixels, and its weight beside those that it is known of."""
+PLIANT = 6.0
+"""How many times more than they were found to bend they may; down: stiffer, and more of the truth is lost."""
+FOLDED = 0.1
+"""Area of the texture, of a pixel of a frame, below which a mapping has no slope."""
 
 
 class Registration:
@@ -80,7 +94,37 @@ class Registration:
         most = SCALED * vectors.square().sum(dim=0).sqrt()
         moved = moved * (most / moved.square().sum(dim=0).sqrt().clamp_min(1e-6)).clamp_max(1.0)
         correction = told_by(shown, little) * spread(moved, shown.square(), size)
-        return knots + F.interpolate(correction[None], size=knots.shape[1:], mode="bilinear", align_corners=True)[0]
+        found = knots + F.interpolate(correction[None], size=knots.shape[1:], mode="bilinear", align_corners=True)[0]
+        told = sums_around(_told(rebuilt_frame, across, down) * (shown / NOISE), (knots.shape[1], knots.shape[2]))
+        return _steadied(found, told)
+
+
+def _told(picture: Tensor, across: Tensor, down: Tensor) -> Tensor:
+    """What changes of colour tell of where pixels lie, ``(3, h, w)``: squared slopes xx, xy and yy in the texture.
+
+    Args:
+        picture: ``(3, h, w)``.
+        across, down: ``(2, h, w)``, slopes of the mapping.
+    """
+    below, right = torch.gradient(picture, dim=(1, 2))
+    area = across[0] * down[1] - across[1] * down[0]
+    area = torch.where(area.abs() < FOLDED, FOLDED, area)
+    x, y = (right * down[1] - below * across[1]) / area, (below * across[0] - right * down[0]) / area
+    return torch.stack((x.square(), x * y, y.square())).mean(dim=1)
+
+
+def _steadied(knots: Tensor, told: Tensor) -> Tensor:
+    """Knots that bend, where nothing tells how, as little as those around them that are known.
+
+    How stiff a mapping is follows from how much it bends where it is known in all directions: a wall does not, and
+    what pictures leave open along edges and on plain ground follows from the rest; water does.
+    """
+    half = 0.5 * (told[0] + told[2])
+    least = half - ((0.5 * (told[0] - told[2])).square() + told[1].square()).sqrt()
+    sure = least.clamp_min(0.0) / (least.clamp_min(0.0) + SURE)
+    bends, known = box_mean(torch.stack((sure * bending(knots), sure))[None], NEAR)[0]
+    allowed = PLIANT * (bends + STRAIGHTENED * STRAIGHT) / (known + STRAIGHTENED)
+    return straightened(knots, told + HELD * told.new_tensor([1.0, 0.0, 1.0]).view(3, 1, 1), 1.0 / allowed)
 
 
 class Seam(NamedTuple):

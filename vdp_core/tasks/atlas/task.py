@@ -19,10 +19,16 @@ b: the way that M goes from frame to frame, times the share of that time that th
 and layer, by a search); it is what makes a texture sharper than frames that were filmed in motion.
 M: dense inverse search between the frame and what is rebuilt of it, with its own data term and smoothness, finds where
 each pixel should have been read; the knots take the mean of that around them (``mapping.Registration``), of wide
-neighbourhoods in the first rounds and of narrow ones in the last. To begin with, mappings are led from frame to frame
-along the flow, from the frame that shows most of a layer outwards, and each is registered to the texture that the
-frames before it have made (``mapping.start``). Where pixels would get more than twice as large or
-small in it, it has several charts, each led on from a frame that is mapped into two (``mapping.Seam``).
+neighbourhoods in the first rounds and of narrow ones in the last. Then they are straightened (``knots.straightened``),
+with g the slopes of colour in the texture, k' the knots so far and D the energy of a thin plate::
+
+    E = sum_p m (g . (k - k'))^2 / NOISE + D(k) / (PLIANT d),
+
+d the mean of D(k') around, of knots whose g tell where they are in all directions: a wall is stiff, water is not, and
+what slides along edges or lies on plain ground follows from the rest. To begin with, mappings are led from frame to
+frame along the flow, from the frame that shows most of a layer outwards, and each is registered to the texture that the
+frames before it have made (``mapping.start``). Where pixels would get more than twice as large or small in it, it has
+several charts, each led on from a frame that is mapped into two (``mapping.Seam``).
 m: from the second round on, in each pixel, with e_i the mean of |x - l y_i|^2 around it and m' the masks to begin
 with::
 
