@@ -20,6 +20,8 @@ __all__ = ["NO_STEPS", "Steps", "find_steps", "kept_of"]
 
 LEVEL = 0.01
 """Deviation, in log gain, of changes that are found where there are none."""
+FEWEST = 16
+"""Frames of the shortest series in which jumps are looked for: with fewer, a line and jumps add up to anything."""
 LARGE = 0.4
 """Part of the largest jump from which another one counts beside it."""
 LOCAL = 0.15
@@ -71,6 +73,8 @@ def find_steps(series: Tensor, frames: float, *, stay: bool) -> Steps:
     as the pieces are from which generated clips are made.
     """
     count = len(series)
+    if count < FEWEST:
+        return NO_STEPS
     centred = (series - series.mean(dim=0)).flatten(1).double()
     left, sizes, right = torch.linalg.svd(centred, full_matrices=False)
     most = left[:, :DIMENSIONS] * sizes[:DIMENSIONS] / math.sqrt(centred.shape[1])
