@@ -11,9 +11,8 @@ from torch import Tensor
 from .basis import Basis
 from .find import Change
 
-__all__ = ["Verdict", "groups_of", "verdict"]
+__all__ = ["GROUPS", "Verdict", "verdict"]
 
-EVERYWHERE = frozenset({"curve", "saturation"})
 LOCAL = frozenset({"curve", "cells", "places"})
 ALL = LOCAL | {"rows", "saturation"}
 GROUPS = {
@@ -21,7 +20,7 @@ GROUPS = {
     "mains": LOCAL | {"rows"},
     "time-lapse": LOCAL,
     "film": LOCAL,
-    "seams": EVERYWHERE | {"cells"},
+    "seams": frozenset({"curve", "cells", "saturation"}),
     "cartoon": LOCAL | {"saturation"},
     "processed": LOCAL | {"saturation"},
     "lamp": LOCAL,
@@ -40,11 +39,6 @@ class Verdict(NamedTuple):
     """``none``, or one of the widget's."""
     share: float
     """Part of the flicker's energy that speaks for it."""
-
-
-def groups_of(cause: str) -> frozenset[str]:
-    """The groups of the basis that flicker of a cause may have."""
-    return GROUPS[cause]
 
 
 def verdict(change: Change, basis: Basis, frames: Tensor) -> Verdict:

@@ -33,7 +33,7 @@ from ...types import Shot
 from ..base import Found, Given, Published, Work
 from . import paper
 from .basis import Basis
-from .cause import groups_of, verdict
+from .cause import GROUPS, verdict
 from .config import DeflickerConfig
 from .find import Clip, fit_change
 from .partners import Partners
@@ -112,7 +112,7 @@ def _fit_window(
     # with a guide, whatever changes more slowly is in the guide if it is real
     frames = math.inf if guide is not None else given["keep"] * given["fps"]
     stay = given["cause"] == "auto" and guide is None
-    change = fit_change(clip, config, frames, groups_of(given["cause"]), stay, progress)
+    change = fit_change(clip, config, frames, GROUPS[given["cause"]], stay, progress)
     looks = verdict(change, basis, small)
     fields = {name: part.cpu() for name, part in basis.knots(change.flicker).items()}
     fields["kept"] = basis.knots(change.kept)["grid"].mean(dim=(2, 3, 4)).cpu()
