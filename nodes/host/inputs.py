@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...vdp_core.tasks.inputs import FPS
 from .alpha import alpha_of
 from .devices import on_cpu
 from .paths import input_path
@@ -75,8 +76,7 @@ _reads: dict[str, _Read] = {}  # what nodes with a linked path read last, by the
 
 def rate(tooltip: str) -> tuple[str, dict[str, Any]]:
     """The widget of frames a second."""
-    options = {"default": 24.0, "min": 0.01, "max": 1000.0, "step": 0.001, "round": False, "tooltip": tooltip}
-    return "FLOAT", options
+    return FPS.socket, {**FPS.options, "tooltip": tooltip}
 
 
 def file_state(file: Path) -> str:
