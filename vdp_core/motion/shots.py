@@ -31,6 +31,8 @@ LEAST_TOGETHER = 0.58
 """Share of the change that must be on its way equally far in every pixel: in all but one of the dissolves it was; where
 something passes by, a pixel shows what was before or what comes after."""
 ON_ITS_WAY = 0.25  # how equally far
+BACK = 0.1
+"""Share of the way that a dissolve may seem to go back from one frame to the next; where light flickers it is more."""
 DIFFERENT = 0.4  # squared difference of the two, over the sum of their variances: less tells nothing
 RELATED = 0.75  # correlation of the two from which they are one scene whose light changes
 FLAT_DEVIATION = 0.02  # deviation of brightness below which a frame shows nothing, as in the middle of a fade
@@ -111,15 +113,16 @@ def _mixture(first: Tensor, inner: Tensor, last: Tensor) -> tuple[float, int] | 
 
     None where they are no such mixtures.
     """
-    change = last - first
     contrasts = torch.stack((first.var(), last.var()))
+    first, inner, last = (frames - frames.mean(dim=-1, keepdim=True) for frames in (first, inner, last))
+    change = last - first  # but for brightness, which flickers
     if change.square().mean() < DIFFERENT * contrasts.sum() or contrasts.min() < FLAT_DEVIATION**2:
         return None
     if torch.corrcoef(torch.stack((first, last)))[0, 1] > RELATED:
         return None
     share = (inner - first) @ change / change.square().sum()
     between = (share > 0.25) & (share < 0.75)
-    if not bool(between.any()) or share[0] > 0.5 or share[-1] < 0.5:
+    if not bool(between.any()) or share[0] > 0.5 or share[-1] < 0.5 or share.diff().min() < -BACK:
         return None
     inner, part = inner[between], share[between, None]
     contrast = (inner.var(dim=1) / torch.lerp(contrasts[0], contrasts[1], part[:, 0])).mean()
