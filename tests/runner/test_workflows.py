@@ -39,6 +39,8 @@ TITLES = {
     "Saved": "SaveFlow",
     "Result": "SaveFrames",
     "Matte": "SaveFrames",
+    "Foreground": "SaveFrames",
+    "Network": "MatteVideo",
     "Checker": "SaveFrames",
     "Curve": "SaveFrames",
     "BackgroundTexture": "SaveFrames",
@@ -64,7 +66,7 @@ def test_the_graph_is_sound(path: Path) -> None:
 @every_workflow
 def test_the_titles_are_the_agreed_ones(path: Path) -> None:
     titles = {node["title"]: node["type"] for node in nodes_of(path)}
-    made = {"flow": "Saved", "flash_safety": "Curve"}
+    made = {"flow": "Saved", "flash_safety": "Curve", "matte": "Network", "replace_background_matte": "Network"}
     assert {"Clip", made.get(path.stem, "Optimize"), "Result"} <= set(titles)
     assert all(TITLES.get(title, kind) == kind for title, kind in titles.items())
 
