@@ -170,10 +170,14 @@ def _published(frames: Tensor, reference: Tensor | None, mask: Tensor, reference
     """The figures of papers, under names of their own; that of the foreground where frames are of the masks' size."""
     from ..vdp_core.metrics import Figures, published
 
-    clips = () if reference is None or frames.shape[1:3] != mask.shape[1:3] else (frames, reference)
+    fits = reference is not None and frames.shape[1:3] == mask.shape[1:3]
+    clips = (host.on_cpu(frames), host.on_cpu(reference)) if fits else (None, None)
     with host.progress(len(mask), "Measure mattes") as on_step:
-        found = published(mask, reference_mask, *map(host.on_cpu, clips), on_step=on_step)
-    return Figures(*({f"published_{name}": value for name, value in part.items()} for part in found))
+        found = published(mask, reference_mask, *clips, on_step=on_step)
+    return Figures(
+        {f"published_{name}": value for name, value in found.numbers.items()},
+        {f"published_{name}": values for name, values in found.per_frame.items()},
+    )
 
 
 def _write(path: Path, text: str) -> Path:

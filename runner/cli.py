@@ -370,16 +370,15 @@ def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, is_matt
 
         clips = frames(pred), frames(ref)
         masks = [None if path is None else host.given_mask(frames(path)) for path in (mask, ref_mask)]
-        alphas = [host.alpha_of(clip) for clip in clips]
         if not is_matte:
             found = metrics.measure(*clips, mask=masks[0], ref_mask=masks[1])
         else:
             metrics.check_given(True, False, mask is not None, ref_mask is not None)
-            mattes = masks if mask is not None else alphas
-            if any(matte is None for matte in mattes):
+            matte, true_matte = masks if mask is not None else [host.alpha_of(clip) for clip in clips]
+            if matte is None or true_matte is None:
                 found = metrics.published(*clips).numbers
             else:
-                found = metrics.published(*mattes, *clips).numbers
+                found = metrics.published(matte, true_matte, clips[0], clips[1]).numbers
     click.echo(json.dumps(found))
 
 
