@@ -142,7 +142,7 @@ class MatteVideo(host.Foreseeing):
         warm_up: int | None = None,
         **_: object,
     ) -> tuple[Tensor | None, Tensor | None, Layers | None]:
-        from ..vdp_core.edit.matte_video import check_settings
+        from ..vdp_core.edit.matte_video import check_clip, check_settings
         from ..vdp_core.models import masks
         from ..vdp_core.nets.matting_weights import find_matting
 
@@ -150,8 +150,9 @@ class MatteVideo(host.Foreseeing):
             find_matting(weights, host.weights_folders(WEIGHTS))
         if frames is None:
             return None, None, None
+        clip = check_clip(host.on_cpu(frames))
         check_settings(
-            host.on_cpu(frames),
+            (clip.shape[1], clip.shape[2]),
             ratio=downsample_ratio or 0.0,
             refiner=refiner or "deep",
             chunk=1 if chunk is None else chunk,

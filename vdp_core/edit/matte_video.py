@@ -28,7 +28,7 @@ from ..store.scratch import large_empty
 from ..store.transfer import send
 from ..types import Layers, OnStep
 
-__all__ = ["check_settings", "matte_video", "memory_needed"]
+__all__ = ["check_clip", "check_settings", "matte_video", "memory_needed"]
 
 MASK_SIDE = 512
 """Long side of the small masks that layers keep."""
@@ -38,13 +38,26 @@ BYTES, PIXEL_BYTES = 2**28, 3000
 """Of a GPU's memory: weights, and for each pixel of the small copies, counted from the sizes of the features."""
 
 
-def check_settings(frames: Tensor, *, ratio: float, refiner: str, chunk: int, warm_up: int) -> float:
-    """Refuse what ``matte_video`` would refuse of its frames and numbers; return the ratio that it takes.
+def check_clip(frames: object) -> Tensor:
+    """Return frames ``(T, H, W, 3)`` that the network can see.
 
     Raises:
-        InputError, ShapeError: something cannot be used.
+        InputError, ShapeError: they cannot be used.
     """
-    height, width = check_frames(frames, smallest_side=LEAST).shape[1:3]
+    return check_frames(frames, smallest_side=LEAST)
+
+
+def check_settings(size: tuple[int, int], *, ratio: float, refiner: str, chunk: int, warm_up: int) -> float:
+    """Refuse what ``matte_video`` would refuse of its settings; return the ratio that it takes.
+
+    Args:
+        size: (H, W) of the frames.
+        ratio, refiner, chunk, warm_up: see ``matte_video``.
+
+    Raises:
+        InputError: one cannot be used.
+    """
+    height, width = size
     if refiner not in REFINERS:
         raise InputError(f"refiner: there is no '{refiner}'; known: {', '.join(REFINERS)}")
     if chunk < 1:
@@ -106,8 +119,9 @@ def matte_video(
         InputError, ShapeError: the frames or a setting cannot be used.
         WeightsError: the weights cannot be used.
     """
-    taken = check_settings(frames, ratio=ratio, refiner=refiner, chunk=chunk, warm_up=warm_up)
-    frames = check_frames(frames)
+    frames = check_clip(frames)
+    size = (frames.shape[1], frames.shape[2])
+    taken = check_settings(size, ratio=ratio, refiner=refiner, chunk=chunk, warm_up=warm_up)
     place = torch.device(device)
     net = load_matting(weights, refiner=refiner).to(place).to(memory_format=torch.channels_last)
     looking, finding, drawing = Progress(on_step).phases(1, 6, 3)
