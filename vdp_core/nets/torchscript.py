@@ -7,9 +7,9 @@ torch's own reader builds the program too, and is deprecated.
 from __future__ import annotations
 
 import collections
+import math
 import pickle
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ KINDS = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+MOST_MODULES = 100_000
 
 
 def is_torchscript(path: Path) -> bool:
@@ -48,7 +49,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         (name,) = (name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl"))
         with archive.open(name) as file:
             root = _Reader(file, archive, name.removesuffix("data.pkl")).load()
-    return dict(_tensors(root, ""))
+    return _tensors(root)
 
 
 class _Module:
@@ -77,17 +78,29 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, count = pid
-        data = bytearray(self._archive.read(f"{self._folder}data/{key}"))
+        name = f"{self._folder}data/{key}"
+        if self._archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # it might unpack to anything
+            raise pickle.UnpicklingError("its tensors are compressed, which TorchScript's are not")
+        data = bytearray(self._archive.read(name))
         return torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
 
 
 def _tensor(stored: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return stored.as_strided(size, stride, offset).clone()  # raises where the storage is too small
+    if math.prod(size) > stored.numel():
+        raise pickle.UnpicklingError("a tensor is larger than what is stored of it")
+    return stored.as_strided(size, stride, offset).clone()  # raises where it leads outside
 
 
-def _tensors(module: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    for name, value in vars(module).items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, _Module):
-            yield from _tensors(value, f"{prefix}{name}.")
+def _tensors(root: object) -> dict[str, Tensor]:
+    found, waiting, count = {}, [("", root)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        count += 1
+        if count > MOST_MODULES:
+            raise pickle.UnpicklingError("its modules hold each other without end")
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                found[f"{prefix}{name}"] = value
+            elif isinstance(value, _Module):
+                waiting.append((f"{prefix}{name}.", value))
+    return found
