@@ -56,8 +56,13 @@ class _Module:
     """What stands for a module of the program."""
 
 
-class _Reader(pickle.Unpickler):
-    """Builds modules without a class, and tensors; refuses everything else."""
+class _Reader(pickle._Unpickler):
+    """Builds modules without a class, and tensors; refuses everything else.
+
+    In Python, and without arrays of bytes: else a damaged file gets memory for whatever it claims to hold.
+    """
+
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(file)
