@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +17,12 @@ from comfyui_vdp.vdp_core.types import Layers
 
 
 @pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What the node says; no weights but those that a test puts there."""
     lines: list[str] = []
-    monkeypatch.setattr(host, "headless", host.Headless(device="cpu", say=lines.append))
-    monkeypatch.setattr(host.comfy, "headless", host.Headless(device="cpu", say=lines.append))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return lines
+    with host.running(host.Headless(device="cpu", say=lines.append)):
+        yield lines
 
 
 @pytest.fixture
@@ -95,8 +96,8 @@ def test_in_comfyui_weights_lie_in_a_folder_of_their_own(
     folder.mkdir(parents=True)
     moved = weights.rename(folder / weights.name)
     paths = SimpleNamespace(models_dir=str(folder.parent), folder_names_and_paths={})
-    monkeypatch.setitem(__import__("sys").modules, "comfy.model_management", SimpleNamespace())
-    monkeypatch.setitem(__import__("sys").modules, "folder_paths", paths)
+    monkeypatch.setitem(sys.modules, "comfy.model_management", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "folder_paths", paths)
     assert host.weights_folders("video_matting") == [folder]
     assert MatteVideo.VALIDATE_INPUTS(weights="auto") is True
     assert str(moved) in MatteVideo.IS_CHANGED(weights="rvm_mobilenetv3")
