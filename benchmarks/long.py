@@ -4,10 +4,10 @@
     python benchmarks/long.py --data FOLDER --lengths 600 3000 [--size 1280 720] [--workflows relight dehaze atlas]
         [--settings Optimize.preset=fast Optimize.steps=20] [--free 2]
 
-Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal; segment and
-atlas get it as it is. ``--seams`` compares the error of frames over which one window gives way to the next with that of
-the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the next. The atlas
-has windows for its masks alone, and its error is that of the clip as textures rebuild it.
+Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal; segment, atlas
+and matte get it as it is. ``--seams`` compares the error of frames over which one window gives way to the next with
+that of the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the next. The
+atlas has windows for its masks alone, and its error is that of the clip as textures rebuild it.
 ``--lengths`` runs the workflows on files of that many frames, each in a process of its own: memory is the most that is
 not backed by a file, files are the temporary ones that it holds at most (Linux only). What a clip needs stays in memory
 where there is plenty, and so grows with it; ``--free`` shows what grows where there is not.
@@ -44,7 +44,7 @@ from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
 TASK_OF = {"relight": "dark", "dehaze": "hazy"}
-KIND_OF = {**TASK_OF, "segment": "plain", "atlas": "plain"}
+KIND_OF = {**TASK_OF, "segment": "plain", "atlas": "plain", "matte": "plain"}
 MADE = {
     "relight": partial(light_model.apply, denoise=0.0),
     "dehaze": partial(haze_model.apply, denoise=0.0),

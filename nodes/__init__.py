@@ -5,6 +5,7 @@ from .edit import Deflicker, Dehaze, Relight
 from .flashes import FlashSafety
 from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
+from .matte import MatteVideo
 from .measure import MeasureVideo
 from .paint import EditAtlas, EditFrame
 from .points import LoadPoints, SaveTracks, TrackPoints
@@ -22,6 +23,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "Relight": Relight,
     "Dehaze": Dehaze,
     "Deflicker": Deflicker,
+    "MatteVideo": MatteVideo,
     "SplitLayers": SplitLayers,
     "ReplaceLayer": ReplaceLayer,
     "Composite": Composite,
@@ -49,6 +51,7 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "Relight": "Relight (VDP)",
     "Dehaze": "Dehaze (VDP)",
     "Deflicker": "Deflicker (VDP)",
+    "MatteVideo": "Matte Video (VDP)",
     "SplitLayers": "Split Layers (VDP)",
     "ReplaceLayer": "Replace Layer (VDP)",
     "Composite": "Composite (VDP)",

@@ -240,6 +240,14 @@ class Composite(host.Foreseeing):
                         "cover the frame and cropped."
                     },
                 ),
+                "background_colour": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "advanced": True,
+                        "tooltip": "In place of a background picture: one colour, as #78ff9b or 120, 255, 155.",
+                    },
+                ),
             },
         }
 
@@ -251,6 +259,7 @@ class Composite(host.Foreseeing):
 
         layers, mask, background = (given.get(name) for name in ("layers", "mask", "background"))
         _refuse_together(given.keys(), premultiplied=bool(given.get("premultiplied")))
+        coloured = _still_of(given.get("background_colour"), is_linked="background" in given) is not None
         if layers is None and given.get("frames") is not None:
             layers = MODEL.stand_in(given["frames"], {"L": 2})
             layers = replace(layers, alpha=host.alpha_of(given["frames"]))
@@ -263,7 +272,7 @@ class Composite(host.Foreseeing):
             _check_matte(host.given_mask(mask), clip)
         if background is not None:
             check_background(host.on_cpu(background), None if clip is None else len(clip))
-        alpha = None if layers is None or background is not None else layers.alpha
+        alpha = None if layers is None or background is not None or coloured else layers.alpha
         return host.frames_like(clip, alpha), host.mask_like(clip), layers
 
     def composite(
@@ -280,6 +289,7 @@ class Composite(host.Foreseeing):
         frames: Tensor | None = None,
         mask: Tensor | None = None,
         background: Tensor | None = None,
+        background_colour: str = "",
     ) -> tuple[Tensor, Tensor, Layers]:
         import torch
 
@@ -290,6 +300,8 @@ class Composite(host.Foreseeing):
 
         linked = {"layers": layers, "frames": frames, "mask": mask}
         _refuse_together([name for name in linked if linked[name] is not None], premultiplied=premultiplied)
+        still = _still_of(background_colour, is_linked=background is not None)
+        behind = background if still is None else still
         clip = frames if layers is None else layers.frames
         assert clip is not None
         given = host.on_cpu(host.given_mask(mask))
@@ -300,8 +312,8 @@ class Composite(host.Foreseeing):
                 matte = torch.zeros(clip.shape[:3]) if given is None else as_matte(given)
                 whole = core.cut_out(host.on_cpu(clip), matte, premultiplied=premultiplied)
                 whole = replace(whole, alpha=host.on_cpu(host.alpha_of(clip)))
-            if background is not None:
-                whole = core.add_background(whole, host.on_cpu(background))
+            if behind is not None:
+                whole = core.add_background(whole, host.on_cpu(behind))
             whole = core.edit(whole, layer, Edit(visibility, gain, saturation, (offset_x, offset_y)))
             return (*composite(whole, linear_light=linear_light, device=device, on_step=on_step), whole)
 
@@ -323,6 +335,18 @@ def _refuse_together(linked: Collection[str], *, premultiplied: bool) -> None:
         raise InputError("nothing to put together: link layers, or both frames and mask")
     if "layers" in linked and premultiplied:
         raise InputError("premultiplied: layers keep straight colours; switch it off, it is for frames with a mask")
+
+
+def _still_of(colour: str | None, *, is_linked: bool) -> Tensor | None:
+    """A background of one colour as a still of one pixel; None where none is wanted."""
+    from ..vdp_core.errors import InputError
+    from ..vdp_core.image.colour import colour_of
+
+    if not (colour or "").strip():
+        return None
+    if is_linked:
+        raise InputError("background_colour: a background is linked too; unlink it, or clear the colour")
+    return colour_of(str(colour), "background_colour").view(1, 1, 1, 3)
 
 
 def _check_matte(mask: Tensor | None, clip: Tensor) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ..vdp_core.metrics import Figures
     from ..vdp_core.types import Flow
 
 
@@ -23,9 +24,9 @@ class MeasureVideo(host.Foreseeing):
     CATEGORY = "VDP/measure"
     DESCRIPTION = (
         "Measures a clip: PSNR and SSIM against a reference, the warping error (flicker along the motion), and a mask "
-        "or matte against a true one: IoU, boundary F, MAD, MSE and dtSSD. Writes the figures, also those of each "
-        "frame, into a JSON file. A figure whose inputs are not linked is left out of the report and comes out as "
-        "not-a-number."
+        "or matte against a true one: IoU, boundary F, MAD, MSE and dtSSD, and if wanted what papers on matting print. "
+        "Writes the figures, also those of each frame, into a JSON file. A figure whose inputs are not linked is left "
+        "out of the report and comes out as not-a-number."
     )
     SEARCH_ALIASES = [
         "psnr",
@@ -90,6 +91,16 @@ class MeasureVideo(host.Foreseeing):
                         "lazy": True,
                     },
                 ),
+                "published": (
+                    "BOOLEAN",
+                    {
+                        "default": False,
+                        "advanced": True,
+                        "tooltip": "With masks: also the figures that papers on video matting print, in their units: "
+                        "MAD and MSE times 1000, Grad, Conn, dtSSD times 100; with a reference the foreground's MSE "
+                        "times 1000.",
+                    },
+                ),
             },
             "hidden": {"prompt": "PROMPT"},
         }
@@ -119,6 +130,7 @@ class MeasureVideo(host.Foreseeing):
         mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
         flow: Flow | None = None,
+        published: bool = False,
         prompt: object = None,
     ) -> dict[str, Any]:
         """See DESCRIPTION."""
@@ -138,6 +150,10 @@ class MeasureVideo(host.Foreseeing):
                 flow,
                 on_step=on_step,
             )
+        if published and mask is not None and reference_mask is not None:
+            more = _published(frames, reference, mask, reference_mask)
+            numbers |= more.numbers
+            per_frame |= more.per_frame
         path = _write(path, json.dumps({**numbers, "per_frame": per_frame}, indent=2) + "\n")
         report = "\n".join(f"{name}: {value:.6g}" for name, value in numbers.items())
         result = tuple(report if name == "report" else numbers.get(name, math.nan) for name in self.RETURN_NAMES)
@@ -148,6 +164,20 @@ class MeasureVideo(host.Foreseeing):
         odd = [note for name, one in masks.items() if one is not None for note in odd_masks(one, name)]
         host.say(line, *odd)
         return {"ui": {"vdp_numbers": [numbers], "vdp_outputs": [saved]}, "result": result}
+
+
+def _published(frames: Tensor, reference: Tensor | None, mask: Tensor, reference_mask: Tensor) -> Figures:
+    """The figures of papers, under names of their own; that of the foreground where frames are of the masks' size."""
+    from ..vdp_core.metrics import Figures, published
+
+    fits = reference is not None and frames.shape[1:3] == mask.shape[1:3]
+    clips = (host.on_cpu(frames), host.on_cpu(reference)) if fits else (None, None)
+    with host.progress(len(mask), "Measure mattes") as on_step:
+        found = published(mask, reference_mask, *clips, on_step=on_step)
+    return Figures(
+        {f"published_{name}": value for name, value in found.numbers.items()},
+        {f"published_{name}": values for name, values in found.per_frame.items()},
+    )
 
 
 def _write(path: Path, text: str) -> Path:

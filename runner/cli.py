@@ -347,11 +347,14 @@ def demo(output_dir: Path, device: str, quiet: bool) -> None:
 @click.argument("ref")
 @click.option("--mask", metavar="PATH", help="The predicted mask or matte: a clip, white as selected, or labels.")
 @click.option("--reference-mask", "--ref-mask", "ref_mask", metavar="PATH", help="The true one.")
+@click.option("--matte", "is_matte", is_flag=True, help="Figures of mattes as papers print them, in their units.")
 @QUIET
-def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: bool) -> None:
+def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, is_matte: bool, quiet: bool) -> None:
     """Compare a clip with its reference and print the figures as JSON.
 
-    They are PSNR, SSIM and warping error; for masks also IoU, boundary F, MAD, MSE and dtSSD.
+    They are PSNR, SSIM and warping error; for masks also IoU, boundary F, MAD, MSE and dtSSD. With --matte they are MAD
+    and MSE times 1000, Grad, Conn and dtSSD times 100. The mattes are then the two clips themselves, or, if both have
+    one, their alpha, or --mask and --reference-mask; the colours of the last two give the MSE of the foreground too.
     """
     from ..vdp_core import metrics
     from ..vdp_core.media import clip as video
@@ -365,12 +368,17 @@ def measure(pred: str, ref: str, mask: str | None, ref_mask: str | None, quiet: 
                 host.say(f"warning: {path}: {'; '.join(clip.notes)}")
             return host.with_alpha(clip.frames, clip.alpha if clip.has_alpha else None)
 
-        found = metrics.measure(
-            frames(pred),
-            frames(ref),
-            mask=None if mask is None else host.given_mask(frames(mask)),
-            ref_mask=None if ref_mask is None else host.given_mask(frames(ref_mask)),
-        )
+        clips = frames(pred), frames(ref)
+        masks = [None if path is None else host.given_mask(frames(path)) for path in (mask, ref_mask)]
+        if not is_matte:
+            found = metrics.measure(*clips, mask=masks[0], ref_mask=masks[1])
+        else:
+            metrics.check_given(True, False, mask is not None, ref_mask is not None)
+            matte, true_matte = masks if mask is not None else [host.alpha_of(clip) for clip in clips]
+            if matte is None or true_matte is None:
+                found = metrics.published(*clips).numbers
+            else:
+                found = metrics.published(matte, true_matte, clips[0], clips[1]).numbers
     click.echo(json.dumps(found))
 
 

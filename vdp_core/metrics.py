@@ -1,6 +1,7 @@
 """How good a clip is: against a reference (PSNR, SSIM), along the motion (warping error), and how good masks are.
 
-Masks as regions have IoU and boundary F (the J and F of DAVIS), mattes MAD, MSE and dtSSD. All figures are taken in one
+Masks as regions have IoU and boundary F (the J and F of DAVIS), mattes MAD, MSE and dtSSD, and in ``published`` what
+papers on video matting print. All figures are taken in one
 walk over a few frames at a time, so memory does not grow with the length of the clip, and each frame of a clip that is
 computed when it is looked at is made once.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,13 +32,17 @@ __all__ = [
     "MAX_PSNR",
     "Figures",
     "boundary_f",
+    "connectivity_error",
     "dtssd",
     "figures",
+    "foreground_mse",
+    "gradient_error",
     "iou",
     "mad",
     "measure",
     "mse",
     "psnr",
+    "published",
     "ssim",
     "warping_error",
 ]
@@ -45,6 +51,10 @@ MAX_PSNR = 100.0
 """dB given to identical frames, whose PSNR is infinite: keeps means and JSON files finite."""
 BOUNDARY_TOLERANCE = 0.008
 """How far apart two boundaries may be and still match, as a part of the image's diagonal: that of DAVIS."""
+GRADIENT_SIGMA, GRADIENT_SMALLEST = 1.4, 1e-2
+"""Of the Gaussian that gradients are taken with, in pixels, and where it is cut off."""
+CONNECTED_STEP, CONNECTED_TOLERANCE = 0.1, 0.15
+"""Levels at which mattes are cut for their connectivity, and how much less connected than opaque a pixel may be."""
 _SSIM_WINDOW = 7
 _PIXELS_AT_ONCE = 2_000_000
 
@@ -276,6 +286,166 @@ def dtssd(matte: Tensor, ref: Tensor) -> float:
 def _dtssd(matte: Tensor, ref: Tensor) -> list[float]:
     errors = matte - ref
     return (errors[1:] - errors[:-1]).square().flatten(1).mean(dim=1).sqrt().tolist()
+
+
+def gradient_error(matte: Tensor, ref: Tensor, *, normalised: bool = True) -> float:
+    """How differently two mattes rise and fall: squared differences of gradients, summed over a frame, by 1000.
+
+    Gradients are lengths of the derivatives of a Gaussian, whose filters have a sum of squares of 1; beyond the border
+    mattes go on as they are. The mean over frames. Rhemann et al., "A perceptually motivated online benchmark for image
+    matting", CVPR 2009, section 4.2.
+
+    Args:
+        matte: ``(T, H, W)`` in 0..1.
+        ref: the same shape.
+        normalised: stretch each frame of both to 0..1 first, as is done for tables of small frames, not of large ones.
+
+    Raises:
+        ShapeError: the two differ in shape.
+    """
+    return fmean(_over(_stretched_gradients if normalised else _gradients, *_same_masks(matte, ref)))
+
+
+def _stretched_gradients(matte: Tensor, ref: Tensor) -> list[float]:
+    return _gradients(_stretched(matte), _stretched(ref))
+
+
+def _stretched(mattes: Tensor) -> Tensor:
+    low, high = mattes.amin(dim=(1, 2), keepdim=True), mattes.amax(dim=(1, 2), keepdim=True)
+    return torch.where(high > low, (mattes - low) / (high - low).clamp_min(1e-12), mattes)
+
+
+def _gradients(matte: Tensor, ref: Tensor) -> list[float]:
+    lengths = ([_gradient(frame.cpu().double().numpy()) for frame in mattes] for mattes in (matte, ref))
+    return [float(((one - other) ** 2).sum()) / 1000.0 for one, other in zip(*lengths, strict=True)]
+
+
+def _gradient(matte: np.ndarray) -> np.ndarray:
+    """Length of the gradient of a matte ``(H, W)``."""
+    import cv2
+    import numpy as np
+
+    sigma = GRADIENT_SIGMA
+    reach = math.ceil(sigma * math.sqrt(-2.0 * math.log(math.sqrt(2.0 * math.pi) * sigma * GRADIENT_SMALLEST)))
+    place = np.arange(-reach, reach + 1.0)
+    gauss = np.exp(-(place**2) / (2.0 * sigma**2))
+    slope = -place * gauss
+    across = np.outer(gauss, slope)
+    across /= np.sqrt((across**2).sum())
+    parts = (cv2.filter2D(matte, -1, kernel, borderType=cv2.BORDER_REPLICATE) for kernel in (across, across.T))
+    return np.hypot(*parts)
+
+
+def connectivity_error(matte: Tensor, ref: Tensor) -> float:
+    """How differently pixels of two mattes hang together with what is opaque in both, summed over a frame, by 1000.
+
+    Rhemann et al., CVPR 2009, section 4.2: both are cut at levels ``CONNECTED_STEP`` apart; a pixel is connected up to
+    the last level at which it lies in the largest 4-connected region that both have. What lies more than
+    ``CONNECTED_TOLERANCE`` above that counts as loose. The mean over frames.
+
+    Args:
+        matte: ``(T, H, W)`` in 0..1.
+        ref: the same shape.
+
+    Raises:
+        ShapeError: the two differ in shape.
+    """
+    return fmean(_over(_connectivity, *_same_masks(matte, ref)))
+
+
+def _connectivity(matte: Tensor, ref: Tensor) -> list[float]:
+    return [_frame_connectivity(*(one.cpu().numpy() for one in pair)) for pair in zip(matte, ref, strict=True)]
+
+
+def _frame_connectivity(matte: np.ndarray, ref: np.ndarray) -> float:
+    import cv2
+    import numpy as np
+
+    levels = np.arange(0.0, 1.0 + CONNECTED_STEP, CONNECTED_STEP)
+    connected = np.full(ref.shape, -1.0)
+    for below, level in pairwise(levels):
+        both = ((ref >= level) & (matte >= level)).astype(np.uint8)
+        _, labels, about, _ = cv2.connectedComponentsWithStats(both, connectivity=4)
+        sizes = about[1:, cv2.CC_STAT_AREA]
+        largest = labels == 1 + sizes.argmax() if len(sizes) else np.zeros(ref.shape, bool)
+        connected[(connected < 0.0) & ~largest] = below
+    connected[connected < 0.0] = 1.0
+    loose = (one - connected for one in (matte, ref))
+    first, second = (1.0 - more * (more >= CONNECTED_TOLERANCE) for more in loose)
+    return float(np.abs(first - second).sum()) / 1000.0
+
+
+def foreground_mse(pred: Tensor, ref: Tensor, ref_matte: Tensor) -> float:
+    """Mean squared difference of foreground colours where the true matte is above 0.
+
+    The mean over frames that have any.
+
+    Args:
+        pred: ``(T, H, W, 3)`` in 0..1, not multiplied with the matte.
+        ref: the same shape.
+        ref_matte: the true matte, ``(T, H, W)``.
+
+    Returns:
+        A number in 0..1; 0 where the matte is 0 everywhere.
+
+    Raises:
+        ShapeError: they differ in length or size.
+    """
+    pred, ref = _same_shape(pred, ref)
+    ref_matte, _ = _same_masks(ref_matte, ref[..., 0])
+    return _over_visible(_over(_foregrounds, pred, ref, ref_matte))
+
+
+def _foregrounds(pred: Tensor, ref: Tensor, ref_matte: Tensor) -> list[tuple[float, float]]:
+    """Mean of each frame, and whether it has one."""
+    errors, inside = (pred - ref).square().mean(dim=-1), ref_matte > 0.0
+    counts = inside.sum(dim=(1, 2))
+    sums = (errors * inside).sum(dim=(1, 2), dtype=torch.float64)
+    means = torch.where(counts > 0, sums / counts.clamp_min(1), 0.0)
+    return list(zip(means.tolist(), (counts > 0).double().tolist(), strict=True))
+
+
+def published(
+    matte: Tensor,
+    ref_matte: Tensor,
+    foreground: Tensor | None = None,
+    ref_foreground: Tensor | None = None,
+    *,
+    on_step: OnStep | None = None,
+) -> Figures:
+    """What papers on video matting print of a matte, in their units (Lin et al., "Robust High-Resolution Video Matting
+    with Temporal Guidance", WACV 2022, section 5).
+
+    ``mad`` and ``mse`` times 1000, ``grad`` and ``conn`` (see ``gradient_error``, ``connectivity_error``), ``dtssd``
+    times 100, where the first frame counts as 0, and ``foreground_mse`` times 1000. ``grad_hr`` is ``grad`` of mattes
+    that are not stretched to 0..1, as in tables of large frames; ``conn`` is printed of small frames only.
+
+    Args:
+        matte: ``(T, H, W)`` in 0..1, or pictures of it (see ``image.selection.as_matte``).
+        ref_matte: the true one.
+        foreground, ref_foreground: colours, ``(T, H, W, 3)``; None leaves ``foreground_mse`` out.
+        on_step: told after every few frames; stops the work by raising.
+
+    Raises:
+        ShapeError: the inputs differ in length or size.
+    """
+    masks = _same_masks(as_matte(matte), as_matte(ref_matte, "reference mask"))
+    scales = {"mad": 1e3, "mse": 1e3, "grad": 1.0, "grad_hr": 1.0, "conn": 1.0}
+    measures = (_mad, _mse, _stretched_gradients, _gradients, _connectivity)
+    jobs = [_Job(name, one, masks) for name, one in zip(scales, measures, strict=True)]
+    changes = _Job("dtssd", _dtssd, masks, pairs=True)
+    colours = None
+    if foreground is not None and ref_foreground is not None:
+        colours = _Job("foreground_mse", _foregrounds, (*_same_shape(foreground, ref_foreground), masks[1]))
+        check_same_masks(masks[1], colours.clips[0][..., 0])
+    _walk([*jobs, changes, *([colours] if colours else [])], on_step)
+    per_frame = {job.name: [scales[job.name] * value for value in job.found] for job in jobs}
+    per_frame["dtssd"] = [0.0, *(1e2 * value for value in changes.found)]
+    numbers = {name: fmean(values) for name, values in per_frame.items()}
+    if colours is not None:
+        numbers[colours.name] = 1e3 * _over_visible(colours.found)
+        per_frame[colours.name] = [1e3 * mean for mean, _ in colours.found]
+    return Figures(numbers, per_frame)
 
 
 class Figures(NamedTuple):

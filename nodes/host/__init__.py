@@ -15,7 +15,7 @@ from .comfy import (
 )
 from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
 from .early import Foreseeing, Refused, foresee_all, frames_like, known, mask_like
-from .inputs import changed, given_mask, rate, remember, selected
+from .inputs import changed, file_state, given_mask, rate, remember, selected
 from .paths import (
     input_path,
     input_verdict,
@@ -42,6 +42,7 @@ __all__ = [
     "described",
     "device",
     "embed_metadata",
+    "file_state",
     "fill_prefix",
     "fitting",
     "foresee_all",

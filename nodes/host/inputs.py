@@ -12,7 +12,7 @@ from .alpha import alpha_of
 from .devices import on_cpu
 from .paths import input_path
 
-__all__ = ["changed", "given_mask", "rate", "remember", "selected"]
+__all__ = ["changed", "file_state", "given_mask", "rate", "remember", "selected"]
 
 EMPTY_MASK = (1, 64, 64)  # what ComfyUI's loaders of pictures give where there is no alpha: nothing selected
 

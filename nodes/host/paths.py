@@ -176,11 +176,11 @@ def output_path(prefix: str) -> Path:
     return folder / name
 
 
-def weights_folders() -> list[Path]:
-    """ComfyUI's folders for optical flow weights; none headless."""
+def weights_folders(kind: str = "optical_flow") -> list[Path]:
+    """ComfyUI's folders for weights of some kind, such as ``optical_flow``; none headless."""
     folder_paths = comfy_module("folder_paths")
     if not folder_paths:
         return []
-    if "optical_flow" in folder_paths.folder_names_and_paths:
-        return [Path(folder) for folder in folder_paths.get_folder_paths("optical_flow")]
-    return [Path(folder_paths.models_dir) / "optical_flow"]  # releases before optical_flow became a folder of its own
+    if kind in folder_paths.folder_names_and_paths:
+        return [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+    return [Path(folder_paths.models_dir) / kind]  # no folder of its own, or not yet in older releases

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from golden_set import WORSENED
+from plain_matting import trained
 from torch import Tensor
 
 from comfyui_vdp.runner import cli
@@ -47,6 +48,8 @@ def settings(comfyui: Any, synthetic: Any) -> Settings:
         return video.write_clip(folder / name, frame[None], fps=1, format="png") / "00000.png"
 
     plain = clip("plain", rendered.frames)
+    weights = folder / "rvm_mobilenetv3.pth"
+    torch.save(trained("mobilenetv3").state_dict(), weights)
     points = folder / "points.json"
     points.write_text('[{"frame": 0, "x": 60.5, "y": 40}, {"frame": 5, "x": 80, "y": 48}]')
     clips = {task: clip(task, WORSENED[task](rendered.frames)) for task in TASKS}
@@ -62,6 +65,7 @@ def settings(comfyui: Any, synthetic: Any) -> Settings:
         chosen = next((clip for task, clip in clips.items() if path.stem.startswith(task)), plain)
         files = [f"{title}.path={file}" for title, file in stills.items() if title in titles]
         files += [f"Points.path={points}"] if "Points" in titles else []
+        files += [f"Network.weights={weights}"] if "Network" in titles else []
         preset = ["Optimize.preset=fast"] if "Optimize" in titles else []
         flow = ["Flow.model=dis"] if "Flow" in titles else []
         return [f"Clip.path={chosen}", *files, *preset, *flow]
@@ -122,7 +126,8 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
         made = video.read_clip(file)
         assert made.frames.shape == (LENGTH, HEIGHT, WIDTH, 3)
         assert made.fps == RATE
-        assert (made.audio is None) == ("matte" in file.name or "checker" in file.name)
+        silent = ("matte", "checker", "foreground")
+        assert (made.audio is None) == any(word in file.name for word in silent)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +148,8 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
         ("old_film", "Deflicker.pivot=1", {"Deflicker", "Result", "Curve"}),
         ("flash_safety", "Result.quality=50", {"Result"}),
         ("track_points", "Tracks.format=nuke", {"Tracks"}),
+        ("matte", "Composite.background_colour=#ff0000", {"Composite", "Result"}),
+        ("replace_background_matte", "Composite.gain=1", {"Composite", "Result", "Matte"}),
     ],
 )
 def test_a_slider_runs_its_node_and_what_saves_it(

@@ -11,13 +11,17 @@ from comfyui_vdp.vdp_core.errors import InputError, ShapeError
 from comfyui_vdp.vdp_core.metrics import (
     MAX_PSNR,
     boundary_f,
+    connectivity_error,
     dtssd,
     figures,
+    foreground_mse,
+    gradient_error,
     iou,
     mad,
     measure,
     mse,
     psnr,
+    published,
     ssim,
     warping_error,
 )
@@ -318,3 +322,110 @@ def test_inputs_stay_as_they_are():
     before = frames.clone()
     measure(frames, frames * 0.5, flow=flow)
     assert_close(frames, before, rtol=0, atol=0)
+
+
+# As papers on video matting print them
+
+
+def gaussian_filter() -> torch.Tensor:
+    """The filter along x of sigma 1.4, 9x9, whose squares add up to 1, written element by element."""
+    kernel = torch.empty(9, 9, dtype=torch.float64)
+    for row in range(9):
+        for column in range(9):
+            y, x = row - 4, column - 4
+            gauss = math.exp(-(y**2) / (2 * 1.4**2)) / (1.4 * math.sqrt(2 * math.pi))
+            slope = -x * math.exp(-(x**2) / (2 * 1.4**2)) / (1.4**3 * math.sqrt(2 * math.pi))
+            kernel[row, column] = gauss * slope
+    return kernel / kernel.square().sum().sqrt()
+
+
+def test_gradient_error_of_one_bright_pixel_is_that_of_the_filter():
+    """Gradients along x and y are the filter, mirrored, and its transpose: 1 + 1 of squares, by 1000."""
+    matte, ref = torch.zeros(1, 31, 31), torch.zeros(1, 31, 31)
+    matte[0, 15, 15] = 1.0
+    assert gradient_error(matte, ref, normalised=False) == pytest.approx(2e-3)
+    assert gradient_error(matte, ref) == pytest.approx(2e-3)
+    assert gradient_error(ref, matte) == pytest.approx(2e-3)
+
+
+def test_gradient_error_of_a_step_by_hand():
+    """Across a vertical step the response at a column is the sum of the filter's columns beyond the step."""
+    matte, ref = torch.zeros(1, 30, 40), torch.zeros(1, 30, 40)
+    matte[..., 20:] = 0.5
+    columns = gaussian_filter().sum(dim=0)
+    # a pixel d columns left of the step has the filter's columns from d on over the bright side
+    responses = [0.5 * float(columns[4 + d :].sum()) for d in range(-4, 5)]
+    expected = 30 * sum(response**2 for response in responses) / 1000
+    assert gradient_error(matte, ref, normalised=False) == pytest.approx(expected)
+    assert gradient_error(matte, ref) == pytest.approx(4 * expected)  # stretched, the step is twice as high
+
+
+def test_gradients_of_mattes_that_differ_by_a_constant_agree():
+    ref = 0.5 * noise(2, 20, 20)
+    assert gradient_error(ref + 0.3, ref, normalised=False) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_connectivity_error_by_hand():
+    """Two opaque blocks in both mattes; the smaller hangs together with the larger in the reference only."""
+    ref = torch.zeros(1, 12, 12)
+    ref[0, 4:6, :9] = 1.0  # 18 pixels in one piece
+    matte = ref.clone()
+    matte[0, :, 6] = 0.0  # 12 pixels, a gap of 2, and 4 pixels
+    # Levels above 0 hold the 12 pixels: the others are connected up to level 0 only. In the reference they are 1 above
+    # it, so not connected at all (phi 0); in the matte so are the 4, and the gap lies at its level (phi 1).
+    assert connectivity_error(matte, ref) == pytest.approx(2e-3)
+
+
+def test_what_is_slightly_above_its_level_counts_as_connected():
+    ref = torch.full((1, 4, 5), 0.6)
+    assert connectivity_error(ref + 0.1, ref) == pytest.approx(0.0, abs=1e-9)  # 0.7 is 0.1 above the common level 0.6
+    # 0.85 is 0.25 above it, more than 0.15: 20 pixels of phi 0.75 against 1
+    assert connectivity_error(ref + 0.25, ref) == pytest.approx(20 * 0.25 / 1000, abs=1e-6)
+
+
+def test_foreground_counts_where_the_true_matte_is_above_0():
+    ref, matte = torch.zeros(3, 8, 8, 3), torch.zeros(3, 8, 8)
+    pred = ref + 0.5
+    matte[0, :2] = 0.01
+    pred[0, :2] = 0.1  # 0.01
+    matte[1] = 1.0
+    pred[1, ..., 0], pred[1, ..., 1:] = 0.6, 0.0  # 0.36 in one of three channels
+    assert foreground_mse(pred, ref, matte) == pytest.approx((0.01 + 0.12) / 2)  # the last frame has no foreground
+
+
+def test_published_figures_are_in_the_papers_units():
+    ref = torch.zeros(3, 20, 20)
+    ref[:, 5:15, 5:15] = 1.0
+    matte = ref.clone()
+    matte[1] = (ref[1] - 0.2).clamp_min(0.0)
+    found = published(matte, ref)
+    assert found.numbers["mad"] == pytest.approx(1e3 * 0.2 * 100 / 400 / 3)
+    assert found.numbers["mse"] == pytest.approx(1e3 * 0.04 * 100 / 400 / 3)
+    change = 1e2 * math.sqrt(0.04 * 100 / 400)
+    assert found.per_frame["dtssd"] == pytest.approx([0.0, change, change])
+    assert found.numbers["dtssd"] == pytest.approx(2 * change / 3)
+    assert found.numbers["grad_hr"] == pytest.approx(gradient_error(matte, ref, normalised=False))
+    assert found.numbers["grad"] == pytest.approx(0.0, abs=1e-9)  # stretched, both are the same
+    assert found.numbers["conn"] == pytest.approx(connectivity_error(matte, ref))
+    assert "foreground_mse" not in found.numbers
+
+
+def test_published_figures_of_equal_mattes_are_0():
+    matte, clip = noise(3, 20, 20), noise(3, 20, 20, 3)
+    numbers = published(matte, matte, clip, clip).numbers
+    assert set(numbers) == {"mad", "mse", "grad", "grad_hr", "conn", "dtssd", "foreground_mse"}
+    assert all(value == 0.0 for value in numbers.values())
+
+
+def test_published_figures_do_not_depend_on_how_many_frames_are_held_at_once(monkeypatch):
+    matte, ref, clip = noise(5, 20, 20), noise(5, 20, 20, seed=1), noise(5, 20, 20, 3)
+    whole = published(matte, ref, clip, 1.0 - clip)
+    monkeypatch.setattr(metrics, "_PIXELS_AT_ONCE", 800)
+    assert published(matte, ref, clip, 1.0 - clip).numbers == pytest.approx(whole.numbers)
+
+
+def test_mattes_of_other_sizes_are_refused():
+    with pytest.raises(ShapeError, match="resize them"):
+        published(noise(2, 20, 20), noise(2, 20, 21))
+    with pytest.raises(ShapeError, match="resize them"):
+        published(noise(2, 20, 20), noise(2, 20, 20), noise(2, 20, 24, 3), noise(2, 20, 24, 3))

@@ -13,6 +13,7 @@ import os
 import random
 import struct
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -402,6 +403,11 @@ def weights_seeds() -> list[bytes]:
             held = io.BytesIO()
             torch.save(wrapped, held, _use_new_zipfile_serialization=zipped)
             found.append(held.getvalue())
+    held = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated
+        torch.jit.save(torch.jit.script(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))), held)
+    found.append(held.getvalue())
     return found
 
 

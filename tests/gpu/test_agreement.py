@@ -16,6 +16,7 @@ import pytest
 import synthetic
 import torch
 from golden_set import SHOWN_BY, WORSENED, darker, run
+from plain_matting import trained
 from torch import Tensor
 from torchvision.models import optical_flow
 
@@ -45,11 +46,12 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Folders of this test's own, with random weights of RAFT, whose random motion is no cut."""
     settings = host.Headless(output_folder=tmp_path / "out", temp_folder=tmp_path / "temp", say=lambda text: None)
     monkeypatch.setattr(host, "headless", settings)
-    monkeypatch.setattr(host, "weights_folders", lambda: [tmp_path])
+    monkeypatch.setattr(host, "weights_folders", lambda kind="optical_flow": [tmp_path])
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(flow_module, "is_cut", lambda before, *_: torch.zeros(len(before), dtype=torch.bool))
     torch.manual_seed(0)
     torch.save(optical_flow.raft_small(weights=None).state_dict(), tmp_path / "raft_small_test.pth")
+    torch.save(trained("mobilenetv3").state_dict(), tmp_path / "rvm_mobilenetv3.pth")
 
 
 def on(device: str, node: str, **inputs: Any) -> Any:
@@ -118,6 +120,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "Relight": lambda: {"layers": layers_of("relight"), "exposure": 0.5, "warmth": 0.3},
     "Dehaze": lambda: {"layers": layers_of("dehaze"), "airlight_tint": 0.3},
     "Deflicker": lambda: {"layers": layers_of("deflicker"), "pivot": 2, "region": clip()[:1, ..., 0]},
+    "MatteVideo": lambda: {"frames": clip(), "downsample_ratio": 0.5, "warm_up": 2},
     "SplitLayers": lambda: {"layers": layers_of("segment"), "layer": 1},
     "ReplaceLayer": lambda: {"layers": layers_of("segment"), "layer": 1, "frames": 1.0 - clip()},
     "Composite": lambda: {"layers": layers_of("segment"), "gain": -0.5, "offset_x": 3.25, "background": clip()[:1]},

@@ -51,7 +51,7 @@ def test_widgets_keep_their_order():
         "linear_light",
         "premultiplied",
     ]
-    assert list(Composite.INPUT_TYPES()["optional"]) == ["layers", "frames", "mask", "background"]
+    assert list(Composite.INPUT_TYPES()["optional"]) == ["layers", "frames", "mask", "background", "background_colour"]
     for node in (SaveLayers, LoadLayers, SplitLayers, ReplaceLayer, Composite):
         inputs = node.INPUT_TYPES()
         options = [spec[1] for family in ("required", "optional") for spec in inputs.get(family, {}).values()]
@@ -224,3 +224,21 @@ def test_dehaze_layers_split_into_the_clear_picture_and_the_haze(synthetic):
     assert_close(clear, clip.frames, atol=1e-2, rtol=0)
     with pytest.raises(InputError, match="there is no layer 2; these layers have 0 the clear picture, 1 the haze"):
         SplitLayers().split(layers, 2)
+
+
+def test_one_colour_will_do_as_a_background():
+    frames, mask = torch.zeros(2, 8, 12, 3), torch.zeros(2, 8, 12)
+    frames[:, 2:6], mask[:, 2:6] = 0.5, 1.0
+    for colour in ("#78ff9b", "120, 255, 155"):
+        shown, *_ = Composite().composite(**NEUTRAL, frames=frames, mask=mask, background_colour=colour)
+        assert torch.allclose(shown[:, 2:6], frames[:, 2:6])
+        assert (shown[:, :2] - torch.tensor([120, 255, 155]) / 255).abs().max() < 1e-5
+
+
+def test_a_colour_is_refused_beside_a_background_or_where_it_is_none():
+    given = {"frames": torch.zeros(2, 8, 12, 3), "mask": torch.zeros(2, 8, 12)}
+    with pytest.raises(InputError, match="background_colour: a background is linked too"):
+        Composite.foresee(**given, background=torch.zeros(1, 8, 12, 3), background_colour="#000000")
+    for text in ("green", "#12345", "1, 2", "256, 0, 0"):
+        with pytest.raises(InputError, match=f"background_colour: '{text}' is no colour; write it as #78ff9b"):
+            Composite.foresee(**given, background_colour=text)

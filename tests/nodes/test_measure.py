@@ -23,7 +23,7 @@ def test_widgets_keep_their_order():
     # saved workflows hold widget values by position: new widgets go last
     inputs = MeasureVideo.INPUT_TYPES()
     assert list(inputs["required"]) == ["frames", "filename_prefix"]
-    assert list(inputs["optional"]) == ["reference", "mask", "reference_mask", "flow"]
+    assert list(inputs["optional"]) == ["reference", "mask", "reference_mask", "flow", "published"]
     assert all(spec[1]["tooltip"] for family in ("required", "optional") for spec in inputs[family].values())
     assert len(MeasureVideo.OUTPUT_TOOLTIPS) == len(MeasureVideo.RETURN_TYPES)
 
@@ -54,6 +54,26 @@ def test_what_was_not_measured_is_not_a_number(output):
     assert all(math.isnan(value) for value in shown["result"][:3])
     assert shown["ui"]["vdp_numbers"] == [{"iou": 1.0, "boundary_f": 1.0, "mad": 0.0, "mse": 0.0}]
     assert shown["result"][5:] == (1.0, 0.0, 0.0)
+
+
+def test_figures_of_papers_come_under_names_of_their_own(output):
+    """A matte that is off by a tenth everywhere, from the second frame on."""
+    truth = torch.zeros(4, 16, 16)
+    truth[:, 4:12, 4:12] = 0.5
+    found = truth.clone()
+    found[1:] += 0.1
+    clip = torch.full((4, 16, 16, 3), 0.5)
+    shown = MeasureVideo().measure(clip + 0.2, "mattes", clip, found, truth, published=True)
+    numbers = shown["ui"]["vdp_numbers"][0]
+    assert numbers["mad"] == pytest.approx(0.075)
+    assert numbers["published_mad"] == pytest.approx(75.0, abs=1e-3)
+    assert numbers["published_mse"] == pytest.approx(7.5, abs=1e-3)
+    assert numbers["published_dtssd"] == pytest.approx(2.5, abs=1e-3)  # 10, 0 and 0, and 0 for the first frame
+    assert numbers["published_foreground_mse"] == pytest.approx(40.0, abs=1e-3)
+    assert {"published_grad", "published_grad_hr", "published_conn"} < set(numbers)
+    assert "published_conn" in shown["result"][4]
+    written = json.loads((output / "mattes_00001.json").read_text())["per_frame"]
+    assert written["published_mad"] == pytest.approx([0.0, 100.0, 100.0, 100.0], abs=1e-3)
 
 
 def test_pictures_will_do_as_masks(output):

@@ -201,6 +201,19 @@ def test_measure(vdp: Vdp, pictures: Path) -> None:
     assert json.loads(again[1]) == found
 
 
+def test_measuring_mattes_in_the_units_of_papers(vdp: Vdp, pictures: Path) -> None:
+    """The mask is empty in the first of two pictures, the true one is whole; colours differ by 10 of 255."""
+    code, out, err = vdp("measure", "half", "all", "--matte", "--quiet")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert set(found) == {"mad", "mse", "grad", "grad_hr", "conn", "dtssd"}
+    assert (found["mad"], found["mse"], found["dtssd"]) == (500.0, 500.0, 50.0)  # 0 and 100
+    colours = vdp("measure", "lighter", "grey", "--mask", "half", "--ref-mask", "all", "--matte", "--quiet")
+    with_colours = json.loads(colours[1])
+    assert with_colours.pop("foreground_mse") == pytest.approx(1e3 * (10 / 255) ** 2, rel=1e-4)
+    assert with_colours == found
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

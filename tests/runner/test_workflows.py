@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plain_matting import trained
 
 from comfyui_vdp.runner import cli
 from comfyui_vdp.runner.graph.check import check, check_files
@@ -39,6 +40,8 @@ TITLES = {
     "Saved": "SaveFlow",
     "Result": "SaveFrames",
     "Matte": "SaveFrames",
+    "Foreground": "SaveFrames",
+    "Network": "MatteVideo",
     "Checker": "SaveFrames",
     "Curve": "SaveFrames",
     "BackgroundTexture": "SaveFrames",
@@ -64,7 +67,7 @@ def test_the_graph_is_sound(path: Path) -> None:
 @every_workflow
 def test_the_titles_are_the_agreed_ones(path: Path) -> None:
     titles = {node["title"]: node["type"] for node in nodes_of(path)}
-    made = {"flow": "Saved", "flash_safety": "Curve"}
+    made = {"flow": "Saved", "flash_safety": "Curve", "matte": "Network", "replace_background_matte": "Network"}
     assert {"Clip", made.get(path.stem, "Optimize"), "Result"} <= set(titles)
     assert all(TITLES.get(title, kind) == kind for title, kind in titles.items())
 
@@ -179,6 +182,56 @@ def test_what_is_painted_is_in_every_frame(
     assert (first - (first[0] + 2 * torch.arange(6))).abs().max() <= 1
     assert all(180 < int(count) < 330 for count in white.sum(dim=(1, 2)))
     assert torch.equal(result[:, 50:], (source[:, 50:] * 255).round() / 255)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Of a network that sees something everywhere."""
+    path = tmp_path / "rvm_mobilenetv3.pth"
+    torch.save(trained("mobilenetv3").state_dict(), path)
+    return path
+
+
+def test_people_come_over_a_colour_with_their_matte_and_their_own_colours(
+    clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    formats = [f"{title}.format=png" for title in ("Result", "Matte", "Foreground")]
+    settings = [f"Clip.path={clip}", f"Network.weights={weights}", "Network.downsample_ratio=0.5", *formats]
+    assert cli.main(run(FOLDER / "matte.json", tmp_path / "out", *settings)) == 0
+    files = json.loads(capsys.readouterr().out)["outputs"]
+    made = {Path(file).name.rpartition("_")[0]: video.read_clip(file) for file in files}
+    assert set(made) == {"composited", "matte", "foreground"}
+    matte = made["matte"].frames[..., :1]
+    assert 0.05 < matte.mean() < 0.95
+    foreground = made["foreground"]
+    assert foreground.has_alpha
+    assert (foreground.alpha[..., None] - matte).abs().max() < 1e-2
+    green = torch.tensor([120.0, 255.0, 155.0]) / 255.0
+    expected = matte * foreground.frames + (1.0 - matte) * green
+    assert (made["composited"].frames - expected).abs().max() < 1.5e-2  # three roundings to 8 bits
+
+
+def test_people_come_over_another_background(
+    clip: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    white = video.write_clip(tmp_path / "white", torch.ones(1, 30, 40, 3), fps=1, format="png") / "00000.png"
+    settings = [f"Clip.path={clip}", f"Background.path={white}", f"Network.weights={weights}", "Result.format=png"]
+    assert cli.main(run(FOLDER / "replace_background_matte.json", tmp_path / "out", *settings, "Matte.format=png")) == 0
+    files = json.loads(capsys.readouterr().out)["outputs"]
+    made = {Path(file).name.rpartition("_")[0]: video.read_clip(file).frames for file in files}
+    nobody = made["matte"][..., 0] == 0.0
+    assert made["composited"][nobody].eq(1.0).all()
+    assert made["composited"].shape == (6, 64, 96, 3)
+
+
+def test_without_weights_a_workflow_says_where_to_get_them(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    assert cli.main(run(FOLDER / "matte.json", tmp_path / "out", f"Clip.path={clip}")) == 1
+    said = capsys.readouterr().err.strip()
+    assert "licence GPL-3.0" in said
+    assert "\n" not in said
 
 
 def test_flow_gives_one_file_in_pixels_of_the_clip(

@@ -14,7 +14,7 @@ from ..checks import check_frames, check_mask
 from ..errors import InputError, ShapeError
 from ..image.resize import resize, size_within
 from ..models import look_of, model_of
-from ..models.masks import MODEL as MASKS
+from ..models.masks import of_matte
 from ..store.lazy import computed, computed_with_mask
 from ..store.scratch import large_empty
 from ..store.transfer import send
@@ -165,15 +165,13 @@ def cut_out(frames: Tensor, mask: Tensor, *, premultiplied: bool = False) -> Lay
     for index, one in enumerate(mask):  # a mask for all frames fills them all
         masks[index : None if len(mask) == 1 else index + 1, 1] = resize(one[None, None], small)[0, 0].clamp(0.0, 1.0)
     torch.sub(1.0, masks[:, 1], out=masks[:, 0])
-    fields = {"masks": masks}
-    pictures = {"matte": mask}
+    colours = None
     if premultiplied:
-        pictures["colour_1"] = computed(partial(_straight, frames, mask), tuple(frames.shape))
+        colours = computed(partial(_straight, frames, mask), tuple(frames.shape))
     elif _is_black_outside(frames, mask):
-        pictures["colour_1"] = frames
-    if "colour_1" in pictures:
-        pictures["colour_0"] = torch.zeros(1, height, width, 3)
-    return Layers(MASKS.name, fields, frames, None, 0, {"preset": "mask"}, pictures=pictures)
+        colours = frames
+    black = None if colours is None else torch.zeros(1, height, width, 3)
+    return of_matte(frames, masks, mask, colours=colours, background=black, info={"preset": "mask"})
 
 
 def _straight(frames: Tensor, mask: Tensor, start: int) -> Iterator[Tensor]:

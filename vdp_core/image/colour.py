@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..types import Edit
 
-__all__ = ["as_is", "regrade", "to_display", "to_lab", "to_linear"]
+__all__ = ["as_is", "colour_of", "regrade", "to_display", "to_lab", "to_linear"]
 
 DISPLAY_GAMMA = 2.2  # what sRGB amounts to; turns stops of scene light into display values
 LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
+
+
+def colour_of(text: str, name: str = "colour") -> Tensor:
+    """A colour ``(3,)`` in 0..1 that a person wrote: ``#78ff9b``, or ``120, 255, 155`` in 0..255.
+
+    Raises:
+        InputError: it is none of that.
+    """
+    digits = text.strip().removeprefix("#")
+    numbers = [part.strip() for part in text.split(",")]
+    if re.fullmatch(r"[0-9a-fA-F]{6}", digits):
+        values = [int(digits[place : place + 2], 16) for place in (0, 2, 4)]
+    elif len(numbers) == 3 and all(re.fullmatch(r"[0-9]{1,3}", part) and int(part) < 256 for part in numbers):
+        values = [int(part) for part in numbers]
+    else:
+        raise InputError(f"{name}: '{text[:40]}' is no colour; write it as #78ff9b or 120, 255, 155")
+    return torch.tensor(values) / 255.0
 
 
 def regrade(colour: Tensor, change: Edit, linear_light: bool) -> Tensor:

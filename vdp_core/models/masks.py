@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
@@ -17,7 +18,19 @@ from .base import Colours, Field, Model
 from .paint import untouched
 from .plate import background_of, matte_of, picture_of
 
-__all__ = ["MODEL", "check_masks", "check_pictures", "compose", "layer_names", "look", "rebuild", "share_of", "split"]
+__all__ = [
+    "MODEL",
+    "check_masks",
+    "check_pictures",
+    "compose",
+    "layer_names",
+    "look",
+    "matte_and_colours",
+    "of_matte",
+    "rebuild",
+    "share_of",
+    "split",
+]
 
 
 def check_masks(layers: Layers) -> None:
@@ -68,6 +81,35 @@ def check_pictures(layers: Layers) -> None:
             raise LayersFileError(f"the layers' picture '{name}' is {tuple(picture.shape)}; save them again")
     if any(not 0 <= number < masks.shape[1] for number in layers.edits):
         raise LayersFileError("the layers hold an edit of a layer that is not there; save them again")
+
+
+def of_matte(
+    frames: Tensor,
+    masks: Tensor,
+    matte: Tensor,
+    *,
+    colours: Tensor | None = None,
+    background: Tensor | None = None,
+    info: Mapping[str, str],
+) -> Layers:
+    """Layers of a background and one object whose finished mask is known.
+
+    Args:
+        frames: the clip, ``(T, H, W, 3)``.
+        masks: small ones, ``(T, 2, h, w)``.
+        matte: ``(T or 1, H, W)``, used as it is.
+        colours: of the object, ``(T, H, W, 3)``; None takes the frames', freed from their background in mixed pixels.
+        background: ``(T or 1, H, W, 3)``; None takes the frames', filled behind the object.
+        info: how they were made.
+    """
+    given = {"matte": matte, "colour_1": colours, "colour_0": background}
+    pictures = {name: picture for name, picture in given.items() if picture is not None}
+    return Layers(MODEL.name, {"masks": masks}, frames, None, 0, info, pictures=pictures)
+
+
+def matte_and_colours(layers: Layers) -> tuple[Tensor, Tensor]:
+    """The matte ``(T, H, W)`` and the object's colours ``(T, H, W, 3)`` that ``of_matte`` was given."""
+    return layers.pictures["matte"], layers.pictures["colour_1"]
 
 
 def compose(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .torchscript import is_torchscript, read_torchscript
 
 __all__ = [
     "fetch_weights",
@@ -29,11 +32,11 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".torchscript")
 # What torch raises on bytes that are no weights depends on where its reading derails.
 _DAMAGED = (
     *(RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, AssertionError, OverflowError),
-    *(pickle.UnpicklingError, struct.error),
+    *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -96,7 +99,7 @@ def fetch_weights(url: str, *, otherwise: str) -> Path:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read ``.safetensors``, or ``.pth`` as data only, never as code.
+    """Read ``.safetensors``, or ``.pth`` and TorchScript as data only, never as code.
 
     Raises:
         WeightsError: unreadable, damaged, or not a table of tensors.
@@ -174,6 +177,8 @@ def _read(path: Path) -> Any:
                 return load_file(path)
             except SafetensorError as error:
                 raise WeightsError(f"{path}: not a whole .safetensors file ({error}); download it again") from error
+        if is_torchscript(path):
+            return read_torchscript(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a pickle protocol that torch does not write, but reads
             return torch.load(path, map_location="cpu", weights_only=True)

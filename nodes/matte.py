@@ -1,0 +1,202 @@
+"""Mattes of people: MatteVideo."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from . import host
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..vdp_core.types import Layers
+
+WEIGHTS = "video_matting"
+"""ComfyUI's folder for weights."""
+
+
+class MatteVideo(host.Foreseeing):
+    """Find mattes of people, and their colours, with the network of Robust Video Matting."""
+
+    CATEGORY = "VDP/decompose"
+    DESCRIPTION = (
+        "Finds soft mattes of people in a clip, and their own colours without what shines through, with the recurrent "
+        "network of Robust Video Matting. It needs no mask and no optimisation. The network's weights are not part of "
+        "this pack (GPL-3.0)."
+    )
+    SEARCH_ALIASES = [
+        "robust video matting",
+        "RVM",
+        "matting",
+        "remove background",
+        "rembg",
+        "green screen",
+        "cut out person",
+        "people",
+        "portrait",
+        "alpha",
+        "rotoscope",
+    ]
+    FUNCTION = "find"
+    RETURN_TYPES = ("MASK", "IMAGE", "VDP_LAYERS")
+    RETURN_NAMES = ("mask", "foreground", "layers")
+    OUTPUT_TOOLTIPS = (
+        "How far people cover each pixel, 1 = people alone.",
+        "People's own colours, not multiplied with the mask, which they carry as alpha; black where there is nobody.",
+        "Background and people, for Composite, ReplaceLayer, SplitLayers and SaveLayers.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "frames": ("IMAGE", {"tooltip": "The clip.", "lazy": True}),
+                "weights": (
+                    "STRING",
+                    {
+                        "default": "auto",
+                        "tooltip": "auto: rvm_mobilenetv3, or else rvm_resnet50, from models/video_matting or torch's "
+                        "cache. A file's name there, or a path. The authors' .pth and .torchscript files work; their "
+                        "licence is GPL-3.0. Nothing is downloaded.",
+                    },
+                ),
+                "downsample_ratio": (
+                    "FLOAT",
+                    {
+                        "default": 0.0,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.005,
+                        "round": 0.0001,
+                        "tooltip": "The network sees a copy of so many times the size; 0: of 512 pixels at most. "
+                        "People who fill the frame: 0.25 for 1920x1080, 0.375 for 1280x720; whole figures: 0.4 and "
+                        "0.6.",
+                    },
+                ),
+                "refiner": (
+                    ["deep", "fast"],
+                    {
+                        "default": "deep",
+                        "tooltip": "How borders reach native size where the copy is smaller. deep: learnt, the better "
+                        "one. fast: a plain guided filter.",
+                    },
+                ),
+                "chunk": (
+                    "INT",
+                    {
+                        "default": 4,
+                        "min": 1,
+                        "max": 64,
+                        "advanced": True,
+                        "tooltip": "Frames that go through the network at once. More is faster on a GPU, and takes "
+                        "memory; the result is the same.",
+                    },
+                ),
+            },
+            "optional": {
+                "warm_up": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 60,
+                        "advanced": True,
+                        "tooltip": "So many frames of the beginning of each shot are shown to the network backwards "
+                        "before it begins, so that the first mattes are as good as the later ones. 15 is enough.",
+                    },
+                ),
+            },
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, weights: str | None = None) -> bool | str:
+        from ..vdp_core.errors import WeightsError
+        from ..vdp_core.nets.matting_weights import find_matting
+
+        try:
+            _ = weights is None or find_matting(weights, host.weights_folders(WEIGHTS))
+        except WeightsError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, weights: str | None = None, **_: object) -> str:
+        from ..vdp_core.errors import WeightsError
+        from ..vdp_core.nets.matting_weights import find_matting
+
+        try:
+            path = find_matting(weights or "auto", host.weights_folders(WEIGHTS))
+        except WeightsError:
+            return ""
+        return f"{path} {host.file_state(path)}"
+
+    @classmethod
+    def foresee(
+        cls,
+        frames: Tensor | None = None,
+        weights: str | None = None,
+        downsample_ratio: float | None = None,
+        refiner: str | None = None,
+        chunk: int | None = None,
+        warm_up: int | None = None,
+        **_: object,
+    ) -> tuple[Tensor | None, Tensor | None, Layers | None]:
+        from ..vdp_core.edit.matte_video import check_clip, check_settings
+        from ..vdp_core.models import masks
+        from ..vdp_core.nets.matting_weights import find_matting
+
+        if weights is not None:
+            find_matting(weights, host.weights_folders(WEIGHTS))
+        if frames is None:
+            return None, None, None
+        clip = check_clip(host.on_cpu(frames))
+        check_settings(
+            (clip.shape[1], clip.shape[2]),
+            ratio=downsample_ratio or 0.0,
+            refiner=refiner or "deep",
+            chunk=1 if chunk is None else chunk,
+            warm_up=warm_up or 0,
+        )
+        layers = masks.MODEL.stand_in(frames, {"L": 2})
+        return host.mask_like(frames), host.frames_like(frames), replace(layers, alpha=host.alpha_of(frames))
+
+    def find(
+        self,
+        frames: Tensor,
+        weights: str = "auto",
+        downsample_ratio: float = 0.0,
+        refiner: str = "deep",
+        chunk: int = 4,
+        warm_up: int = 0,
+    ) -> tuple[Tensor, Tensor, Layers]:
+        """See DESCRIPTION."""
+        from ..vdp_core.edit.matte_video import matte_video, memory_needed
+        from ..vdp_core.models.masks import matte_and_colours
+        from ..vdp_core.nets.matting_weights import find_matting
+
+        path = find_matting(weights, host.weights_folders(WEIGHTS))
+        alpha, clip = host.on_cpu(host.alpha_of(frames)), host.on_cpu(frames)
+        done = host.compute(
+            "Matte",
+            len(clip),
+            lambda device, on_step: matte_video(
+                clip,
+                path,
+                ratio=downsample_ratio,
+                refiner=refiner,
+                chunk=chunk,
+                warm_up=warm_up,
+                device=device,
+                half=host.use_half(device),
+                on_step=on_step,
+            ),
+            memory=memory_needed(clip.shape[1], clip.shape[2], downsample_ratio, chunk) + host.native_memory(clip),
+            cure="lower chunk or downsample_ratio",
+        )
+        layers = replace(done.result, alpha=alpha)
+        mask, foreground = host.hand_on(*matte_and_colours(layers))
+        shots = int(layers.info["shots"])
+        cuts = f", {shots} shots" if shots > 1 else ""
+        host.say(done.with_warning(f"matte: {path.name}, {host.described(clip)} at ratio {layers.info['ratio']}{cuts}"))
+        return mask, host.with_alpha(foreground, mask), layers

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from plain_matting import trained
+
+from comfyui_vdp.nodes import host
+from comfyui_vdp.nodes.layers import Composite
+from comfyui_vdp.nodes.matte import MatteVideo
+from comfyui_vdp.vdp_core.errors import InputError, WeightsError
+from comfyui_vdp.vdp_core.types import Layers
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the node says; no weights but those that a test puts there."""
+    lines: list[str] = []
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with host.running(host.Headless(device="cpu", say=lines.append)):
+        yield lines
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "rvm_mobilenetv3.pth"
+    torch.save(trained("mobilenetv3").state_dict(), path)
+    return path
+
+
+def frames(count: int = 4) -> torch.Tensor:
+    return torch.rand(count, 48, 64, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_widgets_keep_their_order() -> None:
+    inputs = MatteVideo.INPUT_TYPES()
+    assert list(inputs["required"]) == ["frames", "weights", "downsample_ratio", "refiner", "chunk"]
+    assert list(inputs["optional"]) == ["warm_up"]
+    assert inputs["optional"]["warm_up"][1]["default"] == 0
+    assert len(MatteVideo.RETURN_TYPES) == len(MatteVideo.RETURN_NAMES) == len(MatteVideo.OUTPUT_TOOLTIPS)
+
+
+def test_mask_foreground_and_layers_belong_together(said: list[str], weights: Path) -> None:
+    alpha = torch.rand(4, 48, 64)
+    mask, foreground, layers = MatteVideo().find(host.with_alpha(frames(), alpha), str(weights))
+    assert mask.shape == (4, 48, 64)
+    assert foreground.shape == (4, 48, 64, 3)
+    assert torch.equal(host.alpha_of(foreground), mask)
+    assert torch.equal(layers.alpha, alpha)
+    assert layers.model == "segment"
+    assert "matte: rvm_mobilenetv3.pth, 4 frames of 64x48 at ratio 1" in said[-1]
+
+
+def test_what_it_foresees_is_what_it_gives(said: list[str], weights: Path) -> None:
+    stand_in = torch.empty(4, 48, 64, 3, device="meta")
+    foreseen = MatteVideo.foresee(frames=stand_in, weights=str(weights), downsample_ratio=0.0, refiner="deep", chunk=4)
+    made = MatteVideo().find(frames(), str(weights))
+    assert [one.shape for one in foreseen[:2]] == [one.shape for one in made[:2]]
+    assert isinstance(foreseen[2], Layers)
+    Composite.foresee(layers=foreseen[2], layer="1")
+    with pytest.raises(InputError, match="there is no layer '2'"):
+        Composite.foresee(layers=foreseen[2], layer="2")
+
+
+def test_missing_weights_are_said_before_any_work(said: list[str], tmp_path: Path) -> None:
+    for weights in ("auto", "rvm_resnet50", str(tmp_path / "none.pth")):
+        verdict = MatteVideo.VALIDATE_INPUTS(weights=weights)
+        assert isinstance(verdict, str)
+        assert "GPL-3.0" in verdict
+        assert MatteVideo.IS_CHANGED(weights=weights) == ""
+        with pytest.raises(WeightsError, match=r"GPL-3\.0"):
+            MatteVideo.foresee(weights=weights)
+    assert MatteVideo.VALIDATE_INPUTS() is True  # linked
+
+
+def test_settings_are_refused_before_any_work(said: list[str], weights: Path) -> None:
+    with pytest.raises(InputError, match="16 a side are needed"):
+        MatteVideo.foresee(frames=frames(), weights=str(weights), downsample_ratio=0.1)
+
+
+def test_other_weights_run_it_again(said: list[str], weights: Path) -> None:
+    before = MatteVideo.IS_CHANGED(weights=str(weights))
+    assert before == MatteVideo.IS_CHANGED(weights=str(weights))
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert MatteVideo.IS_CHANGED(weights=str(weights)) != before
+
+
+def test_in_comfyui_weights_lie_in_a_folder_of_their_own(
+    said: list[str], weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = weights.parent / "models" / "video_matting"
+    folder.mkdir(parents=True)
+    moved = weights.rename(folder / weights.name)
+    paths = SimpleNamespace(models_dir=str(folder.parent), folder_names_and_paths={})
+    monkeypatch.setitem(sys.modules, "comfy.model_management", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "folder_paths", paths)
+    assert host.weights_folders("video_matting") == [folder]
+    assert MatteVideo.VALIDATE_INPUTS(weights="auto") is True
+    assert str(moved) in MatteVideo.IS_CHANGED(weights="rvm_mobilenetv3")
