@@ -103,7 +103,7 @@ class MatteVideo(host.Foreseeing):
                         "max": 60,
                         "advanced": True,
                         "tooltip": "So many frames of the beginning of each shot are shown to the network backwards "
-                        "before it begins, so that the first mattes are as good as the later ones. 15 is enough.",
+                        "before it begins, so that it does not begin from nothing. 15 is enough.",
                     },
                 ),
             },
