@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.metrics import iou
-from comfyui_vdp.vdp_core.motion.camera import residual_motion
+from comfyui_vdp.vdp_core.motion.camera import camera_motion, residual_motion
 from comfyui_vdp.vdp_core.motion.objects import moving_objects
 from comfyui_vdp.vdp_core.motion.trajectories import average_along
 from comfyui_vdp.vdp_core.motion.warp import pixel_grid
@@ -56,6 +56,16 @@ def test_what_moves_by_itself_is_left():
     assert_close(own[square], by.expand_as(own[square]), atol=0.3, rtol=0)
     own[square] = 0.0
     assert own.norm(dim=1).quantile(0.95) < 0.15
+
+
+def test_the_camera_alone_moves_all_as_one():
+    flow = seen_through(CAMERA, 4, 72, 120)
+    wanted = flow.forward.clone()
+    flow.forward[:, :, 20:44, 40:70] += 3.0
+    flow.backward[:, :, 20:44, 40:70] -= 3.0
+    camera = camera_motion(flow)
+    assert (camera.forward - wanted).norm(dim=1).max() < 0.15
+    assert camera.forward_occlusion[:, 20:44, 40:70].max() == 0.0
 
 
 def test_a_pair_that_sees_nothing_again_has_no_motion():

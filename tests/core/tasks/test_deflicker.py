@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,17 @@ def test_the_mean_over_time_of_the_change_is_nothing(scene: Tensor) -> None:
 def test_bands_are_taken_for_mains(scene: Tensor) -> None:
     frames, _ = flicker(scene, "bands", seed=1)
     assert deflickered(frames)[1].info["cause"] == "mains"
+
+
+def test_motion_that_followed_the_flicker_is_found_anew(scene: Tensor) -> None:
+    """Bands that wander over a plain ground lead any flow with them."""
+    frames, truth = flicker(scene, "bands", seed=1)
+    right = estimate_flow(truth, model="dis")
+    shift = torch.zeros(2, *right.size)
+    shift[1, right.size[0] // 2 :] = 3.0
+    led = replace(right, forward=right.forward + shift, backward=right.backward - shift)
+    made = [colour.apply(decompose("deflicker", frames, flow)) for flow in (right, led)]
+    assert known_but_for_a_gain(made[1], truth) > known_but_for_a_gain(made[0], truth) - 1.0
 
 
 def test_a_guide_says_what_is_real(scene: Tensor) -> None:

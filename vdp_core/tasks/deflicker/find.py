@@ -20,7 +20,6 @@ from ...image.resize import resize
 from ...models.colour import EPSILON, heights, logs, sliced
 from ...optim.progress import Progress
 from .basis import LEVELS, Basis, hats
-from .config import DeflickerConfig
 from .partners import Partners
 from .trend import NO_STEPS, Steps, find_steps, kept_of
 
@@ -86,14 +85,12 @@ class _Sums(NamedTuple):
     """Deviation of the residuals, in value."""
 
 
-def fit_change(
-    clip: Clip, config: DeflickerConfig, frames: float, groups: Set[str], stay: bool, on_step: Progress
-) -> Change:
+def fit_change(clip: Clip, sweeps: int, frames: float, groups: Set[str], stay: bool, on_step: Progress) -> Change:
     """Fit a window.
 
     Args:
         clip: the window.
-        config: of the preset.
+        sweeps: how often every frame is fitted to those around it.
         frames: length from which on a change is real.
         groups: those of the basis that may be used.
         stay: whether a jump that happens once is real.
@@ -106,7 +103,7 @@ def fit_change(
     kept, steps, usual = parameters, NO_STEPS, 0.0
     deviations = {name: FIRST[name] if name in groups else LEAST for name in basis.groups}
     precision = torch.ones(basis.count, dtype=torch.double, device=device)
-    for sweep in range(config.steps):
+    for sweep in range(sweeps):
         for name, span in basis.groups.items():
             precision[span] = deviations[name] ** -2
         noisy = sweep >= FREE
@@ -126,7 +123,7 @@ def fit_change(
         kept = kept_of(parameters, basis.groups, frames, steps)
         if noisy:
             deviations = _learnt(basis, parameters - kept, factors, precision, groups)
-        on_step(sweep + 1, config.steps, partial(_preview, own, change))
+        on_step(sweep + 1, sweeps, partial(_preview, own, change))
     moved = (own + change).diff(dim=0).abs().flatten(1).mean(dim=1)
     held = (moved < HELD * moved.quantile(0.8)).float().mean()
     return Change(parameters - kept, kept, steps, usual, float(held))

@@ -25,20 +25,28 @@ import torch
 from torch import Tensor
 
 from ...image.resize import working_copy
+from ...models.colour import EPSILON, logs, sliced
+from ...motion.camera import camera_motion
+from ...motion.flow import estimate_flow
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
 from ...optim.windows import WINDOW_OVERLAP, Window, blended, combined_fit, fit_windows, windows
 from ...store.journal import Journal
-from ...types import Shot
+from ...types import Flow, Shot
 from ..base import Found, Given, Published, Work
 from . import paper
 from .basis import Basis
 from .cause import GROUPS, verdict
 from .config import DeflickerConfig
-from .find import Clip, fit_change
+from .find import Change, Clip, fit_change
 from .partners import Partners
 
 __all__ = ["find", "find_as_published"]
+
+ROUGH = 4
+"""Sweeps along the camera's motion."""
+MOTION_SIDE = 192
+"""Long side of the copy that motion is found on."""
 
 
 def find(shot: Shot, given: Given, config: DeflickerConfig, work: Work) -> Found:
@@ -108,13 +116,31 @@ def _fit_window(
     if guide is not None:
         guide = working_copy(guide[span.start : span.stop], config.side, work.device)
     basis = Basis(*size, config.stride)
-    clip = Clip(small, guide, Partners(shot.flow.part(span.start, span.stop), size, work.device), basis)
+    flow = shot.flow.part(span.start, span.stop)
     # with a guide, whatever changes more slowly is in the guide if it is real
     frames = math.inf if guide is not None else given["keep"] * given["fps"]
     stay = given["cause"] == "auto" and guide is None
-    change = fit_change(clip, config, frames, GROUPS[given["cause"]], stay, progress)
+
+    def fit(flow: Flow, sweeps: int, progress: Progress) -> Change:
+        clip = Clip(small, guide, Partners(flow, size, work.device), basis)
+        return fit_change(clip, sweeps, frames, GROUPS[given["cause"]], stay, progress)
+
+    if guide is None:
+        begun, progress = progress.phases(ROUGH, config.steps)
+        rough = fit(camera_motion(flow), ROUGH, begun)
+        flow = _found_again(shot.frames[span.start : span.stop], basis.knots(rough.flicker), work.device)
+    change = fit(flow, config.steps, progress)
     looks = verdict(change, basis, small)
     fields = {name: part.cpu() for name, part in basis.knots(change.flicker).items()}
     fields["kept"] = basis.knots(change.kept)["grid"].mean(dim=(2, 3, 4)).cpu()
     fitted = Fitted(config.steps, 0.0, {"error": change.error}, "steps")
     return Window(fields, {looks.cause: looks.share}, fitted)
+
+
+def _found_again(frames: Tensor, knots: dict[str, Tensor], device: torch.device) -> Flow:
+    """The motion of frames ``(n, H, W, 3)`` that are brought to one appearance, as far as it is known by now."""
+    steadied = working_copy(frames, MOTION_SIDE, device)
+    for index, frame in enumerate(steadied):
+        own = {name: part[index : index + 1] for name, part in knots.items()}
+        steadied[index] = (logs(frame) + sliced(**own, frames=frame[None])[0]).exp_().sub_(EPSILON).clamp_(0.0, 1.0)
+    return estimate_flow(steadied.movedim(1, -1), model="dis", max_side=0, shots=False)
