@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...denoise.noise import Noise
+from ...image.borders import scene_area
 from ...image.resize import resize
 from ...models.haze import MIN_TRANSMISSION
 from ...optim.fit import Fitted, fit
@@ -53,12 +54,16 @@ class HazyClip:
         cell = max(1, max(height, width) // FULL_GRID)
         self._size = (len(small), max(2, height // cell), max(2, width // cell))
         # places lie in the field of log t from here on: the smooth part's outer knots are at its outer samples
-        points = followed_colours(small, flow, seed=seed)
+        area = scene_area(small)
+        points = followed_colours(small, flow, seed=seed, area=area)
         first, second = (within(places, self._size) for places in (points.first, points.second))
         self.points = replace(points, first=first, second=second)
         self._blocks, self._cells = (
             replace(blocks, places=within(blocks.places, self._size))
-            for blocks in (block_extremes(small, noise), block_extremes(small, noise, block=cell))
+            for blocks in (
+                block_extremes(small, noise, area=area),
+                block_extremes(small, noise, block=cell, area=area),
+            )
         )
         count, few = len(small), max(2, len(small) // 4)
         fine, middle, coarse = frame_sizes(small, config.grid)

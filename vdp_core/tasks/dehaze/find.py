@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...denoise.noise import ROUNDING, Noise
+from ...image.borders import scene_area
 from ...image.resize import working_copy
 from ...optim.fit import Fitted
 from ...optim.progress import Progress
@@ -59,7 +60,7 @@ def fit_haze(
     expected = None
     if len(spans) > 1:
         some = working_copy(frames[:: max(1, len(frames) // 64)], config.side, device)
-        expected = initial_airlight(block_extremes(some, noise_of_copy(noise, frames, some)))
+        expected = initial_airlight(block_extremes(some, noise_of_copy(noise, frames, some), area=scene_area(some)))
 
     def work(number: int, _: Mapping[int, Window], journal: Journal, progress: Progress) -> Window:
         span = spans[number]
