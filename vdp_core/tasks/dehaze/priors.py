@@ -173,7 +173,7 @@ def _quantiles(frames: Tensor, block: int, length: int, share: float, area: Tens
         whole = inside.flatten().nonzero()[:, 0] if inside.any() else whole
     low, high, places = [], [], []
     for start in range(0, count, length):
-        part = frames[(slice(start, start + length), slice(None), *crop)]
+        part = frames[start : start + length][..., crop[0], crop[1]]
         values = part.unflatten(3, (columns, block)).unflatten(2, (rows, block))  # (n, 3, rows, block, columns, block)
         values = values.permute(2, 4, 1, 0, 3, 5).reshape(rows * columns, 3, -1)[whole]
         rank = max(1, round(share * values.shape[-1]))
