@@ -33,6 +33,7 @@ def compose(
     strength: float = 1.0,
     min_transmission: float = MIN_TRANSMISSION,
     tint: float = 0.0,
+    believe: bool = False,
 ) -> Tensor:
     """``J = L + (x - L) / t`` for frames ``start`` to ``stop`` of the layers, not clamped.
 
@@ -40,12 +41,12 @@ def compose(
         layers: of the model dehaze.
         start, stop: which frames' haze.
         frames: ``(stop - start, H, W, 3)``, the source or a denoised copy.
-        strength, min_transmission, tint: see ``apply``.
+        strength, min_transmission, tint, believe: see ``apply``.
 
     Returns:
         ``(stop - start, H, W, 3)``.
     """
-    t, airlight = _model(layers, start, stop, frames, min_transmission, tint)
+    t, airlight = _model(layers, start, stop, frames, min_transmission, tint, believe)
     return (frames - airlight).mul_(t.pow_(-strength)).add_(airlight)
 
 
@@ -57,24 +58,34 @@ def rebuild(layers: Layers, start: int, stop: int, clear: Tensor) -> Tensor:
 
 
 def _model(
-    layers: Layers, start: int, stop: int, guide: Tensor, least: float, tint: float = 0.0
+    layers: Layers, start: int, stop: int, guide: Tensor, least: float, tint: float = 0.0, believe: bool = False
 ) -> tuple[Tensor, Tensor]:
     """t ``(n, H, W, 1)`` at native size, ``least`` or more, and L ``(n, 1, 1, 3)``."""
-    t = transmission(layers, start, stop, guide).clamp_(max(least, 1e-3), 1.0)
+    t = transmission(layers, start, stop, guide, believe).clamp_(max(least, 1e-3), 1.0)
     airlight = send(layers.fields["airlight"][start:stop], guide.device).movedim(1, -1)
     red_to_blue = torch.linspace(0.1, -0.1, 3, device=guide.device)
     return t, (airlight * torch.exp(red_to_blue * tint)).clamp(max=1.0)
 
 
-def transmission(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
-    """t of frames ``start`` to ``stop`` at native size, ``(n, H, W, 1)`` in 0..1, along the edges of the frames."""
+def transmission(layers: Layers, start: int, stop: int, frames: Tensor, believe: bool = False) -> Tensor:
+    """t of frames ``start`` to ``stop`` at native size, ``(n, H, W, 1)`` in 0..1, along the edges of the frames.
+
+    It is nearer to 1 the less sure the haze is; with ``believe`` it is what was found.
+    """
     field = send(layers.fields["transmission"][start:stop], frames.device)
     guide_eps = layers.assets.get("guide_eps")
     if guide_eps is None:  # earlier versions saved none, and showed the field like this
         t = joint_upsample(field, frames, radius=UPSAMPLING_RADIUS)
     else:
         t = joint_upsample(field, frames, radius=UPSAMPLING_RADIUS, eps=float(guide_eps), continued=True)
-    return t.movedim(1, -1).clamp_(0.0, 1.0)
+    t = t.movedim(1, -1).clamp_(0.0, 1.0)
+    return t if believe else t.pow_(_confidence(layers)[start:stop].to(t.device))
+
+
+def _confidence(layers: Layers) -> Tensor:
+    """That what was found is haze, ``(T, 1, 1, 1)``: the power of t. Earlier versions had it in t itself."""
+    kept = layers.fields.get("confidence")
+    return layers.fields["airlight"].new_ones(len(layers), 1, 1, 1) if kept is None else kept
 
 
 def apply(
@@ -84,6 +95,7 @@ def apply(
     min_transmission: float = MIN_TRANSMISSION,
     tint: float = 0.0,
     denoise: float = 1.0,
+    believe: bool = False,
     device: torch.device | str = "cpu",
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -96,6 +108,7 @@ def apply(
         min_transmission: t is taken for no less than this; up: far haze stays, with less noise.
         tint: above 0 the airlight is taken for warmer than was found, below 0 for cooler; 1 is about a tenth.
         denoise: 0 keeps the noise, 1 takes it out. The first use takes a while, then it is kept with the layers.
+        believe: whether all that may be haze is one; else only as much is taken off as is sure.
         device: where to compute.
         on_step: told after every few frames; stops the work by raising.
 
@@ -111,8 +124,11 @@ def apply(
             raise InputError(f"{name}: {low:g} to 1 needed, got {value}")
     if not -1.0 <= tint <= 1.0:
         raise InputError(f"tint: -1 to 1 needed, got {tint}")
-    contrast = 1.0 / layers.fields["transmission"].mean(dim=(1, 2, 3)).clamp_min(MIN_TRANSMISSION)
-    edit = partial(compose, strength=strength, min_transmission=min_transmission, tint=tint)
+    t = layers.fields["transmission"]
+    if not believe:
+        t = t.pow(_confidence(layers))
+    contrast = 1.0 / t.mean(dim=(1, 2, 3)).clamp_min(MIN_TRANSMISSION)
+    edit = partial(compose, strength=strength, min_transmission=min_transmission, tint=tint, believe=believe)
     return applied(layers, edit, denoise=denoise, contrast=contrast, device=device, on_step=on_step)
 
 
@@ -130,6 +146,7 @@ MODEL = Model(
     fields=(
         Field("transmission", (1, "h", "w"), low=0.0, high=1.0),
         Field("airlight", (3, 1, 1), low=0.0, high=1.0),
+        Field("confidence", (1, 1, 1), low=0.0, high=1.0, optional=True),
         Field("guide_eps", (), per="once", low=0.0, above=True, optional=True),
         NOISE,
     ),

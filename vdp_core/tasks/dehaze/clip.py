@@ -20,7 +20,7 @@ from ...optim.losses import charbonnier, log_sum, smoothness
 from ...store.journal import NO_JOURNAL, Journal
 from ...types import Flow, OnStep
 from .config import DehazeConfig
-from .priors import block_extremes, followed_colours, initial_airlight, transmission_bounds
+from .priors import block_extremes, evidence_of_haze, followed_colours, initial_airlight, transmission_bounds
 
 __all__ = ["HazyClip"]
 
@@ -65,6 +65,7 @@ class HazyClip:
                 block_extremes(small, noise, block=cell, area=area),
             )
         )
+        self.blocks = len(self._blocks.low)
         count, few = len(small), max(2, len(small) // 4)
         fine, middle, coarse = frame_sizes(small, config.grid)
         moving = [(count, *fine), (few, *middle), (few, *coarse), (count, 2, 2)]
@@ -154,6 +155,10 @@ class HazyClip:
             before_fit = charbonnier(change, self._config.robust_scale).mean()
             after_fit = self._correspondence_loss(self._smooth().clamp(max=0.0), chosen).mean()
             return float((before_fit - after_fit) / (before_fit + LEAST_CHANGE))
+
+    def evidence(self) -> tuple[float, float, float]:
+        """What tells the haze from a clear scene that is bright: see ``priors.evidence_of_haze``."""
+        return evidence_of_haze(self._blocks, self.airlight().mean(dim=0).flatten())
 
     def _common(self, grid: Tensor, log_t: Tensor, bright: Tensor) -> dict[str, Tensor]:
         """The terms of both fits."""

@@ -24,6 +24,7 @@ __all__ = [
     "Extremes",
     "FollowedColours",
     "block_extremes",
+    "evidence_of_haze",
     "followed_colours",
     "initial_airlight",
     "transmission_bounds",
@@ -34,6 +35,7 @@ DRAWS = 2  # of noise that is added
 BRIGHTEST_SHARE = 0.75
 """Of the brightest blocks in how bright the airlight is taken for; the rest is the densest haze's. On 80 hazy copies of
 16 clips (benchmarks/dehaze.py, range) the guess is 8.6 % off (rms; 8.7 % leaving each clip out), 12.6 % without."""
+LEAST_VEIL = 0.05  # of the airlight, below which colours of what is dark say little
 LEAST_TRANSMISSION = 0.02  # transmissions below this are taken for this: 8 bits hold nothing there
 
 
@@ -211,3 +213,26 @@ def transmission_bounds(blocks: Extremes, airlight: Tensor) -> tuple[Tensor, Ten
     dark = 1.0 - (blocks.low / airlight.clamp_min(LEAST_TRANSMISSION)).amin(dim=1)
     bright = ((blocks.high - airlight) / (1.0 - airlight).clamp_min(LEAST_TRANSMISSION)).amax(dim=1)
     return dark.clamp_min(LEAST_TRANSMISSION).log(), bright.clamp(LEAST_TRANSMISSION, 1.0).log()
+
+
+def evidence_of_haze(blocks: Extremes, airlight: Tensor) -> tuple[float, float, float]:
+    """Return what tells haze from a clear scene that is bright: the nearest veil, contrast and colour of what is dark.
+
+    Clear scenes have something black, some strong contrast, and what is dark in them has colours of its own; haze lies
+    over the nearest things too, takes contrast from everything, and gives what is dark its own colour.
+
+    Args:
+        blocks: of the hazy clip.
+        airlight: L, ``(3,)``.
+
+    Returns:
+        The veil, darkest channel over L, that all but a twentieth of the blocks have; the contrast, high less low, that
+        only a twentieth exceeds; and the spread of the channels of dark values over L, of their veil, as a median.
+    """
+    dark = blocks.low / airlight.clamp_min(LEAST_TRANSMISSION)
+    veil, contrast = dark.amin(dim=1), (blocks.high - blocks.low).mean(dim=1)
+    low, near, high = (veil.kthvalue(max(1, round(share * len(veil)))).values for share in (0.1, 0.05, 0.9))
+    between = (veil >= low) & (veil <= high)
+    spread = ((dark.amax(dim=1) - veil) / (veil + LEAST_VEIL))[between].median()
+    strongest = contrast.kthvalue(max(1, round(0.95 * len(contrast)))).values
+    return float(near.clamp_min(0.0)), float(strongest), float(spread)
