@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..image.colour import luma
 from ..image.guided import joint_upsample
 from ..store.transfer import send
 from ..types import Layers, OnStep
@@ -47,14 +48,34 @@ def compose(
         ``(stop - start, H, W, 3)``.
     """
     t, airlight = _model(layers, start, stop, frames, min_transmission, tint, believe)
-    return (frames - airlight).mul_(t.pow_(-strength)).add_(airlight)
+    gain = t.pow_(-strength)
+    keep = _kept_chroma(layers, start, stop, gain)
+    clear = (frames - airlight).mul_(gain).add_(airlight)
+    return clear if keep is None else torch.lerp(luma(clear), clear, keep)
 
 
 def rebuild(layers: Layers, start: int, stop: int, clear: Tensor) -> Tensor:
     """The inverse of ``compose`` as found: ``x = t J + (1 - t) L``, the source from the clear frames."""
     guide = send(layers.frames[start:stop], clear.device)
     t, airlight = _model(layers, start, stop, guide, MIN_TRANSMISSION)
+    keep = _kept_chroma(layers, start, stop, 1.0 / t)
+    if keep is not None:
+        clear = torch.lerp(luma(clear), clear, 1.0 / keep)
     return (clear - airlight).mul_(t).add_(airlight)
+
+
+def _kept_chroma(layers: Layers, start: int, stop: int, gain: Tensor) -> Tensor | None:
+    """Share ``(n, H, W, 1)`` of the chroma of what haze is taken off by a gain; None where all of it is kept.
+
+    An error e of the airlight's colour is one of ``(1 / t - 1) e`` of the clear colour, so that far away it may be all
+    that is seen of it. What is kept is the Wiener filter's ``1 / (1 + error^2)``, the error in units of the chroma that
+    clips have.
+    """
+    error = layers.fields.get("chroma_error")
+    if error is None:
+        return None
+    own = send(error[start:stop], gain.device) * (gain - 1.0).clamp_min(0.0)
+    return 1.0 / (1.0 + own.square())
 
 
 def _model(
@@ -147,6 +168,7 @@ MODEL = Model(
         Field("transmission", (1, "h", "w"), low=0.0, high=1.0),
         Field("airlight", (3, 1, 1), low=0.0, high=1.0),
         Field("confidence", (1, 1, 1), low=0.0, high=1.0, optional=True),
+        Field("chroma_error", (1, 1, 1), low=0.0, optional=True),
         Field("guide_eps", (), per="once", low=0.0, above=True, optional=True),
         NOISE,
     ),

@@ -126,9 +126,23 @@ def test_haze_that_is_not_sure_is_taken_off_as_far_as_it_is(by_hand):
     assert_close(haze_model.apply(unsure, believe=True), believed, atol=1e-5, rtol=0)
 
 
+def test_far_colours_are_held_back_as_far_as_the_airlight_is_not_known(by_hand):
+    error = torch.full((2, 1, 1, 1), 0.5)
+    doubted = replace(by_hand, fields={**by_hand.fields, "chroma_error": error})
+    clear = 0.8 + (by_hand.frames - 0.8) * 2.0
+    grey = (clear * torch.tensor([0.2126, 0.7152, 0.0722])).sum(dim=-1, keepdim=True)
+    # t is a half: an error of the airlight is one of 1 / t - 1 = 1 of the clear colour
+    wanted = grey + (clear - grey) / (1 + 0.5**2)
+    assert_close(haze_model.compose(doubted, 0, 2, by_hand.frames), wanted, atol=1e-5, rtol=0)
+    assert_close(haze_model.rebuild(doubted, 0, 2, wanted), by_hand.frames, atol=1e-5, rtol=0)
+    for strength in (0.0, -1.0):  # what is only made hazier keeps its colours
+        settings = {"strength": strength, "denoise": 0.0}
+        assert torch.equal(haze_model.apply(doubted, **settings), haze_model.apply(by_hand, **settings))
+
+
 def test_layers_of_earlier_versions_show_what_they_showed(by_hand):
-    """They have no confidence: it was in t."""
-    assert "confidence" not in by_hand.fields
+    """They have no confidence: it was in t. They doubt no colour."""
+    assert not {"confidence", "chroma_error"} & set(by_hand.fields)
     assert torch.equal(haze_model.apply(by_hand), haze_model.apply(by_hand, believe=True))
 
 

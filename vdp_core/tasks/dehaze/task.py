@@ -64,9 +64,9 @@ def find(shot: Shot, given: Given, config: DehazeConfig, work: Work) -> Found:
     """Find the haze of a shot.
 
     Returns:
-        The fields ``transmission`` ``(T, 1, h, w)`` in 0..1, ``airlight`` ``(T, 3, 1, 1)`` in 0..1 and ``confidence``
-        ``(T, 1, 1, 1)`` that it is haze, the ``noise`` of the shot, and ``guide_eps``, by which the field is brought
-        to native size.
+        The fields ``transmission`` ``(T, 1, h, w)`` in 0..1, ``airlight`` ``(T, 3, 1, 1)`` in 0..1, ``confidence`` that
+        it is haze and ``chroma_error`` of the airlight, ``(T, 1, 1, 1)`` each, the ``noise`` of the shot, and
+        ``guide_eps``, by which the field is brought to native size.
     """
     assert shot.flow is not None
     noise = estimate_noise(shot.frames, device=work.device)
@@ -107,6 +107,6 @@ def _found(shot: Shot, haze: Haze, noise: Noise) -> Found:
         "airlight": haze.airlight,
         "noise": noise.field(len(shot.frames)),
     }
-    if haze.confidence is not None:
-        fields["confidence"] = haze.confidence
+    if haze.confidence is not None and haze.chroma_error is not None:
+        fields |= {"confidence": haze.confidence, "chroma_error": haze.chroma_error}
     return Found(fields, haze.fitted, {"said": said, **haze.notes})
