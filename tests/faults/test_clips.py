@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -350,3 +352,28 @@ def test_noise_does_not_compress(clip: Make) -> None:
 
 
 _: Any
+
+
+LOGGED = """
+import logging, sys
+from pathlib import Path
+import av
+from comfyui_vdp.vdp_core.errors import MediaError
+from comfyui_vdp.vdp_core.media import clip as video
+av.logging.set_level(av.logging.ERROR)
+logging.getLogger("libav").setLevel(logging.CRITICAL)
+for _ in range(20):
+    try:
+        video.read_clip(Path(sys.argv[1]))
+    except MediaError:
+        pass
+print("done")
+"""
+
+
+def test_a_damaged_clip_does_not_hang_where_another_pack_turned_the_log_on(clip: Make) -> None:
+    """As import of torchvision.io does: decoders' threads would wait for the lock of whoever waits for them."""
+    path = clip(20, **RAW)
+    patched(path, *((at + size // 2, bytes(64)) for at, size in packets(path)[2:]))
+    ended = subprocess.run([sys.executable, "-c", LOGGED, str(path)], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "done\n"

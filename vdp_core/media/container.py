@@ -17,6 +17,7 @@ __all__ = [
     "check_track",
     "decodable_sounds",
     "exact",
+    "ffmpeg",
     "opened",
     "packets",
     "tag",
@@ -27,11 +28,22 @@ _MOST_SAMPLES = 768_000  # a second; no recorder takes more
 MOST_CHANNELS = 8  # more cannot be saved
 
 
+def ffmpeg() -> Any:
+    """PyAV, with FFmpeg's log off, as it is unless somebody turns it on, such as torchvision.io up to 0.24.
+
+    A decoder's threads would then wait for Python's lock to write to it, and whoever closes the decoder holds that lock
+    and waits for its threads: for ever.
+    """
+    import av
+
+    av.logging.set_level(None)
+    return av
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """A container open for reading, with failure to open it in our words."""
-    import av
-
+    av = ffmpeg()
     if stamp(path)[0] == 0:  # also what the system makes up when it is read, and may never end
         raise MediaError(f"{path}: the file is empty")
     # PyAV 19 bears text that is no UTF-8 by itself, and knows the argument no more.

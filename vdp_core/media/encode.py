@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import MediaError, VDPError
 from ..store.files import Place, placed
 from . import exr, ycbcr
+from .container import ffmpeg
 from .formats import Format
 from .info import RATE_KEY, SIZE_KEY, Array
 from .pictures import SOUND_NAME
@@ -147,9 +148,7 @@ def write_pictures(
 
 
 def _write_wav(path: Path, sound: tuple[Tensor, int], seconds: Fraction) -> None:
-    import av
-
-    container = av.open(str(path), "w")
+    container = ffmpeg().open(str(path), "w")
     try:
         track = _SoundTrack(container, "pcm_s24le", sound)
         track.up_to(seconds)
@@ -223,11 +222,9 @@ def write_video(
     sound: tuple[Tensor, int] | None,
     tags: Mapping[str, str],
 ) -> None:
-    import av
-
     # Without use_metadata_tags, mp4 and mov keep only the tags they know; faststart lets players begin while loading.
     muxer = {"movflags": "+faststart+use_metadata_tags"} if spec.suffix != ".webm" else {}
-    container = av.open(str(path), "w", options=muxer)
+    container = ffmpeg().open(str(path), "w", options=muxer)
     encode = ycbcr.encode_matrix(1, bits=spec.bits, full=False)
     done = 0
     stream: Any = None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MediaError
+from .container import ffmpeg
 from .info import Array
 from .pixels import pixels_of, plain_format
 from .still import Header, Pages, Reader, check_size, reading
@@ -28,8 +29,7 @@ _PRINTED_WHITE, _PRINTED_BLACK = 685 / 1023, 95 / 1023
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    import av
-
+    av = ffmpeg()
     try:
         with av.open(str(file)) as container:
             yield container
