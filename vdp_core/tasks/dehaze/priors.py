@@ -36,7 +36,6 @@ BRIGHTEST_SHARE = 0.5
 """Of the brightest blocks in how bright the airlight is taken for; the rest is the densest haze's. On 80 hazy copies of
 16 clips (benchmarks/dehaze.py, range) the guess is 9 % off (rms) and errs to neither side; without, it is 13 % off. A
 share of 0.75 comes as near, but makes real haze and that of dusk too bright."""
-LEAST_VEIL = 0.05  # of the airlight, below which colours of what is dark say little
 LEAST_TRANSMISSION = 0.02  # transmissions below this are taken for this: 8 bits hold nothing there
 
 
@@ -217,23 +216,21 @@ def transmission_bounds(blocks: Extremes, airlight: Tensor) -> tuple[Tensor, Ten
 
 
 def evidence_of_haze(blocks: Extremes, airlight: Tensor) -> tuple[float, float, float]:
-    """Return what tells haze from a clear scene that is bright: the nearest veil, contrast and colour of what is dark.
+    """Return what tells haze from a clear scene that is bright: the veil over what is nearest, and the contrast.
 
-    Clear scenes have something black, some strong contrast, and what is dark in them has colours of its own; haze lies
-    over the nearest things too, takes contrast from everything, and gives what is dark its own colour.
+    Clear scenes have something black and some strong contrast; haze lies over the nearest things too, and takes
+    contrast from everything.
 
     Args:
         blocks: of the hazy clip.
         airlight: L, ``(3,)``.
 
     Returns:
-        The veil, darkest channel over L, that all but a twentieth of the blocks have; the contrast, high less low, that
-        only a twentieth exceeds; and the spread of the channels of dark values over L, of their veil, as a median.
+        The veil, darkest channel over L, that all but a twentieth of the blocks have, and that all but a hundredth
+        have; and the contrast, high less low, that only a twentieth exceeds.
     """
-    dark = blocks.low / airlight.clamp_min(LEAST_TRANSMISSION)
-    veil, contrast = dark.amin(dim=1), (blocks.high - blocks.low).mean(dim=1)
-    low, near, high = (veil.kthvalue(max(1, round(share * len(veil)))).values for share in (0.1, 0.05, 0.9))
-    between = (veil >= low) & (veil <= high)
-    spread = ((dark.amax(dim=1) - veil) / (veil + LEAST_VEIL))[between].median()
+    veil = (blocks.low / airlight.clamp_min(LEAST_TRANSMISSION)).amin(dim=1).clamp_min(0.0)
+    near, nearest = (veil.kthvalue(max(1, round(share * len(veil)))).values for share in (0.05, 0.01))
+    contrast = (blocks.high - blocks.low).mean(dim=1)
     strongest = contrast.kthvalue(max(1, round(0.95 * len(contrast)))).values
-    return float(near.clamp_min(0.0)), float(strongest), float(spread)
+    return float(near), float(nearest), float(strongest)

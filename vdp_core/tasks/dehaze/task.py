@@ -37,8 +37,8 @@ D_a^2 is the squared second difference (``losses.smoothness``), D_a o the first;
 EDGE_SCALE^2) makes it edge-aware (Godard et al., CVPR 2017, eq. 3). rho is the Charbonnier loss, psi the log-sum
 penalty (``losses.log_sum``). Correspondence i sees one point of the scene at p_i and q_i: on a line towards the
 airlight (``priors.followed_colours``). What is kept is t = exp(min(u, 0)), u raised so that its median is
-LEAST_MEDIAN or more, and by what is taken for black and is not (``find.fit_haze``); what is taken off is t to the power
-of the confidence.
+LEAST_MEDIAN or more, and by what is taken for black and is not (``find.fit_haze``); what is taken off is less of
+it, by the confidence (``models.haze.DOUBT``).
 """
 
 from __future__ import annotations
