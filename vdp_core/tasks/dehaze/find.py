@@ -152,14 +152,10 @@ def _fit_window(clip: HazyClip, config: DehazeConfig, journal: Journal, progress
         return Window({name: field.cpu() for name, field in fields.items()}, numbers, fitted)
 
 
-def _told(explained_variance: float) -> float:
-    """How far what moves in the haze tells of it, 0 to 1."""
-    return min(max((explained_variance - TOLD_FROM) / (TOLD - TOLD_FROM), 0.0), 1.0)
-
-
 def _chroma_error(explained_variance: float) -> float:
     """Expected error of the airlight's colour: none where what moves in the haze tells it, else ``CHROMA_ERROR``."""
-    return CHROMA_ERROR * (1.0 - _told(explained_variance))
+    told = min(max((explained_variance - TOLD_FROM) / (TOLD - TOLD_FROM), 0.0), 1.0)
+    return CHROMA_ERROR * (1.0 - told)
 
 
 def _confidence(near: float, nearest: float, contrast: float, blocks: float, explained_variance: float) -> float:
@@ -178,6 +174,6 @@ def _confidence(near: float, nearest: float, contrast: float, blocks: float, exp
         explained_variance: of what moves in the haze.
     """
     log_odds = 7.9 * near + 9.5 * nearest - 4.2 * math.log(max(contrast, 0.0) + 0.03) - 6.2
-    log_odds += 3.0 * _told(explained_variance)
+    log_odds += 10.0 * max(explained_variance - TOLD_FROM, 0.0)
     log_odds = (blocks * log_odds + FEW_BLOCKS * ASKED) / (blocks + FEW_BLOCKS)
     return 1.0 / (1.0 + math.exp(SURE_ODDS - log_odds))
