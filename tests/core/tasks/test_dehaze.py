@@ -117,14 +117,14 @@ def test_haze_behind_bars_is_found_as_without_them(real, name):
 
 
 def test_haze_that_is_not_sure_is_taken_off_as_far_as_it_is(by_hand):
-    confidence = torch.full((2, 1, 1, 1), 0.25)
-    unsure = replace(by_hand, fields={**by_hand.fields, "confidence": confidence})
-    # t is a half, and doubt raises it by (1 / 0.25)^0.3
-    wanted = (0.8 + (by_hand.frames - 0.8) * 2.0 / 4.0**0.3).clamp(0.0, 1.0)
+    # t is a half; doubt is 0.4 log 4 = 0.8 log 2, and leaves 1 - 0.8^2 of log t
+    unsure = replace(by_hand, fields={**by_hand.fields, "confidence": torch.full((2, 1, 1, 1), 0.25)})
+    wanted = (0.8 + (by_hand.frames - 0.8) * 2.0**0.36).clamp(0.0, 1.0)
     assert_close(haze_model.apply(unsure), wanted, atol=1e-5, rtol=0)
     assert_close(haze_model.rebuild(unsure, 0, 2, wanted), by_hand.frames, atol=1e-5, rtol=0)
-    doubtful = replace(by_hand, fields={**by_hand.fields, "confidence": torch.full((2, 1, 1, 1), 0.05)})
-    assert_close(haze_model.apply(doubtful), by_hand.frames, atol=1e-5, rtol=0)  # 20^0.3 is more than 2
+    # 0.4 log 16 is more than log 2
+    doubtful = replace(by_hand, fields={**by_hand.fields, "confidence": torch.full((2, 1, 1, 1), 1 / 16)})
+    assert_close(haze_model.apply(doubtful), by_hand.frames, atol=1e-5, rtol=0)
     believed = (0.8 + (by_hand.frames - 0.8) * 2.0).clamp(0.0, 1.0)
     assert_close(haze_model.apply(unsure, believe=True), believed, atol=1e-5, rtol=0)
 
