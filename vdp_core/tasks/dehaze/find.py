@@ -35,7 +35,8 @@ quantile loss above the least. On 40 hazy copies of 16 clips (benchmarks/dehaze.
 airlight, and all of the haze taken off) none was below its hazy input so, and three without."""
 CHROMA_ERROR, TOLD_FROM, TOLD = 0.15, 0.3, 0.6
 """Error of the airlight's colour in units of the chroma of clips, and explained variance from which on it is less, and
-none. Over 40 hazy copies, chosen as above, the mean did not change; cast and blotches far away do where haze stands still."""
+none. Over 40 hazy copies, chosen as above, the mean did not change; cast and blotches far away did where haze stands
+still."""
 EVIDENCE = ("near", "nearest", "contrast", "blocks", "explained_variance")
 """What the confidence is of."""
 FEW_BLOCKS, ASKED = 50.0, 1.0
