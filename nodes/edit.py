@@ -140,6 +140,16 @@ class Dehaze(host.Foreseeing):
                     "result is kept.",
                 ),
             },
+            "optional": {
+                "haze": (
+                    ["auto", "believe"],
+                    {
+                        "default": "auto",
+                        "tooltip": "auto takes off as much as is sure to be haze, VDPOptimize says how much that is; "
+                        "believe takes off all that may be.",
+                    },
+                ),
+            },
         }
 
     @classmethod
@@ -149,19 +159,26 @@ class Dehaze(host.Foreseeing):
         return _foreseen(layers, haze.MODEL, "Dehaze")
 
     def dehaze(
-        self, layers: Layers, strength: float, min_transmission: float, airlight_tint: float, denoise: float
+        self,
+        layers: Layers,
+        strength: float,
+        min_transmission: float,
+        airlight_tint: float,
+        denoise: float,
+        haze: str = "auto",
     ) -> tuple[Tensor]:
-        from ..vdp_core.models import haze
+        from ..vdp_core.models import haze as model
 
         return _edited(
             "Dehaze",
             layers,
-            lambda device, on_step: haze.apply(
+            lambda device, on_step: model.apply(
                 layers,
                 strength=strength,
                 min_transmission=min_transmission,
                 tint=airlight_tint,
                 denoise=denoise,
+                believe=haze == "believe",
                 device=device,
                 on_step=on_step,
             ),

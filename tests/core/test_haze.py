@@ -101,10 +101,12 @@ def test_extremes_are_freed_from_noise():
     assert_close(block_extremes(clean, noise.scaled(0.0)).low, wanted.low)
 
 
-def test_the_brightest_haze_is_where_nothing_is_dark():
-    frames = torch.rand(4, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("brighter", [1.0, 1.21, 0.81])
+def test_the_airlight_has_the_densest_haze_s_colour_and_half_the_logarithm_of_what_is_bright(brighter):
+    frames = torch.zeros(4, 3, 40, 40)
+    frames[:, :, ::2] = brighter * AIR.mean()
     frames[:, :, :10, :10] = AIR.view(3, 1, 1)
-    assert_close(initial_airlight(block_extremes(frames)), AIR)
+    assert_close(initial_airlight(block_extremes(frames)), AIR * brighter**0.5)
 
 
 # what the blocks say of t

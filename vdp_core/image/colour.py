@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..types import Edit
 
-__all__ = ["as_is", "colour_of", "regrade", "to_display", "to_lab", "to_linear"]
+__all__ = ["as_is", "colour_of", "luma", "regrade", "to_display", "to_lab", "to_linear"]
 
 DISPLAY_GAMMA = 2.2  # what sRGB amounts to; turns stops of scene light into display values
 LUMA = (0.2126, 0.7152, 0.0722)  # Rec. 709
@@ -46,9 +46,14 @@ def regrade(colour: Tensor, change: Edit, linear_light: bool) -> Tensor:
     if factor != 1.0:
         colour = colour * factor
     if change.saturation != 1.0:
-        grey = (colour * _luma(colour.device)).sum(dim=-1, keepdim=True)
+        grey = luma(colour)
         colour = grey + (colour - grey) * change.saturation
     return colour
+
+
+def luma(colour: Tensor) -> Tensor:
+    """Luma of colours ``(..., 3)``, ``(..., 1)``, by the weights of Rec. 709."""
+    return (colour * _luma(colour.device)).sum(dim=-1, keepdim=True)
 
 
 @cache

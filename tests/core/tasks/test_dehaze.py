@@ -103,12 +103,67 @@ def test_a_clear_clip_is_left_alone_and_told_so(real, name):
     assert "hardly any haze" in layers.info["warning"]
 
 
+@pytest.mark.parametrize("name", ["bigbuckbunny", "carphone_pristine"])
+def test_haze_behind_bars_is_found_as_without_them(real, name):
+    case = real[name]
+    wide = case.clean.shape[2]
+    picture = slice(wide // 4, wide - wide // 4)
+    barred = torch.zeros_like(case.hazy)
+    barred[:, :, picture] = case.hazy[:, :, picture]
+    layers = decompose("dehaze", barred, estimate_flow(barred, model="dis"), preset="fast")
+    clear = haze_model.apply(layers)
+    assert psnr(clear[:, :, picture], case.clean[:, :, picture]) > psnr(case.hazy, case.clean) + 7
+    assert (clear - barred)[:, :, : wide // 4 - 2].abs().max() < 0.02
+
+
+def test_haze_that_is_not_sure_is_taken_off_as_far_as_it_is(by_hand):
+    # t is a half; doubt is 0.4 log 4 = 0.8 log 2, and leaves 1 - 0.8^2 of log t
+    unsure = replace(by_hand, fields={**by_hand.fields, "confidence": torch.full((2, 1, 1, 1), 0.25)})
+    wanted = (0.8 + (by_hand.frames - 0.8) * 2.0**0.36).clamp(0.0, 1.0)
+    assert_close(haze_model.apply(unsure), wanted, atol=1e-5, rtol=0)
+    assert_close(haze_model.rebuild(unsure, 0, 2, wanted), by_hand.frames, atol=1e-5, rtol=0)
+    # 0.4 log 16 is more than log 2
+    doubtful = replace(by_hand, fields={**by_hand.fields, "confidence": torch.full((2, 1, 1, 1), 1 / 16)})
+    assert_close(haze_model.apply(doubtful), by_hand.frames, atol=1e-5, rtol=0)
+    believed = (0.8 + (by_hand.frames - 0.8) * 2.0).clamp(0.0, 1.0)
+    assert_close(haze_model.apply(unsure, believe=True), believed, atol=1e-5, rtol=0)
+
+
+def test_far_colours_are_held_back_as_far_as_the_airlight_is_not_known(by_hand):
+    error = torch.full((2, 1, 1, 1), 0.5)
+    doubted = replace(by_hand, fields={**by_hand.fields, "chroma_error": error})
+    clear = 0.8 + (by_hand.frames - 0.8) * 2.0
+    grey = (clear * torch.tensor([0.2126, 0.7152, 0.0722])).sum(dim=-1, keepdim=True)
+    # t is a half: an error of the airlight is one of 1 / t - 1 = 1 of the clear colour
+    wanted = grey + (clear - grey) / (1 + 0.5**2)
+    assert_close(haze_model.compose(doubted, 0, 2, by_hand.frames), wanted, atol=1e-5, rtol=0)
+    assert_close(haze_model.rebuild(doubted, 0, 2, wanted), by_hand.frames, atol=1e-5, rtol=0)
+    for strength in (0.0, -1.0):  # what is only made hazier keeps its colours
+        settings = {"strength": strength, "denoise": 0.0}
+        assert torch.equal(haze_model.apply(doubted, **settings), haze_model.apply(by_hand, **settings))
+
+
+def test_layers_of_earlier_versions_show_what_they_showed(by_hand):
+    """They have no confidence: it was in t. They doubt no colour."""
+    assert not {"confidence", "chroma_error"} & set(by_hand.fields)
+    assert torch.equal(haze_model.apply(by_hand), haze_model.apply(by_hand, believe=True))
+
+
+@pytest.mark.parametrize("name", ["bigbuckbunny", "carphone_pristine"])
+def test_a_clear_clip_is_taken_for_hazy_by_who_believes(real, name):
+    case = real[name]
+    layers = decompose("dehaze", case.clean, case.motion, preset="fast")
+    auto, believed = (haze_model.apply(layers, denoise=0.0, believe=believe) for believe in (False, True))
+    assert psnr(believed, case.clean) < psnr(auto, case.clean) - 3
+    assert "believe" in layers.info["warning"]
+
+
 def test_noise_in_far_haze_is_not_blown_up(pan):
     hazy, _ = haze(pan.clean, hazy_depth(*pan.clean.shape[:3], seed=0), airlight=AIR, noise=0.02)
     air = torch.tensor(AIR).view(1, 3, 1, 1).expand(COUNT, -1, -1, -1)
     layers = decompose("dehaze", hazy, pan.flow, preset="fast", steps=1)
     layers = replace(layers, fields={**layers.fields, "transmission": pan.through[:, None], "airlight": air})
-    noisy, quiet = (haze_model.apply(layers, denoise=value) for value in (0.0, 1.0))
+    noisy, quiet = (haze_model.apply(layers, denoise=value, believe=True) for value in (0.0, 1.0))
     assert psnr(quiet, pan.clean) > psnr(noisy, pan.clean) + 2
 
 
@@ -131,6 +186,8 @@ def test_the_layers_say_how_they_were_made(pan):
     assert layers.assets["guide_eps"] == haze_model.UPSAMPLING_EPS
     assert 0.0 < layers.fields["transmission"].min() <= layers.fields["transmission"].max() <= 1.0
     assert layers.fields["airlight"].shape == (COUNT, 3, 1, 1)
+    assert layers.fields["confidence"].shape == (COUNT, 1, 1, 1)
+    assert layers.fields["confidence"].min() > 0.8
     assert not any(field.requires_grad for field in layers.fields.values())
     assert layers.info["preset"] == "fast"
     assert 0 < int(layers.info["steps"]) <= TASKS["dehaze"].presets["fast"].config.steps

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...denoise.noise import Noise
+from ...image.borders import scene_area
 from ...image.resize import resize
 from ...models.haze import MIN_TRANSMISSION
 from ...optim.fit import Fitted, fit
@@ -19,7 +20,7 @@ from ...optim.losses import charbonnier, log_sum, smoothness
 from ...store.journal import NO_JOURNAL, Journal
 from ...types import Flow, OnStep
 from .config import DehazeConfig
-from .priors import block_extremes, followed_colours, initial_airlight, transmission_bounds
+from .priors import block_extremes, evidence_of_haze, followed_colours, initial_airlight, transmission_bounds
 
 __all__ = ["HazyClip"]
 
@@ -53,13 +54,18 @@ class HazyClip:
         cell = max(1, max(height, width) // FULL_GRID)
         self._size = (len(small), max(2, height // cell), max(2, width // cell))
         # places lie in the field of log t from here on: the smooth part's outer knots are at its outer samples
-        points = followed_colours(small, flow, seed=seed)
+        area = scene_area(small)
+        points = followed_colours(small, flow, seed=seed, area=area)
         first, second = (within(places, self._size) for places in (points.first, points.second))
         self.points = replace(points, first=first, second=second)
         self._blocks, self._cells = (
             replace(blocks, places=within(blocks.places, self._size))
-            for blocks in (block_extremes(small, noise), block_extremes(small, noise, block=cell))
+            for blocks in (
+                block_extremes(small, noise, area=area),
+                block_extremes(small, noise, block=cell, area=area),
+            )
         )
+        self.blocks = len(self._blocks.low)
         count, few = len(small), max(2, len(small) // 4)
         fine, middle, coarse = frame_sizes(small, config.grid)
         moving = [(count, *fine), (few, *middle), (few, *coarse), (count, 2, 2)]
@@ -149,6 +155,10 @@ class HazyClip:
             before_fit = charbonnier(change, self._config.robust_scale).mean()
             after_fit = self._correspondence_loss(self._smooth().clamp(max=0.0), chosen).mean()
             return float((before_fit - after_fit) / (before_fit + LEAST_CHANGE))
+
+    def evidence(self) -> tuple[float, float, float]:
+        """What tells the haze from a clear scene that is bright: see ``priors.evidence_of_haze``."""
+        return evidence_of_haze(self._blocks, self.airlight().mean(dim=0).flatten())
 
     def _common(self, grid: Tensor, log_t: Tensor, bright: Tensor) -> dict[str, Tensor]:
         """The terms of both fits."""

@@ -53,4 +53,4 @@ def dehaze(
 
     parameters = [*rgb.parameters(), *alpha.parameters()]
     fitted = clip.optimise(model, parameters, HAZE, steps, seed, lambda run: rgb(clip.small[run])[0], journal, on_step)
-    return Haze(clip.predicted_by(alpha).clamp_min(DARKEST), airlight_field.cpu(), fitted, clip.notes)
+    return Haze(clip.predicted_by(alpha).clamp_min(DARKEST), airlight_field.cpu(), None, None, fitted, clip.notes)

@@ -36,8 +36,9 @@ blocks (``priors.block_extremes``, ``priors.transmission_bounds``). L_0 is the b
 D_a^2 is the squared second difference (``losses.smoothness``), D_a o the first; e_a = exp(-|colour difference|^2 /
 EDGE_SCALE^2) makes it edge-aware (Godard et al., CVPR 2017, eq. 3). rho is the Charbonnier loss, psi the log-sum
 penalty (``losses.log_sum``). Correspondence i sees one point of the scene at p_i and q_i: on a line towards the
-airlight (``priors.followed_colours``). What is kept is t = exp(confidence min(u, 0)), u raised so that its median is
-LEAST_MEDIAN or more (``find.fit_haze``).
+airlight (``priors.followed_colours``). What is kept is t = exp(min(u, 0)), u raised so that its median is
+LEAST_MEDIAN or more, and by what is taken for black and is not (``find.fit_haze``); what is taken off is less of
+it, by the confidence (``models.haze.DOUBT``).
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def find(shot: Shot, given: Given, config: DehazeConfig, work: Work) -> Found:
     """Find the haze of a shot.
 
     Returns:
-        The fields ``transmission`` ``(T, 1, h, w)`` in 0..1 and ``airlight`` ``(T, 3, 1, 1)`` in 0..1, the ``noise``
-        of the shot, and ``guide_eps``, by which the field is brought to native size.
+        The fields ``transmission`` ``(T, 1, h, w)`` in 0..1, ``airlight`` ``(T, 3, 1, 1)`` in 0..1, ``confidence`` that
+        it is haze and ``chroma_error`` of the airlight, ``(T, 1, 1, 1)`` each, the ``noise`` of the shot, and
+        ``guide_eps``, by which the field is brought to native size.
     """
     assert shot.flow is not None
     noise = estimate_noise(shot.frames, device=work.device)
@@ -105,4 +107,6 @@ def _found(shot: Shot, haze: Haze, noise: Noise) -> Found:
         "airlight": haze.airlight,
         "noise": noise.field(len(shot.frames)),
     }
+    if haze.confidence is not None and haze.chroma_error is not None:
+        fields |= {"confidence": haze.confidence, "chroma_error": haze.chroma_error}
     return Found(fields, haze.fitted, {"said": said, **haze.notes})
