@@ -14,14 +14,13 @@ __all__ = ["camera_motion", "residual_motion"]
 
 def camera_motion(flow: Flow) -> Flow:
     """The camera's motion alone: a flow whose pairs are homographies, found as in ``residual_motion``."""
-    forward = flow.forward.clone()
-    backward = flow.backward.clone()
+    forward, backward = flow.forward.clone(), flow.backward.clone()
     for index in range(len(flow)):
         forward[index] -= _without_camera(flow.forward[index], flow.forward_occlusion[index]).to(forward)
         backward[index] -= _without_camera(flow.backward[index], flow.backward_occlusion[index]).to(backward)
-    hidden = occlusion(torch.cat((forward, backward)), torch.cat((backward, forward))).chunk(2)
+    ahead, back = occlusion(torch.cat((forward, backward)), torch.cat((backward, forward))).chunk(2)
     sure = torch.ones_like(flow.forward_confidence)
-    return Flow(forward, backward, *hidden, flow.source_size, flow.method, flow.cuts, sure, sure)
+    return Flow(forward, backward, ahead, back, flow.source_size, flow.method, flow.cuts, sure, sure)
 
 
 def residual_motion(flow: Flow, on_step: OnStep | None = None) -> Tensor:
