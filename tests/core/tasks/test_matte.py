@@ -78,7 +78,7 @@ def test_a_hard_object_is_found_in_all_frames(rough):
 
 
 def test_a_soft_object_has_its_alpha_and_its_own_colours():
-    frames, alpha = disc(8.0)
+    frames, alpha = disc(4.0)
     layers = decompose("matte", frames, estimate_flow(frames, model="dis"), mask=(alpha[3:4] > 0.5), mask_frame=3)
     matte, colours = matte_and_colours(layers)
     assert mad(matte, alpha) < 0.012
@@ -89,7 +89,7 @@ def test_a_soft_object_has_its_alpha_and_its_own_colours():
 
 
 def test_native_size_is_finer_than_the_working_one():
-    frames, alpha = disc(3.0)
+    frames, alpha = disc(1.0)
     large = resize(frames.movedim(-1, 1), (4 * HEIGHT, 4 * WIDTH), mode="bicubic").movedim(1, -1).clamp(0.0, 1.0)
     wanted = resize(alpha[:, None], (4 * HEIGHT, 4 * WIDTH), mode="bicubic")[:, 0].clamp(0.0, 1.0)
     layers = decompose("matte", large, estimate_flow(large, model="dis"), preset="fast", mask=wanted[:1] > 0.5)

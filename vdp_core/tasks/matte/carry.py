@@ -141,11 +141,22 @@ def motion_log_odds(small: Tensor, flow: Flow, index: int, alpha: Tensor) -> Ten
     return (back / front).log().clamp(-1.5, 1.5)
 
 
+REACH = 5
+"""Pixels from a border within which what is sure may still be mixed."""
+
+
+def away(share: Tensor) -> Tensor:
+    """How far a pixel is from the border between both sides, as a share of ``REACH``, at most 1."""
+    front = share > 0.5
+    return (distance_inside(front, REACH) + distance_inside(~front, REACH)) / REACH
+
+
 def settled(picture: Tensor, share: Tensor, start: Tensor, steps: int) -> Tensor:
     """Alpha ``(h, w)`` in the band of doubt, where ``share`` ``(h, w)`` is sure of neither side."""
     sure = (((2.0 * share - 1.0).abs() - (2 * SURE - 1)) / (2 - 2 * SURE)).clamp(0.0, 1.0)
     target = torch.where(sure > 0.0, (share > 0.5).float(), share)
-    weight = LEAN + HOLD * sure
+    # beside a border what is sure may be mixed: there lines along colour decide
+    weight = LEAN + HOLD * sure * away(share).square()
     laplacian = MattingLaplacian(picture[None])
     return laplacian.solve(target[None, None], weight[None, None], start=start[None, None], steps=steps)[0, 0]
 
