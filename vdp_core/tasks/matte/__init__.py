@@ -25,6 +25,7 @@ TASK = Task(
     ),
     inputs=(MASK, MASK_FRAME),
     presets={name: Preset(config) for name, config in PRESETS.items()},
+    lengths=lambda given: {"L": 2},
     prepare=later(__package__, ".task:prepare"),
     find=later(__package__, ".task:find"),
     finish=later(__package__, ".task:finish"),
