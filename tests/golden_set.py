@@ -80,7 +80,14 @@ def sides(count: int, height: int, width: int) -> tuple[tuple[int, tuple[int, ..
     return (count, (-1, 1, 1, 1)), (height, (1, -1, 1, 1)), (width, (1, 1, -1, 1))
 
 
-WORSENED = {"relight": darker, "dehaze": hazier, "segment": torch.clone, "atlas": torch.clone, "deflicker": flickering}
+WORSENED = {
+    "relight": darker,
+    "dehaze": hazier,
+    "segment": torch.clone,
+    "atlas": torch.clone,
+    "deflicker": flickering,
+    "matte": torch.clone,
+}
 """By task, what makes of a clip one that the task is for."""
 SHOWN_BY = {
     "relight": "Relight",
@@ -88,8 +95,19 @@ SHOWN_BY = {
     "segment": "Composite",
     "atlas": "Composite",
     "deflicker": "Deflicker",
+    "matte": "Composite",
 }
 """By task, the node that shows what was found."""
+
+
+def needed(task: str, frames: Tensor) -> dict[str, Tensor]:
+    """What a task cannot do without: a mask of what is in the middle, in each frame."""
+    if task != "matte":
+        return {}
+    _, height, width, _ = frames.shape
+    masks = torch.zeros(frames.shape[:3])
+    masks[:, height // 4 : -height // 4, width // 4 : -width // 4] = 1.0
+    return {"mask": masks}
 
 
 def optimised(frames: Tensor, task: str, **settings: Any) -> Any:

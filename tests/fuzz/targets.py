@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from golden_set import needed
 from torch import Tensor
 
 from comfyui_vdp.nodes import host
@@ -358,7 +359,7 @@ def small_layers() -> Iterator[Any]:
     clip = (0.4 * torch.stack(frames)[..., None] * torch.tensor([1.0, 0.9, 0.8])).contiguous()
     flow = estimate_flow(clip, model="dis")
     for name in TASKS:
-        yield decompose(name, clip, flow, preset="fast", steps=1)
+        yield decompose(name, clip, flow, preset="fast", steps=1, **needed(name, clip))
 
 
 @cache

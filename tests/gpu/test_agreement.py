@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import synthetic
 import torch
-from golden_set import SHOWN_BY, WORSENED, darker, run
+from golden_set import SHOWN_BY, WORSENED, darker, needed, run
 from plain_matting import trained
 from torch import Tensor
 from torchvision.models import optical_flow
@@ -104,7 +104,7 @@ def gap(one: Any, other: Any) -> float:
 )
 def test_a_task_finds_the_same(task: str, preset: str) -> None:
     frames = WORSENED[task](clip())
-    settings = {"frames": frames, "flow": flow_of(task), "task": task, "preset": preset}
+    settings = {"frames": frames, "flow": flow_of(task), "task": task, "preset": preset, **needed(task, frames)}
     shown = []
     for device in ("cpu", GPU):
         (layers,) = on(device, "VDPOptimize", **settings, steps=0 if preset == "fast" else 4)
@@ -158,6 +158,6 @@ def test_a_node_gives_the_same(node: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_on_a_gpu_the_same_seed_gives_about_the_same_layers(task: str) -> None:
     frames = WORSENED[task](clip())
-    settings = {"frames": frames, "flow": flow_of(task), "task": task, "preset": "balanced"}
+    settings = {"frames": frames, "flow": flow_of(task), "task": task, "preset": "balanced", **needed(task, frames)}
     first, again = (on(GPU, "VDPOptimize", **settings)[0] for _ in range(2))
     assert gap(*(on("cpu", SHOWN_BY[task], layers=layers)[0] for layers in (first, again))) < REPEATED

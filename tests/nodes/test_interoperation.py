@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden_set import SHOWN_BY, run
+from golden_set import SHOWN_BY, needed, run
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.decompose import VDPOptimize
@@ -80,7 +80,7 @@ def same(given: Any, wanted: Any, form: Callable[..., torch.Tensor]) -> bool:
 def test_from_frames_to_frames(frames: torch.Tensor, form: Callable[..., torch.Tensor], task: str) -> None:
     def made(given: torch.Tensor) -> torch.Tensor:
         (flow,) = RAFTFlow().estimate(given)
-        (layers,) = VDPOptimize().optimize(given, flow, task=task, **SETTINGS)
+        (layers,) = VDPOptimize().optimize(given, flow, task=task, **needed(task, frames), **SETTINGS)
         return run(SHOWN_BY[task], layers=layers)[0]
 
     given = form(frames)

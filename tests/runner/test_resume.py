@@ -15,7 +15,7 @@ from typing import Any
 import programs
 import pytest
 import torch
-from golden_set import SHOWN_BY
+from golden_set import SHOWN_BY, needed
 from processes import Started, ended_at, states_of
 
 from comfyui_vdp.nodes import host
@@ -524,6 +524,11 @@ def test_a_decomposition_that_is_killed_ends_as_one_that_is_not(tmp_path, synthe
         "5": {"class_type": "SaveLayers", "inputs": {"layers": ["3", 0], "filename_prefix": "layers"}},
         "6": {"class_type": "SaveFrames", "inputs": {"frames": ["4", 0], "format": "png"}},
     }
+    if given := needed(task, synthetic.layered(8, 48, 64).frames):
+        masks = given["mask"][..., None].expand(-1, -1, -1, 3)
+        drawn = video.write_clip(tmp_path / "mask", masks, fps=24, format="png")
+        graph["7"] = {"class_type": "LoadFrames", "inputs": {"path": str(drawn), "count": 1}}
+        graph["3"]["inputs"]["mask"] = ["7", 0]
     jobs = Jobs(tmp_path, with_defaults(graph))
     whole, out = tmp_path / "whole", tmp_path / "out"
     jobs.finish(whole)

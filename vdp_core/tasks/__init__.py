@@ -7,12 +7,13 @@ from .atlas import TASK as ATLAS
 from .base import Task
 from .deflicker import TASK as DEFLICKER
 from .dehaze import TASK as DEHAZE
+from .matte import TASK as MATTE
 from .relight import TASK as RELIGHT
 from .segment import TASK as SEGMENT
 
 __all__ = ["TASKS", "task_of"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (RELIGHT, DEHAZE, SEGMENT, ATLAS, DEFLICKER)}
+TASKS: dict[str, Task] = {task.name: task for task in (RELIGHT, DEHAZE, SEGMENT, ATLAS, DEFLICKER, MATTE)}
 
 
 def task_of(name: str) -> Task:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..optim.fit import Fitted
     from ..optim.progress import Progress
     from ..store.journal import Journal
-    from ..types import Shot
+    from ..types import Layers, OnStep, Shot
 
 __all__ = ["Config", "Found", "Given", "Input", "Preset", "Published", "Task", "Work", "later"]
 
@@ -156,6 +156,8 @@ class Task:
     here what cannot work, with InputError or ShapeError."""
     join: Callable[[Sequence[Found], Sequence[range], Given], Found] = one_after_the_other
     """``join(found, spans, given)``: the whole of what was found in several shots."""
+    finish: Callable[[Layers, torch.device, OnStep], Layers] | None = None
+    """``finish(layers, device, on_step)``: the layers of the whole clip with what is made of them at native size."""
     lengths: Callable[[Given], Mapping[str, int | None]] = _no_lengths
     """``lengths(given)``: what letters in the shapes of the model's fields will stand for, None where an input that
     says so is not known yet; see ``Model.stand_in``."""

@@ -64,7 +64,7 @@ def decompose(
     way = task.presets[preset]
 
     started = time.perf_counter()
-    phases = Progress(on_step).phases(*[1] * len(spans))
+    *phases, finishing = Progress(on_step).phases(*[1] * len(spans), 0 if task.finish is None else len(spans) / 8)
     found = []
     for number, (span, progress) in enumerate(zip(spans, phases, strict=True)):
         motion = None if flow is None else flow.part(span.start, span.stop)
@@ -76,7 +76,8 @@ def decompose(
     whole = found[0] if len(found) == 1 else task.join(found, spans, checked)
     method = "none" if flow is None else flow.method
     info = whole.fitted.info(preset=preset, flow=method, seconds=time.perf_counter() - started)
-    return Layers(task.model, whole.fields, frames, flow, seed, {**info, **whole.notes}, assets=whole.assets)
+    layers = Layers(task.model, whole.fields, frames, flow, seed, {**info, **whole.notes}, assets=whole.assets)
+    return layers if task.finish is None else task.finish(layers, torch.device(device), finishing)
 
 
 def check_inputs(name: str, frames: Tensor, *, preset: str, steps: int, **given: Any) -> tuple[Tensor, Given, Any]:

@@ -204,7 +204,9 @@ def _within(one: Input, given: Given) -> float:
 
 def _check_proportions(what: str, size: tuple[int, ...], frames: Tensor) -> None:
     (height, width), (wanted_height, wanted_width) = size, frames.shape[1:3]
-    if abs(width / height / (wanted_width / wanted_height) - 1.0) > PROPORTIONS:
+    # a much smaller picture's sides were rounded to whole pixels
+    allowed = max(PROPORTIONS, 0.5 / height + 0.5 / width)
+    if abs(width / height / (wanted_width / wanted_height) - 1.0) > allowed:
         raise ShapeError(
             f"{what} {width}x{height} pixels, the frames are {wanted_width}x{wanted_height}; it must show the whole "
             "frame, in any size of the same proportions"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_set import SHOWN_BY, run
+from golden_set import SHOWN_BY, needed, run
 from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.degrade import darken, haze, hazy_depth
@@ -51,9 +51,9 @@ SHOTS = (slice(0, CUT), slice(CUT, 2 * CUT))
 def test_shots_of_a_clip_come_out_as_if_they_were_alone(two_shots, name):
     _, dark, flow = two_shots
     settings = {"preset": "fast", "steps": 20}
-    whole = run(SHOWN_BY[name], layers=decompose(name, dark, flow, **settings))[0]
+    whole = run(SHOWN_BY[name], layers=decompose(name, dark, flow, **settings, **needed(name, dark)))[0]
     for shot in SHOTS:
-        alone = decompose(name, dark[shot], flow.part(shot.start, shot.stop), **settings)
+        alone = decompose(name, dark[shot], flow.part(shot.start, shot.stop), **settings, **needed(name, dark[shot]))
         assert_close(run(SHOWN_BY[name], layers=alone)[0], whole[shot], atol=ROUNDED.get(name, 0.0), rtol=0.0)
 
 

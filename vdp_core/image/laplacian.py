@@ -1,0 +1,108 @@
+"""Alpha in closed form: locally a linear function of colour, and near what is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .morphology import box_sum
+
+__all__ = ["MattingLaplacian"]
+
+RADIUS = 1
+"""Of the windows, in pixels."""
+EPS = 1e-5
+"""Variance of colour in a window below which alpha is flat there."""
+
+
+class MattingLaplacian:
+    """The matting Laplacian of pictures (Levin, Lischinski and Weiss, "A Closed-Form Solution to Natural Image
+    Matting", TPAMI 2008, equation 12), as an operator.
+
+    In each window alpha is a line along colour, found by least squares with ``eps`` on its slope; what the lines leave
+    of alpha is what the operator returns. Nothing is stored but means and inverses of covariances, so that one use
+    takes some box sums (He, Sun and Tang, "Fast Matting Using Large Kernel Matting Laplacian Matrices", CVPR 2010).
+    """
+
+    def __init__(self, pictures: Tensor, *, radius: int = RADIUS, eps: float = EPS) -> None:
+        """Of pictures ``(N, 3, H, W)`` in 0..1."""
+        self._pictures, self._radius = pictures, radius
+        self._count = box_sum(torch.ones_like(pictures[:, :1]), radius)
+        pairs = [(a, b) for a in range(3) for b in range(a, 3)]
+        # (differences of squares lose single precision in flat windows)
+        fine = pictures.double()
+        products = torch.stack([fine[:, a] * fine[:, b] for a, b in pairs], dim=1)
+        products = box_sum(products, radius) / self._count
+        mean = box_sum(fine, radius) / self._count
+        self._mean = mean.to(pictures.dtype)
+        rr, rg, rb, gg, gb, bb = (
+            products[:, number] - mean[:, a] * mean[:, b] + (eps if a == b else 0.0)
+            for number, (a, b) in enumerate(pairs)
+        )
+        cofactors = (
+            gg * bb - gb * gb,
+            rb * gb - rg * bb,
+            rg * gb - rb * gg,
+            rr * bb - rb * rb,
+            rb * rg - rr * gb,
+            rr * gg - rg * rg,
+        )
+        determinant = (rr * cofactors[0] + rg * cofactors[1] + rb * cofactors[2]).clamp_min(1e-30)
+        self._inverse = (torch.stack(cofactors, dim=1) / determinant[:, None]).to(pictures.dtype)
+
+    def __call__(self, alpha: Tensor) -> Tensor:
+        """The Laplacian times alpha ``(N, 1, H, W)``."""
+        means = box_sum(torch.cat((alpha, alpha * self._pictures), dim=1), self._radius) / self._count
+        red, green, blue = (means[:, 1:] - means[:, :1] * self._mean).unbind(dim=1)
+        rr, rg, rb, gg, gb, bb = self._inverse.unbind(dim=1)
+        slope = torch.stack(
+            (rr * red + rg * green + rb * blue, rg * red + gg * green + gb * blue, rb * red + gb * green + bb * blue),
+            dim=1,
+        )
+        constant = means[:, :1] - (slope * self._mean).sum(dim=1, keepdim=True)
+        sums = box_sum(torch.cat((slope, constant), dim=1), self._radius)
+        return self._count * alpha - (sums[:, :3] * self._pictures).sum(dim=1, keepdim=True) - sums[:, 3:]
+
+    def solve(
+        self,
+        target: Tensor,
+        weight: Tensor,
+        *,
+        start: Tensor | None = None,
+        steps: int = 100,
+        tolerance: float = 1e-4,
+        on_step: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """The alpha with the least ``alpha' L alpha + sum_i weight_i (alpha_i - target_i)^2``, within 0..1.
+
+        Conjugate gradients, preconditioned by the diagonal of the weights and of windows without contrast.
+
+        Args:
+            target: ``(N, 1, H, W)`` in 0..1.
+            weight: ``(N, 1, H, W)``, 0 or more.
+            start: where to begin; None: at the target.
+            steps: most of them.
+            tolerance: root mean square of a step at which it ends.
+            on_step: told after every step; stops the work by raising.
+        """
+        alpha = (target if start is None else start).clone()
+        residual = weight * (target - alpha) - self(alpha)
+        scale = (weight + 0.5 * self._count).reciprocal()
+        towards = scaled = scale * residual
+        product = (residual * scaled).sum(dim=(1, 2, 3), keepdim=True)
+        for _ in range(steps):
+            image = self(towards) + weight * towards
+            length = product / (towards * image).sum(dim=(1, 2, 3), keepdim=True).clamp_min(1e-20)
+            step = length * towards
+            alpha += step
+            if on_step is not None:
+                on_step()
+            if float(step.square().mean()) < tolerance * tolerance:
+                break
+            residual = residual - length * image
+            scaled = scale * residual
+            before, product = product, (residual * scaled).sum(dim=(1, 2, 3), keepdim=True)
+            towards = scaled + product / before.clamp_min(1e-20) * towards
+        return alpha.clamp_(0.0, 1.0)
