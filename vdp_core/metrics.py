@@ -1,9 +1,8 @@
 """How good a clip is: against a reference (PSNR, SSIM), along the motion (warping error), and how good masks are.
 
 Masks as regions have IoU and boundary F (the J and F of DAVIS), mattes MAD, MSE and dtSSD, and in ``published`` what
-papers on video matting print. All figures are taken in one
-walk over a few frames at a time, so memory does not grow with the length of the clip, and each frame of a clip that is
-computed when it is looked at is made once.
+papers on video matting print. All figures are taken in one walk over a few frames at a time, so memory does not grow
+with the length of the clip, and each frame of a clip that is computed when it is looked at is made once.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ EDGE = 1.0
 
 
 @torch.no_grad()
-def foreground_colours(picture: Tensor, alpha: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def foreground_colours(picture: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     """Colours F in front and B behind, such that ``alpha F + (1 - alpha) B`` comes close to the picture.
 
     Germer, Uelwer, Conrad and Harmeling, "Fast Multi-Level Foreground Estimation" (ICPR 2021), equation 3: in each
@@ -30,14 +30,12 @@ def foreground_colours(picture: Tensor, alpha: Tensor, behind: Tensor | None = N
     Args:
         picture: ``(3, H, W)`` in 0..1.
         alpha: ``(H, W)`` in 0..1.
-        behind: ``(4, H, W)``, colours that are known to be behind, with how far they are believed, in 0..1.
 
     Returns:
         F and B, each ``(3, H, W)`` in 0..1.
     """
     size = (picture.shape[1], picture.shape[2])
     values = torch.cat((picture, alpha[None]))
-    known = picture.new_zeros(4, *size) if behind is None else torch.cat((behind[:3] * behind[3:], behind[3:]))
     levels = [size]
     while min(levels[-1]) > 2:
         levels.append(((levels[-1][0] + 1) // 2, (levels[-1][1] + 1) // 2))
@@ -46,13 +44,13 @@ def foreground_colours(picture: Tensor, alpha: Tensor, behind: Tensor | None = N
     back = ((picture * (1.0 - alpha)).sum(dim=(1, 2)) / total[1].clamp_min(1e-6)).view(3, 1, 1)
     both = torch.cat((front, back))
     for level in reversed(levels):
-        small, seen = (resize(part[None], level, mode="area")[0] for part in (values, known))
+        small = resize(values[None], level, mode="area")[0]
         both = resize(both[None], level, mode="nearest")[0] if both.shape[1] > 1 else both.expand(-1, *level)
-        both = _solved(small[:3], small[3:], seen, both, COARSE_ROUNDS if max(level) <= COARSE else ROUNDS)
+        both = _solved(small[:3], small[3:], both, COARSE_ROUNDS if max(level) <= COARSE else ROUNDS)
     return both[:3], both[3:]
 
 
-def _solved(picture: Tensor, alpha: Tensor, known: Tensor, both: Tensor, rounds: int) -> Tensor:
+def _solved(picture: Tensor, alpha: Tensor, both: Tensor, rounds: int) -> Tensor:
     """F and B ``(6, h, w)`` of one size, after so many rounds from ``both`` on."""
     around = [(0, 1), (2, 1), (1, 0), (1, 2)]
     height, width = alpha.shape[1:]
@@ -64,10 +62,10 @@ def _solved(picture: Tensor, alpha: Tensor, known: Tensor, both: Tensor, rounds:
     weight = SMOOTH + EDGE * (shifted(alpha) - alpha).abs()
     total = weight.sum(dim=0)
     rest = 1.0 - alpha
-    ff, bb, fb = alpha * alpha + total, rest * rest + total + known[3:], alpha * rest
+    ff, bb, fb = alpha * alpha + total, rest * rest + total, alpha * rest
     determinant = ff * bb - fb * fb
     for _ in range(rounds):
         front, back = (weight * shifted(both)).sum(dim=0).split(3)
-        front, back = front + alpha * picture, back + rest * picture + known[:3]
+        front, back = front + alpha * picture, back + rest * picture
         both = torch.cat((bb * front - fb * back, ff * back - fb * front)).div_(determinant).clamp_(0.0, 1.0)
     return both

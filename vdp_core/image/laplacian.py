@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -26,16 +24,16 @@ class MattingLaplacian:
     takes some box sums (He, Sun and Tang, "Fast Matting Using Large Kernel Matting Laplacian Matrices", CVPR 2010).
     """
 
-    def __init__(self, pictures: Tensor, *, radius: int = RADIUS, eps: float = EPS) -> None:
+    def __init__(self, pictures: Tensor, *, eps: float = EPS) -> None:
         """Of pictures ``(N, 3, H, W)`` in 0..1."""
-        self._pictures, self._radius = pictures, radius
-        self._count = box_sum(torch.ones_like(pictures[:, :1]), radius)
+        self._pictures = pictures
+        self._count = box_sum(torch.ones_like(pictures[:, :1]), RADIUS)
         pairs = [(a, b) for a in range(3) for b in range(a, 3)]
         # (differences of squares lose single precision in flat windows)
         fine = pictures.double()
         products = torch.stack([fine[:, a] * fine[:, b] for a, b in pairs], dim=1)
-        products = box_sum(products, radius) / self._count
-        mean = box_sum(fine, radius) / self._count
+        products = box_sum(products, RADIUS) / self._count
+        mean = box_sum(fine, RADIUS) / self._count
         self._mean = mean.to(pictures.dtype)
         rr, rg, rb, gg, gb, bb = (
             products[:, number] - mean[:, a] * mean[:, b] + (eps if a == b else 0.0)
@@ -54,7 +52,7 @@ class MattingLaplacian:
 
     def __call__(self, alpha: Tensor) -> Tensor:
         """The Laplacian times alpha ``(N, 1, H, W)``."""
-        means = box_sum(torch.cat((alpha, alpha * self._pictures), dim=1), self._radius) / self._count
+        means = box_sum(torch.cat((alpha, alpha * self._pictures), dim=1), RADIUS) / self._count
         red, green, blue = (means[:, 1:] - means[:, :1] * self._mean).unbind(dim=1)
         rr, rg, rb, gg, gb, bb = self._inverse.unbind(dim=1)
         slope = torch.stack(
@@ -62,7 +60,7 @@ class MattingLaplacian:
             dim=1,
         )
         constant = means[:, :1] - (slope * self._mean).sum(dim=1, keepdim=True)
-        sums = box_sum(torch.cat((slope, constant), dim=1), self._radius)
+        sums = box_sum(torch.cat((slope, constant), dim=1), RADIUS)
         return self._count * alpha - (sums[:, :3] * self._pictures).sum(dim=1, keepdim=True) - sums[:, 3:]
 
     def solve(
@@ -73,7 +71,6 @@ class MattingLaplacian:
         start: Tensor | None = None,
         steps: int = 100,
         tolerance: float = 1e-4,
-        on_step: Callable[[], None] | None = None,
     ) -> Tensor:
         """The alpha with the least ``alpha' L alpha + sum_i weight_i (alpha_i - target_i)^2``, within 0..1.
 
@@ -85,7 +82,6 @@ class MattingLaplacian:
             start: where to begin; None: at the target.
             steps: most of them.
             tolerance: root mean square of a step at which it ends.
-            on_step: told after every step; stops the work by raising.
         """
         alpha = (target if start is None else start).clone()
         residual = weight * (target - alpha) - self(alpha)
@@ -97,8 +93,6 @@ class MattingLaplacian:
             length = product / (towards * image).sum(dim=(1, 2, 3), keepdim=True).clamp_min(1e-20)
             step = length * towards
             alpha += step
-            if on_step is not None:
-                on_step()
             if float(step.square().mean()) < tolerance * tolerance:
                 break
             residual = residual - length * image

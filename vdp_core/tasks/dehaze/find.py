@@ -20,7 +20,7 @@ from ...store.journal import Journal
 from ...types import Flow
 from .clip import HazyClip
 from .config import DehazeConfig
-from .priors import block_extremes, initial_airlight
+from .priors import block_extremes, initial_airlight, ranked
 
 __all__ = ["Haze", "fit_haze", "noise_of_copy"]
 
@@ -117,8 +117,8 @@ def fit_haze(
 def _dark_floor(log_t: Tensor, dark_channel_loss: float) -> float:
     """By how much log t is to be raised for what is darkest and not black; the nearest things keep 1 or less."""
     nearest = log_t[:: max(1, len(log_t) // 16)].flatten()
-    nearest = nearest.kthvalue(max(1, round(0.95 * len(nearest)))).values
-    return min(DARK_OF_MISFIT * max(dark_channel_loss - LEAST_MISFIT, 0.0), MOST_DARK, max(-float(nearest), 0.0))
+    room = max(-float(ranked(nearest, 0.95)), 0.0)
+    return min(DARK_OF_MISFIT * max(dark_channel_loss - LEAST_MISFIT, 0.0), MOST_DARK, room)
 
 
 def noise_of_copy(noise: Noise, frames: Tensor, small: Tensor) -> Noise:

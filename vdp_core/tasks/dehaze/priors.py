@@ -27,6 +27,7 @@ __all__ = [
     "evidence_of_haze",
     "followed_colours",
     "initial_airlight",
+    "ranked",
     "transmission_bounds",
 ]
 
@@ -196,8 +197,7 @@ def initial_airlight(blocks: Extremes) -> Tensor:
     some = dark.topk(max(1, len(dark) // 100)).indices
     densest = blocks.low[some].median(dim=0).values
     brightest = blocks.high.mean(dim=1)
-    brightest = brightest.kthvalue(max(1, round(0.9 * len(brightest)))).values
-    return densest * (brightest / densest.mean().clamp_min(LEAST_TRANSMISSION)) ** BRIGHTEST_SHARE
+    return densest * (ranked(brightest, 0.9) / densest.mean().clamp_min(LEAST_TRANSMISSION)) ** BRIGHTEST_SHARE
 
 
 def transmission_bounds(blocks: Extremes, airlight: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,7 +230,11 @@ def evidence_of_haze(blocks: Extremes, airlight: Tensor) -> tuple[float, float, 
         have; and the contrast, high less low, that only a twentieth exceeds.
     """
     veil = (blocks.low / airlight.clamp_min(LEAST_TRANSMISSION)).amin(dim=1).clamp_min(0.0)
-    near, nearest = (veil.kthvalue(max(1, round(share * len(veil)))).values for share in (0.05, 0.01))
+    near, nearest = (ranked(veil, share) for share in (0.05, 0.01))
     contrast = (blocks.high - blocks.low).mean(dim=1)
-    strongest = contrast.kthvalue(max(1, round(0.95 * len(contrast)))).values
-    return float(near), float(nearest), float(strongest)
+    return float(near), float(nearest), float(ranked(contrast, 0.95))
+
+
+def ranked(values: Tensor, share: float) -> Tensor:
+    """The value ``()`` of ``values`` ``(n,)`` that a share of them does not exceed."""
+    return values.kthvalue(max(1, round(share * len(values)))).values
