@@ -5,9 +5,9 @@
         [--settings Optimize.preset=fast Optimize.steps=20] [--free 2]
 
 Blackswan goes back and forth, its light, haze or flicker with it, so that frames a cycle apart are equal; segment,
-atlas and matte get it as it is. ``--seams`` compares the error of frames over which one window gives way to the next with
-that of the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the next. The
-atlas has windows for its masks alone, and its error is that of the clip as textures rebuild it.
+atlas and matte get it as it is. ``--seams`` compares the error of frames over which one window gives way to the next
+with that of the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the
+next. The atlas has windows for its masks alone, and its error is that of the clip as textures rebuild it.
 ``--lengths`` runs the workflows on files of that many frames, each in a process of its own: memory is the most that is
 not backed by a file, files are the temporary ones that it holds at most (Linux only). What a clip needs stays in memory
 where there is plenty, and so grows with it; ``--free`` shows what grows where there is not.
