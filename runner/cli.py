@@ -390,6 +390,60 @@ def flow(
         training.export(folder, export)
 
 
+@train.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--clip", metavar="PATH", help="The clip to fit the network to.")
+@click.option("--corrected", type=click.Path(path_type=Path), help="Mattes of some of its frames, such as 0012.png.")
+@click.option("--weights", default="auto", show_default=True, help="To begin with, as in MatteVideo.")
+@click.option("--steps", type=click.IntRange(1), default=200, show_default=True, help="In all.")
+@click.option("--window", type=click.IntRange(1), default=6, show_default=True, help="Most frames of a step.")
+@click.option("--ratio", type=click.FloatRange(0.0, 1.0), default=0.0, help="downsample_ratio; 0: automatic.")
+@click.option("--refiner", type=click.Choice(["deep", "fast"]), default="deep", show_default=True)
+@DEVICE
+def matte(
+    folder: Path,
+    clip: str,
+    corrected: Path,
+    weights: str,
+    steps: int,
+    window: int,
+    ratio: float,
+    refiner: str,
+    device: str,
+) -> None:
+    """Fit the network of MatteVideo to a clip, from a few frames whose mattes you corrected.
+
+    Corrected mattes are named by their frames, counted from 0. FOLDER keeps it all, and a later call goes on from
+    there; FOLDER/weights.safetensors is for MatteVideo.
+    """
+    from ..nodes.matte import WEIGHTS
+    from ..training import matte as training
+    from ..vdp_core.media.clip import read_clip
+    from ..vdp_core.nets.matting_weights import find_matting
+
+    if clip is None or corrected is None:
+        raise click.UsageError("give --clip and --corrected")
+    terminal = Terminal()
+    with _headless(device, terminal) as host:
+        found = find_matting(weights, host.weights_folders(WEIGHTS))
+        with host.progress(1, "reading the clip") as on_step:
+            frames = read_clip(host.input_path(clip), on_step=on_step).frames
+        mattes = training.read_corrected(corrected, frames)
+        done = training.fine_tune(
+            frames,
+            mattes,
+            found,
+            folder,
+            steps=steps,
+            window=window,
+            ratio=ratio,
+            refiner=refiner,
+            device=host.device(),
+            tell=terminal.say,
+        )
+    click.echo(json.dumps({"weights": str(done.resolve())}))
+
+
 @vdp.command()
 @OUTPUT_DIR
 @DEVICE
