@@ -189,7 +189,7 @@ def matte_losses(matte: Tensor, truth: Tensor, *, steady: Sequence[int]) -> dict
         truth: the same shape.
         steady: places of frames whose predecessor in time is the one before.
     """
-    terms = {"matte": (matte - truth).abs().mean(), "pyramid": _pyramid_loss(matte, truth)}
+    terms = {"alpha": (matte - truth).abs().mean(), "pyramid": _pyramid_loss(matte, truth)}
     if steady:
         error = matte - truth
         after = list(steady)

@@ -110,7 +110,7 @@ def test_losses() -> None:
     assert all(float(term) == 0.0 for term in training.matte_losses(truth, truth, steady=[1]).values())
     # a constant difference has no details, and does not change
     terms = training.matte_losses(truth + 0.25, truth, steady=[1])
-    assert float(terms["matte"]) == 0.25 and float(terms["pyramid"]) == pytest.approx(0.0, abs=1e-6)
+    assert float(terms["alpha"]) == 0.25 and float(terms["pyramid"]) == pytest.approx(0.0, abs=1e-6)
     assert float(terms["steady"]) == 0.0
     terms = training.matte_losses(truth + torch.tensor([0.0, 0.5]).view(2, 1, 1, 1), truth, steady=[1])
     assert float(terms["steady"]) == 5 * 0.25
