@@ -37,7 +37,7 @@ from ..vdp_core.optim.fit import fit
 from ..vdp_core.store.files import beside
 from ..vdp_core.store.journal import Journal
 
-__all__ = ["fine_tune", "matte_losses", "read_corrected", "save_weights"]
+__all__ = ["Log", "begun", "fine_tune", "matte_losses", "read_corrected", "save_weights"]
 
 LEVELS = 5
 """Of the Laplacian pyramid."""
@@ -146,7 +146,7 @@ def fine_tune(
     parameters = [value for name, value in net.named_parameters() if name.split(".")[0] not in unused]
     cuts = find_cuts(frames) if len(frames) > 1 and min(size) >= SMALLEST_SIDE else ()
     starts, numbers = (0, *cuts), sorted(corrected)
-    log = _Log(folder, tell)
+    log = Log(folder, tell)
 
     def step(index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((seed, index))
@@ -230,7 +230,7 @@ def _varied(run: Tensor, truth: Tensor, rng: np.random.Generator) -> tuple[Tenso
     return ((run - 0.5) * contrast + 0.5 + brightness).clamp(0.0, 1.0), truth
 
 
-class _Log:
+class Log:
     """What is told of a training, in a file too."""
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
