@@ -115,7 +115,7 @@ def test_folders_that_hold_nothing_are_refused(data: Path, tmp_path: Path) -> No
         composites.read_segments(data / "bg")
     picture(tmp_path / "fgr" / "a.png", np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "pha").mkdir()
-    with pytest.raises(InputError, match="a.png: nothing in .*pha is called a"):
+    with pytest.raises(InputError, match=r"a\.png: nothing in .*pha is called a"):
         composites.read_foregrounds(tmp_path)
     opaque = composites.read_foregrounds(data / "bg")
     with pytest.raises(InputError, match="has no alpha"):
