@@ -158,9 +158,12 @@ def composite(
     ground, _ = _read(backgrounds[int(rng.integers(len(backgrounds)))], rng, frames, size)
     moved = _moved(torch.cat((colours * matte, matte), dim=1), rng, size, outside="zeros")
     matte = moved[:, 3:].clamp(0.0, 1.0)
-    # colours go along multiplied with their matte, so that none come in from where there is nothing
-    colours = (moved[:, :3] / matte.clamp_min(1e-3)).clamp(0.0, 1.0)
-    colours = _lit(colours, rng)
+    # colours go along multiplied with their matte, and on beyond it, so that none come in from where there is nothing
+    around = _blurred(_blurred(moved))
+    colours = torch.where(
+        matte > 0.01, moved[:, :3] / matte.clamp_min(0.01), around[:, :3] / around[:, 3:].clamp_min(1e-4)
+    )
+    colours = _lit(colours.clamp(0.0, 1.0), rng)
     ground = _lit(_moved(ground, rng, size, outside="reflection"), rng)
     parts = _alike(torch.cat((colours, ground)), rng)
     flip = rng.random() < 0.5
