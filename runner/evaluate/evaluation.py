@@ -18,7 +18,7 @@ from ..batch.schedule import Batch
 from ..graph.check import needed_nodes
 from ..graph.types import Graph, GraphError, Link, Node, Specs
 from ..terminal import Terminal
-from .figures import LAYERS, SAVED, measure_case
+from .figures import LAYERS, SAVED, composites, measure_case
 from .layouts import Case
 
 __all__ = ["EVALUATION", "Evaluation", "Row", "table"]
@@ -26,6 +26,8 @@ __all__ = ["EVALUATION", "Evaluation", "Row", "table"]
 EVALUATION, FIGURES = "evaluation.json", "figures.json"
 MASKS = "first_masks"
 """Folder of the masks that workflows are given which need one: the first frame's truth."""
+COMPOSITES = "composites"
+"""Folder of clips that a data set holds only in parts."""
 READING = {"start": 0, "count": 0, "every_nth": 1, "max_side": 0, "timing": "constant"}
 """How a clip is read, by default."""
 
@@ -94,18 +96,26 @@ class Evaluation:
         Raises:
             GraphError, MediaError: the output folder cannot be used.
         """
+        from ...vdp_core.errors import VDPError
+
         rows = {case.name: Row(case.name, error=case.wrong, bad_input=True) for case in cases if case.wrong}
         for row in rows.values():
             self._terminal.say(f"{row.name}: {row.error}")
         # results are those of one graph: where each clip has a mask of its own, each has a graph of its own
-        able = [case for case in cases if not case.wrong]
+        able = []
+        for case in cases:
+            try:
+                able += [] if case.wrong else [self._composited(case)]
+            except VDPError as error:
+                self._terminal.say(f"{case.name}: {error}")
+                rows[case.name] = Row(case.name, error=str(error), bad_input=True)
         for some in [able] if self._mask is None else [[case] for case in able]:
-            for case, entry in zip(some, self._worked_on(some, rows), strict=True):
+            for case, entry in zip(some, self._worked_on(some), strict=True):
                 rows[case.name] = self._measured_row(case, entry)
             self._write(rows, cases)
         return self._write(rows, cases)
 
-    def _worked_on(self, cases: Sequence[Case], rows: Mapping[str, Row]) -> list[Entry]:
+    def _worked_on(self, cases: Sequence[Case]) -> list[Entry]:
         from ...vdp_core.errors import VDPError
 
         if not cases:
@@ -118,6 +128,22 @@ class Evaluation:
             if self._mask is None:
                 raise
             return [Entry(str(cases[0].clip), "", state="failed", error=str(error), bad_input=True)]
+
+    def _composited(self, case: Case) -> Case:
+        """A case whose foreground is over its background, as exact pictures in the output folder."""
+        if case.background is None:
+            return case
+        from ...vdp_core.media.clip import fingerprint, write_clip
+
+        made_from = [fingerprint(path) for path in (case.clip, case.truth, case.background)]
+        path = self._folder / COMPOSITES / f"{digest(made_from)[:16]}"
+        if not path.is_dir():
+            with explained(path):
+                path.parent.mkdir(exist_ok=True)
+            with self._terminal.progress(1, f"putting {case.name} over its background") as on_step:
+                frames = composites(case.clip, case.truth, case.background)
+                write_clip(path, frames, fps=24, format="png", on_step=on_step)
+        return replace(case, clip=path)
 
     def _with_mask(self, node: Node, case: Case) -> Graph:
         """The graph with the truth of the clip's first frame as its mask, cut at a half where it is a matte."""

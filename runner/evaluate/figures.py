@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from .layouts import Case
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LAYERS", "SAVED", "measure_case"]
+__all__ = ["LAYERS", "SAVED", "composites", "measure_case"]
 
 SAVED = {"pictures": ("Result",), "rebuilt": ("Result",), "regions": ("Matte",), "mattes": ("Matte", "Foreground")}
 """Titles of the nodes of a workflow whose pictures are measured, by ``Task.measured``; the first is needed."""
@@ -107,6 +107,31 @@ def _table_of(path: Path, count: int) -> Tensor:
         raise ShapeError(f"{path}: has {len(rows)} rows, the clip has {count} frames; give one row, or as many")
     colours = torch.tensor(rows).expand(count, 3)
     return colours / 255.0 if float(colours.max()) > 1.5 else colours
+
+
+def composites(foreground: Path, matte: Path, background: Path) -> Iterator[Tensor]:
+    """Frames ``(1, H, W, 3)`` of a foreground over a background, which is cut to its size and runs back at its end.
+
+    Raises:
+        MediaError, ShapeError: pictures cannot be read, or do not belong together.
+    """
+    from ...vdp_core.errors import ShapeError
+    from ...vdp_core.image.resize import resize
+    from ...vdp_core.image.selection import as_matte
+
+    colours, alpha, ground = _frames(foreground), as_matte(_frames(matte)), _frames(background)
+    height, width = colours.shape[1:3]
+    if alpha.shape != colours.shape[:3]:
+        raise ShapeError(f"{matte}: is not of the size and length of {foreground}; give mattes of these frames")
+    scale = max(height / ground.shape[1], width / ground.shape[2])
+    size = max(height, round(scale * ground.shape[1])), max(width, round(scale * ground.shape[2]))
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    for index in range(len(colours)):
+        turned = index % max(1, 2 * len(ground) - 2)
+        behind = ground[min(turned, 2 * len(ground) - 2 - turned) if len(ground) > 1 else 0]
+        behind = resize(behind.movedim(-1, 0)[None], size)[0].movedim(0, -1).clamp(0.0, 1.0)
+        share = alpha[index][..., None]
+        yield (colours[index] * share + behind[top : top + height, left : left + width] * (1.0 - share))[None]
 
 
 def _frames(path: Path, reading: Mapping[str, Any] | None = None) -> Tensor:

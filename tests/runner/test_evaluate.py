@@ -179,6 +179,21 @@ def test_videomatte(vdp: Vdp, tmp_path: Path) -> None:
     assert told["mean"]["dtssd"] == 0.0
 
 
+def test_foregrounds_are_put_over_backgrounds_by_turns(vdp: Vdp, tmp_path: Path) -> None:
+    alpha = np.zeros((16, 24), np.uint8)
+    alpha[:, :12] = 255
+    for name in ("0000", "0001"):
+        write(tmp_path / "set" / "test" / "fgr" / name, [np.full_like(GREY, 255)] * 2)
+        write(tmp_path / "set" / "test" / "pha" / name, [alpha] * 2)
+    write(tmp_path / "set" / "test" / "bgr", [np.full((32, 32, 3), level, np.uint8) for level in (0, 51)])
+    code, told, _ = vdp("matte", "Matte")
+    assert (code, told["clips"]) == (0, 2)
+    clips = json.loads(Path("out/evaluation.json").read_text())["clips"]
+    # black behind the first gives the matte itself, a fifth behind the second that much in half of the frame
+    assert [clip["numbers"]["mad"] for clip in clips] == pytest.approx([0.0, 100.0], abs=0.01)
+    assert vdp("matte", "Matte")[1]["computed"] == 0
+
+
 def test_a_workflow_that_needs_a_mask_gets_the_first_true_one(vdp: Vdp, tmp_path: Path) -> None:
     for left, name in ((5, "a"), (20, "b")):
         write(tmp_path / "set" / "frames" / name, [np.zeros((40, 60, 3), np.uint8)])
