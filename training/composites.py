@@ -61,7 +61,12 @@ def read_foregrounds(folder: Path) -> list[Source]:
     Raises:
         InputError: there are none, or one has no matte.
     """
-    return _pairs(folder, FOREGROUNDS, MATTES) or _alone(folder, "foregrounds")
+    found = _pairs(folder, FOREGROUNDS, MATTES)
+    if not found:
+        found = _alone(folder, "foregrounds")
+        if not probe(found[0].path).has_alpha:
+            raise _opaque(found[0].path)
+    return found
 
 
 def read_backgrounds(folder: Path) -> list[Source]:
@@ -196,7 +201,7 @@ def _read(
     pictures = _in_order(clip.frames, order - first).movedim(-1, 1)
     if source.other is None:
         if opacity and not clip.has_alpha:
-            raise InputError(f"{source.path}: has no alpha, and there is no folder pha; give the mattes of foregrounds")
+            raise _opaque(source.path)
         return pictures, _in_order(clip.alpha, order - first)[:, None]
     other = read_clip(source.other, **reading)
     masks = other.alpha if other.has_alpha else (as_matte if opacity else as_mask)(other.frames, source.other.name)
@@ -204,6 +209,10 @@ def _read(
     if masks.shape[-2:] != pictures.shape[-2:]:
         masks = F.interpolate(masks, size=pictures.shape[-2:], mode="area")
     return pictures, masks
+
+
+def _opaque(path: Path) -> InputError:
+    return InputError(f"{path}: has no alpha, and there are no folders fgr and pha; give the mattes of foregrounds")
 
 
 def _in_order(frames: Tensor, order: np.ndarray) -> Tensor:

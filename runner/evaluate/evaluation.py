@@ -7,6 +7,7 @@ so that nothing is measured twice; ``evaluation.json`` holds the figures of a ca
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -182,9 +183,11 @@ class Evaluation:
                 self.computed += 1
                 with explained(kept), beside(kept) as partial:
                     partial.write_text(json.dumps({"made_from": made_from, "numbers": row.numbers}, indent=2) + "\n")
-        except VDPError as error:
-            self._terminal.say(f"{case.name}: {error}")
-            return replace(row, error=str(error), bad_input=True)
+        except Exception as error:  # the other clips are measured all the same
+            foreseen = isinstance(error, VDPError)
+            said = str(error) if foreseen else f"{type(error).__name__}: {error}"
+            self._terminal.say(f"{case.name}: {said}" if foreseen else traceback.format_exc())
+            return replace(row, error=said, bad_input=foreseen)
         return row
 
     def _found(self, entry: Entry) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from processes import HerePool
 
 from comfyui_vdp.runner import cli
 from comfyui_vdp.runner.batch import schedule
+from comfyui_vdp.runner.evaluate import evaluation
 from comfyui_vdp.runner.evaluate.figures import _as_davis, _table_of
 from comfyui_vdp.runner.evaluate.layouts import find_cases
 from comfyui_vdp.runner.graph.types import GraphError
@@ -233,6 +234,25 @@ def test_a_clip_that_fails_stops_no_other(vdp: Vdp, tmp_path: Path) -> None:
     assert "gt/b: has 1 frames, " in said and "so give as many" in said
     assert "there is no c in" in said
     assert "00001.png" in said and "Traceback" not in said
+
+
+def test_a_defect_while_one_clip_is_measured_stops_no_other(
+    vdp: Vdp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "set" / "input" / name, [GREY])
+        write(tmp_path / "set" / "gt" / name, [GREY])
+    measured = evaluation.measure_case
+
+    def fails(kind: str, case: Any, *more: Any) -> dict[str, float]:
+        if case.name == "a":
+            raise ZeroDivisionError("by nought")
+        return measured(kind, case, *more)
+
+    monkeypatch.setattr(evaluation, "measure_case", fails)
+    code, told, said = vdp("relight", "Result")
+    assert (code, told["failed"], told["mean"]["psnr"]) == (3, 1, 100.0)
+    assert "a: ZeroDivisionError: by nought" in said
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,9 @@ def test_folders_that_hold_nothing_are_refused(data: Path, tmp_path: Path) -> No
     (tmp_path / "pha").mkdir()
     with pytest.raises(InputError, match=r"a\.png: nothing in .*pha is called a"):
         composites.read_foregrounds(tmp_path)
-    opaque = composites.read_foregrounds(data / "bg")
+    with pytest.raises(InputError, match="has no alpha"):
+        composites.read_foregrounds(data / "bg")
+    opaque = composites.read_backgrounds(data / "bg")
     with pytest.raises(InputError, match="has no alpha"):
         composites.composite(opaque, opaque, np.random.default_rng(0), frames=1, size=(32, 32))
 
