@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ BACKBONE = ("mobilenet_v3_large*",)
 RATIO = 0.25
 """Of the small copy at the high size."""
 HIGH_FRAMES = 6
+AHEAD = 4
+"""Steps whose samples are drawn ahead for a GPU."""
+_Drawn = tuple[list[tuple[Sample, bool]], list[tuple[Tensor, Tensor]]]
+"""Composites, and whether each is of the high size; pictures of people and their masks."""
 
 
 @dataclass(frozen=True)
@@ -147,21 +152,28 @@ def train_stage(
             drawn, found, _ = net.net(frames, ratio=RATIO if high else 1.0)
         return composite_losses(drawn.float(), found.float(), foreground, matte)
 
-    def step(index: int) -> dict[str, Tensor]:
+    def draw(index: int) -> _Drawn:
         rng = np.random.default_rng((seed, number, index))
-        found: dict[str, Tensor] = {}
-        for _ in range(batch):
-            passes = [(stage.low, stage.frames, False), (stage.high, min(HIGH_FRAMES, stage.frames), True)]
-            for sides, frames, is_high in passes:
-                if sides[1]:
-                    size = _drawn_size(rng, sides)
-                    sample = composite(foregrounds, backgrounds, rng, frames=frames, size=size)
-                    for name, term in losses(sample, high=is_high).items():
-                        name = f"high_{name}" if is_high else name
-                        found[name] = found.get(name, 0.0) + term / batch
+        found: list[tuple[Sample, bool]] = []
+        passes = [(stage.low, stage.frames, False), (stage.high, min(HIGH_FRAMES, stage.frames), True)]
+        for sides, frames, is_high in passes * batch:
+            if sides[1]:
+                size = _drawn_size(rng, sides)
+                found.append((composite(foregrounds, backgrounds, rng, frames=frames, size=size), is_high))
         sources, frames = (pictures, 1) if index % 2 == 0 else (clips, stage.frames)
-        if sources:
-            seen = [segments(sources, rng, frames=frames, size=_drawn_size(rng, stage.low)) for _ in range(batch)]
+        seen = [
+            segments(sources, rng, frames=frames, size=_drawn_size(rng, stage.low)) for _ in range(batch) if sources
+        ]
+        return found, seen
+
+    def step(index: int) -> dict[str, Tensor]:
+        samples, seen = ahead.of(index)
+        found: dict[str, Tensor] = {}
+        for sample, is_high in samples:
+            for name, term in losses(sample, high=is_high).items():
+                name = f"high_{name}" if is_high else name
+                found[name] = found.get(name, 0.0) + term / batch
+        if seen:
             with torch.autocast(place.type, torch.bfloat16, enabled=half):
                 each = [
                     F.binary_cross_entropy_with_logits(net.segments(run.to(place)).float(), mask.to(place))
@@ -170,20 +182,49 @@ def train_stage(
             found["segments"] = torch.stack(each).mean()
         return log.terms(found)
 
-    fit(
-        step,
-        net.groups(stage.backbone, stage.refiner, stage.rest),
-        steps=steps,
-        learning_rate=stage.rest,
-        schedule=lambda progress: 1.0,
-        plateau=0.0,
-        on_step=log.step,
-        journal=Journal(own / "state"),
-        buffers=list(net.buffers()),
-    )
+    with _Ahead(draw, steps, AHEAD if place.type == "cuda" else 1) as ahead:
+        fit(
+            step,
+            net.groups(stage.backbone, stage.refiner, stage.rest),
+            steps=steps,
+            learning_rate=stage.rest,
+            schedule=lambda progress: 1.0,
+            plateau=0.0,
+            on_step=log.step,
+            journal=Journal(own / "state"),
+            buffers=list(net.buffers()),
+        )
     _write(net, trained, target)
     Journal(own / "state").clear()
     return target
+
+
+class _Ahead:
+    """What steps take, drawn while the steps before are computed. As each follows from its number, order is no matter.
+
+    Args:
+        draw: gives what a step takes.
+        steps: in all.
+        count: of steps that are drawn ahead, side by side.
+    """
+
+    def __init__(self, draw: Callable[[int], _Drawn], steps: int, count: int) -> None:
+        self._draw, self._steps, self._count = draw, steps, count
+        self._pool = ThreadPoolExecutor(count)
+        self._waiting: dict[int, Future[_Drawn]] = {}
+
+    def __enter__(self) -> _Ahead:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def of(self, index: int) -> _Drawn:
+        """What a step takes; those after it begin to be drawn."""
+        for number in range(index, min(index + 1 + self._count, self._steps)):
+            if number not in self._waiting:
+                self._waiting[number] = self._pool.submit(self._draw, number)
+        return self._waiting.pop(index).result()
 
 
 def composite_losses(foreground: Tensor, matte: Tensor, true_foreground: Tensor, truth: Tensor) -> dict[str, Tensor]:
