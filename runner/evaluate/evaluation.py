@@ -75,9 +75,8 @@ class Evaluation:
     ) -> None:
         self._specs, self._measured, self._folder, self._terminal = specs, measured, folder.resolve(), terminal
         self._device = device
-        self._graph = _saving(graph, specs, SAVED[measured])
-        if with_layers:
-            self._graph = _with_layers(self._graph)
+        kept = _with_layers(graph) if with_layers or measured == "rebuilt" else graph
+        self._graph = _saving(kept, specs, SAVED[measured])
         self._clip, _ = find_clip_node(self._graph)
         needed = needed_nodes(self._graph, specs)
         masks = [self._graph.nodes[key] for key in needed if self._graph.nodes[key].title == "Mask"]
@@ -222,12 +221,14 @@ def _saving(graph: Graph, specs: Specs, titles: Sequence[str]) -> Graph:
     nodes = {}
     for key, node in graph.nodes.items():
         spec = specs.get(node.class_type)
-        if spec is None or not spec.is_output:
+        if spec is None or not spec.is_output or node.title == LAYERS:
             nodes[key] = node
         elif node.class_type == "SaveFrames" and node.title in titles:
             inputs = {name: value for name, value in node.inputs.items() if name != "audio"}
             nodes[key] = replace(node, inputs={**inputs, "format": "png", "filename_prefix": _prefix(node.title)})
-    if not any(node.title == titles[0] and node.class_type == "SaveFrames" for node in nodes.values()):
+    if not any(node.title == titles[0] for node in nodes.values()):
+        if titles[0] == LAYERS:
+            raise GraphError("the workflow has no VDPOptimize, whose layers are what is measured")
         raise GraphError(f"the workflow has no SaveFrames titled {titles[0]}, which is what is measured; title one so")
     return Graph(nodes, graph.workflow)
 

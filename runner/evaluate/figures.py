@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYERS", "SAVED", "composites", "measure_case"]
 
-SAVED = {"pictures": ("Result",), "rebuilt": ("Result",), "regions": ("Matte",), "mattes": ("Matte", "Foreground")}
-"""Titles of the nodes of a workflow whose pictures are measured, by ``Task.measured``; the first is needed."""
 LAYERS = "Layers"
 """Title of the node that saves layers, where what is measured lies in them."""
+SAVED = {"pictures": ("Result",), "rebuilt": (LAYERS,), "regions": ("Matte",), "mattes": ("Matte", "Foreground")}
+"""Titles of the nodes of a workflow whose pictures are measured, by ``Task.measured``; the first is needed."""
 RECALLED = 0.5
 """What a frame's J or F must reach to count for its recall."""
 
@@ -32,20 +32,26 @@ def measure_case(measured: str, case: Case, found: Mapping[str, Path], reading: 
         reading: how frames of the clip were taken, for ``read_clip``; those of the truth are taken so too.
 
     Returns:
-        Figures by name. ``pictures`` and ``rebuilt``: see ``metrics.figures``; for pictures also ``input_psnr`` and
-        ``input_ssim`` of the clip as it came. ``regions``: J and F as DAVIS has them, each as mean, recall (the share
-        of frames above a half) and decay (by how much the last quarter is below the first), without the first and the
-        last frame. ``mattes``: see ``metrics.published``.
+        Figures by name. ``pictures``: see ``metrics.figures``, and ``input_psnr`` and ``input_ssim`` of the clip as it
+        came. ``rebuilt``: the same of what layers say that the clip looks like, in 8 bits, against the clip.
+        ``regions``: J and F as DAVIS has them, each as mean, recall (the share of frames above a half) and decay (by
+        how much the last quarter is below the first), without the first and the last frame. ``mattes``: see
+        ``metrics.published``.
 
     Raises:
         MediaError, ShapeError: pictures cannot be read, or do not belong together.
     """
     from ...vdp_core import metrics
     from ...vdp_core.image.selection import as_mask
+    from ...vdp_core.models.file import load_layers
+    from ...vdp_core.models.rebuild import reconstruct
 
     def given(path: Path) -> Tensor:
         return _frames(path, reading)
 
+    if measured == "rebuilt":
+        clip = given(case.clip)
+        return metrics.measure(reconstruct(load_layers(found[LAYERS], clip)).mul(255.0).round().div(255.0), clip[:])
     result, truth = _frames(found[SAVED[measured][0]]), given(case.truth)
     if measured == "mattes":
         colours: tuple[Tensor, ...] = ()
@@ -56,12 +62,10 @@ def measure_case(measured: str, case: Case, found: Mapping[str, Path], reading: 
         each = metrics.figures(result, mask=as_mask(result), ref_mask=as_mask(truth, "truth")).per_frame
         shown = {"j": each["iou"], "f": each["boundary_f"]}
         return {f"{name}_{kind}": value for name, values in shown.items() for kind, value in _as_davis(values).items()}
-    numbers = metrics.measure(result, truth)
-    if measured == "pictures":
-        clip = given(case.clip)
-        numbers |= {"input_psnr": metrics.psnr(clip, truth), "input_ssim": metrics.ssim(clip, truth)}
-        if case.airlight is not None and LAYERS in found:
-            numbers |= _airlight(found[LAYERS], clip, case.airlight)
+    clip, numbers = given(case.clip), metrics.measure(result, truth)
+    numbers |= {"input_psnr": metrics.psnr(clip, truth), "input_ssim": metrics.ssim(clip, truth)}
+    if case.airlight is not None and LAYERS in found:
+        numbers |= _airlight(found[LAYERS], clip, case.airlight)
     return numbers
 
 

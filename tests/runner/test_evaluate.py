@@ -203,11 +203,19 @@ def test_a_workflow_that_needs_a_mask_gets_the_first_true_one(vdp: Vdp, tmp_path
     assert (code, told["clips"], told["mean"]["j_mean"], told["mean"]["f_mean"]) == (0, 2, 1.0, 1.0)
 
 
+@pytest.mark.slow
 def test_a_clip_is_its_own_truth_where_it_is_rebuilt(vdp: Vdp, tmp_path: Path) -> None:
-    write(tmp_path / "set" / "swan", [GREY] * 2)
+    rng = np.random.default_rng(0)
+    ground = np.kron(rng.integers(30, 220, (8, 16, 3)), np.ones((8, 8, 1)))
+    frames = [ground[:, 2 * number : 96 + 2 * number] + rng.normal(0.0, 8.0, (64, 96, 3)) for number in range(4)]
+    write(tmp_path / "set" / "swan", [frame.clip(0.0, 255.0).astype(np.uint8) for frame in frames])
     write(tmp_path / "set" / "swan_maskrcnn", [GREY] * 2)
-    code, told, _ = vdp("atlas", "Result")
-    assert (code, told["clips"], told["mean"]["psnr"]) == (0, 1, 100.0)
+    shipped = str(cli.WORKFLOWS / "atlas.json")
+    code, told, _ = vdp("atlas", "Result", "--workflow", shipped, "--set", "Optimize.preset=fast")
+    # textures cannot hold noise of 8 levels, which alone gives 30 dB
+    assert (code, told["clips"]) == (0, 1) and 27.0 < told["mean"]["psnr"] < 40.0
+    code, _, said = vdp("atlas", "Result")
+    assert code == 1 and "has no VDPOptimize" in said
 
 
 # What is done, done again, and what fails
