@@ -390,6 +390,103 @@ def flow(
         training.export(folder, export)
 
 
+PATH = click.Path(path_type=Path)
+
+
+@train.command()
+@click.argument("folder", type=PATH)
+@click.option("--clip", metavar="PATH", help="The clip to fit the network to.")
+@click.option("--corrected", type=PATH, help="Mattes of some of its frames, such as 0012.png.")
+@click.option("--ratio", type=click.FloatRange(0.0, 1.0), default=0.0, help="Clip: downsample_ratio; 0: automatic.")
+@click.option(
+    "--refiner", type=click.Choice(["deep", "fast"]), default="deep", show_default=True, help="Clip: as used."
+)
+@click.option("--foregrounds", type=PATH, help="With folders fgr and pha, or clips and stills with alpha.")
+@click.option("--backgrounds", type=PATH, help="Clips and stills.")
+@click.option("--segments", type=PATH, help="Pictures of people, with folders images and masks.")
+@click.option("--video-segments", type=PATH, help="The same of clips.")
+@click.option("--stage", type=click.IntRange(1, 4), default=1, show_default=True, help="Of the published four.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Data sets: composites of a step.")
+@click.option("--size", type=click.IntRange(64), help="Data sets: largest side of what it sees, instead of 512.")
+@click.option("--half", is_flag=True, help="Data sets: compute in bfloat16.")
+@click.option("--weights", help="To begin with, as in MatteVideo.")
+@click.option("--frames", type=click.IntRange(1), help="Most frames of a step; clip: 6, data sets: those of the stage.")
+@click.option("--steps", type=click.IntRange(1), help="In all; clip: 200, data sets: the epochs of the stage.")
+@DEVICE
+def matte(
+    folder: Path,
+    clip: str | None,
+    corrected: Path | None,
+    ratio: float,
+    refiner: str,
+    foregrounds: Path | None,
+    backgrounds: Path | None,
+    segments: Path | None,
+    video_segments: Path | None,
+    stage: int,
+    batch: int,
+    size: int | None,
+    half: bool,
+    weights: str | None,
+    frames: int | None,
+    steps: int | None,
+    device: str,
+) -> None:
+    """Train the network of MatteVideo: on one clip, or on data sets.
+
+    With --clip and --corrected it is fitted to the clip, from a few frames whose mattes you corrected, which are named
+    by their frames, counted from 0. With --foregrounds and --backgrounds a stage of its published training is done.
+    FOLDER keeps it all, and a later call goes on from there; FOLDER/weights.safetensors is for MatteVideo.
+    """
+    from ..nodes.matte import WEIGHTS
+    from ..training import composites, matte_stages
+    from ..training import matte as fitting
+    from ..vdp_core.media.clip import read_clip
+    from ..vdp_core.nets.matting_weights import find_matting
+
+    on_clip, on_sets = clip is not None and corrected is not None, foregrounds is not None and backgrounds is not None
+    if on_clip == on_sets:
+        raise click.UsageError("give --clip and --corrected, or --foregrounds and --backgrounds")
+    terminal = Terminal()
+    with _headless(device, terminal) as host:
+        found = None
+        if weights is not None or on_clip:
+            found = find_matting(weights or "auto", host.weights_folders(WEIGHTS))
+        if clip is not None and corrected is not None and found is not None:
+            with host.progress(1, "reading the clip") as on_step:
+                pictures = read_clip(host.input_path(clip), on_step=on_step).frames
+            done = fitting.fine_tune(
+                pictures,
+                fitting.read_corrected(corrected, pictures),
+                found,
+                folder,
+                steps=steps or 200,
+                window=frames or 6,
+                ratio=ratio,
+                refiner=refiner,
+                device=host.device(),
+                tell=terminal.say,
+            )
+        else:
+            assert foregrounds is not None and backgrounds is not None
+            done = matte_stages.train_stage(
+                folder,
+                stage,
+                foregrounds=composites.read_foregrounds(foregrounds),
+                backgrounds=composites.read_backgrounds(backgrounds),
+                pictures=composites.read_segments(segments) if segments is not None else (),
+                clips=composites.read_segments(video_segments) if video_segments is not None else (),
+                weights=found,
+                stage=matte_stages.with_settings(stage, frames=frames or 0, size=size or 0),
+                steps=steps or 0,
+                batch=batch,
+                half=half,
+                device=host.device(),
+                tell=terminal.say,
+            )
+    click.echo(json.dumps({"weights": str(done.resolve())}))
+
+
 @vdp.command()
 @OUTPUT_DIR
 @DEVICE

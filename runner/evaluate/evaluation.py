@@ -7,6 +7,7 @@ so that nothing is measured twice; ``evaluation.json`` holds the figures of a ca
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..batch.schedule import Batch
 from ..graph.check import needed_nodes
 from ..graph.types import Graph, GraphError, Link, Node, Specs
 from ..terminal import Terminal
-from .figures import LAYERS, SAVED, measure_case
+from .figures import LAYERS, SAVED, composites, measure_case
 from .layouts import Case
 
 __all__ = ["EVALUATION", "Evaluation", "Row", "table"]
@@ -26,6 +27,8 @@ __all__ = ["EVALUATION", "Evaluation", "Row", "table"]
 EVALUATION, FIGURES = "evaluation.json", "figures.json"
 MASKS = "first_masks"
 """Folder of the masks that workflows are given which need one: the first frame's truth."""
+COMPOSITES = "composites"
+"""Folder of clips that a data set holds only in parts."""
 READING = {"start": 0, "count": 0, "every_nth": 1, "max_side": 0, "timing": "constant"}
 """How a clip is read, by default."""
 
@@ -72,9 +75,8 @@ class Evaluation:
     ) -> None:
         self._specs, self._measured, self._folder, self._terminal = specs, measured, folder.resolve(), terminal
         self._device = device
-        self._graph = _saving(graph, specs, SAVED[measured])
-        if with_layers:
-            self._graph = _with_layers(self._graph)
+        kept = _with_layers(graph) if with_layers or measured == "rebuilt" else graph
+        self._graph = _saving(kept, specs, SAVED[measured])
         self._clip, _ = find_clip_node(self._graph)
         needed = needed_nodes(self._graph, specs)
         masks = [self._graph.nodes[key] for key in needed if self._graph.nodes[key].title == "Mask"]
@@ -94,18 +96,26 @@ class Evaluation:
         Raises:
             GraphError, MediaError: the output folder cannot be used.
         """
+        from ...vdp_core.errors import VDPError
+
         rows = {case.name: Row(case.name, error=case.wrong, bad_input=True) for case in cases if case.wrong}
         for row in rows.values():
             self._terminal.say(f"{row.name}: {row.error}")
         # results are those of one graph: where each clip has a mask of its own, each has a graph of its own
-        able = [case for case in cases if not case.wrong]
+        able = []
+        for case in cases:
+            try:
+                able += [] if case.wrong else [self._composited(case)]
+            except VDPError as error:
+                self._terminal.say(f"{case.name}: {error}")
+                rows[case.name] = Row(case.name, error=str(error), bad_input=True)
         for some in [able] if self._mask is None else [[case] for case in able]:
-            for case, entry in zip(some, self._worked_on(some, rows), strict=True):
+            for case, entry in zip(some, self._worked_on(some), strict=True):
                 rows[case.name] = self._measured_row(case, entry)
             self._write(rows, cases)
         return self._write(rows, cases)
 
-    def _worked_on(self, cases: Sequence[Case], rows: Mapping[str, Row]) -> list[Entry]:
+    def _worked_on(self, cases: Sequence[Case]) -> list[Entry]:
         from ...vdp_core.errors import VDPError
 
         if not cases:
@@ -118,6 +128,22 @@ class Evaluation:
             if self._mask is None:
                 raise
             return [Entry(str(cases[0].clip), "", state="failed", error=str(error), bad_input=True)]
+
+    def _composited(self, case: Case) -> Case:
+        """A case whose foreground is over its background, as exact pictures in the output folder."""
+        if case.background is None:
+            return case
+        from ...vdp_core.media.clip import fingerprint, write_clip
+
+        made_from = [fingerprint(path) for path in (case.clip, case.truth, case.background)]
+        path = self._folder / COMPOSITES / f"{digest(made_from)[:16]}"
+        if not path.is_dir():
+            with explained(path):
+                path.parent.mkdir(exist_ok=True)
+            with self._terminal.progress(1, f"putting {case.name} over its background") as on_step:
+                frames = composites(case.clip, case.truth, case.background)
+                write_clip(path, frames, fps=24, format="png", on_step=on_step)
+        return replace(case, clip=path)
 
     def _with_mask(self, node: Node, case: Case) -> Graph:
         """The graph with the truth of the clip's first frame as its mask, cut at a half where it is a matte."""
@@ -156,9 +182,11 @@ class Evaluation:
                 self.computed += 1
                 with explained(kept), beside(kept) as partial:
                     partial.write_text(json.dumps({"made_from": made_from, "numbers": row.numbers}, indent=2) + "\n")
-        except VDPError as error:
-            self._terminal.say(f"{case.name}: {error}")
-            return replace(row, error=str(error), bad_input=True)
+        except Exception as error:  # the other clips are measured all the same
+            foreseen = isinstance(error, VDPError)
+            said = str(error) if foreseen else f"{type(error).__name__}: {error}"
+            self._terminal.say(f"{case.name}: {said}" if foreseen else traceback.format_exc())
+            return replace(row, error=said, bad_input=foreseen)
         return row
 
     def _found(self, entry: Entry) -> dict[str, Path]:
@@ -193,12 +221,14 @@ def _saving(graph: Graph, specs: Specs, titles: Sequence[str]) -> Graph:
     nodes = {}
     for key, node in graph.nodes.items():
         spec = specs.get(node.class_type)
-        if spec is None or not spec.is_output:
+        if spec is None or not spec.is_output or node.title == LAYERS:
             nodes[key] = node
         elif node.class_type == "SaveFrames" and node.title in titles:
             inputs = {name: value for name, value in node.inputs.items() if name != "audio"}
             nodes[key] = replace(node, inputs={**inputs, "format": "png", "filename_prefix": _prefix(node.title)})
-    if not any(node.title == titles[0] and node.class_type == "SaveFrames" for node in nodes.values()):
+    if not any(node.title == titles[0] for node in nodes.values()):
+        if titles[0] == LAYERS:
+            raise GraphError("the workflow has no VDPOptimize, whose layers are what is measured")
         raise GraphError(f"the workflow has no SaveFrames titled {titles[0]}, which is what is measured; title one so")
     return Graph(nodes, graph.workflow)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from .layouts import Case
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LAYERS", "SAVED", "measure_case"]
+__all__ = ["LAYERS", "SAVED", "composites", "measure_case"]
 
-SAVED = {"pictures": ("Result",), "rebuilt": ("Result",), "regions": ("Matte",), "mattes": ("Matte", "Foreground")}
-"""Titles of the nodes of a workflow whose pictures are measured, by ``Task.measured``; the first is needed."""
 LAYERS = "Layers"
 """Title of the node that saves layers, where what is measured lies in them."""
+SAVED = {"pictures": ("Result",), "rebuilt": (LAYERS,), "regions": ("Matte",), "mattes": ("Matte", "Foreground")}
+"""Titles of the nodes of a workflow whose pictures are measured, by ``Task.measured``; the first is needed."""
 RECALLED = 0.5
 """What a frame's J or F must reach to count for its recall."""
 
@@ -32,20 +32,26 @@ def measure_case(measured: str, case: Case, found: Mapping[str, Path], reading: 
         reading: how frames of the clip were taken, for ``read_clip``; those of the truth are taken so too.
 
     Returns:
-        Figures by name. ``pictures`` and ``rebuilt``: see ``metrics.figures``; for pictures also ``input_psnr`` and
-        ``input_ssim`` of the clip as it came. ``regions``: J and F as DAVIS has them, each as mean, recall (the share
-        of frames above a half) and decay (by how much the last quarter is below the first), without the first and the
-        last frame. ``mattes``: see ``metrics.published``.
+        Figures by name. ``pictures``: see ``metrics.figures``, and ``input_psnr`` and ``input_ssim`` of the clip as it
+        came. ``rebuilt``: the same of what layers say that the clip looks like, in 8 bits, against the clip.
+        ``regions``: J and F as DAVIS has them, each as mean, recall (the share of frames above a half) and decay (by
+        how much the last quarter is below the first), without the first and the last frame. ``mattes``: see
+        ``metrics.published``.
 
     Raises:
         MediaError, ShapeError: pictures cannot be read, or do not belong together.
     """
     from ...vdp_core import metrics
     from ...vdp_core.image.selection import as_mask
+    from ...vdp_core.models.file import load_layers
+    from ...vdp_core.models.rebuild import reconstruct
 
     def given(path: Path) -> Tensor:
         return _frames(path, reading)
 
+    if measured == "rebuilt":
+        clip = given(case.clip)
+        return metrics.measure(reconstruct(load_layers(found[LAYERS], clip)).mul(255.0).round().div(255.0), clip[:])
     result, truth = _frames(found[SAVED[measured][0]]), given(case.truth)
     if measured == "mattes":
         colours: tuple[Tensor, ...] = ()
@@ -56,12 +62,10 @@ def measure_case(measured: str, case: Case, found: Mapping[str, Path], reading: 
         each = metrics.figures(result, mask=as_mask(result), ref_mask=as_mask(truth, "truth")).per_frame
         shown = {"j": each["iou"], "f": each["boundary_f"]}
         return {f"{name}_{kind}": value for name, values in shown.items() for kind, value in _as_davis(values).items()}
-    numbers = metrics.measure(result, truth)
-    if measured == "pictures":
-        clip = given(case.clip)
-        numbers |= {"input_psnr": metrics.psnr(clip, truth), "input_ssim": metrics.ssim(clip, truth)}
-        if case.airlight is not None and LAYERS in found:
-            numbers |= _airlight(found[LAYERS], clip, case.airlight)
+    clip, numbers = given(case.clip), metrics.measure(result, truth)
+    numbers |= {"input_psnr": metrics.psnr(clip, truth), "input_ssim": metrics.ssim(clip, truth)}
+    if case.airlight is not None and LAYERS in found:
+        numbers |= _airlight(found[LAYERS], clip, case.airlight)
     return numbers
 
 
@@ -107,6 +111,31 @@ def _table_of(path: Path, count: int) -> Tensor:
         raise ShapeError(f"{path}: has {len(rows)} rows, the clip has {count} frames; give one row, or as many")
     colours = torch.tensor(rows).expand(count, 3)
     return colours / 255.0 if float(colours.max()) > 1.5 else colours
+
+
+def composites(foreground: Path, matte: Path, background: Path) -> Iterator[Tensor]:
+    """Frames ``(1, H, W, 3)`` of a foreground over a background, which is cut to its size and runs back at its end.
+
+    Raises:
+        MediaError, ShapeError: pictures cannot be read, or do not belong together.
+    """
+    from ...vdp_core.errors import ShapeError
+    from ...vdp_core.image.resize import resize
+    from ...vdp_core.image.selection import as_matte
+
+    colours, alpha, ground = _frames(foreground), as_matte(_frames(matte)), _frames(background)
+    height, width = colours.shape[1:3]
+    if alpha.shape != colours.shape[:3]:
+        raise ShapeError(f"{matte}: is not of the size and length of {foreground}; give mattes of these frames")
+    scale = max(height / ground.shape[1], width / ground.shape[2])
+    size = max(height, round(scale * ground.shape[1])), max(width, round(scale * ground.shape[2]))
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    for index in range(len(colours)):
+        turned = index % max(1, 2 * len(ground) - 2)
+        behind = ground[min(turned, 2 * len(ground) - 2 - turned) if len(ground) > 1 else 0]
+        behind = resize(behind.movedim(-1, 0)[None], size)[0].movedim(0, -1).clamp(0.0, 1.0)
+        share = alpha[index][..., None]
+        yield (colours[index] * share + behind[top : top + height, left : left + width] * (1.0 - share))[None]
 
 
 def _frames(path: Path, reading: Mapping[str, Any] | None = None) -> Tensor:

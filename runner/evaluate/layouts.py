@@ -3,8 +3,9 @@
 A folder of clips and one of truths lie side by side, under names that the field gives them, anywhere below the data
 set's folder: ``input`` and ``GT`` (SDSD), ``hazy`` and ``gt`` (REVIDE), ``JPEGImages`` and ``Annotations`` (DAVIS,
 whose smaller size is taken), ``com`` and ``pha`` with ``fgr`` (VideoMatte's test clips, each of which has its own
-three). A clip is a folder of pictures or a video. Clips and truths of the same names belong together, else those at
-the same place in their order; frames always by their place in order, as SDSD's have different numbers.
+three; VideoMatte240K's ``fgr`` and ``pha`` are put over the clips and stills of a folder ``bgr``). A clip is a folder
+of pictures or a video. Clips and truths of the same names belong together, else those at the same place in their order;
+frames always by their place in order, as SDSD's have different numbers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ TRUTHS = {
 }
 """Names of what is measured against, by what is measured."""
 FOREGROUNDS = ("fgr", "fg", "foreground")
+BACKGROUNDS = ("bgr", "bg", "backgrounds", "background")
 AIRLIGHTS = ("airlight", "airlights")
 SIZES = ("480p",)
 """Of a data set's sizes, those that figures are published of."""
@@ -45,6 +47,8 @@ class Case:
     truth: Path
     foreground: Path | None = None
     airlight: Path | None = None
+    background: Path | None = None
+    """What the foreground is put over, where that has still to be done."""
     wrong: str = ""
     """Why it cannot be measured, in a sentence."""
 
@@ -96,6 +100,8 @@ def _paired(folder: Path, truths: Sequence[str]) -> Iterator[Case]:
     """Clips and their truths below a folder, wherever two folders of such names lie side by side."""
     for place, children in _walk(folder):
         clips, truth = _first(children, CLIPS), _first(children, truths)
+        ground = _first(children, BACKGROUNDS) if clips is None else None
+        clips = clips or (_first(children, FOREGROUNDS) if ground is not None else None)
         if clips is None or truth is None:
             continue
         beside = {"foreground": _first(children, FOREGROUNDS), "airlight": _first(children, AIRLIGHTS)}
@@ -103,18 +109,22 @@ def _paired(folder: Path, truths: Sequence[str]) -> Iterator[Case]:
         if _is_clip(clips):
             name = prefix.rstrip("/") or folder.name
             light = beside["airlight"] or _table(clips, AIRLIGHTS[0])
-            yield Case(name, clips, truth, beside["foreground"], light)
+            yield Case(name, clips, truth, beside["foreground"], light, ground)
             continue
         clips, truth = _of_one_size(clips, truth)
         given, known = _clips_in(clips), _clips_in(truth)
         by_place = len(given) == len(known) and not given.keys() & known.keys()
         partners = dict(zip(given, known.values(), strict=True)) if by_place else known
-        for name, clip in given.items():
+        grounds = [] if ground is None else _clips_and_stills(ground)
+        if ground is not None and not grounds:
+            raise GraphError(f"{ground}: holds no backgrounds; give videos, folders of pictures or pictures")
+        for index, (name, clip) in enumerate(given.items()):
             if name not in partners:
                 yield Case(prefix + name, clip, truth, wrong=f"{clip}: has no truth; there is no {name} in {truth}")
                 continue
             colours, light = (None if one is None else _inside(one, name) for one in beside.values())
-            yield Case(prefix + name, clip, partners[name], colours, light or _table(clip, name))
+            behind = grounds[index % len(grounds)] if grounds else None
+            yield Case(prefix + name, clip, partners[name], colours, light or _table(clip, name), behind)
 
 
 def _alone(folder: Path) -> Iterator[Case]:
@@ -185,6 +195,13 @@ def _clips_in(folder: Path) -> dict[str, Path]:
         return {}
     found = (path for path in _sorted(folder.iterdir()) if not path.name.startswith(".") and _is_clip(path))
     return {path.stem if path.is_file() else path.name: path for path in found}
+
+
+def _clips_and_stills(folder: Path) -> list[Path]:
+    """The backgrounds in a folder: each clip, and each picture that lies in it by itself."""
+    from ...vdp_core.media.pictures import is_picture
+
+    return [path for path in _sorted(folder.iterdir()) if (path.is_file() and is_picture(path)) or _is_clip(path)]
 
 
 def _is_clip(path: Path) -> bool:
