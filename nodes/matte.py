@@ -232,8 +232,8 @@ class KeyScreen(host.Foreseeing):
     RETURN_NAMES = ("mask", "foreground", "layers")
     OUTPUT_TOOLTIPS = (
         "How far the screen is covered in each pixel, 1 = nothing of it is seen.",
-        "Colours without the screen and its light, not multiplied with the mask, which they carry as alpha; black where "
-        "there is only screen.",
+        "Colours without the screen and its light, not multiplied with the mask, which they carry as alpha; black "
+        "where there is only screen.",
         "The screen and what stands in front of it, for Composite, ReplaceLayer, SplitLayers and SaveLayers.",
     )
 

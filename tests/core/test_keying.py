@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from comfyui_vdp.vdp_core.edit.key_screen import check_screen, key_screen
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError
+from comfyui_vdp.vdp_core.image.colour import colour_of
 from comfyui_vdp.vdp_core.image.foreground import foreground_colours
 from comfyui_vdp.vdp_core.image.keying import find_colour, find_plate, key_picture, share_of_hue
 from comfyui_vdp.vdp_core.image.laplacian import solve_band
@@ -141,7 +142,7 @@ def test_each_frame_is_found_by_itself():
     frames, _, _, _ = rendered(GREEN)
     whole, _ = matte_and_colours(key_screen(frames, screen="green"))
     picture = frames[1].movedim(-1, 0).contiguous()
-    colour = torch.tensor([int(key_screen(frames).info["screen"][place : place + 2], 16) for place in (1, 3, 5)]) / 255.0
+    colour = colour_of(key_screen(frames).info["screen"])
     assert float((key_picture(picture, colour)[0] - whole[1]).abs().mean()) < 1e-3
 
 

@@ -56,7 +56,7 @@ def check_screen(screen: str) -> tuple[Tensor, ...]:
         return (torch.tensor(HUES[text]),)
     colour = colour_of(screen, "screen")
     if float(share_of_hue(colour.view(3, 1, 1), colour)) < LEAST_SHARE * float(colour.sum().clamp_min(0.1)):
-        raise InputError(f"screen: '{screen[:40]}' is too grey to tell a screen by; give the colour that it has in the clip")
+        raise InputError(f"screen: '{screen[:40]}' is too grey to tell a screen by; give its colour in the clip")
     return (colour,)
 
 

@@ -1,9 +1,9 @@
 """Alpha and colours in front of a screen of one colour, green, blue or any other, whose light may be uneven.
 
-A picture is ``alpha F + (1 - alpha) P``. The screen P is nearly known: it has one hue everywhere, and its light is smooth
-but for wrinkles and shadows. So it is found first, as it is where it is seen and filled in smoothly where it is not.
-Then alpha is the share at which a pixel lies between P and the colours of the object that are near; the matting
-Laplacian smooths that along the picture's own edges. What F has of the screen's hue is light that the screen threw on it.
+A picture is ``alpha F + (1 - alpha) P``. The screen P is nearly known: it has one hue everywhere, and its light is
+smooth but for wrinkles and shadows. So it is found first: as it is where it is seen, filled in where it is not. Then
+alpha is the share at which a pixel lies between P and the colours of the object that are near; the matting Laplacian
+smooths that along the picture's own edges. What F has of the screen's hue is light that the screen threw.
 """
 
 from __future__ import annotations
@@ -44,10 +44,12 @@ ROUNDS = 4
 """How often the screen is found anew without what does not fit it."""
 SURE = 0.6
 """How far a pixel fits the screen from which on it is nothing else."""
-SHALLOW, DEEP = 0.03, 0.05
+NEAR, FAR = 0.03, 0.05
 """Distances from the screen, as shares of the long side, that say how far a colour may have of its hue."""
 SPILL = (0.05, 0.15, 0.6)
 """Share of the screen's hue that the object alone may have: beside the screen, and more at both distances from it."""
+FULL = 0.97
+"""Share between the screen and the object's colours from which on a pixel is the object alone."""
 LEAN, HOLD = 1.0, 10.0
 """Weights of the share found from colours, and of what is sure."""
 EPS = 1e-4
@@ -141,12 +143,14 @@ def key_picture(picture: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
     fits, inverse = _fits(picture - plate, may_be[0])
     behind = may_be[0] * fits > SURE
     share = box_mean(_share(picture, plate, colour)[None], 1)[0]
-    alone = (1.0 - _ramp(share / spill[0], 0.7, 1.0)) * spill[1]
-    # between the screen and what is alone near by
-    across = inpaint(picture[None], alone[None, None])[0] - plate
+    spill, away = spill
+    alone = (1.0 - _ramp(share / spill, 0.7, 1.0)) * away
+    # between the screen and what is alone near by: the further in, the surer that is unmixed (red and skin have less of
+    # the screen's hue than grey, so that they hide some of it)
+    across = inpaint(picture[None], (alone * away.square())[None, None])[0] - plate
     towards = (inverse @ across.flatten(1)).view_as(across)
     between = ((picture - plate) * towards).sum(dim=0) / (across * towards).sum(dim=0).clamp_min(1e-6)
-    front = (alone > 0.5) & ~behind
+    front = (alone > 0.5) & ~behind & ((between > FULL) | (away == 1.0))
     sure = front | behind
     target = torch.where(sure, front.to(between.dtype), between.clamp(0.0, 1.0))
     band = dilate((~sure).float()[None], 1)[0]
@@ -201,17 +205,17 @@ def _fits(left: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spill_allowed(small: Tensor, plate: Tensor, colour: Tensor) -> Tensor:
-    """``(2, h, w)``: the share of the screen's hue up to which a pixel is the object alone, and how far it can be that.
+    """``(2, h, w)``: the share of the screen's hue up to which a pixel is the object alone, and how far it is away.
 
     Beside the screen what has some of its hue is mixed with it; far from it, it is not.
     """
     share = _share(small, plate, colour)
     side = max(small.shape[1:])
-    shallow, deep = (
+    near, far = (
         distance_inside(share <= limit, reach) / reach
-        for limit, reach in ((0.5, max(4, round(SHALLOW * side))), (0.7, max(8, round(DEEP * side))))
+        for limit, reach in ((0.5, max(4, round(NEAR * side))), (0.7, max(8, round(FAR * side))))
     )
-    return torch.stack((SPILL[0] + SPILL[1] * shallow + SPILL[2] * deep, _ramp(shallow, 0.0, 0.25)))
+    return torch.stack((SPILL[0] + SPILL[1] * near + SPILL[2] * far, near))
 
 
 def _without_spill(colours: Tensor, plate: Tensor, colour: Tensor) -> Tensor:
