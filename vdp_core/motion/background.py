@@ -8,6 +8,8 @@ flow around the hole has beyond that is spread into it. Points are then followed
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from ..image.inpaint import inpaint
 from ..image.morphology import erode
 from ..image.resize import resize
 from ..image.sample import sample_points
+from ..store.memo import MEMO, digest
 from ..store.scratch import large_empty
 from ..store.transfer import send
 from ..types import Flow, OnStep
@@ -81,8 +84,11 @@ def track_background(
         pair = _pair_flow(flow, index, (height, width), device)
         known = whole[index : index + 2].to(device)
         visible = (pair.forward_occlusion[0] < 0.5, pair.backward_occlusion[0] < 0.5)
-        forward[index] = _complete_flow(pair.forward[0], known[0], visible[0], margin, here, there)
-        backward[index] = _complete_flow(pair.backward[0], known[1], visible[1], margin, there, here)
+        for out, *given in (
+            (forward, pair.forward[0], known[0], visible[0], margin, here, there),
+            (backward, pair.backward[0], known[1], visible[1], margin, there, here),
+        ):
+            out[index] = MEMO(digest("completed", *given), partial(_complete_flow, *given))
         if on_step is not None:
             on_step(index + 1, steps, None)
     # a pair across a cut has no motion: all its pixels count as occluded
