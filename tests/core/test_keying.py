@@ -162,6 +162,14 @@ def test_a_clip_of_nothing_but_screen_is_empty():
     assert float(colours.mean()) < 1e-3
 
 
+def test_a_frame_that_the_object_fills_has_no_screen():
+    frames, _, _, _ = rendered(GREEN)
+    frames[1] = torch.tensor([0.6, 0.5, 0.45])
+    matte, colours = matte_and_colours(key_screen(frames))
+    assert float(matte[1].min()) == 1.0
+    assert_close(colours[1], frames[1], atol=2e-3, rtol=0.0)
+
+
 def test_what_cannot_be_keyed_is_refused():
     grey = torch.full((2, 32, 32, 3), 0.5)
     with pytest.raises(InputError, match="no green or blue screen is seen"):

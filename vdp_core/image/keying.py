@@ -120,8 +120,11 @@ def find_plate(picture: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
     weight, plate = may_be, picture
     for _ in range(ROUNDS):
         around = box_mean(weight[None], radius)
+        known = _ramp(around, 0.05, 0.3)
+        if not bool(known.any()):  # the object fills the frame
+            return colour.view(3, 1, 1).expand_as(picture), may_be
         mean = box_mean(picture * weight, radius) / around.clamp_min(1e-6)
-        plate = inpaint(mean[None], _ramp(around, 0.05, 0.3)[None])[0]
+        plate = inpaint(mean[None], known[None])[0]
         weight = may_be * _fits(picture - plate, weight)[0]
     return plate, may_be
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .matting import bounding_box
 from .morphology import box_sum
 
 __all__ = ["MattingLaplacian", "solve_band"]
@@ -111,7 +112,7 @@ def solve_band(
 
     Args:
         picture: in 0..1.
-        target: ``(H, W)`` in 0..1; alpha is this in pieces without a band.
+        target: ``(H, W)`` in 0..1; alpha is this away from the band.
         weight: ``(H, W)``, 0 or more.
         band: ``(H, W)``, not 0 where alpha is looked for.
         eps: see ``MattingLaplacian``.
@@ -121,9 +122,11 @@ def solve_band(
     alpha = target.clone()
     for top in range(0, size[0], TILE):
         for left in range(0, size[1], TILE):
-            inner = (slice(top, min(top + TILE, size[0])), slice(left, min(left + TILE, size[1])))
-            if not bool(band[inner].any()):
+            piece = band[top : top + TILE, left : left + TILE]
+            if not bool(piece.any()):
                 continue
+            rows, columns = bounding_box(piece)
+            inner = (slice(top + rows.start, top + rows.stop), slice(left + columns.start, left + columns.stop))
             outer = tuple(
                 slice(max(0, side.start - MARGIN), min(limit, side.stop + MARGIN))
                 for side, limit in zip(inner, size, strict=True)
