@@ -84,11 +84,10 @@ def track_background(
         pair = _pair_flow(flow, index, (height, width), device)
         known = whole[index : index + 2].to(device)
         visible = (pair.forward_occlusion[0] < 0.5, pair.backward_occlusion[0] < 0.5)
-        for out, *given in (
-            (forward, pair.forward[0], known[0], visible[0], margin, here, there),
-            (backward, pair.backward[0], known[1], visible[1], margin, there, here),
-        ):
-            out[index] = MEMO(digest("completed", *given), partial(_complete_flow, *given))
+        ahead = (pair.forward[0], known[0], visible[0], margin, here, there)
+        back = (pair.backward[0], known[1], visible[1], margin, there, here)
+        forward[index] = MEMO(digest("completed", *ahead), partial(_complete_flow, *ahead))
+        backward[index] = MEMO(digest("completed", *back), partial(_complete_flow, *back))
         if on_step is not None:
             on_step(index + 1, steps, None)
     # a pair across a cut has no motion: all its pixels count as occluded
