@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = ["MEMO", "Memo", "digest"]
 
 MOST = 2**30
-"""Bytes of tensors that are kept: alpha and motion of some 250 frames of 512x288."""
+"""Bytes of tensors that are kept: alpha and motion of some 200 frames of 512x288; of longer clips all is made anew."""
 
 
 def digest(*parts: Tensor | int | float | str | bytes | None) -> bytes:
