@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from baselines import clahe, dark_channel, true_haze
 from clips import clip_paths, discs, load
+from peers import HAZE, load_peers
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.degrade import haze, hazy_depth
@@ -176,8 +177,10 @@ def main() -> None:
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--paper", action="store_true", help="also the preset paper, for --paper-steps steps")
     parser.add_argument("--paper-steps", type=int, default=200)
+    parser.add_argument("--peers", type=Path, help="folder with repositories of published networks, see peers.py")
     options = parser.parse_args()
 
+    peers = load_peers(HAZE, options.peers)
     if options.sheet is not None:
         sizes = {"frames": options.frames, "width": options.width}
         write_sheets(options.sheet, options.data, **sizes, preset=options.preset)
@@ -200,6 +203,7 @@ def main() -> None:
         if case.kind not in ("clear", "still", "bars"):
             made["oracle"] = true_haze(case.hazy, case.through, case.airlight)
         made["dark channel"] = dark_channel(case.hazy)
+        made |= {name: peer(case.hazy) for name, peer in peers.items()}
         if options.paper:
             paper = decompose("dehaze", case.hazy, flow, preset="paper", steps=options.paper_steps)
             made["paper"] = haze_model.apply(paper)
@@ -214,7 +218,7 @@ def main() -> None:
     print("| haze | clip | method | PSNR | SSIM | warping error, of the truth's |\n|---|---|---|---|---|---|")
     for kind in options.kinds:
         for name in [*clips, *(case.name for case in still), "**mean**"]:
-            for method in METHODS:
+            for method in (*METHODS, *peers):
                 found = [
                     means[key] for key in means if key[0] == kind and key[2] == method and name in (key[1], "**mean**")
                 ]

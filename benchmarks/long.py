@@ -4,10 +4,10 @@
     python benchmarks/long.py --data FOLDER --lengths 600 3000 [--size 1280 720] [--workflows relight dehaze atlas]
         [--settings Optimize.preset=fast Optimize.steps=20] [--free 2]
 
-Blackswan goes back and forth, its light or haze with it, so that frames a cycle apart are equal; segment, atlas
-and matte get it as it is. ``--seams`` compares the error of frames over which one window gives way to the next with
-that of the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the next. The
-atlas has windows for its masks alone, and its error is that of the clip as textures rebuild it.
+Blackswan goes back and forth, its light, haze or flicker with it, so that frames a cycle apart are equal; segment,
+atlas and matte get it as it is. ``--seams`` compares the error of frames over which one window gives way to the next
+with that of the same frames of the cycle inside windows; flicker is how much the error changes from a frame to the
+next. The atlas has windows for its masks alone, and its error is that of the clip as textures rebuild it.
 ``--lengths`` runs the workflows on files of that many frames, each in a process of its own: memory is the most that is
 not backed by a file, files are the temporary ones that it holds at most (Linux only). What a clip needs stays in memory
 where there is plenty, and so grows with it; ``--free`` shows what grows where there is not.
@@ -35,6 +35,7 @@ from clips import clip_paths
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.media.clip import read_clip, write_clip
+from comfyui_vdp.vdp_core.models import colour as colour_model
 from comfyui_vdp.vdp_core.models import haze as haze_model
 from comfyui_vdp.vdp_core.models import light as light_model
 from comfyui_vdp.vdp_core.models.rebuild import reconstruct
@@ -43,11 +44,12 @@ from comfyui_vdp.vdp_core.optim.windows import WINDOW_OVERLAP, windows
 from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 
-TASK_OF = {"relight": "dark", "dehaze": "hazy"}
+TASK_OF = {"relight": "dark", "dehaze": "hazy", "deflicker": "flickering"}
 KIND_OF = {**TASK_OF, "segment": "plain", "atlas": "plain", "matte": "plain"}
 MADE = {
     "relight": partial(light_model.apply, denoise=0.0),
     "dehaze": partial(haze_model.apply, denoise=0.0),
+    "deflicker": colour_model.apply,
     "atlas": reconstruct,
 }
 CYCLES = 7
@@ -55,10 +57,12 @@ AIRLIGHT = (0.8, 0.82, 0.85)
 
 
 def cycle(data: Path, kind: str, width: int, height: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each frame ``(H, W, 3)`` of a cycle: the truth, and the same dark, hazy or plain, in 8 bits."""
+    """Each frame ``(H, W, 3)`` of a cycle: the truth, and the same dark, hazy, flickering or plain, in 8 bits."""
     clip = read_clip(clip_paths(data)["blackswan"]).frames
     y, x = torch.meshgrid(torch.linspace(-1.0, 1.0, height), torch.linspace(-1.0, 1.0, width), indexing="ij")
     length = 2 * len(clip) - 2
+    generator = torch.Generator().manual_seed(0)
+    gains, gammas = (spread * torch.randn(length, 3, generator=generator) for spread in (0.15, 0.1))
     for index in range(length):
         frame = clip[min(index, length - index)].movedim(-1, 0)[None]
         frame = F.interpolate(frame, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
@@ -69,6 +73,8 @@ def cycle(data: Path, kind: str, width: int, height: int) -> Iterator[tuple[Tens
             shown = light[..., None] * truth.pow(1.6)
         elif kind == "plain":
             shown = truth
+        elif kind == "flickering":
+            shown = (gains - gains.mean(dim=0))[index].exp() * truth ** (gammas - gammas.mean(dim=0))[index].exp()
         else:
             through = torch.exp(-(0.8 - 0.4 * y + 0.2 * torch.sin(2.0 * x + phase)))[..., None]
             shown = through * truth + (1.0 - through) * torch.tensor(AIRLIGHT)

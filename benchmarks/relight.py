@@ -1,6 +1,7 @@
 """Relighting dark copies of real clips whose light is known: ours, baselines and an oracle, side by side.
 
     python benchmarks/relight.py [--data FOLDER] [--seeds 0 1 2] [--frames 40] [--width 480] [--preset balanced]
+        [--davis] [--peers FOLDER]
 
 Figures are means over frames. "fitted" figures are taken after the best gain and gamma for the whole clip, because how
 bright to go is the person's choice; the others as the frames come out.
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from baselines import best_gain_and_gamma, clahe, gamma_to_mid_grey, still_map, true_light
 from clips import clip_paths, load
+from peers import LIGHT, load_peers, non_local_means
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.degrade import darken
@@ -77,9 +79,15 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--width", type=int, default=480)
     parser.add_argument("--preset", default="balanced")
+    parser.add_argument("--davis", action="store_true", help="also the clips of davis/frames/ in that folder")
+    parser.add_argument("--peers", type=Path, help="folder with repositories of published networks, see peers.py")
     options = parser.parse_args()
 
-    paths = clip_paths(options.data)
+    peers = load_peers(LIGHT, options.peers)
+    methods = list(METHODS)
+    for name in peers:
+        methods += [name, f"{name}, non-local means"]
+    paths = clip_paths(options.data, davis=options.davis)
     names = options.clips or list(paths)
     rows: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     spent: dict[str, list[float]] = {}
@@ -91,6 +99,9 @@ def main() -> None:
         for seed in options.seeds:
             dark, light = darken(clean, seed=seed, gamma=GAMMA)
             frames, seconds = versions(dark, light, clean, options.preset)
+            for title, peer in peers.items():
+                frames[title] = peer(dark)
+                frames[f"{title}, non-local means"] = non_local_means(frames[title])
             for part, value in seconds.items():
                 spent.setdefault(part, []).append(value)
             for method, made in frames.items():
@@ -102,18 +113,21 @@ def main() -> None:
     means = {key: tuple(map(statistics.fmean, zip(*values, strict=True))) for key, values in rows.items()}
     print("| clip | method | PSNR | PSNR fitted | SSIM fitted | warping error |\n|---|---|---|---|---|---|")
     for name in names:
-        for method in METHODS:
+        for method in methods:
             plain, fitted, alike, flicker = means[name, method]
             print(f"| {name} | {method} | {plain:.2f} | {fitted:.2f} | {alike:.3f} | {flicker:.4f} |")
         print(f"| {name} | truth | | | | {truth_error[name]:.4f} |")
-    for method in METHODS:
+    for method in methods:
         plain, fitted, alike, flicker = map(
             statistics.fmean, zip(*(means[name, method] for name in names), strict=True)
         )
         print(f"| **mean** | {method} | {plain:.2f} | {fitted:.2f} | {alike:.3f} | {flicker:.4f} |")
-    base = "gamma to mid-grey"
-    gains = [means[name, "ours"][1] - means[name, base][1] for name in names]
-    print(f"\nours over {base}, fitted: {statistics.fmean(gains):+.2f} dB on the mean, {min(gains):+.2f} on the worst")
+    print()
+    for base in ("gamma to mid-grey", "CLAHE", *methods[len(METHODS) :]):
+        gains = [means[name, "ours"][1] - means[name, base][1] for name in names]
+        print(
+            f"ours over {base}, fitted: {statistics.fmean(gains):+.2f} dB on the mean, {min(gains):+.2f} on the worst"
+        )
     seconds = ", ".join(f"{part} {statistics.fmean(values):.1f} s" for part, values in spent.items())
     print(f"seconds for {options.frames} frames of width {options.width}: {seconds}")
 

@@ -210,7 +210,7 @@ class SaveFrames(host.Foreseeing):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from ..vdp_core.media.formats import FORMATS
+        from ..vdp_core.media.formats import FORMATS, MOST_MEGABITS
 
         return {
             "required": {
@@ -259,6 +259,19 @@ class SaveFrames(host.Foreseeing):
                     },
                 ),
                 "audio": ("AUDIO", {"tooltip": "Sound, cut where the frames end."}),
+                "bitrate": (
+                    "FLOAT",
+                    {
+                        "default": 0.0,
+                        "min": 0.0,
+                        "max": float(MOST_MEGABITS),
+                        "step": 0.1,
+                        "round": 0.001,
+                        "advanced": True,
+                        "tooltip": "For mp4, webm and h265: megabits a second of the picture, in place of quality. 0: "
+                        "by quality.",
+                    },
+                ),
             },
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
@@ -301,6 +314,7 @@ class SaveFrames(host.Foreseeing):
         quality: int = 80,
         alpha: Tensor | None = None,
         audio: dict[str, Any] | None = None,
+        bitrate: float = 0.0,
         prompt: object = None,
         extra_pnginfo: object = None,
     ) -> dict[str, Any]:
@@ -321,6 +335,7 @@ class SaveFrames(host.Foreseeing):
                 fps=fps,
                 format=format,
                 quality=quality,
+                bitrate=bitrate,
                 alpha=alpha,
                 audio=audio,
                 metadata=host.embed_metadata(prompt, extra_pnginfo),

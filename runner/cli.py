@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+WORKFLOWS = Path(__file__).parent.parent / "workflows"
 WRONG, USAGE, FAILED, INTERRUPTED = 1, 2, 3, 130
 
 OUTPUT_DIR = click.option(
@@ -232,6 +233,68 @@ def batch(
     if failed:
         message = f"{len(failed)} of {len(entries)} clips failed; {summary['report']} says why"
         raise GraphError(message) if all(entry.bad_input for entry in failed) else NodeFailed(message)
+
+
+@vdp.command()
+@click.argument("task")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--workflow", type=click.Path(path_type=Path), help="Instead of workflows/TASK.json.")
+@click.option("--split", default="", metavar="NAME", help="Only clips of this list or folder, such as val or Test.")
+@click.option("--clip", "names", multiple=True, metavar="NAME", help="Only this clip; may be given several times.")
+@OUTPUT_DIR
+@SET
+@DEVICE
+@SEED
+@QUIET
+def evaluate(
+    task: str,
+    folder: Path,
+    workflow: Path | None,
+    split: str,
+    names: tuple[str, ...],
+    output_dir: Path,
+    settings: tuple[str, ...],
+    device: str,
+    seed: int | None,
+    quiet: bool,
+) -> None:
+    """Run a task on the clips of a data set and measure the results against the truth.
+
+    FOLDER holds clips and truths in a published layout: SDSD, REVIDE, DAVIS, VideoMatte. What is measured already is
+    not measured anew. Prints a table, and JSON as the last line; evaluation.json in the output folder has all figures.
+    """
+    from ..vdp_core.tasks import task_of
+    from .evaluate.evaluation import EVALUATION, Evaluation, table
+    from .evaluate.layouts import find_cases
+    from .graph.check import check as check_graph
+    from .graph.specs import local_specs
+    from .run.execute import NodeFailed
+
+    terminal, start, specs = Terminal(quiet=quiet), time.monotonic(), local_specs()
+    measured = task_of(task).measured
+    cases = find_cases(folder, measured, split=split, names=names)
+    graph = _prepare(workflow or WORKFLOWS / f"{task}.json", specs, settings, seed)
+    _refuse(check_graph(graph, specs))
+    _make_folder(output_dir)
+    with _headless(device, terminal, output_dir) as host:
+        host.device()
+        with_layers = any(case.airlight for case in cases)
+        job = Evaluation(graph, specs, measured, output_dir, terminal, device=device, with_layers=with_layers)
+        rows = job.run(cases)
+    click.echo(table(rows))
+    failed = [row for row in rows if row.error]
+    summary = {
+        "mean": job.means(rows),
+        "clips": len(rows),
+        "failed": len(failed),
+        "computed": job.computed,
+        "evaluation": str((output_dir / EVALUATION).resolve()),
+        "seconds": round(time.monotonic() - start, 3),
+    }
+    click.echo(json.dumps(summary))
+    if failed:
+        message = f"{len(failed)} of {len(rows)} clips failed; {summary['evaluation']} says why"
+        raise GraphError(message) if all(row.bad_input for row in failed) else NodeFailed(message)
 
 
 @vdp.command()

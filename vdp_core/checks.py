@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from .errors import InputError, ShapeError
 from .store.lazy import LazyFrames
 
-__all__ = ["check_flow", "check_frames", "check_mask"]
+__all__ = ["check_flow", "check_frames", "check_mask", "check_proportions"]
+
+PROPORTIONS = 0.02
+"""By how much the proportions of a picture may differ from the frames' whose whole it shows."""
 
 
 def check_frames(frames: object, name: str = "frames", *, at_least: int = 1, smallest_side: int = 1) -> Tensor:
@@ -89,6 +94,27 @@ def check_mask(mask: object, name: str, *, count: int | None = None, size: tuple
     if not (abs(low) < float("inf") and abs(high) < float("inf")):
         raise InputError(f"{name}: holds NaN or infinite values")
     return mask.clamp(0.0, 1.0) if low < 0.0 or high > 1.0 else mask
+
+
+def check_proportions(what: str, size: Sequence[int], wanted: Sequence[int]) -> None:
+    """Refuse a picture of another size whose proportions are not those of the frames.
+
+    Args:
+        what: the start of the sentence, such as "mask: it is".
+        size: ``(H, W)`` of the picture.
+        wanted: ``(H, W)`` of the frames.
+
+    Raises:
+        ShapeError: of other proportions, or without a pixel.
+    """
+    (height, width), (wanted_height, wanted_width) = size, wanted
+    # a much smaller picture's sides were rounded to whole pixels
+    allowed = max(PROPORTIONS, 0.5 / max(height, 1) + 0.5 / max(width, 1))
+    if min(height, width) < 1 or abs(width / height / (wanted_width / wanted_height) - 1.0) > allowed:
+        raise ShapeError(
+            f"{what} {width}x{height} pixels, the frames are {wanted_width}x{wanted_height}; it must show the whole "
+            "frame, in any size of the same proportions"
+        )
 
 
 def check_flow(flow: object, count: int, name: str = "flow") -> None:

@@ -20,6 +20,8 @@ from .work import saved_by
 __all__ = ["check_parts", "clips_of", "content", "digest", "find_clip_node", "hash_workflow"]
 
 LOADER = "LoadFrames"
+SETTINGS = ("start", "count", "every_nth", "timing", "sound_track", "filename_prefix", "format", "quality", "bitrate")
+"""What parts of a clip must know of the nodes that read and save it."""
 
 
 def find_clip_node(graph: Graph) -> tuple[Node, str]:
@@ -133,6 +135,6 @@ def check_parts(graph: Graph, specs: Specs, clip: Node, needed: Sequence[str]) -
         if key != clip.id and "path" in specs[node.class_type].inputs:
             raise GraphError(f"{node} belongs to the whole clip, so the clip cannot be worked on in parts (--shard)")
     for node in (clip, *(graph.nodes[key] for key in saved_by(graph, needed))):
-        for name in ("start", "count", "every_nth", "timing", "sound_track", "filename_prefix", "format", "quality"):
+        for name in SETTINGS:
             if isinstance(node.inputs.get(name), Link):
                 raise GraphError(f"{node}: {name} comes from another node; --shard needs it as a value")

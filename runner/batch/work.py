@@ -397,6 +397,7 @@ def _join(joining: Joining, saver: Node, specs: Specs, tell: Tell) -> str:
         fps=infos[0].fps,
         format=form,
         quality=int(saver.inputs["quality"]),
+        bitrate=float(saver.inputs.get("bitrate", 0.0)),
         audio=_sound(joining.job, total) if isinstance(saver.inputs.get("audio"), Link) else None,
         metadata=host.embed_metadata(to_api(graph), graph.workflow and {"workflow": graph.workflow}),
         total=total,

@@ -266,7 +266,7 @@ def test_steps_are_told_and_may_stop_the_work(rich: Layers) -> None:
         ({"pivot": 3}, InputError, "pivot: there is no frame 3; 0 to 2, or -1 for none"),
         ({"pivot": -2}, InputError, "pivot: there is no frame -2"),
         ({"region": torch.zeros(12, 16)}, InputError, "region: nothing is selected"),
-        ({"region": torch.ones(12, 12)}, ShapeError, "region: it is 12x12 pixels, the clip has 16x12"),
+        ({"region": torch.ones(12, 12)}, ShapeError, "region: it is 12x12 pixels, the frames are 16x12"),
         ({"region": torch.ones(2, 12, 16)}, ShapeError, "region: got 2 masks for 3 frames"),
         ({"matte": torch.ones(3, 16, 12)}, ShapeError, "matte: it is 12x16 pixels"),
         ({"matte": torch.full((12, 16), math.nan)}, InputError, "matte: holds NaN"),

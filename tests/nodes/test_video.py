@@ -37,7 +37,7 @@ def test_widgets_keep_their_order():
     assert load["optional"]["timing"][0] == list(TIMINGS)
     save = SaveFrames.INPUT_TYPES()
     assert list(save["required"]) == ["frames", "filename_prefix", "format", "fps", "quality"]
-    assert list(save["optional"]) == ["alpha", "audio"]
+    assert list(save["optional"]) == ["alpha", "audio", "bitrate"]
     assert save["required"]["format"][0] == list(video.FORMATS)
     for node in (LoadFrames, SaveFrames):
         inputs = node.INPUT_TYPES()

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from html.parser import HTMLParser
@@ -22,7 +21,7 @@ import programs
 import pytest
 import torch
 from PIL import Image
-from processes import Started, ended_at, states_of
+from processes import HerePool, Started, ended_at, states_of
 
 from comfyui_vdp.runner import cli
 from comfyui_vdp.runner.batch import pools, work
@@ -54,25 +53,6 @@ COPY: dict[str, Any] = {
     },
 }
 Vdp = Callable[..., tuple[int, Any, str]]
-
-
-class HerePool:
-    """Works in the test's own process, which spares it the start of another."""
-
-    slots = 1
-
-    def __init__(self) -> None:
-        self.waiting: deque[Task] = deque()
-
-    def submit(self, task: Task) -> None:
-        self.waiting.append(task)
-
-    def wait(self, tell: pools.Tell) -> tuple[Task, Any]:
-        task = self.waiting.popleft()
-        return task, task.function(task.job, tell)
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture

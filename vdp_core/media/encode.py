@@ -219,6 +219,7 @@ def write_video(
     spec: Format,
     rate: Fraction,
     quality: int,
+    bitrate: float,
     sound: tuple[Tensor, int] | None,
     tags: Mapping[str, str],
 ) -> None:
@@ -238,7 +239,7 @@ def write_video(
                 noted = {SIZE_KEY: f"{width}x{height}"} if padded != (width, height) else {}
                 container.metadata.update({**tags, **noted})
                 pixels = spec.pixels if piece.alpha is None else spec.pixels_with_alpha
-                stream = _video_output(container, spec, pixels, padded, rate, quality)
+                stream = _video_output(container, spec, pixels, padded, rate, quality, bitrate)
                 finish = _finish(spec, stream, rate)
                 if sound is not None:
                     track = _SoundTrack(container, spec.sound, sound)
@@ -281,7 +282,7 @@ def _finish(spec: Format, stream: Any, rate: Fraction) -> _Finish:
 
 
 def _video_output(
-    container: Any, spec: Format, pixels: str, size: tuple[int, int], rate: Fraction, quality: int
+    container: Any, spec: Format, pixels: str, size: tuple[int, int], rate: Fraction, quality: int, bitrate: float
 ) -> Any:
     options = {
         # 80 gives CRF 18, 1 gives 50.6: x264's scale halves the bit rate every six steps. No macroblock trees: with
@@ -304,6 +305,12 @@ def _video_output(
         },
         "prores_ks": {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"},
     }[spec.codec]
+    if bitrate and "crf" in options:
+        bits = round(bitrate * 1e6)
+        del options["crf"]
+        options |= {"b": str(bits), "maxrate": str(bits), "bufsize": str(bits)}
+        if spec.codec == "libvpx-vp9":
+            options["minrate"] = str(bits)  # else a single pass is off by up to four fifths in a few seconds
     if pixels == "yuva420p":
         options["auto-alt-ref"] = "0"  # libvpx cannot hold back frames of which the alpha is a second stream
     stream = container.add_stream(spec.codec, rate=rate, options=options)

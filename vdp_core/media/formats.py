@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
-__all__ = ["FORMATS", "LEAST_SIDE", "TIMINGS", "Format", "alpha_left_out", "check_holds_alpha"]
+__all__ = ["FORMATS", "LEAST_SIDE", "MOST_MEGABITS", "TIMINGS", "Format", "alpha_left_out", "check_holds_alpha"]
 
 TIMINGS = ("constant", "as recorded")
 """What is made of a clip of variable rate: the rate constant, frames repeated and left out, or each frame once."""
 LEAST_SIDE = 64
 """What the sides of an H.265 clip are padded to."""
+MOST_MEGABITS = 1000
+"""Most that may be asked of a clip's picture, a second."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import check_proportions
 from ..errors import InputError, ShapeError
 from ..image.colour import DISPLAY_GAMMA, LUMA
 from ..image.plot import Curve, plot
@@ -38,7 +39,6 @@ would paint it."""
 INVERSE_STEPS = 20  # of the fixed point that undoes the change; it shrinks the error to a third or less each time
 MEASURED_SIDE = 128
 """Long side of the copy of a frame on which regions are measured and curves are drawn."""
-PROPORTIONS = 0.02  # by how much those of a mask may differ from the frames'
 MOST_STRENGTH = 1.5
 MOST_SMOOTHING = 60.0  # seconds
 
@@ -260,10 +260,7 @@ def check_settings(
         length, *size = mask.shape[:-1] if are_pictures(mask, name) else (1, *mask.shape)[-3:]
         if length not in (1, count):
             raise ShapeError(f"{name}: got {length} masks for {count} frames; give one mask or one per frame")
-        if min(size) < 1 or abs(size[1] / size[0] / (width / height) - 1.0) > PROPORTIONS:
-            raise ShapeError(
-                f"{name}: it is {size[1]}x{size[0]} pixels, the clip has {width}x{height}; the same proportions needed"
-            )
+        check_proportions(f"{name}: it is", size, (height, width))
 
 
 Edited = Callable[[Layers, int, int, Tensor], Tensor]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..denoise.banding import without_bands
 from ..denoise.temporal import clean_frames, is_noisy, less_noisy
 from ..errors import InputError
 from ..store.lazy import computed
@@ -34,8 +35,9 @@ def applied(
     Args:
         layers: with a field ``noise``.
         compose: of their model, with a person's settings.
-        denoise: 0 keeps the noise of the source, 1 takes it out.
-        contrast: ``(T,)``, by how much ``compose`` raises the contrast of each frame, and so its noise; None is 1.
+        denoise: 0 keeps the noise of the source and its bands, 1 takes them out.
+        contrast: ``(T,)``, by how much ``compose`` raises the contrast of each frame, and so its noise and its steps
+            of 8 bits; None is 1.
         device: where to compute.
         on_step: told after every few frames; stops the work by raising.
 
@@ -50,13 +52,18 @@ def applied(
     count, height, width, _ = layers.frames.shape
     chunk = max(1, PIXELS_AT_ONCE // (height * width))
 
+    def smoothed(first: int, stop: int, clean: Iterator[Tensor] | None, banded: bool) -> Tensor:
+        frames = less_noisy(layers, first, stop, clean, denoise, device)
+        return frames.lerp(without_bands(frames), denoise) if banded else frames
+
     @torch.no_grad()
     def made(start: int) -> Iterator[Tensor]:
         noisy = denoise > 0.0 and is_noisy(layers, contrast)
         clean = clean_frames(layers, start=start, contrast=contrast, device=device) if noisy else None
         for first in range(start, count, chunk):
             stop = min(first + chunk, count)
+            banded = denoise > 0.0 and contrast is not None and float(contrast[first:stop].max()) > 1.0
             # (no name for the frames: it would keep them while the next are made)
-            yield compose(layers, first, stop, less_noisy(layers, first, stop, clean, denoise, device)).clamp_(0.0, 1.0)
+            yield compose(layers, first, stop, smoothed(first, stop, clean, banded)).clamp_(0.0, 1.0)
 
     return computed(made, tuple(layers.frames.shape), on_step=on_step)

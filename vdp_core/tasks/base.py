@@ -164,6 +164,9 @@ class Task:
     inputs: tuple[Input, ...] = ()
     aliases: tuple[str, ...] = ()
     """Words that people look for it with."""
+    measured: str = "pictures"
+    """What is compared with the truth on a data set: ``pictures``; ``rebuilt``, pictures whose truth is the clip
+    itself; ``regions``, or ``mattes``."""
     needs_flow: bool = True
     least_frames: int = 2
     least_side: int = 16

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_frames
+from ..checks import check_frames, check_proportions
 from ..errors import InputError, ShapeError
 from ..image.selection import as_labels, as_mask
 from .base import Given, Input
@@ -29,9 +29,6 @@ __all__ = [
     "masks_of_shot",
     "reference_of_shot",
 ]
-
-PROPORTIONS = 0.02
-"""Part by which width over height of a still or a mask may differ from that of the frames."""
 
 
 class Reference(NamedTuple):
@@ -66,7 +63,7 @@ def check_reference(given: Given, frames: Tensor) -> Reference | None:
     still = check_frames(given["reference"], "reference")
     if len(still) != 1:
         raise ShapeError(f"reference: one graded still is needed, got {len(still)} frames; set count to 1")
-    _check_proportions("reference: the still is", still.shape[1:3], frames)
+    check_proportions("reference: the still is", still.shape[1:3], frames.shape[1:3])
     return Reference(still, check_reference_frame(given, frames))
 
 
@@ -104,7 +101,7 @@ def check_masks(given: Given, frames: Tensor) -> dict[int, Tensor] | None:
     layers = check_layers(given, frames)
     masks, objects = (as_mask(given["mask"]), 1) if layers == 2 else as_labels(given["mask"])
     count = len(frames)
-    _check_proportions("mask: it is", masks.shape[1:], frames)
+    check_proportions("mask: it is", masks.shape[1:], frames.shape[1:3])
     if len(masks) == 1:
         index = given["mask_frame"]
         if not 0 <= index < count:
@@ -156,7 +153,7 @@ def check_guide(given: Given, frames: Tensor) -> Tensor | None:
         raise ShapeError(
             f"guide: it has {len(guide)} frames, the clip has {len(frames)}; load as many, from the same one on"
         )
-    _check_proportions("guide: it is", guide.shape[1:3], frames)
+    check_proportions("guide: it is", guide.shape[1:3], frames.shape[1:3])
     return guide
 
 
@@ -200,14 +197,3 @@ def _within(one: Input, given: Given) -> float:
     if not low <= value <= high:  # which NaN is not
         raise InputError(f"{one.name}: {low:g} to {high:g}, got {value}")
     return float(value)
-
-
-def _check_proportions(what: str, size: tuple[int, ...], frames: Tensor) -> None:
-    (height, width), (wanted_height, wanted_width) = size, frames.shape[1:3]
-    # a much smaller picture's sides were rounded to whole pixels
-    allowed = max(PROPORTIONS, 0.5 / height + 0.5 / width)
-    if abs(width / height / (wanted_width / wanted_height) - 1.0) > allowed:
-        raise ShapeError(
-            f"{what} {width}x{height} pixels, the frames are {wanted_width}x{wanted_height}; it must show the whole "
-            "frame, in any size of the same proportions"
-        )

@@ -23,6 +23,7 @@ TASK = Task(
         "tracking",
         "stabilise",
     ),
+    measured="rebuilt",
     inputs=(LAYERS, MASK, MASK_FRAME),
     presets={name: Preset(config) for name, config in PRESETS.items()}
     | {"paper": Preset(PublishedAtlas(), later(__package__, ".paper:find"))},

@@ -37,7 +37,7 @@ class Basis:
     """One of so many pixels of a row is read; those of a row lie beside those of the rows next to it, so that functions
     of rows alone are seen in every row."""
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, slice]:
         """Which parameters belong to which group."""
         sizes = {

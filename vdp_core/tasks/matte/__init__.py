@@ -23,6 +23,7 @@ TASK = Task(
         "rotoscope anything",
         "despill",
     ),
+    measured="mattes",
     inputs=(MASK, MASK_FRAME),
     presets={name: Preset(config) for name, config in PRESETS.items()},
     lengths=lambda given: {"L": 2},

@@ -25,6 +25,7 @@ TASK = Task(
         "matte",
         "rotoscope",
     ),
+    measured="regions",
     inputs=(LAYERS, MASK, MASK_FRAME),
     presets={name: Preset(config) for name, config in PRESETS.items()}
     | {"paper": Preset(Published(), later(__package__, ".task:find_as_published"), without=(MASK,))},
