@@ -5,7 +5,7 @@ from .edit import Deflicker, Dehaze, Relight
 from .flashes import FlashSafety
 from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
 from .layers import Composite, LoadLayers, ReplaceLayer, SaveLayers, SplitLayers
-from .matte import MatteVideo
+from .matte import KeyScreen, MatteVideo
 from .measure import MeasureVideo
 from .paint import EditAtlas, EditFrame
 from .points import LoadPoints, SaveTracks, TrackPoints
@@ -24,6 +24,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
     "Dehaze": Dehaze,
     "Deflicker": Deflicker,
     "MatteVideo": MatteVideo,
+    "KeyScreen": KeyScreen,
     "SplitLayers": SplitLayers,
     "ReplaceLayer": ReplaceLayer,
     "Composite": Composite,
@@ -52,6 +53,7 @@ NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "Dehaze": "Dehaze (VDP)",
     "Deflicker": "Deflicker (VDP)",
     "MatteVideo": "Matte Video (VDP)",
+    "KeyScreen": "Key Screen (VDP)",
     "SplitLayers": "Split Layers (VDP)",
     "ReplaceLayer": "Replace Layer (VDP)",
     "Composite": "Composite (VDP)",

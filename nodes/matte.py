@@ -1,4 +1,4 @@
-"""Mattes of people: MatteVideo."""
+"""Mattes without a mask: MatteVideo of people, KeyScreen of what stands in front of a screen."""
 
 from __future__ import annotations
 
@@ -199,4 +199,99 @@ class MatteVideo(host.Foreseeing):
         shots = int(layers.info["shots"])
         cuts = f", {shots} shots" if shots > 1 else ""
         host.say(done.with_warning(f"matte: {path.name}, {host.described(clip)} at ratio {layers.info['ratio']}{cuts}"))
+        return mask, host.with_alpha(foreground, mask), layers
+
+
+class KeyScreen(host.Foreseeing):
+    """Find mattes and colours of what stands in front of a green or blue screen."""
+
+    CATEGORY = "VDP/decompose"
+    DESCRIPTION = (
+        "Takes a green or blue screen out of a clip: soft mattes of what stands in front of it, and its own colours "
+        "without the screen's light on them. The screen's colour, its uneven light and its wrinkles are found on the "
+        "clip itself."
+    )
+    SEARCH_ALIASES = [
+        "green screen",
+        "greenscreen",
+        "blue screen",
+        "bluescreen",
+        "chroma key",
+        "chromakey",
+        "keyer",
+        "keying",
+        "keylight",
+        "despill",
+        "spill suppression",
+        "remove background",
+        "alpha",
+        "matting",
+    ]
+    FUNCTION = "key"
+    RETURN_TYPES = ("MASK", "IMAGE", "VDP_LAYERS")
+    RETURN_NAMES = ("mask", "foreground", "layers")
+    OUTPUT_TOOLTIPS = (
+        "How far the screen is covered in each pixel, 1 = nothing of it is seen.",
+        "Colours without the screen and its light, not multiplied with the mask, which they carry as alpha; black "
+        "where there is only screen.",
+        "The screen and what stands in front of it, for Composite, ReplaceLayer, SplitLayers and SaveLayers.",
+    )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "frames": ("IMAGE", {"tooltip": "The clip.", "lazy": True}),
+                "screen": (
+                    "STRING",
+                    {
+                        "default": "auto",
+                        "tooltip": "auto: green or blue, whichever fills more of the clip. green or blue; or, of any "
+                        "other screen, about its colour: #a03090, or 160, 48, 144.",
+                    },
+                ),
+            },
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, screen: str | None = None) -> bool | str:
+        from ..vdp_core.edit.key_screen import check_screen
+        from ..vdp_core.errors import InputError
+
+        try:
+            _ = screen is None or check_screen(screen)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def foresee(
+        cls, frames: Tensor | None = None, screen: str | None = None, **_: object
+    ) -> tuple[Tensor | None, Tensor | None, Layers | None]:
+        from ..vdp_core.edit.key_screen import check_clip, check_screen
+        from ..vdp_core.models import masks
+
+        check_screen(screen or "auto")
+        if frames is None:
+            return None, None, None
+        check_clip(host.on_cpu(frames))
+        layers = masks.MODEL.stand_in(frames, {"L": 2})
+        return host.mask_like(frames), host.frames_like(frames), replace(layers, alpha=host.alpha_of(frames))
+
+    def key(self, frames: Tensor, screen: str = "auto") -> tuple[Tensor, Tensor, Layers]:
+        """See DESCRIPTION."""
+        from ..vdp_core.edit.key_screen import key_screen
+        from ..vdp_core.models.masks import matte_and_colours
+
+        alpha, clip = host.on_cpu(host.alpha_of(frames)), host.on_cpu(frames)
+        done = host.compute(
+            "Key",
+            len(clip),
+            lambda device, on_step: key_screen(clip, screen=screen, device=device, on_step=on_step),
+            memory=host.native_memory(clip),
+            cure="make the clip smaller",
+        )
+        layers = replace(done.result, alpha=alpha)
+        mask, foreground = host.hand_on(*matte_and_colours(layers))
+        host.say(done.with_warning(f"key: screen {layers.info['screen']}, {host.described(clip)}"))
         return mask, host.with_alpha(foreground, mask), layers

@@ -53,6 +53,8 @@ def settings(comfyui: Any, synthetic: Any) -> Settings:
     points = folder / "points.json"
     points.write_text('[{"frame": 0, "x": 60.5, "y": 40}, {"frame": 5, "x": 80, "y": 48}]')
     clips = {task: clip(task, WORSENED[task](rendered.frames)) for task in TASKS}
+    screen = torch.tensor([0.2, 0.6, 0.25])
+    clips["green_screen"] = clip("green_screen", rendered.frames.lerp(screen, rendered.masks[:, 0, ..., None]))
     stills = {
         "Reference": still("reference", rendered.frames[0]),
         "Mask": still("mask", rendered.masks[0, 1, ..., None].expand(-1, -1, 3)),
@@ -151,6 +153,7 @@ def test_it_gives_its_files_and_the_same_frames_as_headless(
         ("track_points", "Tracks.format=nuke", {"Tracks"}),
         ("matte", "Composite.background_colour=#ff0000", {"Composite", "Result"}),
         ("replace_background_matte", "Composite.gain=1", {"Composite", "Result", "Matte"}),
+        ("green_screen", "Composite.gain=1", {"Composite", "Result", "Matte"}),
     ],
 )
 def test_a_slider_runs_its_node_and_what_saves_it(

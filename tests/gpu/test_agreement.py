@@ -65,6 +65,11 @@ def clip() -> Tensor:
     return synthetic.layered(8, 144, 160, objects=1).frames
 
 
+def on_green() -> Tensor:
+    rendered = synthetic.layered(4, 144, 160, objects=1)
+    return rendered.frames.lerp(torch.tensor([0.2, 0.6, 0.25]), rendered.masks[:, 0, ..., None])
+
+
 @cache
 def flow_of(task: str) -> Flow:
     found: Flow = run("RAFTFlow", frames=WORSENED[task](clip()), model="dis")[0]
@@ -121,6 +126,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "Dehaze": lambda: {"layers": layers_of("dehaze"), "airlight_tint": 0.3},
     "Deflicker": lambda: {"layers": layers_of("deflicker"), "pivot": 2, "region": clip()[:1, ..., 0]},
     "MatteVideo": lambda: {"frames": clip(), "downsample_ratio": 0.5, "warm_up": 2},
+    "KeyScreen": lambda: {"frames": on_green()},
     "SplitLayers": lambda: {"layers": layers_of("segment"), "layer": 1},
     "ReplaceLayer": lambda: {"layers": layers_of("segment"), "layer": 1, "frames": 1.0 - clip()},
     "Composite": lambda: {"layers": layers_of("segment"), "gain": -0.5, "offset_x": 3.25, "background": clip()[:1]},

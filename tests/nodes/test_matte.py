@@ -11,7 +11,7 @@ from plain_matting import trained
 
 from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.layers import Composite
-from comfyui_vdp.nodes.matte import MatteVideo
+from comfyui_vdp.nodes.matte import KeyScreen, MatteVideo
 from comfyui_vdp.vdp_core.errors import InputError, WeightsError
 from comfyui_vdp.vdp_core.types import Layers
 
@@ -101,3 +101,33 @@ def test_in_comfyui_weights_lie_in_a_folder_of_their_own(
     assert host.weights_folders("video_matting") == [folder]
     assert MatteVideo.VALIDATE_INPUTS(weights="auto") is True
     assert str(moved) in MatteVideo.IS_CHANGED(weights="rvm_mobilenetv3")
+
+
+def on_green(count: int = 3) -> torch.Tensor:
+    clip = torch.tensor([0.2, 0.6, 0.25]).repeat(count, 48, 64, 1)
+    clip[:, 12:36, 20:44] = torch.tensor([0.7, 0.5, 0.4])
+    return clip
+
+
+def test_key_gives_mask_foreground_and_layers_that_belong_together(said: list[str]) -> None:
+    assert list(KeyScreen.INPUT_TYPES()["required"]) == ["frames", "screen"]
+    assert len(KeyScreen.RETURN_TYPES) == len(KeyScreen.RETURN_NAMES) == len(KeyScreen.OUTPUT_TOOLTIPS)
+    alpha = torch.rand(3, 48, 64)
+    mask, foreground, layers = KeyScreen().key(host.with_alpha(on_green(), alpha))
+    assert mask.shape == (3, 48, 64)
+    assert foreground.shape == (3, 48, 64, 3)
+    assert torch.equal(host.alpha_of(foreground), mask)
+    assert torch.equal(layers.alpha, alpha)
+    assert "key: screen #339940, 3 frames of 64x48" in said[-1]
+    foreseen = KeyScreen.foresee(frames=torch.empty(3, 48, 64, 3, device="meta"), screen="auto")
+    assert [one.shape for one in foreseen[:2]] == [mask.shape, foreground.shape]
+    Composite.foresee(layers=foreseen[2], layer="1")
+
+
+def test_what_is_no_screen_is_said_before_any_work(said: list[str]) -> None:
+    assert KeyScreen.VALIDATE_INPUTS(screen="auto") is True
+    assert KeyScreen.VALIDATE_INPUTS() is True  # linked
+    for screen in ("greenish", "#808080"):
+        assert isinstance(KeyScreen.VALIDATE_INPUTS(screen=screen), str)
+        with pytest.raises(InputError, match="screen: "):
+            KeyScreen.foresee(screen=screen)

@@ -42,6 +42,7 @@ TITLES = {
     "Matte": "SaveFrames",
     "Foreground": "SaveFrames",
     "Network": "MatteVideo",
+    "Key": "KeyScreen",
     "Checker": "SaveFrames",
     "Curve": "SaveFrames",
     "BackgroundTexture": "SaveFrames",
@@ -68,6 +69,7 @@ def test_the_graph_is_sound(path: Path) -> None:
 def test_the_titles_are_the_agreed_ones(path: Path) -> None:
     titles = {node["title"]: node["type"] for node in nodes_of(path)}
     made = {"flow": "Saved", "flash_safety": "Curve", "matte": "Network", "replace_background_matte": "Network"}
+    made["green_screen"] = "Key"
     assert {"Clip", made.get(path.stem, "Optimize"), "Result"} <= set(titles)
     assert all(TITLES.get(title, kind) == kind for title, kind in titles.items())
 
@@ -222,6 +224,25 @@ def test_people_come_over_another_background(
     nobody = made["matte"][..., 0] == 0.0
     assert made["composited"][nobody].eq(1.0).all()
     assert made["composited"].shape == (6, 64, 96, 3)
+
+
+def test_a_green_screen_gives_way_to_another_background(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = torch.tensor([0.2, 0.6, 0.25]).repeat(3, 64, 96, 1)
+    frames[:, 16:48, 30:66] = torch.tensor([0.7, 0.5, 0.4])
+    clip = video.write_clip(tmp_path / "clip", frames, fps=12, format="png")
+    white = video.write_clip(tmp_path / "white", torch.ones(1, 30, 40, 3), fps=1, format="png") / "00000.png"
+    formats = [f"{title}.format=png" for title in ("Result", "Matte", "Foreground")]
+    settings = [f"Clip.path={clip}", f"Background.path={white}", *formats]
+    assert cli.main(run(FOLDER / "green_screen.json", tmp_path / "out", *settings)) == 0
+    files = json.loads(capsys.readouterr().out)["outputs"]
+    made = {Path(file).name.rpartition("_")[0]: video.read_clip(file) for file in files}
+    assert set(made) == {"composited", "matte", "foreground"}
+    matte, result = made["matte"].frames[..., 0], made["composited"].frames
+    assert matte[:, :12].eq(0.0).all()
+    assert matte[:, 18:46, 32:64].eq(1.0).all()
+    assert result[matte == 0.0].eq(1.0).all()
+    assert (result[:, 18:46, 32:64] - frames[:, 18:46, 32:64]).abs().max() < 1.5e-2
+    assert made["foreground"].has_alpha
 
 
 def test_without_weights_a_workflow_says_where_to_get_them(

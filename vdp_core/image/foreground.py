@@ -19,7 +19,7 @@ EDGE = 1.0
 
 
 @torch.no_grad()
-def foreground_colours(picture: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+def foreground_colours(picture: Tensor, alpha: Tensor, behind: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Colours F in front and B behind, such that ``alpha F + (1 - alpha) B`` comes close to the picture.
 
     Germer, Uelwer, Conrad and Harmeling, "Fast Multi-Level Foreground Estimation" (ICPR 2021), equation 3: in each
@@ -30,12 +30,13 @@ def foreground_colours(picture: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         picture: ``(3, H, W)`` in 0..1.
         alpha: ``(H, W)`` in 0..1.
+        behind: B, ``(3, H, W)`` in 0..1, where it is known; None: found too.
 
     Returns:
         F and B, each ``(3, H, W)`` in 0..1.
     """
     size = (picture.shape[1], picture.shape[2])
-    values = torch.cat((picture, alpha[None]))
+    values = torch.cat((picture, alpha[None], *([] if behind is None else [behind])))
     levels = [size]
     while min(levels[-1]) > 2:
         levels.append(((levels[-1][0] + 1) // 2, (levels[-1][1] + 1) // 2))
@@ -46,12 +47,12 @@ def foreground_colours(picture: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     for level in reversed(levels):
         small = resize(values[None], level, mode="area")[0]
         both = resize(both[None], level, mode="nearest")[0] if both.shape[1] > 1 else both.expand(-1, *level)
-        both = _solved(small[:3], small[3:], both, COARSE_ROUNDS if max(level) <= COARSE else ROUNDS)
+        both = _solved(small[:3], small[3:4], small[4:], both, COARSE_ROUNDS if max(level) <= COARSE else ROUNDS)
     return both[:3], both[3:]
 
 
-def _solved(picture: Tensor, alpha: Tensor, both: Tensor, rounds: int) -> Tensor:
-    """F and B ``(6, h, w)`` of one size, after so many rounds from ``both`` on."""
+def _solved(picture: Tensor, alpha: Tensor, behind: Tensor, both: Tensor, rounds: int) -> Tensor:
+    """F and B ``(6, h, w)`` of one size, after so many rounds from ``both`` on; ``behind`` is B, or of no channels."""
     around = [(0, 1), (2, 1), (1, 0), (1, 2)]
     height, width = alpha.shape[1:]
 
@@ -64,6 +65,12 @@ def _solved(picture: Tensor, alpha: Tensor, both: Tensor, rounds: int) -> Tensor
     rest = 1.0 - alpha
     ff, bb, fb = alpha * alpha + total, rest * rest + total, alpha * rest
     determinant = ff * bb - fb * fb
+    if len(behind) > 0:
+        mixed = alpha * (picture - rest * behind)
+        for _ in range(rounds):
+            front = (weight * shifted(both[:3])).sum(dim=0).add_(mixed).div_(ff)
+            both = torch.cat((front.clamp_(0.0, 1.0), behind))
+        return both
     for _ in range(rounds):
         front, back = (weight * shifted(both)).sum(dim=0).split(3)
         front, back = front + alpha * picture, back + rest * picture

@@ -5,14 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .matting import bounding_box
 from .morphology import box_sum
 
-__all__ = ["MattingLaplacian"]
+__all__ = ["MattingLaplacian", "solve_band"]
 
 RADIUS = 1
 """Of the windows, in pixels."""
 EPS = 1e-5
 """Variance of colour in a window below which alpha is flat there."""
+TILE, MARGIN = 768, 12
+"""Pixels of a side of the pieces that large pictures are solved in, and how far around them is looked."""
 
 
 class MattingLaplacian:
@@ -100,3 +103,37 @@ class MattingLaplacian:
             before, product = product, (residual * scaled).sum(dim=(1, 2, 3), keepdim=True)
             towards = scaled + product / before.clamp_min(1e-20) * towards
         return alpha.clamp_(0.0, 1.0)
+
+
+def solve_band(
+    picture: Tensor, target: Tensor, weight: Tensor, band: Tensor, *, eps: float = EPS, steps: int = 100
+) -> Tensor:
+    """Alpha ``(H, W)`` of a picture ``(3, H, W)`` near a target, in pieces, solved for only where there is a band.
+
+    Args:
+        picture: in 0..1.
+        target: ``(H, W)`` in 0..1; alpha is this away from the band.
+        weight: ``(H, W)``, 0 or more.
+        band: ``(H, W)``, not 0 where alpha is looked for.
+        eps: see ``MattingLaplacian``.
+        steps: most of them.
+    """
+    size = (picture.shape[1], picture.shape[2])
+    alpha = target.clone()
+    for top in range(0, size[0], TILE):
+        for left in range(0, size[1], TILE):
+            piece = band[top : top + TILE, left : left + TILE]
+            if not bool(piece.any()):
+                continue
+            rows, columns = bounding_box(piece)
+            inner = (slice(top + rows.start, top + rows.stop), slice(left + columns.start, left + columns.stop))
+            outer = tuple(
+                slice(max(0, side.start - MARGIN), min(limit, side.stop + MARGIN))
+                for side, limit in zip(inner, size, strict=True)
+            )
+            solved = MattingLaplacian(picture[None, :, outer[0], outer[1]], eps=eps).solve(
+                target[outer][None, None], weight[outer][None, None], steps=steps
+            )[0, 0]
+            own = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
+            alpha[inner] = solved[own]
+    return alpha

@@ -8,6 +8,8 @@ flow around the hole has beyond that is spread into it. Points are then followed
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from ..image.inpaint import inpaint
 from ..image.morphology import erode
 from ..image.resize import resize
 from ..image.sample import sample_points
+from ..store.memo import MEMO, digest
 from ..store.scratch import large_empty
 from ..store.transfer import send
 from ..types import Flow, OnStep
@@ -81,8 +84,10 @@ def track_background(
         pair = _pair_flow(flow, index, (height, width), device)
         known = whole[index : index + 2].to(device)
         visible = (pair.forward_occlusion[0] < 0.5, pair.backward_occlusion[0] < 0.5)
-        forward[index] = _complete_flow(pair.forward[0], known[0], visible[0], margin, here, there)
-        backward[index] = _complete_flow(pair.backward[0], known[1], visible[1], margin, there, here)
+        ahead = (pair.forward[0], known[0], visible[0], margin, here, there)
+        back = (pair.backward[0], known[1], visible[1], margin, there, here)
+        forward[index] = MEMO(digest("completed", *ahead), partial(_complete_flow, *ahead))
+        backward[index] = MEMO(digest("completed", *back), partial(_complete_flow, *back))
         if on_step is not None:
             on_step(index + 1, steps, None)
     # a pair across a cut has no motion: all its pixels count as occluded

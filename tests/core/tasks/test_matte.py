@@ -15,7 +15,9 @@ from comfyui_vdp.vdp_core.image.resize import resize
 from comfyui_vdp.vdp_core.metrics import iou, mad
 from comfyui_vdp.vdp_core.models.masks import matte_and_colours
 from comfyui_vdp.vdp_core.motion.flow import estimate_flow
+from comfyui_vdp.vdp_core.store.memo import MEMO
 from comfyui_vdp.vdp_core.tasks.driver import decompose
+from comfyui_vdp.vdp_core.tasks.matte import carry
 
 COUNT, HEIGHT, WIDTH = 6, 72, 112
 BLUE, RED = torch.tensor([0.1, 0.2, 0.7]), torch.tensor([0.8, 0.3, 0.1])
@@ -120,3 +122,30 @@ def test_a_shot_without_a_mask_is_empty_and_says_so():
     matte, _ = matte_and_colours(layers)
     assert float(matte[COUNT:].max()) == 0.0
     assert layers.info["warning"].startswith("shot 2: no mask shows anything here")
+
+
+def test_a_correction_changes_nothing_before_the_mask_before_it_and_makes_nothing_else_anew(monkeypatch):
+    frames, alpha = disc(2.0)
+    flow = estimate_flow(frames, model="dis")
+    made = []
+    plain = carry.carried
+    monkeypatch.setattr(carry, "carried", lambda *given: made.append(given[2]) or plain(*given))
+
+    def found(*places: int) -> torch.Tensor:
+        masks = torch.zeros_like(alpha)
+        for place in places:
+            # the second is wrong
+            masks[place] = (alpha[place].roll(6, dims=1) if place == 2 else alpha[place]) > 0.5
+        made.clear()
+        return matte_and_colours(decompose("matte", frames, flow, mask=masks))[0].clone()
+
+    MEMO.clear()
+    before = found(0, 1, 2, 5)
+    after = found(0, 1, 2, 4, 5)
+    # but for the stretch from frame 2 to 5 all is what it was
+    assert torch.equal(after[:2], before[:2])
+    assert not torch.equal(after[3:5], before[3:5])
+    assert mad(after[3:5], alpha[3:5]) < mad(before[3:5], alpha[3:5])
+    assert set(made) <= {2, 3, 4, 5}
+    MEMO.clear()
+    assert torch.equal(found(0, 1, 2, 4, 5), after)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -17,6 +17,7 @@ from ...image.morphology import box_mean, distance_inside
 from ...image.resize import resize
 from ...motion.warp import pixel_grid, resize_flow, warp
 from ...optim.progress import Progress
+from ...store.memo import MEMO, digest
 from ...store.scratch import large_empty
 from ...types import Flow
 
@@ -225,26 +226,24 @@ def carried(
     return settled(small[index], odds.sigmoid(), start if own is None else 0.5 * (start + own), steps)
 
 
-def steadied(small: Tensor, flow: Flow, alphas: Tensor, on_step: Callable[[int], None]) -> Tensor:
-    """Mean of each frame's alpha and of those beside it, along the motion of the object."""
+def steadied(small: Tensor, flow: Flow, index: int, alpha: Tensor, beside: Mapping[int, Tensor]) -> Tensor:
+    """Mean of a frame's alpha and of those beside it, by frame, along the motion of the object."""
     size = (small.shape[2], small.shape[3])
-    out = large_empty(*alphas.shape, device=alphas.device)
-    for index, alpha in enumerate(alphas):
-        total, weight = 2.0 * alpha, 2.0
-        for other in (index - 1, index + 1):
-            if 0 <= other < len(small):
-                motion = Motion(flow, index, other, size, alpha)
-                total += warp(alphas[other][None, None], motion.front[None])[0, 0]
-                weight += 1.0
-        out[index] = total / weight
-        on_step(index)
-    return out
+    total, weight = 2.0 * alpha, 2.0
+    for other, theirs in beside.items():
+        motion = Motion(flow, index, other, size, alpha)
+        total += warp(theirs[None, None], motion.front[None])[0, 0]
+        weight += 1.0
+    return total / weight
 
 
 def carry(
     small: Tensor, flow: Flow, masks: Mapping[int, Tensor], steps: int, sweeps: int, progress: Progress
 ) -> Tensor:
     """Alpha ``(T, h, w)`` of a shot.
+
+    What lies between two masks follows from these two, so that another mask changes nothing before the mask before it,
+    nor behind the one behind it; and what does not change is not computed again in the same process.
 
     Args:
         small: ``(T, 3, h, w)`` in 0..1.
@@ -255,11 +254,19 @@ def carry(
         progress: told after every frame; stops the work by raising.
     """
     palette, count = Palette(small), len(small)
+    clip = digest(steps, small, *flow.tensors().values())
     reading, *walking, settling = progress.phases(2, *[4] * (2 + sweeps), 1)
     shown = {}
     for index, mask in masks.items():
-        shown[index] = refined(small, flow, index, mask, palette, steps)
+        shown[index] = MEMO(
+            digest("refined", clip, index, mask), partial(refined, small, flow, index, mask, palette, steps)
+        )
         reading(len(shown), len(masks), None)
+
+    def from_beside(index: int, before: int, alpha: Tensor, own: Tensor | None) -> Tensor:
+        key = digest("carried", clip, index, before, alpha, own)
+        return MEMO(key, partial(carried, small, flow, index, before, alpha, palette, steps, own))
+
     alphas = large_empty(count, *small.shape[2:], device=small.device).zero_()
     weight = [0.0] * count
     for step, phase in zip((1, -1), walking, strict=False):
@@ -271,7 +278,7 @@ def carry(
             if index in shown:
                 alpha, since = shown[index], 0
             elif alpha is not None:
-                alpha = carried(small, flow, index, index - step, alpha, palette, steps, None)
+                alpha = from_beside(index, index - step, alpha, None)
             if alpha is not None:
                 # what was shown keeps its frame, and the nearer one counts more in between
                 part = 1e6 if since == 0 else 1.0 / since
@@ -283,10 +290,21 @@ def carry(
         step = -1 if sweep % 2 == 0 else 1
         for number, index in enumerate(range(count)[::step], 1):
             if number > 1:
-                before = alphas[index - step]
-                alphas[index] = carried(small, flow, index, index - step, before, palette, steps, alphas[index])
+                # a mask that was given stands for all behind it: they need not change with what is before it
+                before = shown.get(index - step, alphas[index - step])
+                alphas[index] = from_beside(index, index - step, before, alphas[index])
             phase(number, count, partial(_shown, small[index], alphas[index]))
-    return steadied(small, flow, alphas, lambda index: settling(index + 1, count, None))
+
+    def settled_in(index: int, beside: dict[int, Tensor]) -> Tensor:
+        key = digest("steadied", clip, index, alphas[index], *(part for pair in beside.items() for part in pair))
+        return MEMO(key, partial(steadied, small, flow, index, alphas[index], beside))
+
+    out = large_empty(*alphas.shape, device=alphas.device)
+    for index in range(count):
+        others = [other for other in (index - 1, index + 1) if 0 <= other < count]
+        out[index] = settled_in(index, {other: shown.get(other, alphas[other]) for other in others})
+        settling(index + 1, count, None)
+    return out
 
 
 def _shown(picture: Tensor, alpha: Tensor) -> Tensor:

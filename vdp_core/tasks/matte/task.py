@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...image.foreground import foreground_colours
-from ...image.laplacian import MattingLaplacian
+from ...image.laplacian import MARGIN, solve_band
 from ...image.matting import bounding_box
 from ...image.morphology import dilate
 from ...image.resize import resize, working_copy
@@ -46,8 +46,6 @@ from .config import MatteConfig
 
 __all__ = ["find", "finish", "prepare"]
 
-TILE, MARGIN = 768, 12
-"""Pixels of a side of the pieces that native size is solved in, and how far around them is looked."""
 NATIVE_STEPS = 30
 NEAR_SMALL, HELD = 0.05, 10.0
 """Weight of the small alpha in its band, and outside of it."""
@@ -154,20 +152,5 @@ def native_alpha(picture: Tensor, small: Tensor) -> Tensor:
     if tuple(small.shape) != size:
         band = dilate(((small > MIXED) & (small < 1.0 - MIXED)).float()[None, None], 1)
         band = resize(band, size, mode="nearest")[0, 0]
-        rough = alpha.clone()
-        for top in range(0, size[0], TILE):
-            for left in range(0, size[1], TILE):
-                inner = (slice(top, min(top + TILE, size[0])), slice(left, min(left + TILE, size[1])))
-                if not bool(band[inner].any()):
-                    continue
-                outer = tuple(
-                    slice(max(0, side.start - MARGIN), min(limit, side.stop + MARGIN))
-                    for side, limit in zip(inner, size, strict=True)
-                )
-                weight = NEAR_SMALL + HELD * (1.0 - band[outer])
-                solved = MattingLaplacian(picture[None, :, outer[0], outer[1]]).solve(
-                    rough[outer][None, None], weight[None, None], steps=NATIVE_STEPS
-                )[0, 0]
-                own = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True))
-                alpha[inner] = solved[own]
+        alpha = solve_band(picture, alpha, NEAR_SMALL + HELD * (1.0 - band), band, steps=NATIVE_STEPS)
     return ((alpha - LEAST) / (1.0 - 2.0 * LEAST)).clamp_(0.0, 1.0)
