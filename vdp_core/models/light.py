@@ -89,31 +89,34 @@ def _at_strength(frames: Tensor, lit: Callable[[], Tensor], strength: float) -> 
 
 def rebuild(layers: Layers, start: int, stop: int, relit: Tensor) -> Tensor:
     """The inverse of ``compose`` as found: the source from the relit frames."""
-    log_gain, power, held = _model(layers, start, stop, send(layers.frames[start:stop], relit.device))
+    log_gain, tint, power, held = _model(layers, start, stop, send(layers.frames[start:stop], relit.device))
     lit = relit if held is None else held.undone(relit, log_gain, power)
-    frames = lit.mul(log_gain.neg_().exp_()).pow_(1.0 / power)
+    frames = lit.mul(log_gain.neg_().exp_()).div_(tint.exp()).pow_(1.0 / power)
     return frames if held is None else frames.sub_(held.black)
 
 
 def _lit(layers: Layers, start: int, stop: int, frames: Tensor) -> Tensor:
-    log_gain, power, held = _model(layers, start, stop, frames)
-    if held is None:
-        return frames.pow(power).mul_(log_gain.exp_())
-    lit = frames.add(held.black).clamp_min_(0.0).pow_(power).mul_(log_gain.exp())
-    return held.within(lit, log_gain, power)
+    log_gain, tint, power, held = _model(layers, start, stop, frames)
+    if held is not None:
+        frames = frames.add(held.black).clamp_min_(0.0)
+    lit = frames.pow(power).mul_(tint.exp()).mul_(log_gain.exp())
+    return lit if held is None else held.within(lit, log_gain, power)
 
 
-def _model(layers: Layers, start: int, stop: int, guide: Tensor) -> tuple[Tensor, Tensor, Held | None]:
-    """Log A with the colour, ``(n, H, W, 3)`` at native size, gamma, ``(n, 1, 1, 1)``, and what the signal holds."""
+def _model(layers: Layers, start: int, stop: int, guide: Tensor) -> tuple[Tensor, Tensor, Tensor, Held | None]:
+    """Log A, ``(n, H, W, 1)`` at native size, and of the colour, ``(n, 1, 1, 3)``, whose mean is in the former; gamma,
+    ``(n, 1, 1, 1)``; and what the signal holds."""
 
     def field(name: str) -> Tensor:
         return send(layers.fields[name][start:stop], guide.device)
 
-    log_gain = (joint_upsample(field("log_gain"), guide) + field("colour")).movedim(1, -1)
+    colour = field("colour").movedim(1, -1)
+    mean = colour.mean(dim=-1, keepdim=True)
+    log_gain = joint_upsample(field("log_gain"), guide).movedim(1, -1) + mean
     held = None
     if all(name in layers.fields for name in HELD):  # earlier versions saved none of them
         held = Held.of(*(field(name) for name in ("noise", *HELD)))
-    return log_gain, field("gamma"), held
+    return log_gain, colour - mean, field("gamma"), held
 
 
 class Held(NamedTuple):
@@ -143,27 +146,34 @@ class Held(NamedTuple):
         return cls(black, brightness, colour, white)
 
     def within(self, lit: Tensor, log_gain: Tensor, power: Tensor) -> Tensor:
-        """``A x^gamma``, ``(n, H, W, 3)``, changed in place: less where the signal holds nothing, and below white.
+        """``A x^gamma``, ``(n, H, W, 3)``, with log A ``(n, H, W, 1)``: less where the signal holds nothing, and below
+        white.
 
         Three factors, each the same for red, green and blue, so that none of them changes their ratios. Log gain is
         Wiener's share ``x^2 / (x^2 + floor^2)`` of itself. What colour has from grey is less by ``1 / (1 + error^2)``,
         the error that gain has added, of brightness. What is brighter than white is brought below it by a shoulder,
         so that the brightest of the clip comes out as 1, or darker.
         """
-        level = lit.mean(dim=-1, keepdim=True).clamp_min(DARKEST)
+        red, green, blue = lit.split(1, dim=-1)  # reductions over three values in a row are slow
+        grey = (red + green).add_(blue).div_(3.0)
+        level = grey.clamp_min(DARKEST)
         limited, keep = self._limited(level, log_gain, power)
-        lit = torch.lerp(level, lit, keep).mul_(limited / level)
-        return lit.mul_(_shoulder(lit.amax(dim=-1, keepdim=True), self._white(log_gain, power)))
+        lit = torch.lerp(grey, lit, keep).mul_(limited.div_(level))
+        red, green, blue = lit.split(1, dim=-1)
+        brightest = torch.maximum(torch.maximum(red, green), blue)
+        return lit.mul_(_shoulder(brightest, self._white(log_gain, power)))
 
     def _white(self, log_gain: Tensor, power: Tensor) -> Tensor:
         """What the brightest of the clip comes out as, ``(n, H, W, 1)``."""
-        return log_gain.amax(dim=-1, keepdim=True).exp() * self.white.pow(power)
+        return log_gain.exp().mul_(self.white.pow(power))
 
     def _limited(self, level: Tensor, log_gain: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
         """Brightness as far as the gain is held, and the share of chroma that is."""
-        own = (level * log_gain.mean(dim=-1, keepdim=True).neg().exp()).pow(1.0 / power)
+        log_level = level.log()
+        log_own = (log_level - log_gain).div_(power)
+        own = log_own.exp()
         share = self.share(own)
-        limited = level * ((own / level).log().clamp_max(0.0) * (1.0 - share)).exp()
+        limited = log_own.sub_(log_level).clamp_max_(0.0).mul_(1.0 - share).exp_().mul_(level)
         error = (limited / own - 1.0).clamp_min(0.0) * self.colour / own
         return limited, 1.0 / (1.0 + (COLOUR_ERROR * error).square())
 
@@ -176,7 +186,7 @@ class Held(NamedTuple):
         lit = relit / _shoulder_undone(relit.amax(dim=-1, keepdim=True), self._white(log_gain, power))
         wanted = lit.mean(dim=-1, keepdim=True).clamp_min(DARKEST)
         low = wanted.log()
-        high = low + log_gain.mean(dim=-1, keepdim=True).abs() + 8.0
+        high = low + log_gain.abs() + 8.0
         for _ in range(40):
             middle = 0.5 * (low + high)
             below = self._limited(middle.exp(), log_gain, power)[0] < wanted

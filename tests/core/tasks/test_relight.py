@@ -132,7 +132,7 @@ def ends() -> tuple[torch.Tensor, torch.Tensor]:
 def test_what_the_signal_does_not_hold_stays_dark_and_grey():
     held = light.Held.of(torch.zeros(1, 7, 1, 1), torch.full((1, 1, 1, 1), 2.0 / 255), *ends())
     source = torch.tensor([[0.6, 0.4, 0.8], [6.0, 4.0, 8.0], [60.0, 40.0, 80.0]])[None, None] / 255
-    gain = torch.full_like(source, 2.0).log()
+    gain = torch.full_like(source[..., :1], 2.0).log()
     lit = held.within(2.0 * source, gain, torch.ones(1, 1, 1, 1))
     lifted = (lit.mean(dim=-1) / source.mean(dim=-1))[0, 0]
     assert_close(lifted, torch.tensor([1.0, 1.4, 1.9]), atol=0.03, rtol=0)
@@ -146,7 +146,7 @@ def test_nothing_burns_out_and_lamps_keep_their_colour(gain):
     held = light.Held.of(torch.zeros(1, 7, 1, 1), torch.zeros(1, 1, 1, 1), *ends())
     lamp = torch.tensor([1.0, 0.6, 0.2])
     source = torch.linspace(0.1, 1.0, 10).view(1, 1, -1, 1) * lamp
-    lit = held.within(gain * source, torch.full_like(source, gain).log(), torch.ones(1, 1, 1, 1))
+    lit = held.within(gain * source, torch.full_like(source[..., :1], gain).log(), torch.ones(1, 1, 1, 1))
     assert_close(lit / lit[..., :1], source / source[..., :1], atol=2e-2, rtol=0)
     brightest = lit[0, 0, :, 0]
     assert brightest.diff().min() > 0.0
