@@ -16,7 +16,8 @@ __all__ = ["cast_of", "tone_of", "tone_of_clip", "without_light"]
 CAST = 4, 6
 """Parts of the frame that have a colour of light of their own."""
 CAST_FRAMES = 25
-NO_LIGHT = 0.02**6
+CAST_POWER = 2.0  # down: less of the brightest, as of the lamp itself
+NO_LIGHT = 0.02**CAST_POWER
 """Energy of what is too dark to have a colour."""
 
 
@@ -43,19 +44,19 @@ def tone_of_clip(
 def cast_of(frames: Tensor, side: int, device: torch.device, held: Held) -> Tensor:
     """Log colour of the light, ``(T, 3, *CAST)``, on the CPU: that of what is bright, in each part of the frame.
 
-    Shades of grey (Finlayson and Trezzi, "Shades of Gray and Colour Constancy", 2004) with their power of 6, in parts
+    Shades of grey (Finlayson and Trezzi, "Shades of Gray and Colour Constancy", 2004), in parts
     of the frame, over ``CAST_FRAMES`` frames. Its mean over the three is 0.
     """
     parts = []
     for start in range(0, len(frames), 64):
         small = working_copy(frames[start : start + 64], side, device) + held.black
         small = small * held.share(small.mean(dim=1)[..., None].clamp_min(1e-6)).movedim(-1, 1)
-        parts.append(resize(small.pow(6.0), CAST, mode="area"))
+        parts.append(resize(small.pow(CAST_POWER), CAST, mode="area"))
     energy = torch.cat(parts)
     line = energy.flatten(1).T[:, None]
     radius = min(CAST_FRAMES // 2, len(frames) - 1)
     line = F.avg_pool1d(F.pad(line, (radius, radius), mode="replicate"), 2 * radius + 1, 1)
-    colour = (line[:, 0].T.unflatten(1, energy.shape[1:]).clamp_min(0.0) + NO_LIGHT).log() / 6.0
+    colour = (line[:, 0].T.unflatten(1, energy.shape[1:]).clamp_min(0.0) + NO_LIGHT).log() / CAST_POWER
     return (colour - colour.mean(dim=1, keepdim=True)).cpu()
 
 
