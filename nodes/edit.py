@@ -58,6 +58,9 @@ class Relight(host.Foreseeing):
                     1.0, 0.0, 1.0, "Share of the noise to remove. The first run takes a while; its result is kept."
                 ),
             },
+            "optional": {
+                "neutral": _slider(0.0, 0.0, 1.0, "0 keeps the colour of the light, as of a lamp, 1 takes it off."),
+            },
         }
 
     @classmethod
@@ -67,7 +70,14 @@ class Relight(host.Foreseeing):
         return _foreseen(layers, light.MODEL, "Relight")
 
     def relight(
-        self, layers: Layers, strength: float, exposure: float, gamma: float, warmth: float, denoise: float
+        self,
+        layers: Layers,
+        strength: float,
+        exposure: float,
+        gamma: float,
+        warmth: float,
+        denoise: float,
+        neutral: float = 0.0,
     ) -> tuple[Tensor]:
         from ..vdp_core.models import light
 
@@ -81,6 +91,7 @@ class Relight(host.Foreseeing):
                 gamma=gamma,
                 warmth=warmth,
                 denoise=denoise,
+                neutral=neutral,
                 device=device,
                 on_step=on_step,
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +42,14 @@ def test_rebuild_undoes_compose(name, model):
     assert float((composed - layers.frames).abs().mean()) > 0.1
     assert_close(model.rebuild(layers, 0, COUNT, composed), layers.frames, atol=1e-5, rtol=0)
     assert_close(reconstruct(layers), layers.frames, atol=1e-5, rtol=0)
+
+
+def test_rebuild_undoes_compose_where_the_signal_holds_little():
+    layers = random_layers("relight")
+    one = torch.ones(COUNT, 1, 1, 1)
+    layers = replace(layers, fields={**layers.fields, "blocking": 0.01 * one, "black": 0.03 * one, "white": one})
+    composed = light.compose(layers, 0, COUNT, layers.frames)
+    assert_close(light.rebuild(layers, 0, COUNT, composed), layers.frames, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "model"), [("relight", light), ("dehaze", haze)])

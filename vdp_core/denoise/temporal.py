@@ -22,6 +22,7 @@ from ..store.scratch import large_empty
 from ..store.transfer import fetch, send
 from ..types import Flow, Layers
 from .blocks import bands, from_opponent, to_opponent
+from .coarse import without_blocks
 from .noise import Noise, high_frequency_energy_of
 from .transform import sliding_dct
 
@@ -145,7 +146,9 @@ def less_noisy(
 
 def is_noisy(layers: Layers, contrast: Tensor | None = None) -> bool:
     """Whether ``clean_frames`` has anything to take out of any shot."""
-    return any(_noise_of(layers, shot, contrast) is not None for shot in layers.shots)
+    blocking = layers.fields.get("blocking")
+    has_blocks = blocking is not None and bool(blocking.gt(0.0).any())
+    return has_blocks or any(_noise_of(layers, shot, contrast) is not None for shot in layers.shots)
 
 
 def _noise_of(layers: Layers, shot: range, contrast: Tensor | None) -> Noise | None:
@@ -156,6 +159,12 @@ def _noise_of(layers: Layers, shot: range, contrast: Tensor | None) -> Noise | N
 
 
 def _clean_shots(layers: Layers, start: int, contrast: Tensor | None, device: torch.device | str) -> Iterator[Tensor]:
+    blocking = layers.fields.get("blocking")
+    for index, frame in enumerate(_quiet_shots(layers, start, contrast, device), start):
+        yield frame if blocking is None else without_blocks(frame, float(blocking[index]))
+
+
+def _quiet_shots(layers: Layers, start: int, contrast: Tensor | None, device: torch.device | str) -> Iterator[Tensor]:
     for shot in layers.shots:
         if start >= shot.stop:
             continue

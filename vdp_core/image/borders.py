@@ -9,7 +9,8 @@ from .morphology import dilate
 
 __all__ = ["scene_area"]
 
-BLACK = 0.1  # most that a bar has: a white or grey one could not be told from the sky
+BLACK = 0.1  # most that a bar has, of what bright places have: a white or grey one could not be told from the sky
+BRIGHT = 0.9  # of the pixels are no brighter than a bright place
 EDGE = 0.1  # difference of neighbours that is an edge
 STILL = 0.3  # of that: an edge that changes less over the whole clip has not moved
 MOVES = 0.9  # share of the edges that have to move before those that do not stand out
@@ -29,9 +30,10 @@ def scene_area(frames: Tensor) -> Tensor:
         frames: a working copy ``(T, 3, h, w)`` in 0..1.
     """
     highest = frames.amax(dim=0).amax(dim=0)
+    bright = highest.flatten().sort().values[int(BRIGHT * (highest.numel() - 1))]
     area = torch.ones_like(highest, dtype=torch.bool)
     for dim in (0, 1):
-        black = highest.amax(dim=1 - dim) < BLACK  # each row or column
+        black = highest.amax(dim=1 - dim) < BLACK * bright  # each row or column
         first, last = (int(side.long().cumprod(dim=0).sum()) for side in (black, black.flip(0)))
         area.narrow(dim, 0, first).zero_()
         area.narrow(dim, len(black) - last, last).zero_()

@@ -124,6 +124,50 @@ def test_exposure_is_natural(pan):
     assert 0.35 < light.apply(pan.layers).mean() < 0.45
 
 
+def ends() -> tuple[torch.Tensor, torch.Tensor]:
+    """Black and white of a clip that is whole."""
+    return torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+
+
+def test_what_the_signal_does_not_hold_stays_dark_and_grey():
+    held = light.Held.of(torch.zeros(1, 7, 1, 1), torch.full((1, 1, 1, 1), 2.0 / 255), *ends())
+    source = torch.tensor([[0.6, 0.4, 0.8], [6.0, 4.0, 8.0], [60.0, 40.0, 80.0]])[None, None] / 255
+    gain = torch.full_like(source[..., :1], 2.0).log()
+    lit = held.within(2.0 * source, gain, torch.ones(1, 1, 1, 1))
+    lifted = (lit.mean(dim=-1) / source.mean(dim=-1))[0, 0]
+    assert_close(lifted, torch.tensor([1.0, 1.4, 1.9]), atol=0.03, rtol=0)
+    saturation = ((lit.amax(dim=-1) - lit.amin(dim=-1)) / lit.amax(dim=-1))[0, 0]
+    assert_close(saturation[[0, 2]], torch.tensor([0.5, 0.5]), atol=0.01, rtol=0)  # not lifted; all signal
+    assert saturation[1] < 0.497
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.0, 3.0, 8.0])
+def test_nothing_burns_out_and_lamps_keep_their_colour(gain):
+    held = light.Held.of(torch.zeros(1, 7, 1, 1), torch.zeros(1, 1, 1, 1), *ends())
+    lamp = torch.tensor([1.0, 0.6, 0.2])
+    source = torch.linspace(0.1, 1.0, 10).view(1, 1, -1, 1) * lamp
+    lit = held.within(gain * source, torch.full_like(source[..., :1], gain).log(), torch.ones(1, 1, 1, 1))
+    assert_close(lit / lit[..., :1], source / source[..., :1], atol=2e-2, rtol=0)
+    brightest = lit[0, 0, :, 0]
+    assert brightest.diff().min() > 0.0
+    assert_close(brightest[-1], torch.tensor(min(gain, 1.0)), atol=1e-4, rtol=0)
+
+
+def test_what_was_taken_off_every_value_is_put_back(real):
+    case = real["carphone_pristine"]
+    dark = (case.clean - 0.3).clamp_min(0.0)
+    layers = decompose("relight", dark, case.flow, preset="fast")
+    assert 0.05 < layers.fields["black"][0].item() < 0.35
+    assert decompose("relight", case.clean, case.flow, preset="fast", steps=3).fields["black"].max() < 0.01
+
+
+def test_neutral_takes_off_the_colour_of_the_light(pan):
+    lamp = torch.tensor([1.0, 0.8, 0.6])
+    layers = decompose("relight", pan.clean * lamp, pan.flow, preset="fast", steps=3)
+    warm, plain = (light.apply(layers, neutral=value, denoise=0.0).mean(dim=(0, 1, 2)) for value in (0.0, 1.0))
+    assert plain[2] / plain[0] > 1.3 * warm[2] / warm[0]
+
+
 def test_black_stays_black(synthetic):
     flow = synthetic.pan(3, 32, 48)[1]
     layers = decompose("relight", torch.zeros(3, 32, 48, 3), flow, preset="fast", steps=3)
@@ -312,6 +356,7 @@ def test_what_cannot_work_is_refused_before_the_first_step(pan, settings, error,
     ("settings", "words"),
     [
         ({"gamma": 0.0}, "gamma: above 0 needed, got 0.0"),
+        ({"neutral": -0.1}, "neutral: 0 to 1 needed, got -0.1"),
         ({"denoise": 1.5}, "denoise: 0 to 1 needed, got 1.5"),
         ({"denoise": float("nan")}, "denoise: 0 to 1 needed"),
     ],
@@ -329,7 +374,7 @@ def test_layers_of_another_model_are_refused(pan):
 
 
 def test_layers_that_lack_something_are_refused(pan):
-    for name in pan.layers.fields:
+    for name in ("log_gain", "colour", "gamma", "noise"):
         left = {key: value for key, value in pan.layers.fields.items() if key != name}
         with pytest.raises(LayersFileError, match=f"no (usable )?'{name}'"):
             light.MODEL.check(replace(pan.layers, fields=left))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...image.resize import working_copy
+from ...models.light import Held
 from ...optim.fit import fit
 from ...optim.grids import Pyramid, frame_sizes, read_grid
 from ...optim.losses import charbonnier, smoothness
@@ -28,6 +29,7 @@ def fit_light(
     frames: Tensor,
     flow: Flow,
     config: RelightConfig,
+    held: Held,
     seed: int,
     reference: Tensor | None,
     reference_frame: int,
@@ -36,6 +38,8 @@ def fit_light(
     progress: Progress,
 ) -> Light:
     """Fit the grids of log light, window by window; with a reference, in the window that has its frame, also the tone.
+
+    ``held`` says what the signal holds, each ``(1, 1, 1, 1)``, on ``device``.
 
     The light of a window is known but for a factor, which is that of the window with the reference, or the first.
     """
@@ -46,17 +50,17 @@ def fit_light(
 
     def work(number: int, _: Mapping[int, Window], journal: Journal, progress: Progress) -> Window:
         span = spans[number]
-        small = working_copy(frames[span.start : span.stop], config.side, device)
+        small = working_copy(frames[span.start : span.stop], config.side, device) + held.black
         still = None
         if reference is not None and number == graded:
             still = Still(small, reference, reference_frame - span.start, config.side)
         part = flow.part(span.start, span.stop)
-        return _fit_window(small, part, config, seed + number, still, journal, progress)
+        return _fit_window(small, part, config, held, seed + number, still, journal, progress)
 
     found = fit_windows(spans, work, journal=journal, progress=progress)
     grid = blended(spans, [window.fields["light"] for window in found], level_of=graded or 0)
     if graded is None:
-        gamma, colour = tone_of_clip(frames, grid, config.side, device)
+        gamma, colour = tone_of_clip(frames, grid, config.side, device, held)
     else:
         gamma, *(red, green, blue) = (found[graded].numbers[name] for name in ("gamma", "red", "green", "blue"))
         colour = (red, green, blue)
@@ -69,6 +73,7 @@ def _fit_window(
     small: Tensor,
     flow: Flow,
     config: RelightConfig,
+    held: Held,
     seed: int,
     still: Still | None,
     journal: Journal,
@@ -82,6 +87,7 @@ def _fit_window(
     sizes = [(count, *fine), (count, *middle), (count, *coarse), (count, 1, 1), (max(2, count // 6), *coarse)]
     light = Pyramid(sizes, device)
     generator = torch.Generator(device).manual_seed(seed)
+    everywhere = small.new_ones(small.shape[2:])
 
     def step(_: int) -> dict[str, Tensor]:
         grid = light()
@@ -106,7 +112,7 @@ def _fit_window(
     @torch.no_grad()
     def preview() -> Tensor:
         grid = light()
-        gamma, colour = tone_of(small[::8], grid[::8]) if still is None else still.tone()
+        gamma, colour = tone_of(small[::8], grid[::8], held, everywhere) if still is None else still.tone()
         index = slice(len(small) // 2, len(small) // 2 + 1) if still is None else still.index
         lit = without_light(small[index], grid[index])[0].pow(gamma).movedim(0, -1)
         return (lit * lit.new_tensor(colour).exp()).clamp(0.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +14,20 @@ from ...motion.trajectories import follow
 from ...motion.warp import pixel_grid, resize_flow, warp
 from ...types import Flow
 
-__all__ = ["Correspondences", "corresponding_light", "likeness", "natural_tone"]
+__all__ = ["Correspondences", "black_level", "brightest", "corresponding_light", "likeness", "natural_tone"]
 
 NATURAL_MEAN = 0.40
 NATURAL_CONTRAST = 0.52
 """Mean of well-exposed display-referred pictures, and their deviation over their mean: about the middle of what
 photographs and film show. How bright to go is the person's choice; this is where it starts."""
+BLACK = 2.5 / 255  # and less is black, however a file was made
+NEAR_BLACK = 22.5 / 255
+STEEP = 2.0
+"""Density of values near black, of that of evenly spread ones, at which half of what is black is taken for dark scene.
+Copies of 16 clips with 0.3 taken off have 0.4 to 1.8, and those that are as dark by a power of 3 1.2 to 4.7."""
+FEW = 0.02  # black share of the frame that says half as much as all of it would
+MOST_BLACK = 0.25
+WHITE_MARGIN = 1.05  # the working copy averages
 DIMMEST = 0.012
 """Brightness at which noise and rounding to 8 bits make half of what a ratio of two pixels says."""
 
@@ -96,7 +105,36 @@ def _compare(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     return weight, log_ratio
 
 
-def natural_tone(values: Tensor) -> tuple[float, float]:
+def black_level(frames: Tensor, area: Tensor) -> float:
+    """Return what was taken off every value of the clip, as far as what was cut off by it shows; 0 or more.
+
+    Scenes get dark gradually, so that values grow denser towards black. What is taken off every value cuts them off
+    where they are as dense as elsewhere: were they to thin out evenly below, a share p that is black and a density d
+    above it would span ``2 p / d``. That counts the less the denser they are, and the fewer are black. Of copies of 16
+    clips with 0.1, 0.2 and 0.3 taken off it finds 0.04, 0.08 and 0.14 in the mean, and of dark ones 0.01 or less.
+
+    Args:
+        frames: the working copy ``(T, 3, h, w)``.
+        area: ``(h, w)``, where the frames show the scene.
+    """
+    values = frames.amax(dim=1)[:, area].flatten()
+    black = float((values < BLACK).float().mean())
+    if black == 0.0:
+        return 0.0
+    density = float(((values >= BLACK) & (values < NEAR_BLACK)).float().mean()) / (NEAR_BLACK - BLACK)
+    bright = float(values.sort().values[int(0.98 * (len(values) - 1))])
+    span = min(2.0 * black / max(density, 1e-3), MOST_BLACK)
+    sure = black / (black + FEW) / (1.0 + (density * bright / STEEP) ** 2)
+    return span * sure if bright >= NEAR_BLACK else 0.0
+
+
+def brightest(frames: Tensor) -> float:
+    """Return what next to nothing of frames ``(T, 3, h, w)`` is brighter than, in 0..1 and above 0."""
+    values = frames.amax(dim=1).flatten().sort().values
+    return min(max(WHITE_MARGIN * float(values[int(0.9995 * (len(values) - 1))]), BLACK), 1.0)
+
+
+def natural_tone(values: Tensor, weight: Tensor | None = None) -> tuple[float, float]:
     """Return gamma and log gain for which ``exp(log_gain) * values ** gamma`` looks well exposed.
 
     Gamma brings the contrast, and the gain the mean, to those of natural pictures; the gain stops where more than two
@@ -104,27 +142,33 @@ def natural_tone(values: Tensor) -> tuple[float, float]:
 
     Args:
         values: some brightness values of the clip, any shape, in 0..1.
+        weight: of the same shape, how much each of them counts; None: all alike.
     """
     values = values.flatten().float().clamp_min(0.0)
-    values = values[values > 0.002]  # black borders and clipped shadows say nothing about exposure
+    weight = torch.ones_like(values) if weight is None else weight.flatten().float()
+    seen = (values > 0.002) & (weight > 0.0)  # black borders and clipped shadows say nothing about exposure
+    values, weight = values[seen], weight[seen]
     if len(values) == 0:
         return 1.0, 0.0
+    values, order = values.sort()
+    weight = weight[order] / weight.sum()
 
     def contrast(gamma: float) -> float:
         toned = values.pow(gamma)
-        return float(toned.std(correction=0) / toned.mean())
+        mean = (weight * toned).sum()
+        return float((weight * (toned - mean).square()).sum().sqrt() / mean)
 
     low, high = 0.4, 1.1
     for _ in range(20):  # contrast rises with gamma
         middle = 0.5 * (low + high)
         low, high = (middle, high) if contrast(middle) < NATURAL_CONTRAST else (low, middle)
-    mean = float(values.mean())
+    mean = float((weight * values).sum())
     dark = min(max((NATURAL_MEAN - mean) / (0.5 * NATURAL_MEAN), 0.0), 1.0)  # 1 below half the natural mean
     gamma = (0.5 * (low + high)) ** dark
     toned = values.pow(gamma)
-    bright = toned.sort().values[int(0.98 * (len(toned) - 1))]
-    gain = min(max(NATURAL_MEAN, mean) / float(toned.mean()), max(0.98 / float(bright), 1.0))
-    return gamma, float(torch.tensor(gain).log())
+    bright = float(toned[int((weight.cumsum(dim=0) < 0.98).sum().clamp_max(len(toned) - 1))])
+    gain = min(max(NATURAL_MEAN, mean) / float((weight * toned).sum()), max(0.98 / bright, 1.0))
+    return gamma, math.log(gain)
 
 
 def likeness(frames: Tensor, picture: Tensor) -> Tensor:

@@ -19,8 +19,10 @@ Charbonnier loss (``losses.charbonnier``; Charbonnier et al., ICIP 1994). Corres
 scene at p_i and at q_i, (x, y, t); r_i is the log of its brightness at q_i over that at p_i, and w_i in 0..1 falls
 where the point is dim, occluded, or changes its chromaticity (``priors.corresponding_light``). The term says that
 a point keeps its reflectance x / exp(g) along the flow. x_k is the frame that the reference x_ref shows; without a
-reference the last term is missing, and gamma and c come from ``priors.natural_tone``. What is kept is
-log A = -gamma g. The model is that of Video Decomposition Prior (ICLR 2024, arXiv 2412.04930); the terms are ours.
+reference the last term is missing, and gamma and c come from ``priors.natural_tone``. x is the source and
+what was taken off its values (``priors.black_level``). What is kept is log A = -gamma g; ``models.light.Held`` says how
+far it is applied where the signal holds little.
+The model is that of Video Decomposition Prior (ICLR 2024, arXiv 2412.04930); the terms are ours.
 """
 
 from __future__ import annotations
@@ -31,7 +33,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...denoise.noise import estimate_noise
+from ...denoise.coarse import estimate_blocking
+from ...denoise.noise import Noise, estimate_noise
+from ...image.borders import scene_area
+from ...image.resize import working_copy
+from ...models.light import HELD, Held
 from ...types import Shot
 from ..base import Found, Given, Published, Work
 from ..given import Reference
@@ -40,9 +46,14 @@ from . import paper
 from .config import RelightConfig
 from .find import fit_light
 from .found import Light
+from .priors import black_level, brightest
 from .reference import frame_shown
+from .tone import cast_of
 
 __all__ = ["find", "find_as_published", "join", "prepare"]
+
+NO_SHOULDER = 1e-3
+"""A brightest value that nothing brings above white."""
 
 
 def prepare(frames: Tensor, given: Given, config: RelightConfig | Published) -> Given:
@@ -63,13 +74,30 @@ def find(shot: Shot, given: Given, config: RelightConfig, work: Work) -> Found:
 
     Returns:
         The fields ``log_gain`` ``(T, 1, h, w)``, which is log A, ``colour`` ``(T, 3, 1, 1)``, which is added to it for
-        red, green and blue, and ``gamma`` ``(T, 1, 1, 1)``, both the same in the whole shot; and its ``noise``.
+        red, green and blue, and ``gamma`` ``(T, 1, 1, 1)``, both the same in the whole shot; and its ``noise``, the
+        deviation of its blocks, ``blocking``, what was taken off its values, ``black``, and its brightest value,
+        ``white``, ``(T, 1, 1, 1)`` each; and the log colour of its light, ``cast``, ``(T, 3, h, w)``.
     """
     assert shot.flow is not None
     reference: Reference | None = given["reference"]
     still, frame = (None, -1) if reference is None else reference
-    light = fit_light(shot.frames, shot.flow, config, work.seed, still, frame, work.device, work.journal, work.progress)
-    return _found(shot, light, work.device)
+    noise = estimate_noise(shot.frames, device=work.device)
+    blocking = estimate_blocking(shot.frames, device=work.device)
+    small = working_copy(shot.frames[:: max(1, len(shot.frames) // 64)], config.side, work.device)
+    black = black_level(small, scene_area(small))
+    # a still says how bright places are to be
+    white = NO_SHOULDER if still is not None else min(brightest(small) + black, 1.0)
+    values = blocking, black, white
+    fields = {name: torch.full((1, 1, 1, 1), value) for name, value in zip(HELD, values, strict=True)}
+    held = Held.of(noise.field(1).to(small), *(field.to(small) for field in fields.values()))
+    light = fit_light(
+        shot.frames, shot.flow, config, held, work.seed, still, frame, work.device, work.journal, work.progress
+    )
+    found = _found(shot, light, noise)
+    count = len(shot.frames)
+    whole = {name: x.repeat(count, 1, 1, 1) for name, x in fields.items()}
+    whole["cast"] = cast_of(shot.frames, config.side, work.device, held)
+    return replace(found, fields={**found.fields, **whole})
 
 
 def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
@@ -85,7 +113,7 @@ def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -
         journal=work.journal,
         on_step=work.progress,
     )
-    return _found(shot, light, work.device)
+    return _found(shot, light, estimate_noise(shot.frames, device=work.device))
 
 
 def join(found: Sequence[Found], spans: Sequence[range], given: Given) -> Found:
@@ -110,12 +138,12 @@ def _graded_like(found: Found, other: Found) -> Found:
     return replace(found, fields=fields)
 
 
-def _found(shot: Shot, light: Light, device: torch.device) -> Found:
+def _found(shot: Shot, light: Light, noise: Noise) -> Found:
     count = len(shot.frames)
     fields = {
         "log_gain": light.log_gain,
         "colour": torch.tensor(light.colour).view(1, 3, 1, 1).repeat(count, 1, 1, 1),
         "gamma": torch.full((count, 1, 1, 1), light.gamma),
-        "noise": estimate_noise(shot.frames, device=device).field(count),
+        "noise": noise.field(count),
     }
     return Found(fields, light.fitted, {"said": f"gamma {light.gamma:.2f}", **light.notes})
