@@ -2,7 +2,8 @@
 
     python benchmarks/segment.py [--data FOLDER] [--seeds 0 1 2] [--preset balanced] [--paper STEPS] [--pictures FOLDER]
 
-``--data`` holds DAVIS's ``blackswan.mp4`` and ``bmx-trees/`` with their masks; rendered clips need nothing. Flow is DIS
+``--data`` holds DAVIS's ``blackswan.mp4`` and ``bmx-trees/`` with their masks, and more clips of it, which ``--clips``
+names, in ``davis/frames`` and ``davis/masks``; rendered clips need nothing. Flow is DIS
 throughout. IoU is DAVIS's J, the mean over frames; boundary F its F. The classics get the same flow: the homography's
 residual averaged along the flow and cut by Otsu's method, and the same with the best threshold of all, which nobody
 knows. From a first mask: the mask carried along the flow.
@@ -31,15 +32,19 @@ from comfyui_vdp.vdp_core.motion.warp import warp
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.types import Flow, Layers
 
+TWO = {"blackswan": "blackswan.mp4", "bmx-trees": "bmx-trees"}
 
-def real_clips(data: Path | None) -> list[tuple[str, Tensor, Tensor]]:
-    """Name, frames and true masks."""
+
+def real_clips(data: Path | None, names: list[str]) -> list[tuple[str, Tensor, Tensor]]:
+    """Name, frames and true masks, of all clips or some."""
     if data is None:
         return []
-    names = {"blackswan": data / "blackswan.mp4", "bmx-trees": data / "bmx-trees"}
-    return [
-        (name, read_clip(path).frames, as_mask(read_clip(data / f"{name}_mask").frames)) for name, path in names.items()
-    ]
+    places = {name: (data / clip, data / f"{name}_mask") for name, clip in TWO.items()}
+    places |= {
+        path.name: (path, data / "davis" / "masks" / path.name) for path in (data / "davis" / "frames").glob("*")
+    }
+    chosen = {name: places[name] for name in sorted(places) if name in names or not names}
+    return [(name, read_clip(clip).frames, as_mask(read_clip(mask).frames)) for name, (clip, mask) in chosen.items()]
 
 
 def residual(flow: Flow) -> Tensor:
@@ -125,13 +130,14 @@ def on_rendered_clip(seed: int, crossing: bool, options: argparse.Namespace) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with blackswan.mp4, bmx-trees/ and their masks")
+    parser.add_argument("--clips", nargs="*", default=list(TWO), help="names of clips; none for all")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--paper", type=int, default=0, help="also the preset paper, for so many steps")
     parser.add_argument("--pictures", type=Path, help="folder for clips to look at")
     options = parser.parse_args()
     print("| clip | method | IoU | boundary F | seconds |\n|---|---|---|---|---|")
-    for name, frames, truth in real_clips(options.data):
+    for name, frames, truth in real_clips(options.data, options.clips):
         on_real_clip(name, frames, truth, options)
     for seed in options.seeds:
         for crossing in (False, True):

@@ -1,6 +1,7 @@
 """The nodes, one file per family. Ids and the order of widgets are for ever: saved workflows hold them."""
 
 from .decompose import VDPOptimize
+from .detect import DetectMasks
 from .edit import Deflicker, Dehaze, Relight
 from .flashes import FlashSafety
 from .flow import FlowToRGB, LoadFlow, RAFTFlow, SaveFlow
@@ -15,6 +16,7 @@ from .video import DetectShots, LoadFrames, SaveFrames
 NODE_CLASS_MAPPINGS: dict[str, type] = {
     "LoadFrames": LoadFrames,
     "DetectShots": DetectShots,
+    "DetectMasks": DetectMasks,
     "RAFTFlow": RAFTFlow,
     "FlowToRGB": FlowToRGB,
     "SaveFlow": SaveFlow,
@@ -44,6 +46,7 @@ NODE_CLASS_MAPPINGS: dict[str, type] = {
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "LoadFrames": "Load Frames (VDP)",
     "DetectShots": "Detect Shots (VDP)",
+    "DetectMasks": "Detect Masks (VDP)",
     "RAFTFlow": "RAFT Flow (VDP)",
     "FlowToRGB": "Flow to RGB (VDP)",
     "SaveFlow": "Save Flow (VDP)",

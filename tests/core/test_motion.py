@@ -248,3 +248,22 @@ def test_nothing_given_is_changed(apart):
     assert torch.equal(apart.flow.forward, kept[0])
     assert torch.equal(apart.flow.backward, kept[1])
     assert torch.equal(apart.flow.forward_occlusion, kept[2])
+
+
+def test_a_slower_part_that_adjoins_an_object_belongs_to_it():
+    """A limb at half the speed makes a mode of its own; of two of them, the one that stands apart is another thing."""
+    motion = torch.zeros(6, 2, 60, 90)
+    motion[:, 0, 20:40, 30:50] = 2.0
+    motion[:, 0, 40:44, 30:34] = 1.0  # 16 pixels: too small to be an object
+    motion[:, 0, 5:9, 70:74] = 1.0
+    objects = moving_objects(motion, even(6, 60, 90), 1)
+    assert objects.shape[1] == 1
+    assert bool((objects[:, 0, 20:40, 30:50] == 1.0).all())
+    assert bool((objects[:, 0, 40:44, 30:34] == 1.0).all())
+    assert float(objects.sum(dim=(2, 3)).max()) == 20 * 20 + 4 * 4
+
+
+def test_ground_across_the_whole_frame_is_no_object():
+    motion = torch.zeros(6, 2, 60, 90)
+    motion[:, 0, 25:35] = 2.0
+    assert moving_objects(motion, even(6, 60, 90), 1).shape[1] == 0

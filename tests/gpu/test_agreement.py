@@ -18,7 +18,7 @@ import torch
 from golden_set import SHOWN_BY, WORSENED, darker, needed, run
 from plain_matting import trained
 from torch import Tensor
-from torchvision.models import optical_flow
+from torchvision.models import detection, optical_flow
 
 from comfyui_vdp.nodes import NODE_CLASS_MAPPINGS as NODES
 from comfyui_vdp.nodes import host
@@ -58,6 +58,13 @@ def on(device: str, node: str, **inputs: Any) -> Any:
     """What a node gives that is told to compute there."""
     host.headless.device = device
     return run(node, **inputs)
+
+
+def detector_weights() -> str:
+    """A file of random weights of the detector, which sees nothing surely."""
+    path = host.weights_folders()[0] / "maskrcnn_resnet50_fpn.pth"
+    torch.save(detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict(), path)
+    return str(path)
 
 
 @cache
@@ -120,6 +127,7 @@ def test_a_task_finds_the_same(task: str, preset: str) -> None:
 
 GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "DetectShots": lambda: {"frames": clip()},
+    "DetectMasks": lambda: {"frames": clip()[:2], "score": 0.99, "weights": detector_weights()},
     "RAFTFlow": lambda: {"frames": clip(), "model": "raft_small", "updates": 4},
     "FlowToRGB": lambda: {"flow": flow_of("segment")},
     "Relight": lambda: {"layers": layers_of("relight"), "exposure": 0.5, "warmth": 0.3},

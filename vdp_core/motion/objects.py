@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..image.morphology import dilate
 from ..types import Flow, OnStep
 from .warp import warp
 
@@ -28,6 +29,8 @@ FLOOR = 0.1
 """Least usual speed, as a share of the fastest; up: parallax and slow objects join the background."""
 BANDWIDTH = 3.0
 """Deviation, in bins, of the kernel that smooths the counts; up: fewer, broader modes."""
+LEAST_VOTE = 0.01
+"""Of a pixel of the border, for the group that it belongs to."""
 STANDS_OUT = 3.0
 """Deviations of the background's motion by which an object must move differently."""
 LEAST_MOTION = 0.1
@@ -46,6 +49,12 @@ LASTS = 0.1
 """Share of the clip for which an object must be seen moving, and of the largest object's size that it must have."""
 ENOUGH = 32
 """Frames of the largest object that others are measured by: that it is seen for longer makes them no smaller."""
+SHARE = 0.3
+"""Speed against the background, as a share of an object's, from which on what adjoins the object belongs to it."""
+STILL = 0.95
+"""Share of the background that must be slower than that."""
+AROUND = 4
+"""Pixels around objects that say nothing of the background's motion."""
 
 
 class _Piece(NamedTuple):
@@ -192,7 +201,7 @@ def moving_objects(motion: Tensor, flow: Flow, wanted: int, on_step: OnStep | No
                 if areas[number] >= LEAST_REMAINING * SMALLEST * height * width and not track.given_up(index)
             ]
             live, now = [live[number] for number in kept], now[kept]
-        pieces = _pieces(motion, index)
+        pieces = _pieces(motion, index, flow)
         matches = _matches(pieces, now)
         new = [number for number in range(len(pieces)) if number not in matches]
         for number, match in matches.items():
@@ -215,10 +224,41 @@ def moving_objects(motion: Tensor, flow: Flow, wanted: int, on_step: OnStep | No
     least = LASTS * tracks[0].size * min(1.0, ENOUGH / len(tracks[0].seen)) if tracks else 0.0
     lasting = [track for track in tracks if len(track.seen) >= max(2, LASTS * count) and track.size >= least]
     masks = torch.zeros(count, min(wanted, len(lasting)), height, width)
-    for number, track in enumerate(lasting):
-        for index, (piece, _, _) in track.seen.items():
-            masks[index, min(number, wanted - 1), piece.rows, piece.columns][piece.inside] = 1.0
+    for index, vectors in enumerate(motion):
+        there = [number for number, track in enumerate(lasting) if index in track.seen]
+        if there:
+            own = torch.zeros(len(there), height, width)
+            for mask, number in zip(own, there, strict=True):
+                piece = lasting[number].seen[index].piece
+                mask[piece.rows, piece.columns][piece.inside] = 1.0
+            _grow(own, vectors)
+            for mask, number in zip(own, there, strict=True):
+                torch.maximum(masks[index, min(number, wanted - 1)], mask, out=masks[index, min(number, wanted - 1)])
     return masks
+
+
+def _grow(masks: Tensor, motion: Tensor) -> None:
+    """Let masks ``(K, h, w)`` of a frame take in what adjoins them and moves against the background, at whatever speed.
+
+    Limbs, and what turns, move unlike the rest of an object, and modes take them apart. Hysteresis, as Canny's (1986).
+    """
+    import cv2
+
+    objects = masks.amax(dim=0) > 0.5
+    background = ~dilate(objects, AROUND)
+    if not bool(background.any()):
+        return
+    away = (motion - motion[:, background].median(dim=1).values.view(2, 1, 1)).norm(dim=0)
+    still = float(away[background].quantile(STILL))
+    slowest = min(float(away[mask > 0.5].median()) for mask in masks)
+    least = max(LEAST_MOTION, still, SHARE * slowest)
+    _, labels = cv2.connectedComponents(((away > least) | objects).numpy().astype(np.uint8), connectivity=4)
+    pieces = torch.from_numpy(labels)
+    free = ~objects & (pieces > 0)
+    for piece in pieces[objects].unique().tolist():
+        inside = pieces == piece
+        largest = masks[:, inside].sum(dim=1).argmax()
+        masks[largest][inside & free] = 1.0
 
 
 def _matches(pieces: list[_Piece], now: Tensor) -> dict[int, int]:
@@ -239,7 +279,7 @@ def _matches(pieces: list[_Piece], now: Tensor) -> dict[int, int]:
     return matches
 
 
-def _pieces(motion: Tensor, index: int) -> list[_Piece]:
+def _pieces(motion: Tensor, index: int, flow: Flow) -> list[_Piece]:
     """Connected pieces of frame ``index`` that move unlike the background."""
     import cv2
 
@@ -262,8 +302,10 @@ def _pieces(motion: Tensor, index: int) -> list[_Piece]:
     counts = torch.bincount(bins(near.movedim(1, 0)).flatten(), minlength=BINS * BINS).float().view(BINS, BINS)
     modes = _modes(torch.from_numpy(cv2.GaussianBlur(counts.numpy(), (0, 0), BANDWIDTH)))
     groups = modes[bins(motion[index])]
-    border = torch.cat((groups[0], groups[-1], groups[:, 0], groups[:, -1]))
-    scene = groups == border.mode().values
+    # water and sky, whose motion is not believed, do not say what the background is
+    sure = flow.forward_confidence[index] if index < len(flow) else flow.backward_confidence[index - 1]
+    border, votes = (torch.cat((part[0], part[-1], part[:, 0], part[:, -1])) for part in (groups, sure))
+    scene = groups == torch.bincount(border, votes + LEAST_VOTE).argmax()
     middle = motion[index][:, scene].median(dim=1).values
     away = (motion[index] - middle.view(2, 1, 1)).norm(dim=0)
     # the median length of two normal numbers is 1.18 deviations
@@ -275,6 +317,8 @@ def _pieces(motion: Tensor, index: int) -> list[_Piece]:
             if stats[label, cv2.CC_STAT_AREA] < SMALLEST * height * width:
                 continue
             left, top, across, down, area = stats[label].tolist()
+            if across == width:  # ground behind ground, as it seems to move where the camera does
+                continue
             rows, columns = slice(top, top + down), slice(left, left + across)
             inside = torch.from_numpy(labels[rows, columns] == label)
             if float(away[rows, columns][inside].median()) > differs:

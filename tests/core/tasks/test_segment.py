@@ -483,3 +483,23 @@ def test_layers_without_masks_are_refused(little):
     left = {key: value for key, value in little.layers.fields.items() if key != "masks"}
     with pytest.raises(LayersFileError, match="masks"):
         masks.MODEL.check(replace(little.layers, fields=left))
+
+
+def test_what_stands_before_the_background_is_unlike_what_far_frames_show_there():
+    """A plain square that moves by 4 pixels a frame before plain ground that stands still."""
+    count = 10
+    small = torch.full((count, 3, 48, 96), 0.3)
+    labels = torch.zeros(count, 2, 48, 96)
+    for index in range(count):
+        labels[index, 1, 16:32, 4 + 4 * index : 20 + 4 * index] = 1.0
+    labels[:, 0] = 1.0 - labels[:, 1]
+    small += 0.5 * labels[:, 1:]
+    none, seen = torch.zeros(count - 1, 2, 48, 96), torch.zeros(count - 1, 48, 96)
+    evidence = layer_flow.LayerFlows(labels, Flow(none, none, seen, seen, (48, 96))).background_evidence(small, labels)
+    unlike, shown = evidence.float().unbind(dim=1)
+    index = 5
+    inside = labels[index, 1] > 0.5
+    assert float(unlike[index][20:28, 28:36].min()) > 3.0  # log of 0.51 over 0.01
+    assert float(unlike[index][~inside].median()) == pytest.approx(0.0, abs=1e-3)
+    assert float(shown[index].min()) > 0.0
+    assert bool(evidence.isfinite().all())

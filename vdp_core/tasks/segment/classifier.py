@@ -34,12 +34,14 @@ class PixelFeatures:
         some = torch.cat([self._colours(index)[::7].clone() for index in range(0, len(small), every)])
         self._mean, self._deviation = some.mean(dim=0), some.std(dim=0).clamp_min(1e-4)
 
-    def of(self, index: int, warp_evidence: Tensor) -> Tensor:
-        """All pixels of a frame, ``(h * w, features)``, with what ``LayerFlows.warp_evidence`` says of it."""
+    def of(self, index: int, warp_evidence: Tensor, background: Tensor) -> Tensor:
+        """All pixels of a frame, ``(h * w, features)``, with what ``LayerFlows.warp_evidence`` and
+        ``background_evidence`` say of it."""
         size = (self._small.shape[2], self._small.shape[3])
         speed = resize(self._speed[index : index + 1], size)
         colours = (self._colours(index) - self._mean) / self._deviation
-        return torch.cat((colours, speed[0].flatten(1).T, warp_evidence.float().flatten(1).T), dim=1)
+        motion = [part.float().flatten(1).T for part in (speed[0], warp_evidence, background)]
+        return torch.cat((colours, *motion), dim=1)
 
     def _colours(self, index: int) -> Tensor:
         lab = to_lab(self._small[index : index + 1])
@@ -55,6 +57,7 @@ class PixelFeatures:
 def train_classifier(
     features: PixelFeatures,
     warp_evidence: Tensor,
+    background: Tensor,
     labels: Tensor,
     training_frames: list[int],
     fixed: Mapping[int, Tensor],
@@ -78,7 +81,7 @@ def train_classifier(
         size = (min(config.samples, kind.numel()),)
         drawn = torch.rand(size, dtype=torch.float64, generator=generator, device=device) * summed[-1]
         chosen = torch.searchsorted(summed, drawn).clamp_max(kind.numel() - 1)
-        seen.append(features.of(index, warp_evidence[index])[chosen])
+        seen.append(features.of(index, warp_evidence[index], background[index])[chosen])
         wanted.append(kind.flatten()[chosen])
         balance = share[kind.flatten()[chosen]] ** (-0.5 if index in fixed else 0.5)
         weights.append(balance / balance.mean() * (len(training_frames) / len(fixed) if index in fixed else 1.0))

@@ -138,15 +138,16 @@ def _em_round(
     for index in range(count):
         warp_evidence[index] = layer_flows.warp_evidence(small, index)[0]
         explaining(index + 1, count)
+    shown = layer_flows.background_evidence(small, labels)
     training_frames = sorted(fixed) if fixed and number == 0 else list(range(count))
     start = (seed + number) % 2**64
     classifier, fitted = train_classifier(
-        features, warp_evidence, labels, training_frames, fixed, config, start, learning
+        features, warp_evidence, shown, labels, training_frames, fixed, config, start, learning
     )
     appearance_evidence = large_empty(*labels.shape, dtype=torch.half, device=small.device)
     for index in range(count):
-        appearance_evidence[index] = classifier(features.of(index, warp_evidence[index]))
-    better = propagate(small, layer_flows, appearance_evidence, warp_evidence, fixed, config, carrying)
+        appearance_evidence[index] = classifier(features.of(index, warp_evidence[index], shown[index]))
+    better = propagate(small, labels, layer_flows, appearance_evidence, warp_evidence, fixed, config, carrying)
     return {"labels": better}, {"fitted": asdict(fitted)}
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ...image.inpaint import inpaint
 from ...image.morphology import box_mean, distance_inside
-from ...image.resize import resize
+from ...image.resize import resize, size_within
+from ...motion.trajectories import follow
 from ...motion.warp import resize_flow, warp
 from ...store.scratch import large_empty
 from ...types import Flow
@@ -25,6 +26,10 @@ TOGETHER = 16
 """Frames whose flow is extended at a time."""
 LEAST_RESIDUAL = 0.01
 """Residual that even the right flow leaves."""
+SPANS = (4, 8, 16, 24)
+"""Distances in frames, either way, to where the background behind an object may be seen."""
+PATH_SIDE = 128
+"""Long side of the paths of the background: they are smooth."""
 
 
 class LayerFlows:
@@ -62,6 +67,42 @@ class LayerFlows:
         assert least is not None
         least = least[:, 0] + LEAST_RESIDUAL
         return (least[:1] / least[1:]).log()[None].clamp(-2.0, 2.0)
+
+    def background_evidence(self, small: Tensor, labels: Tensor) -> Tensor:
+        """How unlike each pixel is to the background that other frames show at its place, ``(T, 2, h, w)``, half.
+
+        Each frame is compared with those some ``SPANS`` away, along the background's motion, where they show the
+        background: what is one colour all over looks alike when it moves by a pixel, but not when it has gone. First
+        the log of the median colour difference, over what is usual in the clip; then the share of frames that show the
+        background. Both are 0 where none does.
+        """
+        count, height, width = len(small), small.shape[2], small.shape[3]
+        size = (height, width)
+        grid = size_within(height, width, PATH_SIDE)
+        sure = small.new_ones(count - 1, *grid)
+        reach = 2 * len(SPANS)
+        unlike = large_empty(count, reach, height, width, dtype=torch.half, device=small.device).fill_(torch.nan)
+        for way, vectors in enumerate((self.forward[:, 0], self.backward[:, 0].flip(0))):
+            motion = resize_flow(vectors, grid)
+            for start, span, paths, inside in follow(motion, 1.0 - sure, sure, SPANS):
+                for number in range(len(paths)):
+                    index, other = start + number, start + number + span
+                    if way == 1:
+                        index, other = count - 1 - index, count - 1 - other
+                    path = resize_flow(paths[number : number + 1], size)
+                    there = warp(torch.cat((small[other], labels[other, :1]))[None], path)[0]
+                    shown = (there[3] > 0.5) & (resize(inside[None, number : number + 1], size)[0, 0] > 0.5)
+                    difference = box_mean((there[:3] - small[index]).abs().mean(dim=0, keepdim=True), 1)[0]
+                    place = len(SPANS) * way + SPANS.index(span)
+                    unlike[index, place] = torch.where(shown, difference, torch.nan)
+        out = large_empty(count, 2, height, width, dtype=torch.half, device=small.device)
+        for index in range(count):
+            known = (~unlike[index].isnan()).float().mean(dim=0)
+            out[index, 0] = (unlike[index].float().nanmedian(dim=0).values + LEAST_RESIDUAL).log()
+            out[index, 1] = known
+        some = out[:: max(1, count // 16), 0, ::4, ::4].float()
+        out[:, 0] -= some.nanmedian().nan_to_num().to(out.dtype)
+        return out.nan_to_num_(0.0)
 
 
 def _extended_flow(vectors: Tensor, confidence: Tensor, masks: Tensor) -> Tensor:

@@ -19,10 +19,13 @@ Then masks m ``(L, h, w)`` are found frame by frame, forwards and backwards (``p
     u_l  = appearance  * a_l                          classifier: log odds against the most likely layer, -4..0
          + warping     * log(r_0 / r_l)               warp evidence: layer 0 has 0, -2..2
          + propagation * log max(m'_l, PROPAGATED_FLOOR)     the mask of the frame before, along the layer's own flow
+         - BEYOND * max(d_l - REACH, 0), at most MOST_AGAINST    of objects, in the frames that show them where expected
 
 r_l is the mean colour difference (3x3 pixels, plus LEAST_RESIDUAL) between the frame and its neighbour warped by the
-flow of layer l, the less of the two neighbours' (``LayerFlows.warp_evidence``). The guided filter then moves borders to
-the edges of the frame: over a line (a, b) of colours in each window k of radius GUIDED_RADIUS::
+flow of layer l, the less of the two neighbours' (``LayerFlows.warp_evidence``). Among the classifier's features is how
+unlike a pixel is to the background that frames far away show at its place (``LayerFlows.background_evidence``). d_l is
+the distance, in diameters of the object, from where the last round or the frame before has it. The guided filter then
+moves borders to the edges of the frame: over a line (a, b) of colours in each window k of radius GUIDED_RADIUS::
 
     E = sum_(i in k) (a . x_i + b - m_i)^2 + GUIDED_EPS |a|^2
 
