@@ -53,12 +53,14 @@ def fit_light(
         small = working_copy(frames[span.start : span.stop], config.side, device) + held.black
         still = None
         if reference is not None and number == graded:
-            still = Still(small, reference, reference_frame - span.start, config.side)
+            still = Still(small, reference, reference_frame - span.start, config)
         part = flow.part(span.start, span.stop)
         return _fit_window(small, part, config, held, seed + number, still, journal, progress)
 
     found = fit_windows(spans, work, journal=journal, progress=progress)
     grid = blended(spans, [window.fields["light"] for window in found], level_of=graded or 0)
+    if graded is not None:
+        grid = grid - found[graded].fields["kept"]
     if graded is None:
         gamma, colour = tone_of_clip(frames, grid, config.side, device, held)
     else:
@@ -91,11 +93,11 @@ def _fit_window(
 
     def step(_: int) -> dict[str, Tensor]:
         grid = light()
+        # of the shape of the light only: a lamp may flicker, and a cut may change it at once
+        shape = grid - grid.mean(dim=(1, 2), keepdim=True)
         terms = {
             "spatial_smoothness": config.spatial_smoothness * (smoothness(grid, 1).mean() + smoothness(grid, 2).mean()),
-            # of the shape of the light only: a lamp may flicker, and a cut may change it at once
-            "temporal_smoothness": config.temporal_smoothness
-            * smoothness(grid - grid.mean(dim=(1, 2), keepdim=True), 0).mean(),
+            "temporal_smoothness": config.temporal_smoothness * smoothness(shape, 0).mean(),
             "l2_prior": config.l2_prior * grid.square().mean(),
         }
         if len(points) > 0:
@@ -106,7 +108,13 @@ def _fit_window(
             weight = points.weight[chosen]
             terms["correspondence"] = config.correspondence * (weight * losses).sum() / weight.sum()
         if still is not None:
-            terms["reference"] = config.reference * still.difference(grid).mean()
+            kept = still.kept()
+            terms["reference"] = config.reference * still.difference(grid, kept).mean()
+            curved = smoothness(kept, 1).mean() + smoothness(kept, 2).mean()
+            terms["kept_smoothness"] = config.spatial_smoothness * curved
+            # points say how light changed up to what the scene itself may look like, and new parts of it are free
+            change = charbonnier(shape.diff(dim=0), config.robust_scale)
+            terms["steadiness"] = config.steadiness * change.mean()
         return terms
 
     @torch.no_grad()
@@ -114,12 +122,13 @@ def _fit_window(
         grid = light()
         gamma, colour = tone_of(small[::8], grid[::8], held, everywhere) if still is None else still.tone()
         index = slice(len(small) // 2, len(small) // 2 + 1) if still is None else still.index
-        lit = without_light(small[index], grid[index])[0].pow(gamma).movedim(0, -1)
+        left = grid[index] if still is None else grid[index] - still.kept()
+        lit = without_light(small[index], left)[0].pow(gamma).movedim(0, -1)
         return (lit * lit.new_tensor(colour).exp()).clamp(0.0, 1.0)
 
     fitted = fit(
         step,
-        light.parts if still is None else [*light.parts, still.log_gamma, still.colour],
+        light.parts if still is None else [*light.parts, *still.parameters],
         steps=config.steps,
         learning_rate=config.learning_rate,
         preview=preview,
@@ -128,7 +137,9 @@ def _fit_window(
         generators=[generator],
     )
     numbers: dict[str, float] = {}
+    fields = {"light": light().detach().cpu()}
     if still is not None:
+        fields["kept"] = still.kept().detach().cpu()
         gamma, colour = still.tone()
         numbers = {"gamma": gamma, **dict(zip(("red", "green", "blue"), colour, strict=True))}
-    return Window({"light": light().detach().cpu()}, numbers, fitted)
+    return Window(fields, numbers, fitted)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...image.resize import resize, working_copy
+from ...optim.grids import Pyramid, frame_sizes
 from ...optim.losses import charbonnier
-from .config import PRESETS
+from .config import PRESETS, RelightConfig
 from .priors import likeness
 from .tone import without_light
 
@@ -47,20 +48,31 @@ def frame_shown(reference: Tensor, index: int, frames: Tensor) -> int:
 
 
 class Still:
-    """The graded still: gamma and the colour are learnt so that its frame comes out like it."""
+    """The graded still: gamma and the colour are learnt so that its frame comes out like it.
 
-    def __init__(self, small: Tensor, reference: Tensor, index: int, side: int) -> None:
-        picture = working_copy(reference, side, small.device)
+    What light the picture keeps is learnt with them, as a field that is fixed in the frame: a lens that darkens corners
+    does so in every frame, and who grades one of them leaves it in. Without it, the corners' darkness of that frame
+    would stay with the scene while the camera pans.
+    """
+
+    def __init__(self, small: Tensor, reference: Tensor, index: int, config: RelightConfig) -> None:
+        picture = working_copy(reference, config.side, small.device)
         self.picture = resize(picture, (small.shape[2], small.shape[3]), mode="area")
         self.index = slice(index, index + 1)
         self.dark = small[self.index]
         # within the range that natural_tone gives to dark clips
         self.log_gamma = torch.tensor(-0.5, device=small.device, requires_grad=True)
         self.colour = torch.ones(3, device=small.device, requires_grad=True)
+        self.kept = Pyramid([(1, *size) for size in frame_sizes(small, config.grid)], small.device)
 
-    def difference(self, grid: Tensor) -> Tensor:
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [self.log_gamma, self.colour, *self.kept.parts]
+
+    def difference(self, grid: Tensor, kept: Tensor) -> Tensor:
         """How far the frame is from the still, ``(1, 3, h, w)``; burnt-out and other local changes count little."""
-        reflectance = without_light(self.dark, grid[self.index]).clamp_min(1e-4)  # the power's slope at 0 is infinite
+        left = grid[self.index] - kept
+        reflectance = without_light(self.dark, left).clamp_min(1e-4)  # the power's slope at 0 is infinite
         lit = self.colour.exp().view(1, 3, 1, 1) * reflectance.pow(self.log_gamma.exp())
         return charbonnier(lit - self.picture, REFERENCE_SCALE)
 

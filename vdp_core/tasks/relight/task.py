@@ -6,22 +6,26 @@ is the preset ``paper``. The other presets hold log A as a small grid for every 
 it: the same point of the scene, followed along the flow, keeps its colour, so what changes is the light; light is
 smooth in the frame and in time; and a picture is well exposed on the whole, or looks like the graded still given.
 
-Energy. For each window, over the log light g ``(T, h, w)``; with a reference also over gamma and the colour c::
+Energy. For each window, over the log light g ``(T, h, w)``; with a reference also over gamma, the colour c and s::
 
     E = spatial_smoothness  * (mean D_y^2 g + mean D_x^2 g)
       + temporal_smoothness * mean D_t^2 (g - mean_xy g)
       + l2_prior            * mean g^2
       + correspondence      * sum_i w_i rho(g(q_i) - g(p_i) - r_i; robust_scale) / sum_i w_i
-      + reference           * mean rho(exp(c) (x_k / exp(g_k))^gamma - x_ref; REFERENCE_SCALE)
+      + reference           * mean rho(exp(c) (x_k / exp(g_k - s))^gamma - x_ref; REFERENCE_SCALE)
+      + spatial_smoothness  * (mean D_y^2 s + mean D_x^2 s)                                ("kept_smoothness")
+      + steadiness          * mean rho(d_t (g - mean_xy g); robust_scale)
 
 D_a^2 f is the squared second difference along axis a (``losses.smoothness``; Terzopoulos, PAMI 1986); rho the
 Charbonnier loss (``losses.charbonnier``; Charbonnier et al., ICIP 1994). Correspondence i sees one point of the
 scene at p_i and at q_i, (x, y, t); r_i is the log of its brightness at q_i over that at p_i, and w_i in 0..1 falls
 where the point is dim, occluded, or changes its chromaticity (``priors.corresponding_light``). The term says that
-a point keeps its reflectance x / exp(g) along the flow. x_k is the frame that the reference x_ref shows; without a
-reference the last term is missing, and gamma and c come from ``priors.natural_tone``. x is the source and
-what was taken off its values (``priors.black_level``). What is kept is log A = -gamma g; ``models.light.Held`` says how
-far it is applied where the signal holds little.
+a point keeps its reflectance x / exp(g) along the flow. x_k is the frame that the reference x_ref shows, and s,
+``(h, w)``, the light that the reference leaves in, such as darker corners, in all frames alike. Points say how the
+light changed, up to a pattern that moves with the scene; steadiness has it move as little as may be, and decides about
+what comes into view. Without a reference the last three terms and s are missing, and gamma and c come from
+``priors.natural_tone``. x is the source and what was taken off its values (``priors.black_level``). What is saved is
+log A = -gamma (g - s); ``models.light.Held`` says how far it is applied where the signal holds little.
 The model is that of Video Decomposition Prior (ICLR 2024, arXiv 2412.04930); the terms are ours.
 """
 
