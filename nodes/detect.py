@@ -90,25 +90,15 @@ class DetectMasks(host.Foreseeing):
 
     @classmethod
     def VALIDATE_INPUTS(cls, weights: str | None = None) -> bool | str:
-        from ..vdp_core.errors import WeightsError
         from ..vdp_core.nets.detector import find_detector
 
-        try:
-            _ = weights is None or find_detector(weights, host.weights_folders(WEIGHTS))
-        except WeightsError as error:
-            return str(error)
-        return True
+        return weights is None or host.weights_problem(lambda: find_detector(weights, host.weights_folders(WEIGHTS)))
 
     @classmethod
     def IS_CHANGED(cls, weights: str | None = None, **_: object) -> str:
-        from ..vdp_core.errors import WeightsError
         from ..vdp_core.nets.detector import find_detector
 
-        try:
-            path = find_detector(weights or "auto", host.weights_folders(WEIGHTS))
-        except WeightsError:
-            return ""
-        return f"{path} {host.file_state(path)}"
+        return host.weights_state(lambda: find_detector(weights or "auto", host.weights_folders(WEIGHTS)))
 
     @classmethod
     def foresee(

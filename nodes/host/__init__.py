@@ -15,7 +15,7 @@ from .comfy import (
 )
 from .devices import device, free_memory, hand_on, native_memory, on_cpu, use_half
 from .early import Foreseeing, Refused, foresee_all, frames_like, known, mask_like
-from .inputs import changed, file_state, given_mask, rate, remember, selected
+from .inputs import changed, given_mask, rate, remember, selected, weights_problem, weights_state
 from .paths import (
     input_path,
     input_verdict,
@@ -42,7 +42,6 @@ __all__ = [
     "described",
     "device",
     "embed_metadata",
-    "file_state",
     "fill_prefix",
     "fitting",
     "foresee_all",
@@ -75,5 +74,7 @@ __all__ = [
     "time_left",
     "use_half",
     "weights_folders",
+    "weights_problem",
+    "weights_state",
     "with_alpha",
 ]

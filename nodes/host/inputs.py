@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...vdp_core.errors import WeightsError
 from ...vdp_core.tasks.inputs import FPS
 from .alpha import alpha_of
 from .devices import on_cpu
 from .paths import input_path
 
-__all__ = ["changed", "file_state", "given_mask", "rate", "remember", "selected"]
+__all__ = ["changed", "given_mask", "rate", "remember", "selected", "weights_problem", "weights_state"]
 
 EMPTY_MASK = (1, 64, 64)  # what ComfyUI's loaders of pictures give where there is no alpha: nothing selected
 
@@ -83,6 +84,24 @@ def file_state(file: Path) -> str:
     """What tells two states of one file apart."""
     found = file.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def weights_problem(find: Callable[[], Path]) -> bool | str:
+    """What a node's VALIDATE_INPUTS answers of its weights: the sentence that says what is wrong, or True."""
+    try:
+        find()
+    except WeightsError as error:
+        return str(error)
+    return True
+
+
+def weights_state(find: Callable[[], Path]) -> str:
+    """What a node's IS_CHANGED answers of its weights: which file it is, and its state."""
+    try:
+        path = find()
+    except WeightsError:
+        return ""
+    return f"{path} {file_state(path)}"
 
 
 def remember(node: str | None, path: Path, state: Callable[[Path], str] = file_state) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable
 from pathlib import Path
 
 from torch import nn
 
 from ..errors import WeightsError
-from .weights import find_weights, hub_folder, read_weights
+from .weights import named_weights, read_weights
 
 __all__ = ["ANYTHING", "CLASSES", "find_detector", "load_detector"]
 
@@ -31,30 +30,12 @@ ADDRESS = "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73c
 
 
 def find_detector(name: str, folders: Iterable[str | Path]) -> Path:
-    """The weights that a person names.
-
-    Args:
-        name: ``auto`` for the first of ``FILES`` that is found; a file's name, with its suffix or without, in the
-            folders or in torch's hub cache; or a path.
-        folders: where to look before torch's hub cache.
+    """The weights that a person names; see ``weights.named_weights``.
 
     Raises:
         WeightsError: there is no such file; says where to get one.
     """
-    folders, name = list(folders), name.strip().strip("\"'")
-    path = Path(name).expanduser() if name and "\0" not in name else Path()
-    if name not in ("", "auto") and path.is_file():
-        return path
-    patterns = FILES if name in ("", "auto") else [f"{glob.escape(name)}*"]
-    found = find_weights(patterns, folders) if len(path.parts) <= 1 else None
-    if found is not None:
-        return found
-    what = "no weights are found" if name in ("", "auto") else f"there is no '{name}'"
-    places = " or ".join(map(str, [*folders, hub_folder()]))
-    raise WeightsError(
-        f"weights: {what}; get {Path(ADDRESS).name} from {ADDRESS} (177 MB) and put it into {places}, or give the path "
-        "of a file"
-    )
+    return named_weights(name, FILES, folders, source=f"{Path(ADDRESS).name} from {ADDRESS} (177 MB)")
 
 
 def load_detector(path: str | Path) -> nn.Module:

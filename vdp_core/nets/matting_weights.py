@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from .recurrent_matting import BACKBONES, RecurrentMatting
-from .weights import find_weights, hub_folder, read_weights
+from .weights import named_weights, read_weights
 
 __all__ = ["FILES", "find_matting", "folded", "load_matting"]
 
@@ -22,34 +21,12 @@ BACKBONE_EPS, EPS = 1e-3, 1e-5
 
 
 def find_matting(name: str, folders: Iterable[str | Path]) -> Path:
-    """The weights that a person names.
-
-    Args:
-        name: ``auto`` for the first of ``FILES`` that is found; a file's name, with its suffix or without, in the
-            folders or in torch's hub cache; or a path.
-        folders: where to look before torch's hub cache.
+    """The weights that a person names; see ``weights.named_weights``.
 
     Raises:
-        WeightsError: there is no such file; says where to get one and under which licence.
+        WeightsError: there is no such file; says where to get one.
     """
-    folders, name = list(folders), name.strip().strip("\"'")
-    path = Path(name).expanduser() if name and "\0" not in name else Path()
-    if name not in ("", "auto") and path.is_file():
-        return path
-    if name in ("", "auto"):
-        found = find_weights(FILES, folders)
-    elif len(path.parts) == 1:
-        found = find_weights([f"{glob.escape(name)}*"], folders)
-    else:
-        found = None
-    if found is not None:
-        return found
-    what = "no weights are found" if name in ("", "auto") else f"there is no '{name}'"
-    places = " or ".join(map(str, [*folders, hub_folder()]))
-    raise WeightsError(
-        f"weights: {what}; get rvm_mobilenetv3.pth from {ADDRESS} (licence GPL-3.0) and put it into {places}, or give "
-        "the path of a file"
-    )
+    return named_weights(name, FILES, folders, source=f"rvm_mobilenetv3.pth from {ADDRESS} (licence GPL-3.0)")
 
 
 def load_matting(path: str | Path, *, refiner: str = "deep") -> RecurrentMatting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import http.client
 import logging
 import pickle
@@ -26,6 +27,7 @@ __all__ = [
     "fill",
     "find_weights",
     "hub_folder",
+    "named_weights",
     "read_networks",
     "read_weights",
     "to_torchvision_raft",
@@ -63,6 +65,32 @@ def find_weights(patterns: Sequence[str], folders: Iterable[str | Path]) -> Path
                 if path.suffix.lower() in SUFFIXES and path.is_file():
                     return path
     return None
+
+
+def named_weights(name: str, files: Sequence[str], folders: Iterable[str | Path], *, source: str) -> Path:
+    """The weights that a person names.
+
+    Args:
+        name: ``auto`` for the first of ``files`` that is found; a file's name, with its suffix or without, in the
+            folders or in torch's hub cache; or a path.
+        files: patterns of file names without suffix, the best first.
+        folders: where to look before torch's hub cache.
+        source: which file to get, and where; what a person is told where there is none.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    folders, name = list(folders), name.strip().strip("\"'")
+    path = Path(name).expanduser() if name and "\0" not in name else Path()
+    if name not in ("", "auto") and path.is_file():
+        return path
+    patterns = files if name in ("", "auto") else [f"{glob.escape(name)}*"]
+    found = find_weights(patterns, folders) if len(path.parts) <= 1 else None
+    if found is not None:
+        return found
+    what = "no weights are found" if name in ("", "auto") else f"there is no '{name}'"
+    places = " or ".join(map(str, [*folders, hub_folder()]))
+    raise WeightsError(f"weights: {what}; get {source} and put it into {places}, or give the path of a file")
 
 
 def fetch_weights(url: str, *, otherwise: str) -> Path:
