@@ -144,8 +144,9 @@ def natural_tone(values: Tensor, weight: Tensor | None = None) -> tuple[float, f
         values: some brightness values of the clip, any shape, in 0..1.
         weight: of the same shape, how much each of them counts; None: all alike.
     """
-    values = values.flatten().float().clamp_min(0.0)
-    weight = torch.ones_like(values) if weight is None else weight.flatten().float()
+    # in double precision, so that the order of sums, which the number of threads decides, does not show
+    values = values.flatten().cpu().double().clamp_min(0.0)
+    weight = torch.ones_like(values) if weight is None else weight.flatten().cpu().double()
     seen = (values > 0.002) & (weight > 0.0)  # black borders and clipped shadows say nothing about exposure
     values, weight = values[seen], weight[seen]
     if len(values) == 0:
