@@ -17,6 +17,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from ..vdp_core.nets.recurrent_matting import RecurrentMatting, drawn, shrunk
 from ..vdp_core.optim.fit import fit
 from ..vdp_core.store.files import beside
 from ..vdp_core.store.journal import Journal
+from ..vdp_core.store.memo import digest
 
 __all__ = ["Log", "begun", "fine_tune", "matte_losses", "read_corrected", "save_weights"]
 
@@ -134,9 +136,11 @@ def fine_tune(
         raise InputError(f"window: 1 frame or more needed, got {window}")
     net = load_matting(weights, refiner=refiner).requires_grad_(True)
     settings = {"steps": steps, "rate": rate, "window": window, "ratio": taken, "refiner": refiner, "seed": seed}
-    settings |= {"weights": weights.name, "corrected": list(corrected), "frames": list(frames.shape)}
-    target = folder / "weights.safetensors"
-    if begun(folder, settings) and target.exists():
+    settings |= {"weights": f"{weights.name} {blake2b(weights.read_bytes(), digest_size=4).hexdigest()}"}
+    settings |= {"corrected": {str(number): digest(matte).hex()[:8] for number, matte in corrected.items()}}
+    settings |= {"frames": list(frames.shape), "clip": digest(*(frames[index] for index in (0, -1))).hex()[:8]}
+    target, notes = folder / "weights.safetensors", {key: str(value) for key, value in settings.items()}
+    if begun(folder, settings) and _notes_of(target) == notes:
         tell(json.dumps({"step": steps, "weights": str(target)}))
         return target
     place = torch.device(device)
@@ -176,9 +180,20 @@ def fine_tune(
         journal=Journal(folder / "state"),
     )
     left_out = {"refiner"} if refiner == "fast" else set()
-    save_weights(net, target, without=left_out, notes={key: str(value) for key, value in settings.items()})
+    save_weights(net, target, without=left_out, notes=notes)
     Journal(folder / "state").clear()
     return target
+
+
+def _notes_of(weights: Path) -> dict[str, str] | None:
+    """What a file of weights says that it was made with; None where there is none."""
+    from safetensors import safe_open
+
+    if not weights.is_file():
+        return None
+    with safe_open(weights, framework="pt") as file:
+        notes: dict[str, str] | None = file.metadata()
+    return notes
 
 
 def matte_losses(matte: Tensor, truth: Tensor, *, steady: Sequence[int]) -> dict[str, Tensor]:

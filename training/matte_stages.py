@@ -31,6 +31,7 @@ from ..vdp_core.nets.weights import find_weights
 from ..vdp_core.optim.fit import fit
 from ..vdp_core.store.files import beside
 from ..vdp_core.store.journal import Journal
+from ..vdp_core.store.memo import digest
 from .composites import Sample, Source, composite, length_of, segments
 from .matte import STEADY, Log, begun, matte_losses
 from .matting_net import TrainedMatting
@@ -137,7 +138,7 @@ def train_stage(
     settings: dict[str, Any] = {"steps": steps, "batch": batch, "seed": seed, **asdict(stage)}
     settings |= {"weights": None if weights is None else weights.name, "half": half}
     counts = {"foregrounds": foregrounds, "backgrounds": backgrounds, "pictures": pictures, "clips": clips}
-    settings |= {name: len(sources) for name, sources in counts.items()}
+    settings |= {name: _names(sources) for name, sources in counts.items()}
     trained, target = own / "trained.safetensors", folder / "weights.safetensors"
     if begun(own, settings) and trained.exists():
         tell(json.dumps({"step": steps, "weights": str(target)}))
@@ -248,15 +249,20 @@ def _drawn_size(rng: np.random.Generator, sides: tuple[int, int]) -> tuple[int, 
     return height, width
 
 
+def _names(sources: Sequence[Source]) -> str:
+    """How many sources there are, and what tells their names from those of others."""
+    return f"{len(sources)} {digest(*(source.path.name for source in sources)).hex()[:8]}"
+
+
 def _write(net: TrainedMatting, trained: Path, target: Path) -> None:
     """Write what the next stage begins with, and the weights for use."""
     from safetensors.torch import save_file
 
     table = {name: value.detach().float().cpu().contiguous() for name, value in net.published().items()}
-    with beside(trained) as partial:
-        save_file(table, partial)
     with beside(target) as partial:
         save_file(folded(dict(table)), partial)
+    with beside(trained) as partial:  # last, as a stage that has it is done
+        save_file(table, partial)
 
 
 def with_settings(number: int, *, frames: int, size: int) -> Stage:

@@ -35,6 +35,8 @@ SIZES = ("480p",)
 """Of a data set's sizes, those that figures are published of."""
 DEPTH = 5
 """How far below a data set's folder its clips are looked for."""
+ABOUT = ("mask", "masks", "maskrcnn", "matte", "mattes", "alpha", "pha", "flow", "gt")
+"""Ends of names that say that something is about the clip whose name comes before."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _paired(folder: Path, truths: Sequence[str]) -> Iterator[Case]:
 def _alone(folder: Path) -> Iterator[Case]:
     """Clips that are their own truth: in one folder, or in one that is called so below it.
 
-    A folder ``NAME_masks`` beside a clip ``NAME`` is about that clip.
+    What is called ``NAME_masks``, or the like (``ABOUT``), beside a clip ``NAME`` is about that clip.
     """
     if _is_clip(folder):
         yield Case(folder.name, folder, folder)
@@ -146,12 +148,8 @@ def _alone(folder: Path) -> Iterator[Case]:
 
 
 def _is_about(name: str, others: dict[str, Path]) -> bool:
-    head = name
-    while "_" in head:
-        head = head.rpartition("_")[0]
-        if head in others:
-            return True
-    return False
+    head, _, kind = name.rpartition("_")
+    return head in others and kind.casefold() in ABOUT
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
@@ -160,7 +158,9 @@ def _walk(folder: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
     while waiting:
         place, depth = waiting.pop(0)
         inside = _sorted(path for path in place.iterdir() if not path.name.startswith("."))
-        yield place, {path.stem.casefold() if path.is_file() else path.name.casefold(): path for path in inside}
+        # a folder is what is meant, and not the archive beside it that it was unpacked from
+        files = {path.stem.casefold(): path for path in inside if path.is_file()}
+        yield place, files | {path.name.casefold(): path for path in inside if not path.is_file()}
         if depth < DEPTH:
             waiting += [(path, depth + 1) for path in inside if path.is_dir() and not _is_clip(path)]
 

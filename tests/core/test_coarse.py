@@ -34,3 +34,9 @@ def test_blocks_go_and_edges_stay():
     assert (smooth - clean).square().mean() < 0.4 * (seen - clean).square().mean()
     assert_close(smooth[:, :, 82] - smooth[:, :, 77], clean[:, :, 82] - clean[:, :, 77], atol=0.02, rtol=0)
     assert without_blocks(seen, 0.0) is seen
+
+
+def test_steps_that_are_all_alike_are_no_blocks():
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
+    ramp = ((x + y) / 255.0)[None, ..., None].expand(2, -1, -1, 3)
+    assert estimate_blocking(ramp) == 0.0

@@ -52,6 +52,17 @@ def test_rebuild_undoes_compose_where_the_signal_holds_little():
     assert_close(light.rebuild(layers, 0, COUNT, composed), layers.frames, atol=1e-3, rtol=0)
 
 
+def test_black_comes_back_as_black():
+    layers = random_layers("relight")
+    one = torch.ones(COUNT, 1, 1, 1)
+    frames = layers.frames.clone()
+    frames[:, :4] = 0.0
+    frames[:, 4:6, :, 0] = 0.0
+    held = {"blocking": 0.01 * one, "black": 0.0 * one, "white": one}
+    layers = replace(layers, frames=frames, fields={**layers.fields, **held})
+    assert_close(light.rebuild(layers, 0, COUNT, light.compose(layers, 0, COUNT, frames)), frames, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize(("name", "model"), [("relight", light), ("dehaze", haze)])
 def test_each_frame_has_its_own_fields(name, model):
     layers = random_layers(name)

@@ -221,6 +221,16 @@ def test_a_clip_is_its_own_truth_where_it_is_rebuilt(vdp: Vdp, tmp_path: Path) -
 # What is done, done again, and what fails
 
 
+def test_an_archive_beside_its_folder_and_names_that_begin_alike_hide_no_clip(tmp_path: Path) -> None:
+    for name in ("shot", "shot_2", "shot_masks"):
+        write(tmp_path / "input" / name, [GREY])
+        write(tmp_path / "gt" / name, [GREY])
+    for name in ("input.zip", "gt.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert names_of(tmp_path, "pictures") == ["shot", "shot_2", "shot_masks"]
+    assert names_of(tmp_path / "input", "rebuilt") == ["shot", "shot_2"]
+
+
 def test_only_what_is_missing_or_changed_is_measured(vdp: Vdp, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / "set" / "input" / name, [GREY])

@@ -105,6 +105,15 @@ def test_a_small_copy_is_refined_while_it_learns(weights: Path, tmp_path: Path) 
     assert not torch.equal(before["refiner.conv.6.weight"], after["refiner.conv.6.weight"])
 
 
+def test_a_matte_corrected_further_is_another_training(weights: Path, tmp_path: Path) -> None:
+    frames, truth = rendered(3)
+    training.fine_tune(frames, {2: truth[2]}, weights, tmp_path, steps=1, tell=lambda _: None)
+    with pytest.raises(InputError, match="holds a training whose corrected is"):
+        training.fine_tune(frames, {2: 1.0 - truth[2]}, weights, tmp_path, steps=1, tell=lambda _: None)
+    with pytest.raises(InputError, match="holds a training whose clip is"):
+        training.fine_tune(1.0 - frames, {2: truth[2]}, weights, tmp_path, steps=1, tell=lambda _: None)
+
+
 def test_losses() -> None:
     truth = torch.zeros(2, 1, 32, 32)
     assert all(float(term) == 0.0 for term in training.matte_losses(truth, truth, steady=[1]).values())

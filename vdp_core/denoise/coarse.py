@@ -47,7 +47,7 @@ def estimate_blocking(frames: Tensor, *, samples: int = 12, device: torch.device
             sums += _steps(picture)
     number = sums[:, 2].clamp_min(1.0)
     mean = sums[:, 0] / number
-    error = ((sums[:, 1] / number - mean.square()) / number).sum().sqrt()
+    error = ((sums[:, 1] / number - mean.square()).clamp_min(0.0) / number).sum().sqrt()
     step = max(float(mean[0] - mean[1] - SURE * error), 0.0)
     return SPREAD * step / (1.0 + SPREAD * step / MOST)
 

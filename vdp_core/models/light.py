@@ -91,7 +91,8 @@ def rebuild(layers: Layers, start: int, stop: int, relit: Tensor) -> Tensor:
     """The inverse of ``compose`` as found: the source from the relit frames."""
     log_gain, tint, power, held = _model(layers, start, stop, send(layers.frames[start:stop], relit.device))
     lit = relit if held is None else held.undone(relit, log_gain, power)
-    frames = lit.mul(log_gain.neg_().exp_()).div_(tint.exp()).pow_(1.0 / power)
+    # (black may come out a little below 0, which has no power)
+    frames = lit.mul(log_gain.neg_().exp_()).div_(tint.exp()).clamp_min_(0.0).pow_(1.0 / power)
     return frames if held is None else frames.sub_(held.black)
 
 

@@ -55,4 +55,8 @@ def load_detector(path: str | Path) -> nn.Module:
         net.load_state_dict(table)
     except RuntimeError as error:
         raise WeightsError(f"{path}: not the weights of torchvision's Mask R-CNN; give another file") from error
+    if not second:  # whose weights torchvision made, and uses, without it
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 0.0
     return net.eval().requires_grad_(False)

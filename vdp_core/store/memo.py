@@ -52,6 +52,8 @@ class Memo:
                 self._kept.move_to_end(key)
                 return found.kept.to(found.device)
         made = make().contiguous()
+        if made.nbytes > self._most:  # it would push out all the others, and itself
+            return made
         with self._lock:
             self._kept[key] = _Made(made.detach().cpu(), made.device)
             while self._kept and sum(one.kept.nbytes for one in self._kept.values()) > self._most:

@@ -139,6 +139,8 @@ def _graded_like(found: Found, other: Found) -> Found:
         "gamma": gamma.repeat(count, 1, 1, 1),
         "colour": colour.repeat(count, 1, 1, 1),
     }
+    if "white" in other.fields:  # how highlights are treated is part of the look
+        fields["white"] = other.fields["white"][:1].repeat(count, 1, 1, 1)
     return replace(found, fields=fields)
 
 
