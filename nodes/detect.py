@@ -43,7 +43,7 @@ class DetectMasks(host.Foreseeing):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from ..vdp_core.nets.detector import ANYTHING, CLASSES
+        from ..vdp_core.nets.coco import ANYTHING, CLASSES
 
         return {
             "required": {
@@ -111,7 +111,8 @@ class DetectMasks(host.Foreseeing):
         **_: object,
     ) -> tuple[Tensor | None]:
         from ..vdp_core.edit.detect_masks import check_clip, check_settings
-        from ..vdp_core.nets.detector import ANYTHING, find_detector
+        from ..vdp_core.nets.coco import ANYTHING
+        from ..vdp_core.nets.detector import find_detector
 
         if weights is not None:
             find_detector(weights, host.weights_folders(WEIGHTS))

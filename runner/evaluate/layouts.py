@@ -35,7 +35,7 @@ SIZES = ("480p",)
 """Of a data set's sizes, those that figures are published of."""
 DEPTH = 5
 """How far below a data set's folder its clips are looked for."""
-ABOUT = ("mask", "masks", "maskrcnn", "matte", "mattes", "alpha", "pha", "flow", "gt")
+ABOUT = ("mask", "masks", "maskrcnn", "mattes", "alpha", "pha", "flow", "gt")
 """Ends of names that say that something is about the clip whose name comes before."""
 
 

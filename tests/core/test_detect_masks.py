@@ -9,7 +9,8 @@ from torchvision.models import detection
 
 from comfyui_vdp.vdp_core.edit.detect_masks import detect_masks
 from comfyui_vdp.vdp_core.errors import InputError, ShapeError, WeightsError
-from comfyui_vdp.vdp_core.nets.detector import ANYTHING, CLASSES, find_detector, load_detector
+from comfyui_vdp.vdp_core.nets.coco import ANYTHING, CLASSES
+from comfyui_vdp.vdp_core.nets.detector import find_detector, load_detector
 
 PERSON, DOG = 1, 18
 

@@ -30,6 +30,6 @@ def test_loading_the_pack_and_listing_its_nodes_takes_the_standard_library_alone
     nodes, *core = answer.stdout.split()
     assert int(nodes) >= 13
     # of the numeric half only the declarations: the rest waits for a node to run
-    assert {name.split(".")[2] for name in core} == {"errors", "media", "tasks"}
-    declarations = {"errors", "tasks", "base", "inputs", "config", "media", "formats", *TASKS}
+    assert {name.split(".")[2] for name in core} == {"errors", "media", "nets", "tasks"}
+    declarations = {"errors", "tasks", "base", "inputs", "config", "media", "formats", "nets", "coco", *TASKS}
     assert {name.rpartition(".")[2] for name in core} <= declarations

@@ -160,8 +160,9 @@ def _noise_of(layers: Layers, shot: range, contrast: Tensor | None) -> Noise | N
 
 def _clean_shots(layers: Layers, start: int, contrast: Tensor | None, device: torch.device | str) -> Iterator[Tensor]:
     blocking = layers.fields.get("blocking")
+    deviations = [0.0] * len(layers) if blocking is None else blocking.flatten().tolist()
     for index, frame in enumerate(_quiet_shots(layers, start, contrast, device), start):
-        yield frame if blocking is None else without_blocks(frame, float(blocking[index]))
+        yield without_blocks(frame, deviations[index])
 
 
 def _quiet_shots(layers: Layers, start: int, contrast: Tensor | None, device: torch.device | str) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..checks import check_frames
 from ..errors import InputError
 from ..image.resize import resize
-from ..nets.detector import ANYTHING, CLASSES
+from ..nets.coco import ANYTHING, CLASSES
 from ..store.scratch import large_empty
 from ..store.transfer import send
 from ..types import OnStep
@@ -76,7 +76,7 @@ def detect_masks(
         frames: ``(T, H, W, 3)`` in 0..1.
         net: takes a list of pictures ``(3, H, W)`` and gives for each ``labels`` ``(n,)``, ``scores`` ``(n,)`` and
             ``masks`` ``(n, 1, H, W)`` in 0..1, as torchvision's detectors do.
-        class_name: one of ``nets.detector.CLASSES``, or ``anything``.
+        class_name: one of ``nets.coco.CLASSES``, or ``anything``.
         score: least score of what counts.
         every: look at each so many-th frame; the others have an empty mask.
         device: where to compute.

@@ -60,10 +60,10 @@ def applied(
     def made(start: int) -> Iterator[Tensor]:
         noisy = denoise > 0.0 and is_noisy(layers, contrast)
         clean = clean_frames(layers, start=start, contrast=contrast, device=device) if noisy else None
+        raised = [False] * count if contrast is None or denoise == 0.0 else contrast.gt(1.0).tolist()
         for first in range(start, count, chunk):
             stop = min(first + chunk, count)
-            banded = denoise > 0.0 and contrast is not None and float(contrast[first:stop].max()) > 1.0
             # (no name for the frames: it would keep them while the next are made)
-            yield compose(layers, first, stop, smoothed(first, stop, clean, banded)).clamp_(0.0, 1.0)
+            yield compose(layers, first, stop, smoothed(first, stop, clean, any(raised[first:stop]))).clamp_(0.0, 1.0)
 
     return computed(made, tuple(layers.frames.shape), on_step=on_step)

@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al., ICCV 2017) as torchvision has it: its classes, and weights of a file."""
+"""Mask R-CNN (He et al., ICCV 2017) as torchvision has it, with weights of a file."""
 
 from __future__ import annotations
 
@@ -10,20 +10,8 @@ from torch import nn
 from ..errors import WeightsError
 from .weights import named_weights, read_weights
 
-__all__ = ["ANYTHING", "CLASSES", "find_detector", "load_detector"]
+__all__ = ["find_detector", "load_detector"]
 
-ANYTHING = "anything"
-_NAMES = """
--, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, -, stop sign,
-parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, -, backpack, umbrella, -,
--, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
-surfboard, tennis racket, bottle, -, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
-broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, -, dining table, -, -, toilet, -,
-tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, -, book, clock,
-vase, scissors, teddy bear, hair drier, toothbrush
-"""
-CLASSES = {number: name for number, name in enumerate(_NAMES.replace("\n", " ").strip().split(", ")) if name != "-"}
-"""The things that it knows, by their number in COCO (Lin et al., ECCV 2014), which leaves some out."""
 FILES = ("maskrcnn_resnet50_fpn_v2*", "maskrcnn_resnet50_fpn*")
 """File names of weights without suffix, the best first."""
 ADDRESS = "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth"

@@ -1,0 +1,18 @@
+"""The things that detectors know by name. No torch here: nodes are listed without it."""
+
+from __future__ import annotations
+
+__all__ = ["ANYTHING", "CLASSES"]
+
+ANYTHING = "anything"
+_NAMES = """
+-, person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, -, stop sign,
+parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, -, backpack, umbrella, -,
+-, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
+surfboard, tennis racket, bottle, -, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
+broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, -, dining table, -, -, toilet, -,
+tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, -, book, clock,
+vase, scissors, teddy bear, hair drier, toothbrush
+"""
+CLASSES = {number: name for number, name in enumerate(_NAMES.replace("\n", " ").strip().split(", ")) if name != "-"}
+"""Things by their number in COCO (Lin et al., ECCV 2014), which leaves some out."""
