@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from .config import RelightConfig
 from .found import Light
 from .priors import corresponding_light
 from .reference import Still
-from .tone import tone_of, tone_of_clip, without_light
+from .tone import Tone, sampled, tone_of, without_light
 
 __all__ = ["fit_light"]
 
@@ -30,6 +30,7 @@ def fit_light(
     flow: Flow,
     config: RelightConfig,
     held: Held,
+    expose: Callable[[Tensor], Tone],
     seed: int,
     reference: Tensor | None,
     reference_frame: int,
@@ -39,7 +40,8 @@ def fit_light(
 ) -> Light:
     """Fit the grids of log light, window by window; with a reference, in the window that has its frame, also the tone.
 
-    ``held`` says what the signal holds, each ``(1, 1, 1, 1)``, on ``device``.
+    ``held`` says what the signal holds, each ``(1, 1, 1, 1)``, on ``device``; ``expose`` gives the tone of the
+    clip from the log light of some of its frames (``tone.sampled``).
 
     The light of a window is known but for a factor, which is that of the window with the reference, or the first.
     """
@@ -59,11 +61,10 @@ def fit_light(
 
     found = fit_windows(spans, work, journal=journal, progress=progress)
     grid = blended(spans, [window.fields["light"] for window in found], level_of=graded or 0)
-    if graded is not None:
-        grid = grid - found[graded].fields["kept"]
     if graded is None:
-        gamma, colour = tone_of_clip(frames, grid, config.side, device, held)
+        gamma, colour = expose(sampled(grid).to(device))
     else:
+        grid = grid - found[graded].fields["kept"]
         gamma, *(red, green, blue) = (found[graded].numbers[name] for name in ("gamma", "red", "green", "blue"))
         colour = (red, green, blue)
     # x_out = exp(colour) (x / light)^gamma, so log A is the colour less gamma times log light

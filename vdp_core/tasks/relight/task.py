@@ -52,7 +52,7 @@ from .find import fit_light
 from .found import Light
 from .priors import black_level, brightest
 from .reference import frame_shown
-from .tone import cast_of
+from .tone import Tone, cast_of, sampled, tone_of
 
 __all__ = ["find", "find_as_published", "join", "prepare"]
 
@@ -87,15 +87,20 @@ def find(shot: Shot, given: Given, config: RelightConfig, work: Work) -> Found:
     still, frame = (None, -1) if reference is None else reference
     noise = estimate_noise(shot.frames, device=work.device)
     blocking = estimate_blocking(shot.frames, device=work.device)
-    small = working_copy(shot.frames[:: max(1, len(shot.frames) // 64)], config.side, work.device)
-    black = black_level(small, scene_area(small))
+    small = working_copy(sampled(shot.frames), config.side, work.device)
+    area = scene_area(small)
+    black = black_level(small, area)
     # a still says how bright places are to be
     white = NO_SHOULDER if still is not None else min(brightest(small) + black, 1.0)
     values = blocking, black, white
     fields = {name: torch.full((1, 1, 1, 1), value) for name, value in zip(HELD, values, strict=True)}
     held = Held.of(noise.field(1).to(small), *(field.to(small) for field in fields.values()))
+
+    def expose(log_light: Tensor) -> Tone:
+        return tone_of(small + black, log_light, held, area)
+
     light = fit_light(
-        shot.frames, shot.flow, config, held, work.seed, still, frame, work.device, work.journal, work.progress
+        shot.frames, shot.flow, config, held, expose, work.seed, still, frame, work.device, work.journal, work.progress
     )
     found = _found(shot, light, noise)
     count = len(shot.frames)

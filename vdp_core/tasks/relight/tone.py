@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...image.borders import scene_area
 from ...image.resize import resize, upsample, working_copy
 from ...models.light import Held
 from .priors import natural_tone
 
-__all__ = ["cast_of", "tone_of", "tone_of_clip", "without_light"]
+__all__ = ["Tone", "cast_of", "sampled", "tone_of", "without_light"]
+
+Tone = tuple[float, tuple[float, float, float]]
+"""Gamma, and the log gains of red, green and blue."""
 
 CAST = 4, 6
 """Parts of the frame that have a colour of light of their own."""
@@ -21,7 +23,7 @@ NO_LIGHT = 0.02**CAST_POWER
 """Energy of what is too dark to have a colour."""
 
 
-def tone_of(small: Tensor, grid: Tensor, held: Held, area: Tensor) -> tuple[float, tuple[float, float, float]]:
+def tone_of(small: Tensor, grid: Tensor, held: Held, area: Tensor) -> Tone:
     """Gamma and neutral log gains that expose frames ``(n, 3, h, w)`` with log light ``(n, gh, gw)`` well.
 
     What counts is what the signal holds, in the part ``area``, ``(h, w)``, of the frame: where most of a scene is
@@ -32,13 +34,9 @@ def tone_of(small: Tensor, grid: Tensor, held: Held, area: Tensor) -> tuple[floa
     return gamma, (gain, gain, gain)
 
 
-def tone_of_clip(
-    frames: Tensor, grid: Tensor, side: int, device: torch.device, held: Held
-) -> tuple[float, tuple[float, float, float]]:
-    """Gamma and neutral log gains that expose the whole clip well, from at most some 64 frames."""
-    some = slice(None, None, max(1, len(frames) // 64))
-    small = working_copy(frames[some], side, device)
-    return tone_of(small + held.black, grid[some].to(device), held, scene_area(small))
+def sampled(values: Tensor) -> Tensor:
+    """Frames ``(T, ...)`` of a clip, evenly spread, of long ones 64 to 127; or what is known of these."""
+    return values[:: max(1, len(values) // 64)]
 
 
 def cast_of(frames: Tensor, side: int, device: torch.device, held: Held) -> Tensor:
