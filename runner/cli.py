@@ -70,6 +70,15 @@ def _refuse(problems: list[str]) -> None:
         raise GraphError("\n".join(map(in_line, problems)))
 
 
+def _refuse_failed(for_bad_input: list[bool], total: int, where: str) -> None:
+    """Fail where clips did, each for bad input or not; a file says why."""
+    from .run.execute import NodeFailed
+
+    if for_bad_input:
+        message = f"{len(for_bad_input)} of {total} clips failed; {where} says why"
+        raise GraphError(message) if all(for_bad_input) else NodeFailed(message)
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +217,6 @@ def batch(
     from .batch.schedule import Batch
     from .graph.check import check as check_graph
     from .graph.specs import local_specs
-    from .run.execute import NodeFailed
 
     terminal, start, specs = Terminal(quiet=quiet), time.monotonic(), local_specs()
     graph = _prepare(workflow, specs, settings, seed)
@@ -230,9 +238,7 @@ def batch(
         "seconds": round(time.monotonic() - start, 3),
     }
     click.echo(json.dumps(summary))
-    if failed:
-        message = f"{len(failed)} of {len(entries)} clips failed; {summary['report']} says why"
-        raise GraphError(message) if all(entry.bad_input for entry in failed) else NodeFailed(message)
+    _refuse_failed([entry.bad_input for entry in failed], len(entries), str(summary["report"]))
 
 
 @vdp.command()
@@ -268,7 +274,6 @@ def evaluate(
     from .evaluate.layouts import find_cases
     from .graph.check import check as check_graph
     from .graph.specs import local_specs
-    from .run.execute import NodeFailed
 
     terminal, start, specs = Terminal(quiet=quiet), time.monotonic(), local_specs()
     measured = task_of(task).measured
@@ -292,9 +297,7 @@ def evaluate(
         "seconds": round(time.monotonic() - start, 3),
     }
     click.echo(json.dumps(summary))
-    if failed:
-        message = f"{len(failed)} of {len(rows)} clips failed; {summary['evaluation']} says why"
-        raise GraphError(message) if all(row.bad_input for row in failed) else NodeFailed(message)
+    _refuse_failed([row.bad_input for row in failed], len(rows), str(summary["evaluation"]))
 
 
 @vdp.command()

@@ -22,8 +22,7 @@ from torch import Tensor
 from ..vdp_core.errors import InputError
 from ..vdp_core.image.selection import as_mask, as_matte
 from ..vdp_core.media.clip import probe, read_clip
-from ..vdp_core.media.pictures import is_picture
-from ..vdp_core.media.source import files_of
+from ..vdp_core.media.source import clips_and_stills, open_source
 
 __all__ = ["Sample", "Source", "composite", "read_backgrounds", "read_foregrounds", "read_segments", "segments"]
 
@@ -33,7 +32,6 @@ ROOM = 1.5
 """How much larger than needed clips are read, so that there is something to scale."""
 STILL = 0.3
 """Share of clips whose setting does not change along the clip."""
-SOUND_SUFFIX = ".wav"
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,9 @@ def _pairs(folder: Path, firsts: Sequence[str], seconds: Sequence[str]) -> list[
     one, other = (next((children[name] for name in names if name in children), None) for names in (firsts, seconds))
     if one is None or other is None:
         return []
-    partners = {path.stem if path.is_file() else path.name: path for path in _entries(other)}
+    partners = {path.stem if path.is_file() else path.name: path for path in clips_and_stills(other)}
     found = []
-    for path in _entries(one):
+    for path in clips_and_stills(one):
         name = path.stem if path.is_file() else path.name
         if name not in partners:
             raise InputError(f"{path}: nothing in {other} is called {name}; give it, or take the first away")
@@ -113,30 +111,16 @@ def _pairs(folder: Path, firsts: Sequence[str], seconds: Sequence[str]) -> list[
 
 def _alone(folder: Path, what: str) -> list[Source]:
     _children(folder)
-    found = [Source(path) for path in _entries(folder)]
+    found = [Source(path) for path in clips_and_stills(folder)]
     if not found:
         raise InputError(f"{folder}: holds no {what}; give videos, folders of pictures or pictures")
     return found
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Videos, folders of pictures and pictures, each by itself."""
-    import mimetypes
-
-    def is_clip(path: Path) -> bool:
-        if path.is_dir():
-            return any(is_picture(file) for file in path.iterdir())
-        return is_picture(path) or (mimetypes.guess_type(path.name)[0] or "").startswith("video/")
-
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and is_clip(path)]
-
-
 @lru_cache(maxsize=4096)
 def length_of(path: Path) -> int:
     """How many frames a clip has, 1 for a still."""
-    if path.is_dir():
-        return len([file for file in files_of(path) if file.suffix != SOUND_SUFFIX])
-    return 1 if is_picture(path) else probe(path).frame_count or 1
+    return open_source(path).likely_count
 
 
 def composite(

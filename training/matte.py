@@ -17,7 +17,6 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,7 @@ def fine_tune(
         raise InputError(f"window: 1 frame or more needed, got {window}")
     net = load_matting(weights, refiner=refiner).requires_grad_(True)
     settings = {"steps": steps, "rate": rate, "window": window, "ratio": taken, "refiner": refiner, "seed": seed}
-    settings |= {"weights": f"{weights.name} {blake2b(weights.read_bytes(), digest_size=4).hexdigest()}"}
+    settings |= {"weights": f"{weights.name} {digest(weights.read_bytes()).hex()[:8]}"}
     settings |= {"corrected": {str(number): digest(matte).hex()[:8] for number, matte in corrected.items()}}
     settings |= {"frames": list(frames.shape), "clip": digest(*(frames[index] for index in (0, -1))).hex()[:8]}
     target, notes = folder / "weights.safetensors", {key: str(value) for key, value in settings.items()}

@@ -10,11 +10,12 @@ frames always by their place in order, as SDSD's have different numbers.
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...vdp_core.media.pictures import is_picture
+from ...vdp_core.media.source import clips_and_stills, files_of, is_clip
 from ..graph.types import GraphError
 
 __all__ = ["Case", "find_cases"]
@@ -108,7 +109,7 @@ def _paired(folder: Path, truths: Sequence[str]) -> Iterator[Case]:
             continue
         beside = {"foreground": _first(children, FOREGROUNDS), "airlight": _first(children, AIRLIGHTS)}
         prefix = "" if place == folder else f"{place.relative_to(folder).as_posix()}/"
-        if _is_clip(clips):
+        if is_clip(clips):
             name = prefix.rstrip("/") or folder.name
             light = beside["airlight"] or _table(clips, AIRLIGHTS[0])
             yield Case(name, clips, truth, beside["foreground"], light, ground)
@@ -117,7 +118,7 @@ def _paired(folder: Path, truths: Sequence[str]) -> Iterator[Case]:
         given, known = _clips_in(clips), _clips_in(truth)
         by_place = len(given) == len(known) and not given.keys() & known.keys()
         partners = dict(zip(given, known.values(), strict=True)) if by_place else known
-        grounds = [] if ground is None else _clips_and_stills(ground)
+        grounds = [] if ground is None else clips_and_stills(ground)
         if ground is not None and not grounds:
             raise GraphError(f"{ground}: holds no backgrounds; give videos, folders of pictures or pictures")
         for index, (name, clip) in enumerate(given.items()):
@@ -134,12 +135,12 @@ def _alone(folder: Path) -> Iterator[Case]:
 
     What is called ``NAME_masks``, or the like (``ABOUT``), beside a clip ``NAME`` is about that clip.
     """
-    if _is_clip(folder):
+    if is_clip(folder):
         yield Case(folder.name, folder, folder)
         return
     for place, children in _walk(folder):
         clips = _first(children, CLIPS)
-        given = _clips_in(_of_one_size(clips, clips)[0] if clips is not None and not _is_clip(clips) else place)
+        given = _clips_in(_of_one_size(clips, clips)[0] if clips is not None and not is_clip(clips) else place)
         given = {name: clip for name, clip in given.items() if not _is_about(name, given)}
         prefix = "" if place == folder else f"{place.relative_to(folder).as_posix()}/"
         yield from (Case(prefix + name, clip, clip) for name, clip in given.items())
@@ -162,7 +163,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, dict[str, Path]]]:
         files = {path.stem.casefold(): path for path in inside if path.is_file()}
         yield place, files | {path.name.casefold(): path for path in inside if not path.is_file()}
         if depth < DEPTH:
-            waiting += [(path, depth + 1) for path in inside if path.is_dir() and not _is_clip(path)]
+            waiting += [(path, depth + 1) for path in inside if path.is_dir() and not is_clip(path)]
 
 
 def _first(children: dict[str, Path], names: Sequence[str]) -> Path | None:
@@ -193,23 +194,8 @@ def _clips_in(folder: Path) -> dict[str, Path]:
     """The clips that lie in a folder, by name without suffix, in order."""
     if not folder.is_dir():
         return {}
-    found = (path for path in _sorted(folder.iterdir()) if not path.name.startswith(".") and _is_clip(path))
+    found = (path for path in _sorted(folder.iterdir()) if not path.name.startswith(".") and is_clip(path))
     return {path.stem if path.is_file() else path.name: path for path in found}
-
-
-def _clips_and_stills(folder: Path) -> list[Path]:
-    """The backgrounds in a folder: each clip, and each picture that lies in it by itself."""
-    from ...vdp_core.media.pictures import is_picture
-
-    return [path for path in _sorted(folder.iterdir()) if (path.is_file() and is_picture(path)) or _is_clip(path)]
-
-
-def _is_clip(path: Path) -> bool:
-    from ...vdp_core.media.pictures import is_picture
-
-    if path.is_dir():
-        return any(is_picture(file) for file in path.iterdir() if not file.name.startswith("."))
-    return (mimetypes.guess_type(path.name)[0] or "").startswith("video/")
 
 
 def _sorted(paths: Iterator[Path]) -> list[Path]:
@@ -220,9 +206,6 @@ def _sorted(paths: Iterator[Path]) -> list[Path]:
 
 def _uneven(case: Case) -> str:
     """What is wrong with the numbers of frames, as far as folders show."""
-    from ...vdp_core.media.pictures import is_picture
-    from ...vdp_core.media.source import files_of
-
     counts = {
         path: sum(map(is_picture, files_of(path)))
         for path in (case.clip, case.truth, case.foreground)

@@ -21,7 +21,13 @@ from .pictures import PICTURE_SUFFIXES, SOUND_NAME, PictureFiles, is_picture
 from .raster import is_animated_png
 from .video_file import VideoFile
 
-__all__ = ["files_of", "find_matches", "find_names", "is_pattern", "open_source", "plan"]
+__all__ = ["clips_and_stills", "files_of", "find_matches", "find_names", "is_clip", "is_pattern", "open_source", "plan"]
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".mpg", ".mpeg", ".mpe"),
+    *(".ts", ".mts", ".m2ts", ".ogv", ".3gp", ".3g2", ".mxf", ".dv"),
+)
+"""Of files that are taken for videos where nobody named them, whatever the machine's own table of types holds."""
 
 _NUMBER = re.compile(r"%0?(\d*)d|#+")
 """What stands for the number of a frame in a name, as printf and as other programs have it."""
@@ -154,6 +160,19 @@ def _is_usable(file: Path) -> bool:
     if is_picture(file) and file.is_symlink() and not os.path.exists(file):  # noqa: PTH110 (which never raises)
         raise _leads_nowhere(file)
     return False
+
+
+def is_clip(path: Path) -> bool:
+    """Whether something that lies in a data set is a clip: a video by its name, or a folder of pictures."""
+    if path.is_dir():
+        return any(is_picture(file) for file in path.iterdir() if not file.name.startswith("."))
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def clips_and_stills(folder: Path) -> list[Path]:
+    """What lies in a folder of a data set, each by itself: clips, and single pictures, in natural order."""
+    inside = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return _natural_order(path for path in inside if is_clip(path) or (path.is_file() and is_picture(path)))
 
 
 def _pictures_in(folder: Path) -> list[Path]:
