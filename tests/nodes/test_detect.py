@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from comfyui_vdp.nodes import host
 from comfyui_vdp.nodes.detect import DetectMasks
 from comfyui_vdp.vdp_core.errors import InputError, WeightsError
 from comfyui_vdp.vdp_core.nets import detector
@@ -25,15 +23,6 @@ class Bright(nn.Module):
             }
             for picture in pictures
         ]
-
-
-@pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What the node says; no weights but those that a test puts there."""
-    lines: list[str] = []
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with host.running(host.Headless(device="cpu", say=lines.append)):
-        yield lines
 
 
 @pytest.fixture

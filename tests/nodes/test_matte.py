@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,15 +13,6 @@ from comfyui_vdp.nodes.layers import Composite
 from comfyui_vdp.nodes.matte import KeyScreen, MatteVideo
 from comfyui_vdp.vdp_core.errors import InputError, WeightsError
 from comfyui_vdp.vdp_core.types import Layers
-
-
-@pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What the node says; no weights but those that a test puts there."""
-    lines: list[str] = []
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with host.running(host.Headless(device="cpu", say=lines.append)):
-        yield lines
 
 
 @pytest.fixture

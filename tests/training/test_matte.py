@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from comfyui_vdp.runner import cli
@@ -20,7 +21,6 @@ from comfyui_vdp.vdp_core.media.clip import write_clip
 from comfyui_vdp.vdp_core.models.masks import matte_and_colours
 from comfyui_vdp.vdp_core.nets.matting_weights import load_matting
 from comfyui_vdp.vdp_core.nets.recurrent_matting import RecurrentMatting
-from comfyui_vdp.vdp_core.optim import fit
 
 SIZE = (64, 96)
 
@@ -64,33 +64,15 @@ def test_a_few_corrected_frames_improve_the_others(weights: Path, tmp_path: Path
 
 
 def test_training_that_is_cut_off_goes_on_to_the_same_weights(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, tmp_path: Path, cut_off: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(fit, "SAVE_SHARE", 1e9)
-    monkeypatch.setattr(training, "TELL_EVERY", 1)
     frames, truth = rendered(6)
     corrected = {number: truth[number] for number in (1, 4)}
-    lines: list[dict[str, float]] = []
-
-    def tell(line: str) -> None:
-        lines.append(json.loads(line))
-
-    def stop(line: str) -> None:
-        if json.loads(line)["step"] == 2:
-            raise KeyboardInterrupt
 
     def train(folder: Path, told) -> Path:
         return training.fine_tune(frames, corrected, weights, folder, steps=4, window=2, tell=told)
 
-    whole = train(tmp_path / "whole", tell)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", stop)
-    rest = train(tmp_path / "cut", tell)
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 2, 3, 4]
-    assert lines[4:] == lines[1:4]
-    first, second = load_file(whole), load_file(rest)
-    assert all(torch.equal(second[name], value) for name, value in first.items())
+    lines, rest, tell = cut_off(train)
     lines.clear()
     assert train(tmp_path / "cut", tell) == rest and lines[0]["step"] == 4 and len(lines) == 1
     with pytest.raises(InputError, match="holds a training whose steps is 4, not 5"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from comfyui_vdp.runner import cli
-from comfyui_vdp.training import composites, matte, matte_stages
+from comfyui_vdp.training import composites, matte_stages
 from comfyui_vdp.training.matting_net import TrainedMatting
 from comfyui_vdp.vdp_core.errors import InputError, WeightsError
 from comfyui_vdp.vdp_core.nets.matting_weights import load_matting
-from comfyui_vdp.vdp_core.optim import fit
 
 SMALL = matte_stages.with_settings(1, frames=2, size=64)
 
@@ -166,33 +167,15 @@ def test_the_backbone_of_torchvision_and_other_files(tmp_path: Path) -> None:
 
 
 def test_training_that_is_cut_off_resumes_to_the_same_loss(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(fit, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(fit, "SAVE_SHARE", 1e9)
-    monkeypatch.setattr(matte, "TELL_EVERY", 1)
     monkeypatch.setattr(matte_stages, "find_weights", lambda names, folders: None)
-    lines: list[dict[str, float]] = []
-
-    def tell(line: str) -> None:
-        if "step" in (said := json.loads(line)):
-            lines.append(said)
-
-    def stop(line: str) -> None:
-        if json.loads(line).get("step") == 2:
-            raise KeyboardInterrupt
 
     def train(folder: Path, told) -> Path:
         return matte_stages.train_stage(folder, 1, **sources(data), stage=SMALL, steps=4, tell=told)
 
-    whole = train(tmp_path / "whole", tell)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", stop)
-    rest = train(tmp_path / "cut", tell)
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 2, 3, 4]
-    assert lines[4:] == lines[1:4]
-    first, second = load_file(whole), load_file(rest)
-    assert all(torch.equal(second[name], value) for name, value in first.items())
+    lines, rest, tell = cut_off(train)
+    second = load_file(rest)
     assert {"alpha", "pyramid", "steady", "foreground", "steady_foreground", "segments"} <= lines[0].keys()
 
     # the next stages begin where the first ended, and bring in the refiner

@@ -24,6 +24,8 @@ def digest(*parts: Tensor | int | float | str | bytes | None) -> bytes:
         if isinstance(part, Tensor):
             made.update(f"{part.dtype} {tuple(part.shape)} {part.device} ".encode())
             made.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        elif isinstance(part, bytes):
+            made.update(f"bytes {len(part)} ".encode() + part)
         else:
             made.update(f"{type(part).__name__} {part!r} ".encode())
     return made.digest()
