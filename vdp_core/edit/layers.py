@@ -14,7 +14,7 @@ from ..checks import check_frames, check_mask
 from ..errors import InputError, ShapeError
 from ..image.resize import resize, size_within
 from ..models import look_of, model_of
-from ..models.masks import of_matte
+from ..models.masks import layer_names, of_matte
 from ..store.lazy import computed, computed_with_mask
 from ..store.scratch import large_empty
 from ..store.transfer import send
@@ -38,19 +38,20 @@ BLACK_LEVEL = 1.0 / 255.0
 
 
 def layer_numbers(layers: Layers, name: str) -> tuple[int, ...]:
-    """The numbers of the layers that a person named: ``objects`` (all of them), ``background``, or one object's.
+    """The numbers of the layers that a person named: ``objects`` (all, and their shadow), ``background``, or one's.
 
     Raises:
         InputError: there is no such layer.
     """
-    count = layers.fields["masks"].shape[1]
+    objects, count = layers.fields["masks"].shape[1], len(layer_names(layers))
     if name == "objects":
         return tuple(range(1, count))
     if name == "background":
         return (0,)
     if not name.isdecimal() or not 0 <= int(name) < count:
-        last = "only object 1" if count == 2 else f"objects 1 to {count - 1}"
-        raise InputError(f"layer: there is no layer '{name}'; these layers have a background (0) and {last}")
+        last = "only object 1" if objects == 2 else f"objects 1 to {objects - 1}"
+        shadow = "" if count == objects else f", and its shadow ({objects})"
+        raise InputError(f"layer: there is no layer '{name}'; these layers have a background (0) and {last}{shadow}")
     return (int(name),)
 
 
@@ -225,6 +226,8 @@ def check_replaced(layers: Layers, number: int, *, has_mask: bool) -> None:
         InputError: either.
     """
     layer_numbers(layers, str(number))
+    if number == layers.fields["masks"].shape[1]:
+        raise InputError(f"layer: {number} is the shadow, which no frames can replace; Composite moves it or takes it out")
     if number == 0 and has_mask:
         raise InputError("mask: the background (layer 0) takes none, it is wherever no object is; unlink it")
 

@@ -156,13 +156,15 @@ class Model:
         Args:
             frames: the clip, or a stand-in.
             lengths: what letters of the fields' shapes stand for: None where nobody can tell, and fields with it are
-                left out; sides that are not named do not matter.
+                left out; sides that are not named do not matter. Optional fields are left out where their own name is
+                not among these.
         """
         fields = {}
         for field in self.fields:
             sides = [lengths.get(side, 1) if isinstance(side, str) else side for side in field.shape]
             known = [side for side in sides if side is not None]
-            if field.per == "frame" and not field.optional and known == sides:
+            wanted = not field.optional or field.name in lengths
+            if field.per == "frame" and wanted and known == sides:
                 fields[field.name] = torch.empty(len(frames), *known, device="meta")
         return Layers(self.name, fields, frames)
 

@@ -1,4 +1,8 @@
-"""Masks: ``x = sum_i m_i c_i`` with masks that sum to one; layer 0 is the background, the others are in front of it."""
+"""Masks: ``x = sum_i m_i c_i`` with masks that sum to one; layer 0 is the background, the others are in front of it.
+
+Where an object's shadow s was found, the background is ``s B``: s multiplies the light B that it has by itself. The
+shadow is a layer too, the last one, between the background and the object.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from ..image.resize import resize
 from ..types import Layers
 from .base import Colours, Field, Model
 from .paint import untouched
-from .plate import background_of, matte_of, picture_of
+from .plate import background_of, matte_of, picture_of, shade_of
 
 __all__ = [
     "MODEL",
@@ -79,7 +83,7 @@ def check_pictures(layers: Layers) -> None:
         shape = (height, width, 3) if kind == "colour" else (height, width)
         if not known or name == "mask_0" or tuple(picture.shape[1:]) != shape or len(picture) not in (1, count):
             raise LayersFileError(f"the layers' picture '{name}' is {tuple(picture.shape)}; save them again")
-    if any(not 0 <= number < masks.shape[1] for number in layers.edits):
+    if any(not 0 <= number < len(layer_names(layers)) for number in layers.edits):
         raise LayersFileError("the layers hold an edit of a layer that is not there; save them again")
 
 
@@ -150,12 +154,15 @@ def _own_colours(frame: Tensor, mixed: Tensor, colours: Tensor, part: tuple[slic
 
 
 def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """Layer 0 is the whole background, with the mask of where it is seen, the others are objects; see ``base.Split``.
+    """Layer 0 is the whole background, with the mask of where it is seen, then come objects, then the shadow, as a
+    picture that does to the background what the shadow does; see ``base.Split``.
 
     As they were found or replaced; edits are for painting, and not in it. Objects' colours go on smoothly beyond their
     borders, so that scaling or blurring brings in nothing else.
     """
     matte = matte_of(layers, index, frame)
+    if number == len(matte.masks):
+        return _shadow(layers, index, frame, matte)
     mask = share_of(layers, number, index, matte)
     colour = picture_of(layers, f"colour_{number}", index, frame.device)
     if colour is None and number == 0:
@@ -163,6 +170,18 @@ def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tenso
     elif colour is None:
         colour = _extended(layers, index, frame, matte, number)
     return colour, mask
+
+
+def _shadow(layers: Layers, index: int, frame: Tensor, matte: Matte) -> tuple[Tensor, Tensor]:
+    """The shadow as colours ``(H, W, 3)`` and opacity ``(H, W)``: black, but for its tint, and for what brightens."""
+    shade = shade_of(layers, index, (frame.shape[0], frame.shape[1]), frame.device)
+    assert shade is not None
+    opacity = torch.maximum(1.0 - shade.amin(dim=-1), shade.amax(dim=-1) - 1.0).clamp(0.0, 1.0)
+    behind = picture_of(layers, "colour_0", index, frame.device)
+    if behind is None:
+        behind = background_of(layers, index, frame, matte, whole=True)
+    share = opacity[..., None]
+    return (behind * (shade - 1.0 + share) / share.clamp_min(1e-6)).clamp_(0.0, 1.0), opacity
 
 
 def share_of(layers: Layers, number: int, index: int, matte: Matte) -> Tensor:
@@ -185,8 +204,9 @@ def _extended(layers: Layers, index: int, frame: Tensor, matte: Matte, number: i
 
 
 def layer_names(layers: Layers) -> tuple[str, ...]:
-    """The background, and the objects by their number."""
-    return ("the background", *(f"object {number}" for number in range(1, layers.fields["masks"].shape[1])))
+    """The background, the objects by their number, and the shadow where there is one."""
+    objects = [f"object {number}" for number in range(1, layers.fields["masks"].shape[1])]
+    return ("the background", *objects, *(["the shadow"] if "shadow" in layers.fields else []))
 
 
 MODEL = Model(
@@ -195,6 +215,7 @@ MODEL = Model(
         Field("masks", ("L", "h", "w"), low=-1e-3),
         Field("before", (3, "h", "w"), optional=True),
         Field("after", (3, "h", "w"), optional=True),
+        Field("shadow", (3, "h'", "w'"), low=0.0, optional=True),
     ),
     compose=compose,
     rebuild=rebuild,

@@ -14,7 +14,7 @@ from ..image.matting import bounding_box
 from ..store.transfer import send
 from ..types import Edit, Layers
 from .base import Look
-from .plate import matte_of, picture_of
+from .plate import matte_of, picture_of, shade_of
 
 __all__ = ["paint", "untouched"]
 
@@ -44,7 +44,9 @@ def paint(layers: Layers, index: int, look: Look, linear_light: bool, device: to
         for layer in range(1, count)
         if edits[layer].visibility < 1.0 or edits[layer].offset != (0.0, 0.0) or f"mask_{layer}" in layers.pictures
     ]
-    seen_through = bool(revealing) or edits[0].offset != (0.0, 0.0)
+    shade = shade_of(layers, index, (len(frame), frame.shape[1]), device)
+    cast = layers.edits.get(count, Edit())
+    seen_through = bool(revealing) or edits[0].offset != (0.0, 0.0) or cast != Edit()
     whole = seen_through and "colour_0" not in layers.pictures
     own = look(layers, index, frame, matte, whole=whole, linear_light=linear_light)
     out = picture_of(layers, "colour_0", index, device)
@@ -53,6 +55,8 @@ def paint(layers: Layers, index: int, look: Look, linear_light: bool, device: to
     out = regrade(out, edits[0], linear_light)
     if edits[0].offset != (0.0, 0.0):
         out = _shift(out, edits[0].offset)
+    if shade is not None and (seen_through or "colour_0" in layers.pictures):
+        out = out * _moved_shade(shade, cast)
     shown = torch.zeros_like(matte.masks[0])
     for layer in range(1, count):
         change = edits[layer]
@@ -76,6 +80,15 @@ def paint(layers: Layers, index: int, look: Look, linear_light: bool, device: to
         out[place] = display(torch.addcmul(colour, light(out[place]), 1.0 - opacity))
         shown[place] += opacity[..., 0] * (1.0 - shown[place])
     return out.clamp_(0.0, 1.0), shown
+
+
+def _moved_shade(shade: Tensor, cast: Edit) -> Tensor:
+    """A shadow ``(H, W, 3)`` as an edit has it: fainter, and elsewhere."""
+    size = (shade.shape[0], shade.shape[1])
+    place, crop = _places((slice(0, size[0]), slice(0, size[1])), cast.offset, size)
+    out = torch.ones_like(shade)
+    out[place] += _subpixel((shade - 1.0) * cast.visibility, cast.offset)[crop]
+    return out
 
 
 def _shift(picture: Tensor, offset: tuple[float, float]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,10 @@ from ..motion.background import BORDER_MARGIN, COVERED
 from ..store.transfer import send
 from ..types import Layers
 
-__all__ = ["background_of", "matte_of", "picture_of"]
+__all__ = ["background_of", "matte_of", "picture_of", "shade_of"]
+
+DARKEST = 0.1
+"""Share of light below which a shadow is not divided out: what is left there is noise."""
 
 
 def matte_of(layers: Layers, index: int, frame: Tensor) -> Matte:
@@ -29,9 +34,15 @@ def matte_of(layers: Layers, index: int, frame: Tensor) -> Matte:
 
 
 def background_of(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whole: bool) -> Tensor:
-    """The frame with its background where objects are: in all pixels, or, if not ``whole``, in the mixed ones."""
+    """The frame with its background where objects are: in all pixels, and without shadow; or, if not ``whole``, in the
+    mixed ones, as it is seen there."""
     size, small = (frame.shape[0], frame.shape[1]), (matte.coarse.shape[1], matte.coarse.shape[2])
-    out = frame.clone()
+    shade = shade_of(layers, index, size, frame.device)
+    lit, coarse = frame, matte.coarse
+    if shade is not None:
+        lit = (frame / shade.clamp_min(DARKEST)).clamp_(0.0, 1.0)
+        coarse = resize(lit.movedim(-1, 0)[None], small)[0]
+    out = (lit if whole else frame).clone()
     if whole:
         covered = (resize(matte.masks[None, :1], small) < COVERED).float()
         pixels = pixels_of(dilate(covered, BORDER_MARGIN)[0, 0], size)
@@ -45,12 +56,18 @@ def background_of(layers: Layers, index: int, frame: Tensor, matte: Matte, *, wh
     never = colours[:, 0].isnan().nonzero()[:, 0]
     if len(never) > 0:
         unknown = pixels[never]
-        smooth = _inpaint_behind(matte.coarse, colours, lies) if whole else smooth_colours(matte, slice(0, 1))
+        smooth = (
+            _inpaint_behind(coarse, colours, lies)
+            if whole
+            else smooth_colours(replace(matte, coarse=coarse), slice(0, 1))
+        )
         # beside a border the frame itself is a better guess than what is spread, but not good enough to be spread
         own = matte.masks[0].view(-1)[unknown, None] >= COVERED
         spread_there = sample_points(smooth[0], rescaled(place[never], size, small)).T
-        guess = torch.where(own, frame.view(-1, 3)[unknown], spread_there)
+        guess = torch.where(own, lit.view(-1, 3)[unknown], spread_there)
         colours.index_copy_(0, never, guess)
+    if shade is not None and not whole:
+        colours *= shade.reshape(-1, 3)[pixels]
     out.view(-1, 3).index_copy_(0, pixels, colours)
     return out
 
@@ -73,13 +90,13 @@ def _inpaint_behind(coarse: Tensor, colours: Tensor, lies: Tensor) -> Tensor:
 
 
 def _tracked_colours(layers: Layers, index: int, place: Tensor, lies: Tensor, size: tuple[int, int]) -> Tensor:
-    """Colours ``(N, 3)`` of the background at places, from the frames that saw it; NaN where none did.
+    """Colours ``(N, 3)`` of the background at places, from the frames that saw it, without shadow; NaN where none did.
 
     ``lies`` ``(N,)`` are the samples the places lie in: they say which frames to look into. All of it is done on the
     CPU, where the frames are: of each only a few pixels are read.
     """
     device, place, lies = place.device, place.cpu(), lies.cpu()
-    total = torch.zeros(len(place), 4)
+    total, shadow = torch.zeros(len(place), 4), layers.fields.get("shadow")
     for name, sign in (("before", -1), ("after", 1)):
         if name not in layers.fields:
             continue
@@ -94,8 +111,13 @@ def _tracked_colours(layers: Layers, index: int, place: Tensor, lies: Tensor, si
             *(part.tolist() for part in distance.unique_consecutive(return_counts=True)), strict=True
         ):
             some = here[start : start + count]
-            source = layers.frames[index + sign * away]
-            colours[start : start + count, :3] = _sample_bicubic(source, some + _offsets(field, away, some, size))
+            source, there = layers.frames[index + sign * away], some + _offsets(field, away, some, size)
+            found = _sample_bicubic(source, there)
+            if shadow is not None:
+                shade = shadow[index + sign * away]
+                read = sample_points(shade, rescaled(there, size, (shade.shape[1], shade.shape[2]))).T
+                found = (found / read.clamp_min(DARKEST)).clamp_(0.0, 1.0)
+            colours[start : start + count, :3] = found
             start += count
         total.index_add_(0, order, colours.div_(distance.float().square()[:, None]))
     # (no weight: 0 / 0, which is NaN)
@@ -120,6 +142,14 @@ def _offsets(field: Tensor, away: int, place: Tensor, size: tuple[int, int]) -> 
 def _sample_bicubic(frame: Tensor, where: Tensor) -> Tensor:
     """Read ``(H, W, 3)`` at (x, y) ``(N, 2)``, bicubically, within 0..1; ``(N, 3)``."""
     return sample_points(frame.movedim(-1, 0), where, mode="bicubic").T.clamp(0.0, 1.0)
+
+
+def shade_of(layers: Layers, index: int, size: tuple[int, int], device: torch.device) -> Tensor | None:
+    """What a frame's background is multiplied with by shadow, ``(H, W, 3)``; None where no shadow was looked for."""
+    shadow = layers.fields.get("shadow")
+    if shadow is None:
+        return None
+    return resize(send(shadow[index], device)[None], size, mode="bicubic")[0].movedim(0, -1).clamp_min(0.0)
 
 
 def picture_of(layers: Layers, name: str, index: int, device: torch.device) -> Tensor | None:

@@ -26,7 +26,7 @@ from ..types import Flow, OnStep
 from .planar import planar_correction, planar_motion
 from .warp import resize_flow
 
-__all__ = ["COVERED", "track_background"]
+__all__ = ["COVERED", "background_flow", "track_background"]
 
 COVERED = 0.99
 """Least share of the background in a pixel that shows only background."""
@@ -70,26 +70,18 @@ def track_background(
         raise ShapeError(f"track_background: expected background masks (T, h, w), got {tuple(background.shape)}")
     check_flow(flow, len(background))
     count, height, width = background.shape
-    margin = max(BORDER_MARGIN, round(CONTAMINATED * max(height, width) / max(flow.size)))
     home, device = background.device, background.device if device is None else torch.device(device)
-    whole, seen = (large_empty(*background.shape, dtype=torch.bool).to(home) for _ in range(2))
+    seen = large_empty(*background.shape, dtype=torch.bool).to(home)
     for index, shown in enumerate(background):
-        whole[index] = shown >= COVERED
-        seen[index] = erode(whole[index], BORDER_MARGIN)
-    forward, backward = (large_empty(count - 1, 2, height, width).to(home) for _ in range(2))
+        seen[index] = erode(shown >= COVERED, BORDER_MARGIN)
     steps = 2 * count - 1
-    there = None if frames is None else _resized_frame(frames[0], (height, width), device)
-    for index in range(count - 1):
-        here, there = there, None if frames is None else _resized_frame(frames[index + 1], (height, width), device)
-        pair = _pair_flow(flow, index, (height, width), device)
-        known = whole[index : index + 2].to(device)
-        visible = (pair.forward_occlusion[0] < 0.5, pair.backward_occlusion[0] < 0.5)
-        ahead = (pair.forward[0], known[0], visible[0], margin, here, there)
-        back = (pair.backward[0], known[1], visible[1], margin, there, here)
-        forward[index] = MEMO(digest("completed", *ahead), partial(_complete_flow, *ahead))
-        backward[index] = MEMO(digest("completed", *back), partial(_complete_flow, *back))
-        if on_step is not None:
-            on_step(index + 1, steps, None)
+    forward, backward = background_flow(
+        background,
+        flow,
+        frames=frames,
+        device=device,
+        on_step=None if on_step is None else lambda done, _, preview: on_step(done, steps, preview),
+    )
     # a pair across a cut has no motion: all its pixels count as occluded
     same_shot = (torch.stack([occluded.mean() for occluded in flow.forward_occlusion]) < 0.99).tolist()
     before, after = (large_empty(count, 3, height, width).to(home) for _ in range(2))
@@ -104,6 +96,42 @@ def track_background(
             if on_step is not None:
                 on_step(count + index, steps, None)
     return before, after
+
+
+def background_flow(
+    background: Tensor,
+    flow: Flow,
+    *,
+    frames: Tensor | None = None,
+    device: torch.device | str | None = None,
+    on_step: OnStep | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The motion of the background alone, also where objects hide it.
+
+    Args:
+        background, flow, frames, device: see ``track_background``.
+        on_step: told after every pair of frames; stops the work by raising.
+
+    Returns:
+        ``(T-1, 2, h, w)`` from each frame to the next, and from the next back, in pixels, where the masks are.
+    """
+    count, height, width = background.shape
+    margin = max(BORDER_MARGIN, round(CONTAMINATED * max(height, width) / max(flow.size)))
+    home, device = background.device, background.device if device is None else torch.device(device)
+    forward, backward = (large_empty(count - 1, 2, height, width).to(home) for _ in range(2))
+    there = None if frames is None else _resized_frame(frames[0], (height, width), device)
+    for index in range(count - 1):
+        here, there = there, None if frames is None else _resized_frame(frames[index + 1], (height, width), device)
+        pair = _pair_flow(flow, index, (height, width), device)
+        known = background[index : index + 2].to(device) >= COVERED
+        visible = (pair.forward_occlusion[0] < 0.5, pair.backward_occlusion[0] < 0.5)
+        ahead = (pair.forward[0], known[0], visible[0], margin, here, there)
+        back = (pair.backward[0], known[1], visible[1], margin, there, here)
+        forward[index] = MEMO(digest("completed", *ahead), partial(_complete_flow, *ahead))
+        backward[index] = MEMO(digest("completed", *back), partial(_complete_flow, *back))
+        if on_step is not None:
+            on_step(index + 1, count - 1, None)
+    return forward, backward
 
 
 def _resized_frame(frame: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:

@@ -160,7 +160,7 @@ class Task:
     """``finish(layers, device, on_step)``: the layers of the whole clip with what is made of them at native size."""
     lengths: Callable[[Given], Mapping[str, int | None]] = _no_lengths
     """``lengths(given)``: what letters in the shapes of the model's fields will stand for, None where an input that
-    says so is not known yet; see ``Model.stand_in``."""
+    says so is not known yet, and the names of optional fields that there will be; see ``Model.stand_in``."""
     inputs: tuple[Input, ...] = ()
     aliases: tuple[str, ...] = ()
     """Words that people look for it with."""

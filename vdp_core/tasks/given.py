@@ -25,6 +25,7 @@ __all__ = [
     "check_masks",
     "check_reference",
     "check_reference_frame",
+    "check_with_shadow",
     "frames_of_shot",
     "masks_of_shot",
     "reference_of_shot",
@@ -190,6 +191,11 @@ def check_fps(given: Given, _: Tensor) -> float:
         InputError: out of the widget's range.
     """
     return _within(FPS, given)
+
+
+def check_with_shadow(given: Given, _: Tensor) -> bool:
+    """Return whether the object's shadow is wanted."""
+    return bool(given["with_shadow"])
 
 
 def _within(one: Input, given: Given) -> float:

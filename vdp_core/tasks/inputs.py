@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from .base import Input, later
 
-__all__ = ["CAUSE", "FPS", "GUIDE", "INPUTS", "KEEP", "LAYERS", "MASK", "MASK_FRAME", "REFERENCE", "REFERENCE_FRAME"]
+__all__ = [
+    "CAUSE",
+    "FPS",
+    "GUIDE",
+    "INPUTS",
+    "KEEP",
+    "LAYERS",
+    "MASK",
+    "MASK_FRAME",
+    "REFERENCE",
+    "REFERENCE_FRAME",
+    "WITH_SHADOW",
+]
 
 LAYERS = Input(
     name="layers",
@@ -98,5 +110,16 @@ FPS = Input(
     check=later(__package__, ".given:check_fps"),
 )
 
-INPUTS = (LAYERS, REFERENCE, MASK, REFERENCE_FRAME, MASK_FRAME, GUIDE, CAUSE, KEEP, FPS)
+WITH_SHADOW = Input(
+    name="with_shadow",
+    socket="BOOLEAN",
+    options={
+        "default": False,
+        "tooltip": "Find the object's shadow, or its reflection, too: a layer of its own behind the object, that goes "
+        "with it onto another background, and away with it.",
+    },
+    check=later(__package__, ".given:check_with_shadow"),
+)
+
+INPUTS = (LAYERS, REFERENCE, MASK, REFERENCE_FRAME, MASK_FRAME, GUIDE, CAUSE, KEEP, FPS, WITH_SHADOW)
 """In the order that the node shows them and saved workflows hold them: new ones go last."""

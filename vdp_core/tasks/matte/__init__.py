@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from ..base import Preset, Task, later
-from ..inputs import MASK, MASK_FRAME
+from ..base import Given, Preset, Task, later
+from ..inputs import MASK, MASK_FRAME, WITH_SHADOW
 from .config import PRESETS
 
 __all__ = ["TASK"]
+
+
+def _lengths(given: Given) -> dict[str, int | None]:
+    """Of the masks, and of the shadow where one is wanted; none where it cannot be told yet."""
+    with_shadow = given.get("with_shadow")
+    return {"L": None} if with_shadow is None else {"L": 2, "shadow": 1} if with_shadow else {"L": 2}
+
 
 TASK = Task(
     name="matte",
@@ -22,11 +29,14 @@ TASK = Task(
         "refine mask",
         "rotoscope anything",
         "despill",
+        "shadow",
+        "reflection",
+        "omnimatte",
     ),
     measured="mattes",
-    inputs=(MASK, MASK_FRAME),
+    inputs=(MASK, MASK_FRAME, WITH_SHADOW),
     presets={name: Preset(config) for name, config in PRESETS.items()},
-    lengths=lambda given: {"L": 2},
+    lengths=_lengths,
     prepare=later(__package__, ".task:prepare"),
     find=later(__package__, ".task:find"),
     finish=later(__package__, ".task:finish"),

@@ -43,6 +43,7 @@ from ...types import Flow, Layers, OnStep, Shot
 from ..base import Found, Given, Work
 from .carry import carry
 from .config import MatteConfig
+from .shadow import cast_shadow
 
 __all__ = ["find", "finish", "prepare"]
 
@@ -82,12 +83,13 @@ def find(shot: Shot, given: Given, config: MatteConfig, work: Work) -> Found:
     """Find the small alpha of a shot.
 
     Returns:
-        The fields ``masks`` ``(T, 2, h, w)``, the background first, sum 1; and ``before`` and ``after``, where the
-        background behind the object is seen (``motion.background.track_background``).
+        The fields ``masks`` ``(T, 2, h, w)``, the background first, sum 1; ``before`` and ``after``, where the
+        background behind the object is seen (``motion.background.track_background``); and, where it is wanted,
+        ``shadow`` ``(T, 3, h', w')``, what the object does to the light of the background (``shadow``).
     """
     assert shot.flow is not None
     masks: Mapping[int, Tensor] = given["mask"]
-    carrying, tracing = work.progress.phases(4, 1)
+    carrying, tracing, shading = work.progress.phases(4, 1, 2 if given["with_shadow"] else 0)
     notes = {}
     if masks:
         kept, _ = work.journal.step("alpha", partial(_carried, shot.frames, shot.flow, masks, config, work, carrying))
@@ -101,10 +103,14 @@ def find(shot: Shot, given: Given, config: MatteConfig, work: Work) -> Found:
     fields[:, 1] = alphas
     torch.sub(1.0, alphas, out=fields[:, 0])
     before, after = track_background(fields[:, 0], shot.flow, frames=shot.frames, device=work.device, on_step=tracing)
+    kinds = {"masks": fields, "before": before, "after": after}
+    if given["with_shadow"]:
+        kept, _ = work.journal.step("shadow", partial(_shaded, shot, alphas, config, work, shading))
+        kinds["shadow"] = kept["shadow"]
     mixed = 100.0 * float(torch.stack([((one > MIXED) & (one < 1.0 - MIXED)).float().mean() for one in alphas]).mean())
     notes["said"] = f"{mixed:.1f} % of the clip is soft"
     fitted = Fitted(config.steps, 0.0, {}, "steps")
-    return Found({"masks": fields, "before": before, "after": after}, fitted, notes)
+    return Found(kinds, fitted, notes)
 
 
 @torch.no_grad()
@@ -120,6 +126,14 @@ def _carried(
     small = working_copy(frames, config.side, work.device)
     given = {index: mask.to(work.device) for index, mask in masks.items()}
     return {"alpha": carry(small, flow, given, config.steps, config.sweeps, progress).cpu()}, {}
+
+
+def _shaded(
+    shot: Shot, alphas: Tensor, config: MatteConfig, work: Work, progress: Progress, _: Journal
+) -> Kept:
+    assert shot.flow is not None
+    side = config.shadow_side
+    return {"shadow": cast_shadow(shot.frames, alphas, shot.flow, side, work.device, progress)}, {}
 
 
 def finish(layers: Layers, device: torch.device, on_step: OnStep) -> Layers:
