@@ -42,7 +42,7 @@ def test_widgets_keep_their_order():
     assert list(inputs["required"]) == ["frames", "task", "preset", "steps", "layers", "seed"]
     assert list(inputs["optional"]) == [
         *("flow", "reference", "mask", "reference_frame", "mask_frame"),
-        *("guide", "cause", "keep", "fps"),
+        *("guide", "cause", "keep", "fps", "with_shadow"),
     ]
     assert inputs["required"]["task"][0] == list(TASKS)
     presets = inputs["required"]["preset"][0]
@@ -68,7 +68,9 @@ def test_widgets_that_few_tasks_take_say_which():
     declared = VDPOptimize.INPUT_TYPES()
     shown = {name: spec[1].get("shown_where") for family in declared.values() for name, spec in family.items()}
     takers = {one.name: [name for name, task in TASKS.items() if one in task.inputs] for one in INPUTS}
-    assert {name for name, where in shown.items() if where} == {"reference_frame", "mask_frame", "cause", "keep", "fps"}
+    assert {name for name, where in shown.items() if where} == {
+        *("reference_frame", "mask_frame", "cause", "keep", "fps", "with_shadow"),
+    }
     assert all(where == {"task": takers[name]} for name, where in shown.items() if where)
 
 

@@ -141,7 +141,8 @@ def test_relighting_with_flow_and_optimize_in_a_group() -> None:
             name: Link(ids.get(value.node, value.node), value.slot) if isinstance(value, Link) else value
             for name, value in node.inputs.items()
             # the file was saved before all but the first were there
-            if name not in ("path", "timing", "sound_track", "cause", "keep", "fps", "neutral", "bitrate")
+            if name
+            not in ("path", "timing", "sound_track", "cause", "keep", "fps", "with_shadow", "neutral", "bitrate")
         }
         return node.class_type, node.title, inputs
 

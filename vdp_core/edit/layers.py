@@ -227,7 +227,9 @@ def check_replaced(layers: Layers, number: int, *, has_mask: bool) -> None:
     """
     layer_numbers(layers, str(number))
     if number == layers.fields["masks"].shape[1]:
-        raise InputError(f"layer: {number} is the shadow, which no frames can replace; Composite moves it or takes it out")
+        raise InputError(
+            f"layer: {number} is the shadow, which no frames can replace; Composite moves it or takes it out"
+        )
     if number == 0 and has_mask:
         raise InputError("mask: the background (layer 0) takes none, it is wherever no object is; unlink it")
 

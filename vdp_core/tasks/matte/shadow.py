@@ -52,10 +52,14 @@ BRIGHTER = 3.0
 """How much more what brightens costs than what dims."""
 REACH = 0.5
 """Distance from the object, over the root of its area, at which the weight of the amount is four times that beside."""
-BORDER = 3
+HIDDEN = 0.02
+"""Share of the weight of the amount that is left behind the object."""
+BORDER = 2
 """Pixels beside the object that may show something of it."""
 MIXED, OWN = 0.02, 0.9
 """Share of the object from which on a pixel is not the background's alone, and from which on it moves as the object."""
+UNSEEN = 0.02
+"""Amount of which half is taken for an error."""
 MOST = 1e5
 """The largest weight of an amount."""
 
@@ -97,7 +101,9 @@ def cast_shadow(
     path, against = _ownerpath(owner, flow, ways[0])
     starts = range(0, max(1, count - WINDOW // 2), WINDOW // 2)
     windows = [range(start, min(start + WINDOW, count)) for start in starts]
-    told = [float((against[window.start : window.stop] - against[window.start]).norm(dim=1).max()) for window in windows]
+    told = [
+        float((against[window.start : window.stop] - against[window.start]).norm(dim=1).max()) for window in windows
+    ]
     best = told.index(max(told))
     out, share = large_empty(count, 3, height, width).zero_(), torch.zeros(count, 1, 1, 1)
     beside: dict[int, Shade | None] = {-1: None, 0: None, 1: None}
@@ -118,7 +124,9 @@ def cast_shadow(
             share[index] += near
         solving(done, len(windows), partial(_preview, small[window.start + middle], out[window.start + middle]))
     for index in range(count):
-        out[index].div_(share[index].clamp_min(1.0)).exp_()
+        amount = out[index].div_(share[index].clamp_min(1.0))
+        # what hardly shows is more likely an error
+        amount.mul_(amount.square() / (amount.square() + UNSEEN**2)).exp_()
     return out
 
 
@@ -149,7 +157,9 @@ def _ownerpath(alpha: Tensor, flow: Flow, behind: Tensor) -> tuple[Tensor, Tenso
                 found.append(sign * moved[:, inside].median(dim=1).values)
         if found:
             steps[0, index + 1] = torch.stack(found).mean(dim=0)
-            under = behind[index][:, alpha[index] > OWN] if bool((alpha[index] > OWN).any()) else behind[index].flatten(1)
+            under = (
+                behind[index][:, alpha[index] > OWN] if bool((alpha[index] > OWN).any()) else behind[index].flatten(1)
+            )
             steps[1, index + 1] = steps[0, index + 1] - under.mean(dim=1).to(alpha.device)
     path, against = steps.cumsum(dim=1)
     return path, against
@@ -180,9 +190,7 @@ def _lookup(pictures: Tensor, places: Tensor) -> Tensor:
     return F.grid_sample(pictures, where, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _solve(
-    small: Tensor, alpha: Tensor, paths: Tensor, path: Tensor, middle: int, beside: Shade | None
-) -> Shade:
+def _solve(small: Tensor, alpha: Tensor, paths: Tensor, path: Tensor, middle: int, beside: Shade | None) -> Shade:
     """The shadow of a window of frames, the least of the energy at the head.
 
     Args:
@@ -243,20 +251,18 @@ def _solve(
     return Shade(amount, origin)
 
 
-def _what_is_seen(
-    small: Tensor, logs: Tensor, alpha: Tensor, paths: Tensor, places: Tensor
-) -> tuple[Tensor, Tensor]:
+def _what_is_seen(small: Tensor, logs: Tensor, alpha: Tensor, paths: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """What each frame shows of the places, in logarithms ``(n, 3, h, w)``, and how far that counts ``(n, h, w)``."""
     height, width = small.shape[2:]
     inside = ((places >= 0.0) & (places <= places.new_tensor([width - 1, height - 1]).view(2, 1, 1))).all(dim=1)
     covered = warp(dilate((alpha > MIXED).float(), BORDER)[:, None], paths)[:, 0]
-    seen, grey = warp(logs, paths), logs.mean(dim=1)
-    slope = torch.stack(torch.gradient(grey, dim=(1, 2))).square().sum(dim=0)
-    level, slope = warp(torch.stack((grey, slope), dim=1), paths).unbind(dim=1)
+    seen = warp(logs, paths)
     visible = inside & (covered < MIXED)
-    sure = visible / (NOISE**2 + OFF**2 * slope + (DARK / level.exp()).square())
-    # what changes in all of a frame is no shadow: its median is against what is seen of a place in the median frame
     usual = seen.masked_fill(~visible[:, None], torch.nan).nanmedian(dim=0).values
+    # (not the slope of each frame: the shadow's own border has one)
+    slope = torch.stack(torch.gradient(usual.mean(dim=0), dim=(0, 1))).square().sum(dim=0).nan_to_num(1.0)
+    sure = visible / (NOISE**2 + OFF**2 * slope + (DARK / seen.mean(dim=1).exp()).square())
+    # what changes in all of a frame is no shadow: its median against what is usual
     for frame, shown in zip(seen, visible, strict=True):
         if bool(shown.any()):
             frame -= (frame - usual)[:, shown].median(dim=1).values.view(3, 1, 1)
@@ -268,7 +274,9 @@ def _price(owned: Tensor) -> Tensor:
     inside = owned > 0.5
     reach = REACH * max(1.0, float(inside.sum())) ** 0.5
     away = distance_inside(~inside, round(8.0 * reach)) / reach
-    return (NEAR * (1.0 + away.square()).square()).clamp_max(MOST)
+    # beside the object, where it hides what is behind, a shadow goes on as it is around
+    hidden = dilate((owned > MIXED).float()[None, None], BORDER)[0, 0]
+    return (NEAR * (1.0 + away.square()).square() * (1.0 - (1.0 - HIDDEN) * hidden)).clamp_max(MOST)
 
 
 def _bent(values: Tensor) -> Tensor:
@@ -282,7 +290,7 @@ def _bent(values: Tensor) -> Tensor:
 
 
 def _conjugate(curved: Callable[[Tensor], Tensor], target: Tensor, scale: Tensor, start: Tensor) -> Tensor:
-    """The solution of ``curved(x) = target`` by conjugate gradients, preconditioned by ``scale``, channel by channel."""
+    """Solve ``curved(x) = target`` by conjugate gradients, preconditioned by ``scale``, channel by channel."""
     found = start
     residual = target - curved(found)
     towards = scaled = scale * residual

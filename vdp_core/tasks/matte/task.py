@@ -128,9 +128,7 @@ def _carried(
     return {"alpha": carry(small, flow, given, config.steps, config.sweeps, progress).cpu()}, {}
 
 
-def _shaded(
-    shot: Shot, alphas: Tensor, config: MatteConfig, work: Work, progress: Progress, _: Journal
-) -> Kept:
+def _shaded(shot: Shot, alphas: Tensor, config: MatteConfig, work: Work, progress: Progress, _: Journal) -> Kept:
     assert shot.flow is not None
     side = config.shadow_side
     return {"shadow": cast_shadow(shot.frames, alphas, shot.flow, side, work.device, progress)}, {}
