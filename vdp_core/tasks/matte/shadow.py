@@ -7,11 +7,12 @@ is ``U(p - o_j)``. Within a window of frames U has the least ::
     E = sum_j sum_p w_j (log x_j(p_j) - U(p_j - o_j) - b(p))^2 + SMOOTH |grad U|^2 + sum_q k(q) U(q)^2
       + CARRIED |U - U of the window beside|^2
 
-over U and over the light ``b = log B`` of each place p, which is at p_j in frame j. So a place need not ever be seen
-without shadow: that the shadow slides over it is enough. Weights w_j are those of noise and of what is off by parts of
-a pixel, robust; k grows with the distance from the object, and is that of a sum of absolute values (``SPARSE``), more
-for what brightens (``BRIGHTER``), so that what does not go with the object gets no shadow. An object that does not
-move against its background tells nothing; it keeps the shadow of the window beside (``CARRIED``).
+over U and over the light ``b = log B`` of each place p, which is at p_j in frame j; what the lens does to a part of the
+frame, whatever it shows, is taken out first. So a place need not ever be seen without shadow: that the shadow slides
+over it is enough. Weights w_j are those of noise and of what is off by parts of a pixel, robust; k grows with the
+distance from the object, and is that of a sum of absolute values (``SPARSE``), more for what brightens (``BRIGHTER``),
+so that what does not go with the object gets no shadow. An object that does not move against its background tells
+nothing; it keeps the shadow of the window beside (``CARRIED``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor
 from ...image.morphology import dilate, distance_inside
 from ...image.resize import resize, working_copy
 from ...motion.background import background_flow
+from ...motion.planar import robust_fit
 from ...motion.warp import pixel_grid, resize_flow, warp
 from ...optim.progress import Progress
 from ...store.scratch import large_empty
@@ -44,11 +46,11 @@ NOISE, OFF = 0.02, 0.3
 """Deviation of a logarithm, and of a place in pixels."""
 OUTLIER = 3.0
 """Deviations from which on what is seen counts less and less."""
-SMOOTH, NEAR, CARRIED = 400.0, 4.0, 16.0
+SMOOTH, NEAR, CARRIED = 400.0, 20.0, 80.0
 """Weights of the energy: of slopes, of the shadow's amount beside the object, and of the window beside."""
 SPARSE, LITTLE = 0.3, 0.05
 """The amount at which the weight of all amounts is as said, and one below which it does not grow any more."""
-BRIGHTER = 3.0
+BRIGHTER = 10.0
 """How much more what brightens costs than what dims."""
 REACH = 0.5
 """Distance from the object, over the root of its area, at which the weight of the amount is four times that beside."""
@@ -58,6 +60,8 @@ BORDER = 2
 """Pixels beside the object that may show something of it."""
 MIXED, OWN = 0.02, 0.9
 """Share of the object from which on a pixel is not the background's alone, and from which on it moves as the object."""
+LENS_EVERY, LENS_NONE = 5, 1.0
+"""Of so many places one tells what the lens does; and so many of the surest say that it does nothing."""
 UNSEEN = 0.02
 """Amount of which half is taken for an error."""
 MOST = 1e5
@@ -266,14 +270,44 @@ def _what_is_seen(small: Tensor, logs: Tensor, alpha: Tensor, paths: Tensor, pla
     for frame, shown in zip(seen, visible, strict=True):
         if bool(shown.any()):
             frame -= (frame - usual)[:, shown].median(dim=1).values.view(3, 1, 1)
-    return seen, sure
+    return seen - _lens(seen, sure * (warp(_away(alpha)[:, None], paths)[:, 0] >= 1.0), places), sure
+
+
+def _away(alpha: Tensor) -> Tensor:
+    """Distance ``(n, h, w)`` from an object, over ``REACH`` times the root of its area, up to eight times that."""
+    out = torch.zeros_like(alpha)
+    for index, inside in enumerate(alpha > 0.5):
+        reach = REACH * max(1.0, float(inside.sum())) ** 0.5
+        out[index] = distance_inside(~inside, round(8.0 * reach)) / reach
+    return out
+
+
+def _lens(seen: Tensor, sure: Tensor, places: Tensor) -> Tensor:
+    """What darkens or tints a part of the frame, whatever it shows, ``(n, 3, h, w)``: lenses darken corners.
+
+    A square function of the place in the frame, by robust least squares over what is seen of each place, freed of its
+    mean. With an object that the camera follows it looks like a wide shadow.
+    """
+    height, width = seen.shape[2:]
+    x, y = (places - places.new_tensor([width, height]).view(2, 1, 1) / 2).div(max(height, width)).unbind(dim=1)
+    basis = torch.stack((x, y, x * x, x * y, y * y), dim=1)
+    chosen = sure.sum(dim=0).flatten().nonzero()[::LENS_EVERY, 0]
+    rows, shown, weight = (part.flatten(-2)[..., chosen] for part in (basis, seen, sure))
+
+    def centred(values: Tensor) -> Tensor:
+        mean = (weight[:, None] * values).sum(dim=0) / weight.sum(dim=0).clamp_min(1e-6)
+        return (values - mean).movedim(1, -1).flatten(0, 1)
+
+    rows, shown, weight = centred(rows), centred(shown), weight.flatten()
+    if not bool((weight > 0.0).any()):
+        return torch.zeros_like(seen)
+    numbers = robust_fit(rows, shown, weight * NOISE**2, reweightings=4, least=NOISE**2, little=LENS_NONE)
+    return torch.einsum("nkhw,kc->nchw", basis, numbers)
 
 
 def _price(owned: Tensor) -> Tensor:
     """Weight ``(H, W)`` of the amount of shadow, by its distance from where the object is, ``(H, W)``."""
-    inside = owned > 0.5
-    reach = REACH * max(1.0, float(inside.sum())) ** 0.5
-    away = distance_inside(~inside, round(8.0 * reach)) / reach
+    away = _away(owned[None])[0]
     # beside the object, where it hides what is behind, a shadow goes on as it is around
     hidden = dilate((owned > MIXED).float()[None, None], BORDER)[0, 0]
     return (NEAR * (1.0 + away.square()).square() * (1.0 - (1.0 - HIDDEN) * hidden)).clamp_max(MOST)
