@@ -122,11 +122,19 @@ class Motion:
         self.front, self.back = (one_sided(vectors, confidence, side) for side in (alpha, 1.0 - alpha))
 
 
+def in_frame(vectors: Tensor) -> Tensor:
+    """Whether vectors ``(..., 2, h, w)`` lead to a place in the frame, ``(..., h, w)``."""
+    height, width = vectors.shape[-2:]
+    column, row = (vectors + pixel_grid(height, width, device=vectors.device)).unbind(dim=-3)
+    return (column > -0.5) & (column < width - 0.5) & (row > -0.5) & (row < height - 0.5)
+
+
 def residuals(here: Tensor, there: Tensor, motion: Motion) -> Tensor:
-    """How far the other frame, moved as each side, is from this one, ``(2, h, w)``."""
+    """How far the other frame, moved as each side, is from this one, ``(2, h, w)``; infinite beyond the frame."""
     both = torch.stack((motion.front, motion.back))
     moved = warp(there.expand(2, -1, -1, -1), both)
-    return box_mean((moved - here).abs().mean(dim=1, keepdim=True), 2)[:, 0]
+    off = box_mean((moved - here).abs().mean(dim=1, keepdim=True), 2)[:, 0]
+    return off.where(in_frame(both), torch.inf)
 
 
 def motion_log_odds(small: Tensor, flow: Flow, index: int, alpha: Tensor) -> Tensor:
@@ -139,7 +147,8 @@ def motion_log_odds(small: Tensor, flow: Flow, index: int, alpha: Tensor) -> Ten
             least = found if least is None else torch.minimum(least, found)
     assert least is not None
     front, back = least + LEAST_RESIDUAL
-    return (back / front).log().clamp(-1.5, 1.5)
+    # what no neighbour shows says nothing
+    return (back / front).log().clamp(-1.5, 1.5).where(least.isfinite().all(dim=0), 0.0)
 
 
 REACH = 5
@@ -217,7 +226,8 @@ def carried(
         guess = warp(alpha[None, None], vectors[None])[0, 0]
     motion = Motion(flow, index, before, size, guess)
     start = warp(alpha[None, None], motion.front[None])[0, 0]
-    odds = logit(blurred(start, 1), FLOOR)
+    # what comes from beyond the frame is not known
+    odds = logit(blurred(start, 1), FLOOR) * in_frame(motion.front)
     if own is not None:
         odds = 0.5 * (odds + logit(blurred(own, 1), FLOOR))
     count = counted(palette.kinds(small[before]), alpha, torch.ones_like(alpha))
