@@ -71,7 +71,7 @@ class Palette:
         return torch.cdist(lab, self._centres).argmin(dim=1).view(picture.shape[1:])
 
 
-def counted(kinds: Tensor, alpha: Tensor, weight: Tensor) -> Tensor:
+def counted(kinds: Tensor, alpha: Tensor, weight: Tensor, wider: float = 1.0, balanced=False) -> Tensor:
     """How much of each kind is around, in front and behind: ``(2, COLOURS, h / POOL, w / POOL)``."""
     height, width = kinds.shape
     size = (-(-height // POOL), -(-width // POOL))
@@ -81,10 +81,16 @@ def counted(kinds: Tensor, alpha: Tensor, weight: Tensor) -> Tensor:
     out[0].index_add_(0, place.flatten(), (alpha * weight).flatten())
     out[1].index_add_(0, place.flatten(), ((1.0 - alpha) * weight).flatten())
     out = out.view(2, COLOURS, *size)
-    radius = max(1, round(NEAR * max(height, width) / POOL))
+    radius = min(max(1, round(wider * NEAR * max(height, width) / POOL)), min(size))
     around = box_mean(box_mean(out, radius), radius)
     whole = out.mean(dim=(2, 3), keepdim=True)
-    return around + 0.03 * whole
+    out = around + 0.03 * whole
+    if balanced:
+        out = out / out.sum(dim=1, keepdim=True).clamp_min(1e-9) * LIFT
+    return out
+
+
+LIFT = 0.2
 
 
 def colour_log_odds(counts: Tensor, kinds: Tensor, vectors: Tensor | None) -> Tensor:
@@ -117,8 +123,9 @@ def _vectors(flow: Flow, index: int, other: int, size: tuple[int, int], device: 
 class Motion:
     """The motion of both sides of a frame, to one of its neighbours."""
 
-    def __init__(self, flow: Flow, index: int, other: int, size: tuple[int, int], alpha: Tensor) -> None:
-        vectors, confidence = _vectors(flow, index, other, size, alpha.device)
+    def __init__(self, flow: Flow, index: int, other: int, alpha: Tensor, known=None) -> None:
+        vectors, confidence = _vectors(flow, index, other, tuple(alpha.shape), alpha.device)
+        if known is not None: confidence = confidence * known
         self.front, self.back = (one_sided(vectors, confidence, side) for side in (alpha, 1.0 - alpha))
 
 
@@ -137,13 +144,12 @@ def residuals(here: Tensor, there: Tensor, motion: Motion) -> Tensor:
     return off.where(in_frame(both), torch.inf)
 
 
-def motion_log_odds(small: Tensor, flow: Flow, index: int, alpha: Tensor) -> Tensor:
+def motion_log_odds(pictures, flow: Flow, index: int, alpha: Tensor, known=None) -> Tensor:
     """Log odds ``(h, w)`` that a pixel moves as the object and not as what is behind it."""
-    size = (small.shape[2], small.shape[3])
     least: Tensor | None = None
     for other in (index - 1, index + 1):
-        if 0 <= other < len(small):
-            found = residuals(small[index], small[other], Motion(flow, index, other, size, alpha))
+        if other in pictures:
+            found = residuals(pictures[index], pictures[other], Motion(flow, index, other, alpha, known))
             least = found if least is None else torch.minimum(least, found)
     assert least is not None
     front, back = least + LEAST_RESIDUAL
@@ -201,17 +207,49 @@ def looseness(picture: Tensor, mask: Tensor) -> float:
 def refined(small: Tensor, flow: Flow, index: int, mask: Tensor, palette: Palette, steps: int) -> Tensor:
     """A given mask ``(h, w)`` as alpha, as fine as motion, colours and edges of its frame have it."""
     loose = looseness(small[index], mask)
-    soft = blurred(mask, loose)
-    prior = logit(soft, FLOOR if loose < 2.0 else ROUGH_FLOOR)
-    alpha, kinds = mask, palette.kinds(small[index])
-    weight = (2.0 * soft - 1.0).square()
+    beside = {other: small[other] for other in range(max(0, index - 1), min(len(small), index + 2))}
+    levels = max(0, math.ceil(math.log2(loose / FINEST)))
+    given, rough, alpha = mask, loose >= 2.0, mask
+    for level in range(levels, -1, -1):
+        size = tuple(max(8, round(side / 2**level)) for side in mask.shape)
+        pictures = {other: resize(picture[None], size, mode="area")[0] for other, picture in beside.items()}
+        given = resize(mask[None, None], size, mode="area")[0, 0]
+        radius = loose / 2**level
+        if level == levels:
+            soft = blurred(given, BLUR * radius)
+            if rough and BORDER:
+                r = max(1, round(BLUR * radius))
+                half = box_mean(torch.nn.functional.pad(2.0 * given - 1.0, (2 * r,) * 4)[None, None], r)
+                half = box_mean(half, r)[0, 0, 2 * r : -2 * r, 2 * r : -2 * r]
+                soft = torch.minimum(soft, 0.5 + 0.5 * half)
+            alpha = given
+        else:
+            alpha = resize(alpha[None, None], size)[0, 0].clamp(0.0, 1.0)
+            soft = blurred(alpha, 1.0)
+        alpha = looked_at(pictures, flow, index, soft, alpha, palette, steps, ROUGH_FLOOR if rough else FLOOR,
+            max(1.0, REACHES * radius) if level == levels else 1.0, rough and level == levels)
+    return alpha
+
+
+FINEST = 3.0
+REACHES = 2.0
+BALANCED = True
+BORDER, BLUR, POWER, PRIOR, OWN = True, 1.0, 8.0, 0.5, 6.0
+
+
+def looked_at(pictures, flow, index, soft, alpha, palette, steps, floor, wider, first):
+    kinds = palette.kinds(pictures[index])
+    prior = logit(soft, floor)
+    if first:
+        prior = prior * (PRIOR + (1 - PRIOR) * (2 * soft - 1).square())
+    weight = (2.0 * soft - 1.0).abs().pow(POWER if first else 2.0)
     for _ in range(ROUNDS):
-        count = counted(kinds, alpha, weight)
+        count = counted(kinds, alpha, weight, wider, first and BALANCED)
         odds = prior + COLOUR * colour_log_odds(count, kinds, None)
-        odds += MOTION * motion_log_odds(small, flow, index, alpha)
+        odds += MOTION * motion_log_odds(pictures, flow, index, alpha, weight)
         share = odds.sigmoid()
-        alpha = settled(small[index], share, share, steps)
-        weight = torch.maximum(weight, (2.0 * share - 1.0).square())
+        alpha = settled(pictures[index], share, share, steps)
+        weight = torch.maximum(weight, (2.0 * share - 1.0).abs().pow(OWN if first else 2.0))
     return alpha
 
 
@@ -224,7 +262,7 @@ def carried(
     if guess is None:
         vectors, _ = _vectors(flow, index, before, size, small.device)
         guess = warp(alpha[None, None], vectors[None])[0, 0]
-    motion = Motion(flow, index, before, size, guess)
+    motion = Motion(flow, index, before, guess)
     start = warp(alpha[None, None], motion.front[None])[0, 0]
     # what comes from beyond the frame is not known
     odds = logit(blurred(start, 1), FLOOR) * in_frame(motion.front)
@@ -232,8 +270,12 @@ def carried(
         odds = 0.5 * (odds + logit(blurred(own, 1), FLOOR))
     count = counted(palette.kinds(small[before]), alpha, torch.ones_like(alpha))
     odds = odds + COLOUR * colour_log_odds(count, palette.kinds(small[index]), motion.front)
-    odds = odds + MOTION * motion_log_odds(small, flow, index, start)
+    odds = odds + MOTION * motion_log_odds(beside_of(small, index), flow, index, start)
     return settled(small[index], odds.sigmoid(), start if own is None else 0.5 * (start + own), steps)
+
+
+def beside_of(small, index):
+    return {other: small[other] for other in range(max(0, index - 1), min(len(small), index + 2))}
 
 
 def steadied(small: Tensor, flow: Flow, index: int, alpha: Tensor, beside: Mapping[int, Tensor]) -> Tensor:
@@ -241,7 +283,7 @@ def steadied(small: Tensor, flow: Flow, index: int, alpha: Tensor, beside: Mappi
     size = (small.shape[2], small.shape[3])
     total, weight = 2.0 * alpha, 2.0
     for other, theirs in beside.items():
-        motion = Motion(flow, index, other, size, alpha)
+        motion = Motion(flow, index, other, alpha)
         total += warp(theirs[None, None], motion.front[None])[0, 0]
         weight += 1.0
     return total / weight
