@@ -37,7 +37,7 @@ MOTION, COLOUR = 2.0, 1.0
 """Weights of the evidence of motion and of colours, in log odds."""
 SURE = 0.9
 """Share from which on a pixel begins to count as one side's alone."""
-HOLD, LEAN = 10.0, 0.02
+HOLD, LEAN = 3.0, 0.02
 """Weights of what is sure, and of the best guess in the band of doubt."""
 
 FLOOR, ROUGH_FLOOR = 0.002, 0.02
