@@ -135,7 +135,7 @@ def test_a_correction_changes_nothing_before_the_mask_before_it_and_makes_nothin
         masks = torch.zeros_like(alpha)
         for place in places:
             # the second is wrong
-            masks[place] = (alpha[place].roll(6, dims=1) if place == 2 else alpha[place]) > 0.5
+            masks[place] = (alpha[place].roll(40, dims=1) if place == 2 else alpha[place]) > 0.5
         made.clear()
         return matte_and_colours(decompose("matte", frames, flow, mask=masks))[0].clone()
 

@@ -37,11 +37,23 @@ MOTION, COLOUR = 2.0, 1.0
 """Weights of the evidence of motion and of colours, in log odds."""
 SURE = 0.9
 """Share from which on a pixel begins to count as one side's alone."""
-HOLD, LEAN = 10.0, 0.02
+HOLD, LEAN = 3.0, 0.02
 """Weights of what is sure, and of the best guess in the band of doubt."""
 
 FLOOR, ROUGH_FLOOR = 0.002, 0.02
 """Least share of a side that a mask leaves, of one that follows edges and of one that is rough."""
+LOOSE = 2.0
+"""Pixels by which a border may be off from which on a mask counts as rough."""
+FINEST = 3.0
+"""By how many pixels, at most, a rough mask may be off at the size where it is looked at first."""
+WIDER = 2.0
+"""How much farther than ``NEAR`` colours are counted there, for each pixel that the mask may be off by."""
+CERTAIN = 8.0, 6.0
+"""Exponents on how sure a rough mask, and what was found of it, are: the power is how much a pixel tells of a side."""
+PRIOR = 0.5
+"""Share of a rough mask's own log odds that count where it is not sure."""
+LIFT = 0.2
+"""What the shares of all kinds of colour on a rough mask's side add up to, against ``LEAST_COUNT``."""
 ROUNDS = 5
 """How often a given mask is looked at with what was found of it."""
 LEAST_COUNT = 2e-4
@@ -71,8 +83,12 @@ class Palette:
         return torch.cdist(lab, self._centres).argmin(dim=1).view(picture.shape[1:])
 
 
-def counted(kinds: Tensor, alpha: Tensor, weight: Tensor) -> Tensor:
-    """How much of each kind is around, in front and behind: ``(2, COLOURS, h / POOL, w / POOL)``."""
+def counted(kinds: Tensor, alpha: Tensor, weight: Tensor, wider: float | None = None) -> Tensor:
+    """How much of each kind is around, in front and behind: ``(2, COLOURS, h / POOL, w / POOL)``.
+
+    With ``wider`` so much farther around, and as shares of its side: where most is in doubt, more is sure of one side
+    than of the other, and that says nothing of a colour.
+    """
     height, width = kinds.shape
     size = (-(-height // POOL), -(-width // POOL))
     column, row = pixel_grid(height, width, device=kinds.device, dtype=torch.long) // POOL
@@ -81,10 +97,10 @@ def counted(kinds: Tensor, alpha: Tensor, weight: Tensor) -> Tensor:
     out[0].index_add_(0, place.flatten(), (alpha * weight).flatten())
     out[1].index_add_(0, place.flatten(), ((1.0 - alpha) * weight).flatten())
     out = out.view(2, COLOURS, *size)
-    radius = max(1, round(NEAR * max(height, width) / POOL))
+    radius = min(max(1, round((wider or 1.0) * NEAR * max(height, width) / POOL)), *size)
     around = box_mean(box_mean(out, radius), radius)
-    whole = out.mean(dim=(2, 3), keepdim=True)
-    return around + 0.03 * whole
+    around += 0.03 * out.mean(dim=(2, 3), keepdim=True)
+    return around if wider is None else LIFT * around / around.sum(dim=1, keepdim=True).clamp_min(1e-9)
 
 
 def colour_log_odds(counts: Tensor, kinds: Tensor, vectors: Tensor | None) -> Tensor:
@@ -114,32 +130,48 @@ def _vectors(flow: Flow, index: int, other: int, size: tuple[int, int], device: 
     return resize_flow(vectors[None].to(device), size)[0], confidence
 
 
-class Motion:
-    """The motion of both sides of a frame, to one of its neighbours."""
+def neighbours(small: Tensor, index: int) -> dict[int, Tensor]:
+    """A frame and its neighbours ``(3, h, w)``, by frame."""
+    return {other: small[other] for other in range(max(0, index - 1), min(len(small), index + 2))}
 
-    def __init__(self, flow: Flow, index: int, other: int, size: tuple[int, int], alpha: Tensor) -> None:
-        vectors, confidence = _vectors(flow, index, other, size, alpha.device)
+
+class Motion:
+    """The motion of both sides of a frame, to one of its neighbours; ``known`` is how far alpha ``(h, w)`` is sure."""
+
+    def __init__(self, flow: Flow, index: int, other: int, alpha: Tensor, known: Tensor | float = 1.0) -> None:
+        vectors, confidence = _vectors(flow, index, other, (alpha.shape[0], alpha.shape[1]), alpha.device)
+        confidence = confidence * known
         self.front, self.back = (one_sided(vectors, confidence, side) for side in (alpha, 1.0 - alpha))
 
 
+def in_frame(vectors: Tensor) -> Tensor:
+    """Whether vectors ``(..., 2, h, w)`` lead to a place in the frame, ``(..., h, w)``."""
+    height, width = vectors.shape[-2:]
+    column, row = (vectors + pixel_grid(height, width, device=vectors.device)).unbind(dim=-3)
+    return (column > -0.5) & (column < width - 0.5) & (row > -0.5) & (row < height - 0.5)
+
+
 def residuals(here: Tensor, there: Tensor, motion: Motion) -> Tensor:
-    """How far the other frame, moved as each side, is from this one, ``(2, h, w)``."""
+    """How far the other frame, moved as each side, is from this one, ``(2, h, w)``; infinite beyond the frame."""
     both = torch.stack((motion.front, motion.back))
     moved = warp(there.expand(2, -1, -1, -1), both)
-    return box_mean((moved - here).abs().mean(dim=1, keepdim=True), 2)[:, 0]
+    off = box_mean((moved - here).abs().mean(dim=1, keepdim=True), 2)[:, 0]
+    return off.where(in_frame(both), torch.inf)
 
 
-def motion_log_odds(small: Tensor, flow: Flow, index: int, alpha: Tensor) -> Tensor:
+def motion_log_odds(
+    pictures: Mapping[int, Tensor], flow: Flow, index: int, alpha: Tensor, known: Tensor | float = 1.0
+) -> Tensor:
     """Log odds ``(h, w)`` that a pixel moves as the object and not as what is behind it."""
-    size = (small.shape[2], small.shape[3])
     least: Tensor | None = None
     for other in (index - 1, index + 1):
-        if 0 <= other < len(small):
-            found = residuals(small[index], small[other], Motion(flow, index, other, size, alpha))
+        if other in pictures:
+            found = residuals(pictures[index], pictures[other], Motion(flow, index, other, alpha, known))
             least = found if least is None else torch.minimum(least, found)
     assert least is not None
     front, back = least + LEAST_RESIDUAL
-    return (back / front).log().clamp(-1.5, 1.5)
+    # what no neighbour shows says nothing
+    return (back / front).log().clamp(-1.5, 1.5).where(least.isfinite().all(dim=0), 0.0)
 
 
 REACH = 5
@@ -189,20 +221,65 @@ def looseness(picture: Tensor, mask: Tensor) -> float:
     return 1.0 + (rough - 1.0) * min(1.0, max(0.0, (1.6 - ratio) / 0.3))
 
 
+def beyond_blurred(mask: Tensor, radius: float) -> Tensor:
+    """``blurred``, with what is beyond the frame of neither side, where that makes a mask less."""
+    r = max(1, round(radius))
+    signed = F.pad(2.0 * mask - 1.0, (2 * r, 2 * r, 2 * r, 2 * r))[None, None]
+    inner = box_mean(box_mean(signed, r), r)[0, 0, 2 * r : -2 * r, 2 * r : -2 * r]
+    return torch.minimum(blurred(mask, radius), 0.5 + 0.5 * inner)
+
+
 def refined(small: Tensor, flow: Flow, index: int, mask: Tensor, palette: Palette, steps: int) -> Tensor:
-    """A given mask ``(h, w)`` as alpha, as fine as motion, colours and edges of its frame have it."""
+    """A given mask ``(h, w)`` as alpha, as fine as motion, colours and edges of its frame have it.
+
+    A rough one is looked at first where it is off by few pixels, at a smaller size; there only what is sure tells what
+    both sides look like and how they move. Each larger size goes on from what was found at the one before.
+    """
     loose = looseness(small[index], mask)
-    soft = blurred(mask, loose)
-    prior = logit(soft, FLOOR if loose < 2.0 else ROUGH_FLOOR)
-    alpha, kinds = mask, palette.kinds(small[index])
-    weight = (2.0 * soft - 1.0).square()
+    pictures = neighbours(small, index)
+    if loose < LOOSE:
+        return looked_at(pictures, flow, index, mask, blurred(mask, loose), palette, steps, FLOOR)
+    coarsest = max(0, math.ceil(math.log2(loose / FINEST)))
+    alpha = mask
+    for level in range(coarsest, -1, -1):
+        size = (max(8, round(mask.shape[0] / 2**level)), max(8, round(mask.shape[1] / 2**level)))
+        alpha = resize(alpha[None, None], size, mode="area" if level == coarsest else "bilinear")[0, 0]
+        alpha = alpha.clamp(0.0, 1.0)
+        there = {other: resize(picture[None], size, mode="area")[0] for other, picture in pictures.items()}
+        look = partial(looked_at, there, flow, index, alpha, palette=palette, steps=steps, floor=ROUGH_FLOOR)
+        off = loose / 2**level
+        alpha = look(beyond_blurred(alpha, off), off=off) if level == coarsest else look(blurred(alpha, 1.0))
+    return alpha
+
+
+def looked_at(
+    pictures: Mapping[int, Tensor],
+    flow: Flow,
+    index: int,
+    alpha: Tensor,
+    soft: Tensor,
+    palette: Palette,
+    steps: int,
+    floor: float,
+    off: float | None = None,
+) -> Tensor:
+    """Alpha ``(h, w)`` of a frame from a mask, and that as ``soft`` as its border is known; ``off`` by so many pixels
+    if it is rough."""
+    kinds = palette.kinds(pictures[index])
+    prior = logit(soft, floor)
+    trust = (2.0 * soft - 1.0).abs()
+    powers, wider = (2.0, 2.0), None
+    if off is not None:
+        prior *= PRIOR + (1.0 - PRIOR) * trust.square()
+        powers, wider = CERTAIN, max(1.0, WIDER * off)
+    weight = trust.pow(powers[0])
     for _ in range(ROUNDS):
-        count = counted(kinds, alpha, weight)
+        count = counted(kinds, alpha, weight, wider)
         odds = prior + COLOUR * colour_log_odds(count, kinds, None)
-        odds += MOTION * motion_log_odds(small, flow, index, alpha)
+        odds += MOTION * motion_log_odds(pictures, flow, index, alpha, weight)
         share = odds.sigmoid()
-        alpha = settled(small[index], share, share, steps)
-        weight = torch.maximum(weight, (2.0 * share - 1.0).square())
+        alpha = settled(pictures[index], share, share, steps)
+        weight = torch.maximum(weight, (2.0 * share - 1.0).abs().pow(powers[1]))
     return alpha
 
 
@@ -215,23 +292,23 @@ def carried(
     if guess is None:
         vectors, _ = _vectors(flow, index, before, size, small.device)
         guess = warp(alpha[None, None], vectors[None])[0, 0]
-    motion = Motion(flow, index, before, size, guess)
+    motion = Motion(flow, index, before, guess)
     start = warp(alpha[None, None], motion.front[None])[0, 0]
-    odds = logit(blurred(start, 1), FLOOR)
+    # what comes from beyond the frame is not known
+    odds = logit(blurred(start, 1), FLOOR) * in_frame(motion.front)
     if own is not None:
         odds = 0.5 * (odds + logit(blurred(own, 1), FLOOR))
     count = counted(palette.kinds(small[before]), alpha, torch.ones_like(alpha))
     odds = odds + COLOUR * colour_log_odds(count, palette.kinds(small[index]), motion.front)
-    odds = odds + MOTION * motion_log_odds(small, flow, index, start)
+    odds = odds + MOTION * motion_log_odds(neighbours(small, index), flow, index, start)
     return settled(small[index], odds.sigmoid(), start if own is None else 0.5 * (start + own), steps)
 
 
 def steadied(small: Tensor, flow: Flow, index: int, alpha: Tensor, beside: Mapping[int, Tensor]) -> Tensor:
     """Mean of a frame's alpha and of those beside it, by frame, along the motion of the object."""
-    size = (small.shape[2], small.shape[3])
     total, weight = 2.0 * alpha, 2.0
     for other, theirs in beside.items():
-        motion = Motion(flow, index, other, size, alpha)
+        motion = Motion(flow, index, other, alpha)
         total += warp(theirs[None, None], motion.front[None])[0, 0]
         weight += 1.0
     return total / weight
