@@ -29,9 +29,9 @@ TOGETHER = 32
 """Pairs of frames whose flow is resized at a time."""
 LEAST_SPEED = 0.05
 """Pixels a frame that are added to speeds by which changes are divided."""
-LEAST_CHANGE = 0.001
+LEAST_CHANGE = 0.05
 """Change of motion, as a share of it, below which nothing is told apart."""
-LEAST_UNCERTAINTY = 0.005
+LEAST_UNCERTAINTY = 0.01
 """The same for one less the confidence of the flow."""
 SMOOTHING = 2
 """Radius of the windows in which changes of motion and confidence are averaged."""
@@ -72,14 +72,19 @@ class MotionTracks:
         self._uncertain = uncertainty.clamp_min(LEAST_UNCERTAINTY).log()
 
     def _doubt(self) -> Tensor:
-        """Log odds that what moves with an object is none of it, ``(T, 1, h, w)``.
+        """Log odds that what moves with an object is none of it, ``(T, K, h, w)``.
 
         Reflections, wakes and shadows move with an object, and what has no texture seems to, but not as steadily, and
         flow there is believed less. How much that says depends on how unlike objects and background are in it: as two
         normal distributions of one deviation, a background that is as steady as the object says nothing.
         """
-        objects = self.objects.amax(dim=1, keepdim=True) > 0.5
-        return _against(self._unsteady, objects) + CONFIDENCE * _against(self._uncertain, objects) - DOUBT
+        background = self.objects.amax(dim=1, keepdim=True) < 0.5
+        doubt = torch.empty_like(self.objects)
+        for number in range(doubt.shape[1]):
+            own = self.objects[:, number : number + 1] > 0.5
+            unsteady, uncertain = (_against(one, own, background) for one in (self._unsteady, self._uncertain))
+            doubt[:, number : number + 1] = unsteady + CONFIDENCE * uncertain - DOUBT
+        return doubt
 
     def merge_given(self, given: Mapping[int, Tensor]) -> None:
         """Merge the tracks that belong to each object of the given masks ``(K, h, w)``; the others become one more.
@@ -129,13 +134,14 @@ def _uncertainty(flow: Flow) -> Tensor:
     return 1.0 - torch.minimum(ahead, back)[:, None]
 
 
-def _against(values: Tensor, objects: Tensor) -> Tensor:
-    """Log odds against objects, ``(T, 1, h, w)``, by a measure that is larger in the background."""
-    inside, outside = (values[which][:: max(1, int(which.sum()) // 50_000)] for which in (objects, ~objects))
-    if len(inside) == 0 or len(outside) == 0:
-        return torch.zeros_like(values)
-    own, around = inside.quantile(OWN), outside.median()
-    return (around - own).clamp_min(0.0) * (values - own.lerp(around, BETWEEN))
+def _against(values: Tensor, own: Tensor, background: Tensor) -> Tensor:
+    """Log odds against an object, ``(T, 1, h, w)``, by a measure that is larger in the background, frame by frame."""
+    out = torch.zeros_like(values)
+    for index, (one, inside, outside) in enumerate(zip(values, own, background, strict=True)):
+        if bool(inside.any()) and bool(outside.any()):
+            least, most = one[inside].quantile(OWN), one[outside].median()
+            out[index] = (most - least).clamp_min(0.0) * (one - least.lerp(most, BETWEEN))
+    return out
 
 
 def _resized(flow: Flow, size: tuple[int, int]) -> Flow:
