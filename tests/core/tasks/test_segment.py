@@ -20,7 +20,7 @@ from comfyui_vdp.vdp_core.tasks import TASKS
 from comfyui_vdp.vdp_core.tasks.base import Work
 from comfyui_vdp.vdp_core.tasks.driver import decompose
 from comfyui_vdp.vdp_core.tasks.given import check_masks
-from comfyui_vdp.vdp_core.tasks.segment import layer_flow
+from comfyui_vdp.vdp_core.tasks.segment import layer_flow, motion
 from comfyui_vdp.vdp_core.types import Flow, Layers, Shot
 
 COUNT, HEIGHT, WIDTH = 10, 96, 160
@@ -503,3 +503,23 @@ def test_what_stands_before_the_background_is_unlike_what_far_frames_show_there(
     assert float(unlike[index][~inside].median()) == pytest.approx(0.0, abs=1e-3)
     assert float(shown[index].min()) > 0.0
     assert bool(evidence.isfinite().all())
+
+
+@pytest.mark.parametrize("sway", [0.0, 0.8])
+def test_what_moves_with_an_object_but_not_as_steadily_is_none_of_it(sway):
+    """A square, and below it another that moves alike in the mean, before ground that trembles."""
+    count, height, width = 17, 96, 128
+    forward, backward = 0.2 * torch.randn(2, count - 1, 2, height, width, generator=torch.Generator().manual_seed(0))
+    above, below = torch.zeros(2, count, height, width, dtype=torch.bool)
+    for index in range(count):
+        across = slice(20 + 2 * index, 52 + 2 * index)
+        above[index, 24:48, across] = below[index, 48:72, across] = True
+    for index in range(count - 1):
+        for where, speed in ((above, 2.0), (below, 2.0 + sway * (1, 1, -1, -1)[index % 4])):
+            forward[index][:, where[index]] = torch.tensor([[speed], [0.0]])
+            backward[index][:, where[index + 1]] = torch.tensor([[-speed], [0.0]])
+    seen = torch.zeros(count - 1, height, width)
+    flow = Flow(forward, backward, seen, seen, (height, width))
+    found = motion.MotionTracks(flow, 1, torch.device("cpu"), Progress(None)).labels((height, width))[:, 1]
+    assert float(found[above].mean()) > 0.9
+    assert float(found[below].mean()) > 0.9 if sway == 0.0 else float(found[below].mean()) < 0.1

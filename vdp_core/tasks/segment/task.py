@@ -3,7 +3,8 @@
 The published method (Video Decomposition Prior, ICLR 2024, arXiv 2412.04930) finds masks and colours with networks
 whose losses are satisfied before the masks mean anything: that is the preset ``paper``. The other presets let motion
 speak first. What moves alike against the scene, and lasts, is an object (``motion.py``), or it is what a person's mask
-shows. Then, in turn: each layer's motion is spread over the frame, and says which layer rebuilds a pixel best from the
+shows. Reflections, wakes and shadows move with it, but not as steadily, and flow there is believed less: they are left
+out. Then, in turn: each layer's motion is spread over the frame, and says which layer rebuilds a pixel best from the
 neighbouring frames; a small classifier learns what the layers look like; and both, the masks of the neighbouring frames
 and the edges of the picture are put together frame by frame, forwards and backwards through the clip. Colours are the
 frames' own, so colour cannot settle before the masks do.
