@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from comfyui_vdp.vdp_core.denoise.coarse import visible_blocks as blocks
+
 __all__ = [
     "bands",
     "black_blocks",
@@ -25,40 +27,12 @@ __all__ = [
 ]
 
 BLOCK = 8  # pixels
-VISIBLE = 2.0 / 255  # step that is seen between plain parts
-STANDS_OUT = 2.0
-"""How many times what is inside the two blocks a step at their border has to be."""
 WHITE, BLACK = 254.0 / 255, 1.0 / 255
 NEON_BRIGHT, NEON_PURE = 0.4, 0.1
 """Least of the largest channel, and most of the smallest as a share of it, of a colour that photographs hardly have."""
 DARK = 16.0 / 255  # most of a block's mean that counts as black
 FLAT = 0.25  # share of blocks that counts as flat
 RUN = 4  # alike pixels on both sides of a band's border
-
-
-def blocks(frames: Tensor) -> float:
-    """Share of the sides of 8x8 blocks that are seen, 0..1, less the share of lines through their middles.
-
-    A side is seen where the step across it, from two pixels before to one pixel behind, as a mean over its 8 pixels and
-    in the channel where it is largest, is above 2 levels of 255 and more than twice as large as the same steps through
-    the middles of the two blocks. Edges of the scene are seen in both places alike. Blocks begin at the first pixel.
-    """
-    seen = [share for frame in frames for share in (_seen(frame), _seen(frame.transpose(0, 1)))]
-    return max(0.0, sum(seen) / len(seen))
-
-
-def _seen(picture: Tensor) -> float:
-    """Of a picture ``(H, W, 3)``, the sides between columns that are seen less the middles that are, as a share."""
-    rows = picture.shape[0] // BLOCK * BLOCK
-    means = picture[:rows].unflatten(0, (-1, BLOCK)).mean(dim=1)
-    # step k is across x = 4 k + 4: sides at odd k, middles at even k
-    steps = (means[:, 3:] - means[:, :-3]).abs().amax(dim=-1)[:, 2::4]
-    inside = torch.maximum(steps[:, :-2], steps[:, 2:])
-    stands_out = (steps[:, 1:-1] > VISIBLE) & (steps[:, 1:-1] > STANDS_OUT * inside)
-    sides, middles = stands_out[:, 0::2], stands_out[:, 1::2]
-    if sides.numel() == 0 or middles.numel() == 0:
-        return 0.0
-    return float(sides.float().mean() - middles.float().mean())
 
 
 def burnt(frames: Tensor) -> float:

@@ -176,16 +176,16 @@ def measured(frames: Tensor, black: Tensor, flat: Tensor) -> dict[str, float]:
 # sheets
 
 
-def rows(task: str, before: Tensor, after: Tensor, width: int) -> Tensor:
+def rows(task: str, before: Tensor, after: Tensor, long_side: int) -> Tensor:
     """Input above result, ``(H, W, 3)``."""
-    height = round(width * before.shape[1] / before.shape[2])
+    height, width = (round(long_side * side / max(before.shape[1:3])) for side in before.shape[1:3])
     middle = len(before) // 2
-    top, left = changed_most(task, before[middle], after[middle], min(height, *before.shape[1:3]))
+    side = min(height, *before.shape[1:3])
+    top, left = changed_most(task, before[middle], after[middle], side)
     made = []
     for label, clip in (("input", before), (task, after)):
         shown = clip[[0, middle, len(clip) - 1]].movedim(-1, 1)
         shown = F.interpolate(shown, size=(height, width), mode="area").movedim(1, -1)
-        side = min(height, *before.shape[1:3])
         square = clip[middle, top : top + side, left : left + side]
         square = F.pad(square.movedim(-1, 0), (0, height - side, 0, height - side)).movedim(0, -1)
         made.append(written(torch.cat([*shown, square], dim=1), label))
@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", help="only these")
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--side", type=int, default=1024, help="most of a side that is worked at")
-    parser.add_argument("--width", type=int, default=360, help="of a frame on a sheet")
+    parser.add_argument("--width", type=int, default=360, help="of a frame's long side on a sheet")
     parser.add_argument("--preset", default="balanced")
     options = parser.parse_args()
 
