@@ -46,13 +46,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from ...denoise.coarse import estimate_blocking, visible_blocks
+from ...denoise.coarse import visible_blocking
 from ...denoise.noise import Noise, estimate_noise
 from ...image.resize import working_copy
 from ...models.haze import UPSAMPLING_EPS
-from ...store.transfer import send
 from ...types import Shot
 from ..base import Found, Given, Published, Work
 from . import paper
@@ -61,10 +59,6 @@ from .config import PRESETS, DehazeConfig
 from .find import Haze, fit_haze, noise_of_copy
 
 __all__ = ["find", "find_as_published"]
-
-SEEN_BLOCKS = 0.02
-"""Visible share of blocks' sides at which half of their deviation counts. Frames of DAVIS, JPEG that hardly shows, have
-0.003 to 0.010 under haze (seven clips); the same through H.264 0.016 to 0.054 at CRF 28, 0.021 to 0.088 at CRF 35."""
 
 
 def find(shot: Shot, given: Given, config: DehazeConfig, work: Work) -> Found:
@@ -80,17 +74,10 @@ def find(shot: Shot, given: Given, config: DehazeConfig, work: Work) -> Found:
     noise = estimate_noise(shot.frames, device=work.device)
     haze = fit_haze(shot.frames, shot.flow, config, noise, work.seed, work.device, work.journal, work.progress)
     found = _found(shot, haze, noise)
-    blocking = torch.full((len(shot.frames), 1, 1, 1), _blocking(shot.frames, work.device))
+    blocking = torch.full((len(shot.frames), 1, 1, 1), visible_blocking(shot.frames, device=work.device))
     return replace(
         found, fields={**found.fields, "blocking": blocking}, assets={"guide_eps": torch.tensor(UPSAMPLING_EPS)}
     )
-
-
-def _blocking(frames: Tensor, device: torch.device) -> float:
-    """Deviation of the blocks that are seen: where texture hides them, taking them out costs texture."""
-    some = frames[:: -(-len(frames) // 4)]
-    seen = visible_blocks(send(some, device).float())
-    return estimate_blocking(frames, device=device) * seen**2 / (seen**2 + SEEN_BLOCKS**2)
 
 
 def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:
