@@ -53,6 +53,9 @@ QUALITY = 39  # of write_clip: CRF 35
 OFFSET = 0.06  # taken off as black level
 APPLY: dict[str, Callable[[Layers], Tensor]] = {"relight": light.apply, "dehaze": haze.apply, "deflicker": colour.apply}
 
+SHARES = ("blocks", "bands", "burnt", "crushed", "neon")
+"""Figures shown in percent."""
+PLAIN = ("saturation", "colour in black", "noise", "flicker", "brightness")
 SATURATION, SATURATED = 1.2, 0.5
 """Most of a result's saturation, over the source's, and of itself; the second is for haze, under which little is left:
 of 16 clear clips the most saturated has 0.50."""
@@ -85,11 +88,7 @@ class Row(NamedTuple):
         found = [
             name
             for name, room in {
-                "blocks": MORE,
-                "bands": MORE,
-                "burnt": MORE,
-                "crushed": MORE,
-                "neon": MORE,
+                **dict.fromkeys(SHARES, MORE),
                 "noise": MORE_NOISE,
                 "colour in black": MORE_COLOUR,
             }.items()
@@ -216,14 +215,15 @@ def write_sheet(path: Path, parts: list[Tensor]) -> None:
     cv2.imwrite(str(path), levels)
 
 
-def table(found: list[Row]) -> None:
-    shares, plain = ("blocks", "bands", "burnt", "crushed", "neon"), ("saturation", "colour in black", "noise")
-    names = [*(f"{name} (%)" for name in shares), *plain, "flicker", "brightness", "over its bar", "s"]
-    print("| clip | task | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 2) + "|")
-    for row in found:
-        cells = [f"{100 * row.before[name]:.2f} -> {100 * row.after[name]:.2f}" for name in shares]
-        cells += [f"{row.before[name]:.2f} -> {row.after[name]:.2f}" for name in (*plain, "flicker", "brightness")]
-        print(f"| {row.clip} | {row.task} | {' | '.join(cells)} | {', '.join(row.faults())} | {row.seconds:.0f} |")
+def head() -> str:
+    names = [*(f"{name} (%)" for name in SHARES), *PLAIN, "over its bar", "s"]
+    return "| clip | task | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 2) + "|"
+
+
+def line(row: Row) -> str:
+    cells = [f"{100 * row.before[name]:.2f} -> {100 * row.after[name]:.2f}" for name in SHARES]
+    cells += [f"{row.before[name]:.2f} -> {row.after[name]:.2f}" for name in PLAIN]
+    return f"| {row.clip} | {row.task} | {' | '.join(cells)} | {', '.join(row.faults())} | {row.seconds:.0f} |"
 
 
 def main() -> None:
@@ -239,6 +239,7 @@ def main() -> None:
     options = parser.parse_args()
 
     options.out.mkdir(parents=True, exist_ok=True)
+    print(head(), flush=True)
     found = []
     for clip in clips(options.data, options.clips, frames=options.frames, side=options.side):
         flow = estimate_flow(clip.frames, model="dis")
@@ -255,13 +256,13 @@ def main() -> None:
             sheet.append(rows(task, clip.frames, after, options.width))
             if task in APPLY:
                 found.append(Row(clip.name, task, before, measured(after, black, flat), seconds))
+                print(line(found[-1]), flush=True)
             print(f"{clip.name}, {task}: {seconds:.0f} s {dict(layers.info)}", file=sys.stderr, flush=True)
         if sheet:
             write_sheet(options.out / f"{clip.name.replace(' ', '_').replace(',', '')}.png", sheet)
-    table(found)
     over = [f"{row.clip}, {row.task}: {', '.join(row.faults())}" for row in found if row.faults()]
     print(f"\n{len(found) - len(over)} of {len(found)} results are within all bars" + (":" if over else "."))
-    print("\n".join(f"- {line}" for line in over))
+    print("\n".join(f"- {one}" for one in over))
 
 
 if __name__ == "__main__":
