@@ -50,6 +50,7 @@ STILL = "O-HAZE 27, panned"
 COPIES = {"dark, CRF 35": "dog", "no black, CRF 35": "hike", "lamp, CRF 35": "bus"}
 """Dark copies, and the clips that they are of."""
 QUALITY = 39  # of write_clip: CRF 35
+DRIFT = 40  # frames in which light becomes another
 OFFSET = 0.06  # taken off as black level
 APPLY: dict[str, Callable[[Layers], Tensor]] = {"relight": light.apply, "dehaze": haze.apply, "deflicker": colour.apply}
 
@@ -114,7 +115,8 @@ def clips(data: Path, names: list[str] | None, *, frames: int, side: int) -> Ite
         if name == STILL:
             yield Clip(name, panned_still(data, frames, 960).hazy, ("dehaze", "relight"))
         elif name in COPIES:
-            yield Clip(name, encoded(name, read(clean[COPIES[name]], frames, side)), ("relight", "dehaze", "segment"))
+            dark = encoded(name, read(clean[COPIES[name]], max(frames, DRIFT), side), frames)
+            yield Clip(name, dark, ("relight", "dehaze", "segment"))
         else:
             path, tasks = real[name]
             yield Clip(name, read(path, frames, side), tasks)
@@ -130,9 +132,9 @@ def read(path: Path, frames: int, side: int) -> Tensor:
     return torch.cat([F.avg_pool2d(frame.movedim(-1, 0)[None], by).movedim(1, -1) for frame in clip])
 
 
-def encoded(kind: str, clean: Tensor) -> Tensor:
-    """A dark copy that went through H.264, in 8 bits."""
-    dark, _ = darken(clean, seed=0, noise=0.004)
+def encoded(kind: str, clean: Tensor, count: int) -> Tensor:
+    """A dark copy of the first frames that went through H.264, in 8 bits."""
+    dark = darken(clean, seed=0, noise=0.004)[0][:count]
     if kind.startswith("no black"):
         dark = (dark - OFFSET).clamp_min(0.0)
     if kind.startswith("lamp"):

@@ -89,7 +89,8 @@ def find(shot: Shot, given: Given, config: RelightConfig, work: Work) -> Found:
     small = working_copy(sampled(shot.frames), config.side, work.device)
     area = scene_area(small)
     lift = max(NATURAL_MEAN / max(float(small[..., area].mean()), 1e-3), 1.0)
-    blocking = visible_blocking(shot.frames, gain=lift, device=work.device)
+    # a clip that is twice as bright afterwards shows all of them, one that is bright already keeps its texture
+    blocking = min(2.0 - 2.0 / lift, 1.0) * visible_blocking(shot.frames, gain=lift, device=work.device)
     black = black_level(small, area)
     # a still says how bright places are to be
     white = NO_SHOULDER if still is not None else min(brightest(small) + black, 1.0)
