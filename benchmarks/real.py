@@ -63,7 +63,7 @@ of 16 clear clips the most saturated has 0.50."""
 MORE = 0.005
 """By how much the visible share of blocks, of bands, and of what is clipped or neon may grow."""
 MORE_NOISE, MORE_COLOUR = 0.5, 4.0
-"""Levels by which noise in flat parts, and colour in what was black, may grow."""
+"""Levels by which noise in flat parts may grow beyond what brightness does, and colour in what was black."""
 
 
 class Clip(NamedTuple):
@@ -88,14 +88,13 @@ class Row(NamedTuple):
         before, after = self.before, self.after
         found = [
             name
-            for name, room in {
-                **dict.fromkeys(SHARES, MORE),
-                "noise": MORE_NOISE,
-                "colour in black": MORE_COLOUR,
-            }.items()
+            for name, room in {**dict.fromkeys(SHARES, MORE), "colour in black": MORE_COLOUR}.items()
             if after[name] > before[name] + room
         ]
-        most = SATURATION * before["saturation"]
+        brighter = max(1.0, after["brightness"] / max(before["brightness"], 1e-3))
+        if after["noise"] > brighter * before["noise"] + MORE_NOISE:
+            found.append("noise")
+        most = SATURATION * before["saturation"] + 0.01
         if after["saturation"] > (max(most, SATURATED) if self.task == "dehaze" else most):
             found.append("saturation")
         if self.task == "deflicker" and after["flicker"] > before["flicker"]:
