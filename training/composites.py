@@ -23,6 +23,7 @@ from ..vdp_core.errors import InputError
 from ..vdp_core.image.selection import as_mask, as_matte
 from ..vdp_core.media.clip import probe, read_clip
 from ..vdp_core.media.source import clips_and_stills, open_source
+from .annotations import Outlined, read_outlined
 
 __all__ = ["Sample", "Source", "composite", "read_backgrounds", "read_foregrounds", "read_segments", "segments"]
 
@@ -41,6 +42,8 @@ class Source:
     path: Path
     other: Path | None = None
     """Its matte or mask; None where the alpha is the matte, and for backgrounds."""
+    outlined: Outlined | None = None
+    """Its frames and their outlines, where a file of annotations has them."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,26 @@ def read_backgrounds(folder: Path) -> list[Source]:
 
 
 def read_segments(folder: Path) -> list[Source]:
-    """Pictures of people and their masks: pairs from the folders ``images`` and ``masks``.
+    """Pictures of people and their masks: pairs from the folders ``images`` and ``masks``, or those of a file of
+    annotations (see ``annotations.read_outlined``).
 
     Raises:
         InputError: there are none.
     """
+    if folder.is_file():
+        return [Source(_name_of(one), outlined=one) for one in read_outlined(folder)]
     found = _pairs(folder, PICTURES, MASKS)
     if not found:
-        raise InputError(f"{folder}: has no folders images and masks; put pictures or clips there, of the same names")
+        raise InputError(
+            f"{folder}: has no folders images and masks; put pictures or clips there, of the same names, "
+            "or give a file of annotations"
+        )
     return found
+
+
+def _name_of(one: Outlined) -> Path:
+    """The picture, or the folder of the clip's frames."""
+    return one.files[0] if len(one.files) == 1 else one.files[0].parent
 
 
 def _children(folder: Path) -> dict[str, Path]:
@@ -178,9 +192,12 @@ def _read(
     source: Source, rng: np.random.Generator, frames: int, size: tuple[int, int], *, opacity: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Frames ``(T, 3, H, W)`` of a source at random speed, and their mattes ``(T, 1, H, W)``."""
+    side = round(ROOM * max(size))
+    if source.outlined is not None:
+        return _read_outlined(source.outlined, _times(len(source.outlined.files), rng, frames), side)
     order = _times(length_of(source.path), rng, frames)
     first, last = int(order.min()), int(order.max())
-    reading: dict[str, Any] = {"start": first, "count": last - first + 1, "max_side": round(ROOM * max(size))}
+    reading: dict[str, Any] = {"start": first, "count": last - first + 1, "max_side": side}
     clip = read_clip(source.path, **reading)
     pictures = _in_order(clip.frames, order - first).movedim(-1, 1)
     if source.other is None:
@@ -189,10 +206,24 @@ def _read(
         return pictures, _in_order(clip.alpha, order - first)[:, None]
     other = read_clip(source.other, **reading)
     masks = other.alpha if other.has_alpha else (as_matte if opacity else as_mask)(other.frames, source.other.name)
-    masks = _in_order(masks, order - first)[:, None]
-    if masks.shape[-2:] != pictures.shape[-2:]:
-        masks = F.interpolate(masks, size=pictures.shape[-2:], mode="area")
-    return pictures, masks
+    return pictures, _as_large(_in_order(masks, order - first)[:, None], pictures)
+
+
+def _read_outlined(outlined: Outlined, order: np.ndarray, side: int) -> tuple[Tensor, Tensor]:
+    """Frames ``(T, 3, H, W)`` in an order, and what is outlined in them, ``(T, 1, H, W)``."""
+    pictures, masks = [], []
+    for index in order.tolist():
+        pictures.append(read_clip(outlined.files[index], max_side=side).frames.movedim(-1, 1))
+        mask = torch.from_numpy(outlined.mask(index)).float()[None, None]
+        masks.append(_as_large(mask, pictures[-1]))
+    return torch.cat(pictures), torch.cat(masks)
+
+
+def _as_large(masks: Tensor, pictures: Tensor) -> Tensor:
+    """Masks ``(T, 1, h, w)`` at the size of pictures."""
+    if masks.shape[-2:] == pictures.shape[-2:]:
+        return masks
+    return F.interpolate(masks, size=pictures.shape[-2:], mode="area")
 
 
 def _opaque(path: Path) -> InputError:

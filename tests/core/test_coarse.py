@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from comfyui_vdp.vdp_core.denoise.coarse import estimate_blocking, without_blocks
+from comfyui_vdp.vdp_core.denoise.coarse import estimate_blocking, visible_blocks, without_blocks
 
 
 def blocky(level: float, side: int = 8, count: int = 2) -> torch.Tensor:
@@ -40,3 +40,12 @@ def test_steps_that_are_all_alike_are_no_blocks():
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
     ramp = ((x + y) / 255.0)[None, ..., None].expand(2, -1, -1, 3)
     assert estimate_blocking(ramp) == 0.0
+
+
+def test_blocks_that_texture_hides_are_not_seen():
+    blocks = blocky(8.0 / 255)
+    texture = 0.3 * torch.rand(2, 96, 160, 1, generator=torch.Generator().manual_seed(1))
+    seen = visible_blocks(blocks)
+    assert seen > 0.5
+    assert visible_blocks(blocks + texture) < 0.5 * seen
+    assert visible_blocks(blocky(0.0)) == visible_blocks(torch.zeros(1, 5, 5, 3)) == 0.0

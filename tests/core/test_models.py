@@ -87,3 +87,20 @@ def test_haze_by_hand():
     frames = torch.full((1, 4, 4, 3), 0.6)
     composed = haze.compose(Layers("dehaze", {**fields, "noise": torch.zeros(1, 7, 1, 1)}, frames), 0, 1, frames)
     assert_close(composed, torch.full((1, 4, 4, 3), 0.4), atol=1e-5, rtol=0)
+
+
+def test_blocks_far_away_come_out_as_strong_as_they_were():
+    """Where nothing is gained, nothing changes, to the bit."""
+    place = torch.arange(64) // 8 % 2
+    blocks = (place[:, None] + place) % 2 * 2.0 / 255.0
+    frames = (0.6 + blocks)[None, ..., None].expand(1, -1, -1, 3).contiguous()
+    through = torch.ones(1, 1, 64, 64)
+    through[..., 32:] = 0.25
+    fields = {"transmission": through, "airlight": torch.full((1, 3, 1, 1), 0.8)}
+    layers = Layers("dehaze", {**fields, "noise": torch.zeros(1, 7, 1, 1)}, frames)
+    kept, less = (haze.compose(layers, 0, 1, frames, blocking=blocking) for blocking in ((), (4.0 / 255,)))
+    assert torch.equal(less[:, :, :24], kept[:, :, :24])
+    deviation = [float(part[:, 16:48, 48:].std()) for part in (frames, kept, less)]
+    assert deviation[1] == pytest.approx(4.0 * deviation[0], rel=1e-3)
+    assert deviation[2] == pytest.approx(deviation[0], rel=0.15)
+    assert float(less[:, :, 48:].mean()) == pytest.approx(float(kept[:, :, 48:].mean()), abs=1e-3)

@@ -91,7 +91,12 @@ _kept: WeakKeyDictionary[Layers, Tensor] = WeakKeyDictionary()
 
 
 def clean_frames(
-    layers: Layers, *, start: int = 0, contrast: Tensor | None = None, device: torch.device | str = "cpu"
+    layers: Layers,
+    *,
+    start: int = 0,
+    contrast: Tensor | None = None,
+    deblock: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
     """Yield the denoised source frames of ``layers`` one by one, like ``denoised``, but work only the first time.
 
@@ -103,6 +108,7 @@ def clean_frames(
         start: the first frame to give.
         contrast: ``(T,)``, by how much the contrast of each frame is to grow; shots whose noise stays unseen even so
             are left as they are.
+        deblock: whether blocks are taken out as well, by the field ``blocking``.
         device: where to compute.
     """
     kept = _kept.get(layers)
@@ -113,7 +119,7 @@ def clean_frames(
     keep = large_empty(*layers.frames.shape, dtype=torch.float16) if fits else None
     coming: deque[tuple[int, Callable[[], Tensor]]] = deque()
     index = start  # (enumerate would hold on to a frame)
-    for frame in _clean_shots(layers, start, contrast, device):
+    for frame in _clean_shots(layers, start, contrast, deblock, device):
         frame = frame.half()  # the same, kept or not
         if keep is not None:
             coming.append((index, fetch(frame[0])))
@@ -144,9 +150,9 @@ def less_noisy(
     return send(layers.frames[start:stop], device).lerp(clean_run, amount)
 
 
-def is_noisy(layers: Layers, contrast: Tensor | None = None) -> bool:
+def is_noisy(layers: Layers, contrast: Tensor | None = None, *, deblock: bool = False) -> bool:
     """Whether ``clean_frames`` has anything to take out of any shot."""
-    blocking = layers.fields.get("blocking")
+    blocking = layers.fields.get("blocking") if deblock else None
     has_blocks = blocking is not None and bool(blocking.gt(0.0).any())
     return has_blocks or any(_noise_of(layers, shot, contrast) is not None for shot in layers.shots)
 
@@ -158,8 +164,10 @@ def _noise_of(layers: Layers, shot: range, contrast: Tensor | None) -> Noise | N
     return None if noise.negligible(gain) else noise
 
 
-def _clean_shots(layers: Layers, start: int, contrast: Tensor | None, device: torch.device | str) -> Iterator[Tensor]:
-    blocking = layers.fields.get("blocking")
+def _clean_shots(
+    layers: Layers, start: int, contrast: Tensor | None, deblock: bool, device: torch.device | str
+) -> Iterator[Tensor]:
+    blocking = layers.fields.get("blocking") if deblock else None
     deviations = [0.0] * len(layers) if blocking is None else blocking.flatten().tolist()
     for index, frame in enumerate(_quiet_shots(layers, start, contrast, device), start):
         yield without_blocks(frame, deviations[index])

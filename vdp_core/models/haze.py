@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..denoise.coarse import without_blocks
 from ..errors import InputError
 from ..image.colour import luma
 from ..image.guided import joint_upsample
@@ -37,6 +39,7 @@ def compose(
     min_transmission: float = MIN_TRANSMISSION,
     tint: float = 0.0,
     believe: bool = False,
+    blocking: Sequence[float] = (),
 ) -> Tensor:
     """``J = L + (x - L) / t`` for frames ``start`` to ``stop`` of the layers, not clamped.
 
@@ -45,15 +48,26 @@ def compose(
         start, stop: which frames' haze.
         frames: ``(stop - start, H, W, 3)``, the source or a denoised copy.
         strength, min_transmission, tint, believe: see ``apply``.
+        blocking: of each frame of the clip, the deviation of its blocks, which are taken out; empty: none are.
 
     Returns:
         ``(stop - start, H, W, 3)``.
     """
     t, airlight = _model(layers, start, stop, frames, min_transmission, tint, believe)
     gain = t.pow_(-strength)
+    if any(blocking[start:stop]):
+        frames = _less_blocky(frames, blocking[start:stop], gain)
     keep = _kept_chroma(layers, start, stop, gain)
     clear = (frames - airlight).mul_(gain).add_(airlight)
     return clear if keep is None else torch.lerp(luma(clear), clear, keep)
+
+
+def _less_blocky(frames: Tensor, blocking: Sequence[float], gain: Tensor) -> Tensor:
+    """Frames less a share ``1 - 1 / gain`` of their blocks, which come out as strong as they were; what gains nothing
+    stays as it is."""
+    pairs = zip(frames.split(1), blocking, strict=True)
+    smooth = torch.cat([without_blocks(frame, deviation) for frame, deviation in pairs])
+    return frames.lerp(smooth, (1.0 - 1.0 / gain).clamp_min(0.0))
 
 
 def rebuild(layers: Layers, start: int, stop: int, clear: Tensor) -> Tensor:
@@ -137,7 +151,8 @@ def apply(
             ``t ** (1 - strength)``, as if the haze were thinner or thicker.
         min_transmission: t is taken for no less than this; up: far haze stays, with less noise.
         tint: above 0 the airlight is taken for warmer than was found, below 0 for cooler; 1 is about a tenth.
-        denoise: 0 keeps the noise, 1 takes it out. The first use takes a while, then it is kept with the layers.
+        denoise: 0 keeps the noise, and the blocks of lossy compression, 1 takes them out. The first use takes a while,
+            then it is kept with the layers.
         believe: whether all that may be haze is one; else only as much is taken off as is sure.
         device: where to compute.
         on_step: told after every few frames; stops the work by raising.
@@ -158,7 +173,10 @@ def apply(
     if not believe:
         t = _sure(t, layers.fields.get("confidence"), 0, len(layers))
     contrast = 1.0 / t.mean(dim=(1, 2, 3)).clamp_min(MIN_TRANSMISSION)
+    found = layers.fields.get("blocking")
+    blocking = () if found is None else (denoise * found).flatten().tolist()
     edit = partial(compose, strength=strength, min_transmission=min_transmission, tint=tint, believe=believe)
+    edit = partial(edit, blocking=blocking)
     return applied(layers, edit, denoise=denoise, contrast=contrast, device=device, on_step=on_step)
 
 
@@ -178,6 +196,7 @@ MODEL = Model(
         Field("airlight", (3, 1, 1), low=0.0, high=1.0),
         Field("confidence", (1, 1, 1), low=0.0, high=1.0, optional=True),
         Field("chroma_error", (1, 1, 1), low=0.0, optional=True),
+        Field("blocking", (1, 1, 1), low=0.0, optional=True),
         Field("guide_eps", (), per="once", low=0.0, above=True, optional=True),
         NOISE,
     ),

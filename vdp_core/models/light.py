@@ -257,7 +257,7 @@ def apply(
     if not 0.0 <= neutral <= 1.0:
         raise InputError(f"neutral: 0 to 1 needed, got {neutral}")
     edit = partial(compose, strength=strength, exposure=exposure, gamma=gamma, warmth=warmth, neutral=neutral)
-    return applied(layers, edit, denoise=denoise, device=device, on_step=on_step)
+    return applied(layers, edit, denoise=denoise, deblock=True, device=device, on_step=on_step)
 
 
 MODEL = Model(

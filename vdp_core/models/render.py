@@ -27,6 +27,7 @@ def applied(
     *,
     denoise: float,
     contrast: Tensor | None = None,
+    deblock: bool = False,
     device: torch.device | str = "cpu",
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -38,6 +39,7 @@ def applied(
         denoise: 0 keeps the noise of the source and its bands, 1 takes them out.
         contrast: ``(T,)``, by how much ``compose`` raises the contrast of each frame, and so its noise and its steps
             of 8 bits; None is 1.
+        deblock: whether what is taken out is blocks too, everywhere alike.
         device: where to compute.
         on_step: told after every few frames; stops the work by raising.
 
@@ -58,8 +60,10 @@ def applied(
 
     @torch.no_grad()
     def made(start: int) -> Iterator[Tensor]:
-        noisy = denoise > 0.0 and is_noisy(layers, contrast)
-        clean = clean_frames(layers, start=start, contrast=contrast, device=device) if noisy else None
+        noisy = denoise > 0.0 and is_noisy(layers, contrast, deblock=deblock)
+        clean = None
+        if noisy:
+            clean = clean_frames(layers, start=start, contrast=contrast, deblock=deblock, device=device)
         raised = [False] * count if contrast is None or denoise == 0.0 else contrast.gt(1.0).tolist()
         for first in range(start, count, chunk):
             stop = min(first + chunk, count)

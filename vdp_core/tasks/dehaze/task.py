@@ -47,6 +47,7 @@ from dataclasses import replace
 
 import torch
 
+from ...denoise.coarse import visible_blocking
 from ...denoise.noise import Noise, estimate_noise
 from ...image.resize import working_copy
 from ...models.haze import UPSAMPLING_EPS
@@ -65,14 +66,18 @@ def find(shot: Shot, given: Given, config: DehazeConfig, work: Work) -> Found:
 
     Returns:
         The fields ``transmission`` ``(T, 1, h, w)`` in 0..1, ``airlight`` ``(T, 3, 1, 1)`` in 0..1, ``confidence`` that
-        it is haze and ``chroma_error`` of the airlight, ``(T, 1, 1, 1)`` each, the ``noise`` of the shot, and
-        ``guide_eps``, by which the field is brought to native size.
+        it is haze, ``chroma_error`` of the airlight and the deviation of the shot's blocks, ``blocking``,
+        ``(T, 1, 1, 1)`` each, the ``noise`` of the shot, and ``guide_eps``, by which the field is brought to native
+        size.
     """
     assert shot.flow is not None
     noise = estimate_noise(shot.frames, device=work.device)
     haze = fit_haze(shot.frames, shot.flow, config, noise, work.seed, work.device, work.journal, work.progress)
     found = _found(shot, haze, noise)
-    return replace(found, assets={"guide_eps": torch.tensor(UPSAMPLING_EPS)})
+    blocking = torch.full((len(shot.frames), 1, 1, 1), visible_blocking(shot.frames, device=work.device))
+    return replace(
+        found, fields={**found.fields, "blocking": blocking}, assets={"guide_eps": torch.tensor(UPSAMPLING_EPS)}
+    )
 
 
 def find_as_published(shot: Shot, given: Given, config: Published, work: Work) -> Found:

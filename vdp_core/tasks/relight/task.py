@@ -37,7 +37,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ...denoise.coarse import estimate_blocking
+from ...denoise.coarse import visible_blocking
 from ...denoise.noise import Noise, estimate_noise
 from ...image.borders import scene_area
 from ...image.resize import working_copy
@@ -50,7 +50,7 @@ from . import paper
 from .config import RelightConfig
 from .find import fit_light
 from .found import Light
-from .priors import black_level, brightest
+from .priors import NATURAL_MEAN, black_level, brightest
 from .reference import frame_shown
 from .tone import Tone, cast_of, sampled, tone_of
 
@@ -86,9 +86,11 @@ def find(shot: Shot, given: Given, config: RelightConfig, work: Work) -> Found:
     reference: Reference | None = given["reference"]
     still, frame = (None, -1) if reference is None else reference
     noise = estimate_noise(shot.frames, device=work.device)
-    blocking = estimate_blocking(shot.frames, device=work.device)
     small = working_copy(sampled(shot.frames), config.side, work.device)
     area = scene_area(small)
+    lift = max(NATURAL_MEAN / max(float(small[..., area].mean()), 1e-3), 1.0)
+    # a clip that is twice as bright afterwards shows all of them, one that is bright already keeps its texture
+    blocking = min(2.0 - 2.0 / lift, 1.0) * visible_blocking(shot.frames, gain=lift, device=work.device)
     black = black_level(small, area)
     # a still says how bright places are to be
     white = NO_SHOULDER if still is not None else min(brightest(small) + black, 1.0)
