@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--stills", nargs="*", default=["01", "05", "09", "12", "16", "20", "lemur"])
     parser.add_argument("--clips", nargs="+", default=["hike", "bus", "elephant"], help="taken in turn")
     parser.add_argument("--moving", action="store_true", help="moving fur too")
-    parser.add_argument("--masks", nargs="+", default=["exact", "polygon", "small"])
+    parser.add_argument("--masks", nargs="*", default=["exact", "polygon", "small"])
     parser.add_argument("--side", type=int, default=432)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--preset", default="balanced")
