@@ -80,13 +80,13 @@ def _block_means(frames: Tensor) -> Tensor:
 
 def flat_parts(source: Tensor) -> Tensor:
     """The flattest quarter of the 8x8 blocks of each frame, ``(T, H // 8, W // 8)``: those whose means are nearest to
-    those of their neighbours, which noise hardly changes. Blocks at white or black are none."""
+    those of their neighbours, which noise hardly changes. Blocks at white or black do not count."""
     means = _block_means(source).mean(dim=1)
     around = F.pad(means[:, None], (1, 1, 1, 1), mode="replicate")
     away = F.max_pool2d(around, 3, 1) + F.max_pool2d(-around, 3, 1)  # highest less lowest of 3x3
-    away = away[:, 0].masked_fill((means <= 2.0 * BLACK) | (means >= WHITE), torch.inf)
-    least = away.flatten(1).quantile(FLAT, dim=1)[:, None, None]
-    return (away <= least) & away.isfinite()
+    away = away[:, 0].masked_fill((means <= 2.0 * BLACK) | (means >= WHITE), torch.nan)
+    least = away.flatten(1).nanquantile(FLAT, dim=1)[:, None, None]
+    return away <= least
 
 
 def noise(frames: Tensor, flat: Tensor) -> float:

@@ -137,7 +137,7 @@ def _from_polygons(polygons: Any, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     canvas = Image.new("1", (FINER * width, FINER * height))
     draw = ImageDraw.Draw(canvas)
-    for polygon in polygons:
+    for polygon in polygons if isinstance(polygons, list) else [polygons]:
         try:
             places = np.asarray(polygon, float).reshape(-1, 2)
         except (TypeError, ValueError):
@@ -153,7 +153,8 @@ def _from_polygons(polygons: Any, size: tuple[int, int]) -> np.ndarray:
 def _from_runs(runs: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     counts = runs.get("counts")
     lengths = _lengths(counts) if isinstance(counts, str) else counts if isinstance(counts, list) else []
-    if not all(isinstance(one, int) and one >= 0 for one in lengths) or sum(lengths) != size[0] * size[1]:
+    fits = list(runs.get("size", size)) == list(size)
+    if not fits or not all(isinstance(one, int) and one >= 0 for one in lengths) or sum(lengths) != size[0] * size[1]:
         raise InputError(f"run lengths do not cover a picture of {size[1]}x{size[0]} pixels")
     values = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return values.reshape(size[1], size[0]).T

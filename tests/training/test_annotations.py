@@ -143,3 +143,10 @@ def test_files_that_outline_nobody_or_pictures_that_are_missing_are_refused(tmp_
     (found,) = read_outlined(tmp_path / "a.json")
     with pytest.raises(InputError, match=r"gone\.png: a polygon is not three or more places"):
         found.mask(0)
+
+
+def test_run_lengths_of_another_size_are_refused():
+    with pytest.raises(InputError, match="do not cover a picture of 4x6"):
+        mask_of([{"size": [4, 6], "counts": [3, 21]}], (6, 4))
+    with pytest.raises(InputError, match="a polygon is not three or more places"):
+        mask_of([None], (6, 4))

@@ -70,5 +70,5 @@ def clean_plate(layers: Layers, start: int, stop: int, device: torch.device | st
     chunk = []
     for index in range(start, stop):
         frame = send(layers.frames[index], device).contiguous()
-        chunk.append(background_of(layers, index, frame, matte_of(layers, index, frame), whole=True))
+        chunk.append(background_of(layers, index, frame, matte_of(layers, index, frame), whole=True).clamp_max(1.0))
     return torch.stack(chunk)

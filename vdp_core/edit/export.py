@@ -24,7 +24,7 @@ def write_exr(
 
     R, G, B, and A where the clip has alpha, are the source frame; each layer has four channels under its name, such as
     ``object_1.R``. All are linear half floats, multiplied with alpha. The first layer is whole and opaque, so that the
-    others over it make the frame.
+    others over it make the frame: a shadow first, whose opacity is that for display values, then objects.
 
     Args:
         folder: to make; its name gets the first number that nothing has.

@@ -129,7 +129,9 @@ def rebuild(layers: Layers, start: int, stop: int, composed: Tensor) -> Tensor:
 def look(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whole: bool, linear_light: bool) -> Colours:
     """The frame's own colours, and in mixed pixels what each layer has of them; see ``base.Look``."""
     background = background_of(layers, index, frame, matte, whole=whole)
-    picture, behind = (whose.view(-1, 3)[matte.mixed].T for whose in (frame, background))
+    shade = shade_of(layers, index, (frame.shape[0], frame.shape[1]), frame.device) if whole else None
+    seen = background if shade is None else background * shade
+    picture, behind = (whose.view(-1, 3)[matte.mixed].T for whose in (frame, seen))
     light, display = (to_linear, to_display) if linear_light else (as_is, as_is)
 
     @cache  # of objects that are taken out nothing is needed
@@ -166,7 +168,7 @@ def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tenso
     mask = share_of(layers, number, index, matte)
     colour = picture_of(layers, f"colour_{number}", index, frame.device)
     if colour is None and number == 0:
-        colour = background_of(layers, index, frame, matte, whole=True)
+        colour = background_of(layers, index, frame, matte, whole=True).clamp_max(1.0)
     elif colour is None:
         colour = _extended(layers, index, frame, matte, number)
     return colour, mask
@@ -179,7 +181,7 @@ def _shadow(layers: Layers, index: int, frame: Tensor, matte: Matte) -> tuple[Te
     opacity = torch.maximum(1.0 - shade.amin(dim=-1), shade.amax(dim=-1) - 1.0).clamp(0.0, 1.0)
     behind = picture_of(layers, "colour_0", index, frame.device)
     if behind is None:
-        behind = background_of(layers, index, frame, matte, whole=True)
+        behind = background_of(layers, index, frame, matte, whole=True).clamp_max(1.0)
     share = opacity[..., None]
     return (behind * (shade - 1.0 + share) / share.clamp_min(1e-6)).clamp_(0.0, 1.0), opacity
 

@@ -46,7 +46,8 @@ def paint(layers: Layers, index: int, look: Look, linear_light: bool, device: to
     ]
     shade = shade_of(layers, index, (len(frame), frame.shape[1]), device)
     cast = layers.edits.get(count, Edit())
-    seen_through = bool(revealing) or edits[0].offset != (0.0, 0.0) or cast != Edit()
+    changed = shade is not None and (cast.visibility < 1.0 or cast.offset != (0.0, 0.0))
+    seen_through = bool(revealing) or edits[0].offset != (0.0, 0.0) or changed
     whole = seen_through and "colour_0" not in layers.pictures
     own = look(layers, index, frame, matte, whole=whole, linear_light=linear_light)
     out = picture_of(layers, "colour_0", index, device)

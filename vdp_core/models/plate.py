@@ -19,7 +19,7 @@ from ..types import Layers
 __all__ = ["background_of", "matte_of", "picture_of", "shade_of"]
 
 DARKEST = 0.1
-"""Share of light below which a shadow is not divided out: what is left there is noise."""
+"""The least share of light that a shadow leaves: what is left below is noise."""
 
 
 def matte_of(layers: Layers, index: int, frame: Tensor) -> Matte:
@@ -40,8 +40,8 @@ def background_of(layers: Layers, index: int, frame: Tensor, matte: Matte, *, wh
     shade = shade_of(layers, index, size, frame.device)
     lit, coarse = frame, matte.coarse
     if shade is not None:
-        lit = (frame / shade.clamp_min(DARKEST)).clamp_(0.0, 1.0)
-        coarse = resize(lit.movedim(-1, 0)[None], small)[0]
+        lit = frame / shade  # above 1 where the shadow is taken for too deep: times it, it is the frame again
+        coarse = resize(lit.clamp_max(1.0).movedim(-1, 0)[None], small)[0]
     out = (lit if whole else frame).clone()
     if whole:
         covered = (resize(matte.masks[None, :1], small) < COVERED).float()
@@ -149,7 +149,7 @@ def shade_of(layers: Layers, index: int, size: tuple[int, int], device: torch.de
     shadow = layers.fields.get("shadow")
     if shadow is None:
         return None
-    return resize(send(shadow[index], device)[None], size, mode="bicubic")[0].movedim(0, -1).clamp_min(0.0)
+    return resize(send(shadow[index], device)[None], size, mode="bicubic")[0].movedim(0, -1).clamp_min(DARKEST)
 
 
 def picture_of(layers: Layers, name: str, index: int, device: torch.device) -> Tensor | None:

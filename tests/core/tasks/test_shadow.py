@@ -169,3 +169,22 @@ def test_the_task_finds_it_where_it_is_wanted():
     placed = composite(add_background(shaded, torch.full((1, 1, 1, 3), 0.6)))[0]
     inside = (shade.amin(dim=-1) < 0.95) & (alpha == 0.0)
     assert psnr(placed[inside], 0.6 * shade[inside]) > 30.0
+
+
+def test_no_shadow_stays_where_the_object_has_left():
+    # the square is seen in the first eight frames only; then the path goes on as it did
+    frames, alpha, shade, ground = filmed(speed=6)
+    gone = alpha.clone()
+    frames[9:], gone[9:] = ground, 0.0
+    shadow = found(frames, gone, exact_flow(gone, 6))
+    assert float((shadow[11, :, :60] - 1.0).abs().max()) < 0.05
+    assert psnr(0.6 * shadow[:8], 0.6 * shade[:8]) > 25.0
+
+
+def test_edits_that_are_not_of_the_shadow_leave_the_background(layers):
+    brighter = composite(edit(layers, "objects", Edit(gain=0.5)))[0]
+    assert torch.equal(brighter[layers.pictures["matte"] == 0.0], layers.frames[layers.pictures["matte"] == 0.0])
+    deep = replace(layers, fields={**layers.fields, "shadow": 0.01 * layers.fields["shadow"]})
+    faint = composite(edit(deep, "1", Edit(visibility=0.99)))[0]
+    away = filmed()[1].amax(dim=0) == 0.0
+    assert_close(faint[:, away], layers.frames[:, away], atol=1e-5, rtol=0.0)

@@ -11,7 +11,7 @@ __all__ = ["TASK"]
 
 def _lengths(given: Given) -> dict[str, int | None]:
     """Of the masks, and of the shadow where one is wanted; none where it cannot be told yet."""
-    with_shadow = given.get("with_shadow")
+    with_shadow = given.get("with_shadow", False)
     return {"L": None} if with_shadow is None else {"L": 2, "shadow": 1} if with_shadow else {"L": 2}
 
 

@@ -242,7 +242,8 @@ def refined(small: Tensor, flow: Flow, index: int, mask: Tensor, palette: Palett
     coarsest = max(0, math.ceil(math.log2(loose / FINEST)))
     alpha = mask
     for level in range(coarsest, -1, -1):
-        size = (max(8, round(mask.shape[0] / 2**level)), max(8, round(mask.shape[1] / 2**level)))
+        height, width = (max(min(8, side), round(side / 2**level)) for side in mask.shape)
+        size = (height, width)
         alpha = resize(alpha[None, None], size, mode="area" if level == coarsest else "bilinear")[0, 0]
         alpha = alpha.clamp(0.0, 1.0)
         there = {other: resize(picture[None], size, mode="area")[0] for other, picture in pictures.items()}

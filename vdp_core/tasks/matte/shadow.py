@@ -62,6 +62,8 @@ MIXED, OWN = 0.02, 0.9
 """Share of the object from which on a pixel is not the background's alone, and from which on it moves as the object."""
 LENS_EVERY, LENS_NONE = 5, 1.0
 """Of so many places one tells what the lens does; and so many of the surest say that it does nothing."""
+GOES_ON = 6
+"""Frames beside those in which the object is not seen, whose motion says how it went on there."""
 UNSEEN = 0.02
 """Amount of which half is taken for an error."""
 MOST = 1e5
@@ -126,7 +128,8 @@ def cast_shadow(
             near = min(index - window.start + 1, window.stop - index)
             out[index] += near * _read(found, (grid - path[index].view(2, 1, 1))[None])[0].cpu()
             share[index] += near
-        solving(done, len(windows), partial(_preview, small[window.start + middle], out[window.start + middle]))
+        home = window.start + middle
+        solving(done, len(windows), partial(_preview, small[home], found, grid - path[home].view(2, 1, 1)))
     for index in range(count):
         amount = out[index].div_(share[index].clamp_min(1.0))
         # what hardly shows is more likely an error
@@ -134,9 +137,9 @@ def cast_shadow(
     return out
 
 
-def _preview(picture: Tensor, amount: Tensor) -> Tensor:
-    """A picture without its shadow."""
-    return (picture / amount.to(picture.device).exp().clamp_min(0.1)).clamp(0.0, 1.0).movedim(0, -1)
+def _preview(picture: Tensor, shade: Shade, places: Tensor) -> Tensor:
+    """A picture without its shadow, which is read at places ``(2, h, w)``."""
+    return (picture / _read(shade, places[None])[0].exp().clamp_min(0.1)).clamp(0.0, 1.0).movedim(0, -1)
 
 
 def _ownerpath(alpha: Tensor, flow: Flow, behind: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,7 +151,9 @@ def _ownerpath(alpha: Tensor, flow: Flow, behind: Tensor) -> tuple[Tensor, Tenso
         behind: ``(T-1, 2, h, w)``, the motion of the background.
     """
     size = (alpha.shape[1], alpha.shape[2])
-    steps = alpha.new_zeros(2, len(alpha), 2)
+    # the object's own motion against its background, and that background's
+    own, under = alpha.new_zeros(2, len(alpha), 2)
+    known = []
     for index in range(len(flow)):
         found = []
         for vectors, owner, sign in (
@@ -159,12 +164,18 @@ def _ownerpath(alpha: Tensor, flow: Flow, behind: Tensor) -> tuple[Tensor, Tenso
             if bool(inside.any()):
                 moved = resize_flow(vectors[None].to(alpha.device), size)[0]
                 found.append(sign * moved[:, inside].median(dim=1).values)
+        inside = alpha[index] > OWN
+        seen = behind[index][:, inside] if bool(inside.any()) else behind[index].flatten(1)
+        under[index + 1] = seen.mean(dim=1)
         if found:
-            steps[0, index + 1] = torch.stack(found).mean(dim=0)
-            under = (
-                behind[index][:, alpha[index] > OWN] if bool((alpha[index] > OWN).any()) else behind[index].flatten(1)
-            )
-            steps[1, index + 1] = steps[0, index + 1] - under.mean(dim=1).to(alpha.device)
+            own[index + 1] = torch.stack(found).mean(dim=0) - under[index + 1]
+            known.append(index + 1)
+    unseen = sorted({*range(1, len(alpha))} - {*known})
+    if known and unseen:  # then it goes on as it did when it was seen
+        away = (torch.tensor(unseen)[:, None] - torch.tensor(known)).abs()
+        nearest = torch.tensor(known)[away.topk(min(GOES_ON, len(known)), largest=False).indices]
+        own[unseen] = own[nearest].median(dim=1).values
+    steps = torch.stack((own + under, own))
     path, against = steps.cumsum(dim=1)
     return path, against
 
