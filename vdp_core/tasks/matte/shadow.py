@@ -104,7 +104,7 @@ def cast_shadow(
     behind = large_empty(*owner.shape, device=device)
     torch.sub(1.0, owner, out=behind)
     ways = background_flow(behind, flow, frames=frames, device=device, on_step=tracing)
-    path, against = _ownerpath(owner, flow, ways[0])
+    path, against = _object_path(owner, flow, ways[0])
     starts = range(0, max(1, count - WINDOW // 2), WINDOW // 2)
     windows = [range(start, min(start + WINDOW, count)) for start in starts]
     told = [
@@ -142,7 +142,7 @@ def _preview(picture: Tensor, shade: Shade, places: Tensor) -> Tensor:
     return (picture / _read(shade, places[None])[0].exp().clamp_min(0.1)).clamp(0.0, 1.0).movedim(0, -1)
 
 
-def _ownerpath(alpha: Tensor, flow: Flow, behind: Tensor) -> tuple[Tensor, Tensor]:
+def _object_path(alpha: Tensor, flow: Flow, behind: Tensor) -> tuple[Tensor, Tensor]:
     """Where an object has moved to since the first frame, and what of that is against its background, ``(T, 2)``.
 
     Args:
