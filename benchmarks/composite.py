@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from clips import synthetic
+from clips import synthetic, write_picture
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.edit.composite import clean_plate, composite
@@ -119,8 +119,6 @@ def blackswan(data: Path, frames: int) -> Layers:
 
 def write_crops(layers: Layers, folder: Path) -> None:
     """Borders of one frame over four backgrounds, three times as large, and the frame without the swan."""
-    import cv2
-
     index = len(layers) // 2
     one = replace(
         layers,
@@ -137,7 +135,7 @@ def write_crops(layers: Layers, folder: Path) -> None:
     sheet = torch.cat(rows).repeat_interleave(3, dim=0).repeat_interleave(3, dim=1)
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in (("borders", sheet), ("removed", clean_plate(layers, index, index + 1)[0])):
-        cv2.imwrite(str(folder / f"{name}.png"), (picture.flip(-1) * 255.0).round().byte().numpy())
+        write_picture(folder / f"{name}.png", picture)
 
 
 def _alone(layers: Layers) -> Layers:

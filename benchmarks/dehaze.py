@@ -24,11 +24,10 @@ from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import torch
 import torch.nn.functional as F
 from baselines import clahe, dark_channel, true_haze
-from clips import clip_paths, discs, load
+from clips import clip_paths, discs, load, write_picture
 from peers import HAZE, load_peers
 from torch import Tensor
 
@@ -143,7 +142,7 @@ def write_sheets(folder: Path, data: Path, *, frames: int, width: int, preset: s
         ours = haze_model.apply(decompose("dehaze", clip, flow, preset=preset))
         rows = [torch.cat([clip[at], dark_channel(clip[at, None])[0], ours[at]], dim=1) for at in (0, -1)]
         path = folder / f"{Path(name).stem}.png"
-        cv2.imwrite(str(path), (torch.cat(rows).flip(-1) * 255.0).round().byte().numpy())
+        write_picture(path, torch.cat(rows))
         print(path, file=sys.stderr)
 
 

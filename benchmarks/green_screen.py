@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from clips import write_picture
 from matte_any import moved, picture
 from torch import Tensor
 
@@ -157,8 +158,7 @@ def sheet(case: Case, alpha: Tensor, colours: Tensor, path: Path) -> None:
         over = [own * colours[index] + (1.0 - own) * torch.tensor(c) for c in ((0.0,) * 3, (1.0,) * 3, (0.8, 0.0, 0.0))]
         rows.append(torch.cat((case.frames[index], *grey), dim=1))
         rows.append(torch.cat(over, dim=1))
-    drawn = (torch.cat(rows).clamp(0.0, 1.0) * 255.0).round().byte().numpy()
-    cv2.imwrite(str(path), np.ascontiguousarray(drawn[..., ::-1]))
+    write_picture(path, torch.cat(rows))
 
 
 def main() -> None:

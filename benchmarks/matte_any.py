@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from clips import write_picture
 from torch import Tensor
 
 from comfyui_vdp.vdp_core.image.foreground import foreground_colours
@@ -146,8 +147,7 @@ def sheet(case: Case, alpha: Tensor, colours: Tensor, path: Path) -> None:
         colour = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.8, 0.2))
         over = [own * colours[index] + (1.0 - own) * torch.tensor(one) for one in colour]
         rows.append(torch.cat((case.frames[index], *grey, *over), dim=1))
-    drawn = (torch.cat(rows).clamp(0.0, 1.0) * 255.0).round().byte().numpy()
-    cv2.imwrite(str(path), np.ascontiguousarray(drawn[..., ::-1]))
+    write_picture(path, torch.cat(rows))
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:

@@ -30,7 +30,7 @@ import no_reference as figures
 import numpy as np
 import torch
 import torch.nn.functional as F
-from clips import clip_paths
+from clips import clip_paths, write_picture
 from dehaze import panned_still
 from segment import objects
 from torch import Tensor
@@ -211,11 +211,6 @@ def written(picture: Tensor, label: str) -> Tensor:
     return torch.from_numpy(levels).float() / 255.0
 
 
-def write_sheet(path: Path, parts: list[Tensor]) -> None:
-    levels = (torch.cat(parts).flip(-1) * 255.0).round().byte().numpy()
-    cv2.imwrite(str(path), levels)
-
-
 def head() -> str:
     names = [*(f"{name} (%)" for name in SHARES), *PLAIN, "over its bar", "s"]
     return "| clip | task | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 2) + "|"
@@ -260,7 +255,7 @@ def main() -> None:
                 print(line(found[-1]), flush=True)
             print(f"{clip.name}, {task}: {seconds:.0f} s {dict(layers.info)}", file=sys.stderr, flush=True)
         if sheet:
-            write_sheet(options.out / f"{clip.name.replace(' ', '_').replace(',', '')}.png", sheet)
+            write_picture(options.out / f"{clip.name.replace(' ', '_').replace(',', '')}.png", torch.cat(sheet))
     over = [f"{row.clip}, {row.task}: {', '.join(row.faults())}" for row in found if row.faults()]
     print(f"\n{len(found) - len(over)} of {len(found)} results are within all bars" + (":" if over else "."))
     print("\n".join(f"- {one}" for one in over))

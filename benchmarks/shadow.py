@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from clips import write_picture
 from matte_any import background, picture
 from torch import Tensor
 
@@ -89,7 +90,7 @@ def made(data: Path, setting: Setting, side: int, count: int) -> Case:
         ground = torch.stack((place[..., 0] - 0.8 * below, 0.5 * size[1] - below / 0.6), dim=-1)
         depths.append(read(small[:, 3:], 2.0 * ground / size, mode="bilinear"))
     both = torch.cat(fronts).clamp(0.0, 1.0)
-    depth = cv2_blurred(torch.cat(depths).clamp(0.0, 1.0)[:, 0], setting.softness)
+    depth = blurred(torch.cat(depths).clamp(0.0, 1.0)[:, 0], setting.softness)
     shade = 1.0 - depth[:, None] * torch.tensor(setting.strength).view(1, 3, 1, 1)
     frames = ((both[:, :3] + (1.0 - both[:, 3:]) * shade * behind).clamp(0.0, 1.0) * 255.0).round() / 255.0
     last = [part.movedim(1, -1).contiguous() for part in (frames, both[:, :3], behind, shade)]
@@ -100,18 +101,12 @@ def read(still: Tensor, where: Tensor, *, mode: str) -> Tensor:
     return F.grid_sample(still, where[None], mode=mode, padding_mode="zeros", align_corners=False)
 
 
-def cv2_blurred(depths: Tensor, softness: float) -> Tensor:
-    blurred = [cv2.GaussianBlur(depth.numpy(), (0, 0), softness) for depth in depths]
-    return torch.from_numpy(np.stack(blurred))
+def blurred(depths: Tensor, softness: float) -> Tensor:
+    return torch.from_numpy(np.stack([cv2.GaussianBlur(depth.numpy(), (0, 0), softness) for depth in depths]))
 
 
 def psnr(one: Tensor, other: Tensor, where: Tensor) -> float:
     return -10.0 * math.log10(max(float((one - other)[where].square().mean()), 1e-10))
-
-
-def sheet(rows: list[Tensor], path: Path) -> None:
-    drawn = (torch.cat(rows).clamp(0.0, 1.0) * 255.0).round().byte().numpy()
-    cv2.imwrite(str(path), np.ascontiguousarray(drawn[..., ::-1]))
 
 
 def main() -> None:
@@ -150,7 +145,7 @@ def main() -> None:
                 torch.cat((case.frames[index], shown[1][1][index], shown[1][0][index], truth[index]), dim=1)
                 for index in (0, len(flow) // 2, len(flow))
             ]
-            sheet(rows, options.pictures / f"{setting.still}_{setting.clip}.png")
+            write_picture(options.pictures / f"{setting.still}_{setting.clip}.png", torch.cat(rows))
     mean = np.mean(table[:-1], axis=0)  # (of those with a shadow)
     print(f"| mean with a shadow | {mean[0]:.1f}, {mean[1]:.1f} | {mean[2]:.1f}, {mean[3]:.1f} | {mean[4]:.1f} |")
 

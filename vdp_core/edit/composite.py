@@ -15,7 +15,7 @@ from torch import Tensor
 from ..models import look_of
 from ..models.masks import MODEL as MASKS
 from ..models.paint import paint
-from ..models.plate import background_of, matte_of
+from ..models.plate import clean_plate_of, matte_of
 from ..store.lazy import computed_with_mask
 from ..store.transfer import send
 from ..types import Layers, OnStep
@@ -70,5 +70,5 @@ def clean_plate(layers: Layers, start: int, stop: int, device: torch.device | st
     chunk = []
     for index in range(start, stop):
         frame = send(layers.frames[index], device).contiguous()
-        chunk.append(background_of(layers, index, frame, matte_of(layers, index, frame), whole=True).clamp_max(1.0))
+        chunk.append(clean_plate_of(layers, index, frame, matte_of(layers, index, frame)))
     return torch.stack(chunk)

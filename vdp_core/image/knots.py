@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .conjugate import conjugate_gradients
+
 __all__ = ["bending", "fitted", "spread", "straightened", "sums_around", "through"]
 
 STEPS = 30
 """Of conjugate gradients: what bends more slowly than over so many knots is straight enough."""
-LEAST = 1e-12
-"""Least energy that is divided by."""
 TWICE = 2.0**0.5
 """What counts twice when it is squared."""
 
@@ -100,17 +100,11 @@ def straightened(knots: Tensor, told: Tensor, stiffness: Tensor) -> Tensor:
         )
 
     diagonal = told[::2] + 20.0 * stiffness  # of the plate: 6 and 6 along its sides, 8 of its twist
-    change, rest = torch.zeros_like(knots), -plate(knots)
-    scaled = rest / diagonal
-    way, size = scaled, (rest * scaled).sum()
-    for _ in range(STEPS):
-        answer = torch.stack(((told[:2] * way).sum(dim=0), (told[1:] * way).sum(dim=0))) + plate(way)
-        step = size / (way * answer).sum().clamp_min(LEAST)
-        change, rest = change + step * way, rest - step * answer
-        scaled = rest / diagonal
-        before, size = size, (rest * scaled).sum()
-        way = scaled + size / before.clamp_min(LEAST) * way
-    return knots + change
+
+    def matrix(change: Tensor) -> Tensor:
+        return torch.stack(((told[:2] * change).sum(dim=0), (told[1:] * change).sum(dim=0))) + plate(change)
+
+    return knots + conjugate_gradients(matrix, -plate(knots), diagonal, dims=(0, 1, 2), steps=STEPS)
 
 
 def _bends(knots: Tensor) -> tuple[Tensor, Tensor, Tensor]:

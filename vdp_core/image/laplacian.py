@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .conjugate import conjugate_gradients
 from .matting import bounding_box
 from .morphology import box_sum
 
@@ -86,23 +87,16 @@ class MattingLaplacian:
             steps: most of them.
             tolerance: root mean square of a step at which it ends.
         """
-        alpha = (target if start is None else start).clone()
-        residual = weight * (target - alpha) - self(alpha)
-        scale = (weight + 0.5 * self._count).reciprocal()
-        towards = scaled = scale * residual
-        product = (residual * scaled).sum(dim=(1, 2, 3), keepdim=True)
-        for _ in range(steps):
-            image = self(towards) + weight * towards
-            length = product / (towards * image).sum(dim=(1, 2, 3), keepdim=True).clamp_min(1e-20)
-            step = length * towards
-            alpha += step
-            if float(step.square().mean()) < tolerance * tolerance:
-                break
-            residual = residual - length * image
-            scaled = scale * residual
-            before, product = product, (residual * scaled).sum(dim=(1, 2, 3), keepdim=True)
-            towards = scaled + product / before.clamp_min(1e-20) * towards
-        return alpha.clamp_(0.0, 1.0)
+        alpha = conjugate_gradients(
+            lambda values: self(values) + weight * values,
+            weight * target,
+            weight + 0.5 * self._count,
+            dims=(1, 2, 3),
+            steps=steps,
+            start=target if start is None else start,
+            tolerance=tolerance,
+        )
+        return alpha.clamp(0.0, 1.0)
 
 
 def solve_band(

@@ -15,7 +15,7 @@ from torch import Tensor
 __all__ = ["averaged", "places_of", "rescaled", "sample", "sample_points"]
 
 
-def sample(pictures: Tensor, places: Tensor, *, mode: str = "bilinear") -> Tensor:
+def sample(pictures: Tensor, places: Tensor, *, mode: str = "bilinear", beyond: str = "border") -> Tensor:
     """Read pictures ``(N, C, H, W)`` at places ``(N, h, w, 2)``; ``(N, C, h, w)``.
 
     Gradients flow into both.
@@ -24,13 +24,14 @@ def sample(pictures: Tensor, places: Tensor, *, mode: str = "bilinear") -> Tenso
         pictures: of any floating type.
         places: (x, y) in pixels.
         mode: ``bilinear`` or ``bicubic``.
+        beyond: what is read beyond the border: ``border``, its nearest pixel, or ``zeros``.
     """
     height, width = pictures.shape[-2:]
     # torch asks for -1..1: here, between the centres of the outer pixels
     x, y = places.unbind(dim=-1)
     across, down = (x * (2.0 / max(width - 1, 1))).sub_(1.0), (y * (2.0 / max(height - 1, 1))).sub_(1.0)
     where = torch.stack((across, down), dim=-1).to(pictures.dtype)
-    return F.grid_sample(pictures, where, mode=mode, padding_mode="border", align_corners=True)
+    return F.grid_sample(pictures, where, mode=mode, padding_mode=beyond, align_corners=True)
 
 
 def averaged(picture: Tensor, taps: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..image.resize import resize
 from ..types import Layers
 from .base import Colours, Field, Model
 from .paint import untouched
-from .plate import background_of, matte_of, picture_of, shade_of
+from .plate import background_of, clean_plate_of, matte_of, picture_of, shade_of
 
 __all__ = [
     "MODEL",
@@ -168,7 +168,7 @@ def split(layers: Layers, number: int, index: int, frame: Tensor) -> tuple[Tenso
     mask = share_of(layers, number, index, matte)
     colour = picture_of(layers, f"colour_{number}", index, frame.device)
     if colour is None and number == 0:
-        colour = background_of(layers, index, frame, matte, whole=True).clamp_max(1.0)
+        colour = clean_plate_of(layers, index, frame, matte)
     elif colour is None:
         colour = _extended(layers, index, frame, matte, number)
     return colour, mask
@@ -181,7 +181,7 @@ def _shadow(layers: Layers, index: int, frame: Tensor, matte: Matte) -> tuple[Te
     opacity = torch.maximum(1.0 - shade.amin(dim=-1), shade.amax(dim=-1) - 1.0).clamp(0.0, 1.0)
     behind = picture_of(layers, "colour_0", index, frame.device)
     if behind is None:
-        behind = background_of(layers, index, frame, matte, whole=True).clamp_max(1.0)
+        behind = clean_plate_of(layers, index, frame, matte)
     share = opacity[..., None]
     return (behind * (shade - 1.0 + share) / share.clamp_min(1e-6)).clamp_(0.0, 1.0), opacity
 

@@ -16,7 +16,7 @@ from ..motion.background import BORDER_MARGIN, COVERED
 from ..store.transfer import send
 from ..types import Layers
 
-__all__ = ["background_of", "matte_of", "picture_of", "shade_of"]
+__all__ = ["background_of", "clean_plate_of", "matte_of", "picture_of", "shade_of"]
 
 DARKEST = 0.1
 """The least share of light that a shadow leaves: what is left below is noise."""
@@ -34,8 +34,8 @@ def matte_of(layers: Layers, index: int, frame: Tensor) -> Matte:
 
 
 def background_of(layers: Layers, index: int, frame: Tensor, matte: Matte, *, whole: bool) -> Tensor:
-    """The frame with its background where objects are: in all pixels, and without shadow; or, if not ``whole``, in the
-    mixed ones, as it is seen there."""
+    """The frame with its background where objects are: in all pixels, without shadow, above 1 where only so times the
+    shadow it is the frame; or, if not ``whole``, in the mixed ones, as it is seen there."""
     size, small = (frame.shape[0], frame.shape[1]), (matte.coarse.shape[1], matte.coarse.shape[2])
     shade = shade_of(layers, index, size, frame.device)
     lit, coarse = frame, matte.coarse
@@ -70,6 +70,11 @@ def background_of(layers: Layers, index: int, frame: Tensor, matte: Matte, *, wh
         colours *= shade.reshape(-1, 3)[pixels]
     out.view(-1, 3).index_copy_(0, pixels, colours)
     return out
+
+
+def clean_plate_of(layers: Layers, index: int, frame: Tensor, matte: Matte) -> Tensor:
+    """The whole background of a frame without objects and shadow, as a picture, ``(H, W, 3)`` in 0..1."""
+    return background_of(layers, index, frame, matte, whole=True).clamp_max(1.0)
 
 
 def _inpaint_behind(coarse: Tensor, colours: Tensor, lies: Tensor) -> Tensor:

@@ -17,16 +17,17 @@ nothing; it keeps the shadow of the window beside (``CARRIED``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ...image.conjugate import conjugate_gradients
 from ...image.morphology import dilate, distance_inside
 from ...image.resize import resize, working_copy
+from ...image.sample import sample
 from ...motion.background import background_flow
 from ...motion.planar import robust_fit
 from ...motion.warp import pixel_grid, resize_flow, warp
@@ -200,9 +201,7 @@ def _read(shade: Shade, places: Tensor) -> Tensor:
 
 def _lookup(pictures: Tensor, places: Tensor) -> Tensor:
     """Pictures ``(n, C, H, W)`` at places ``(n, 2, h, w)``, 0 beyond them."""
-    size = places.new_tensor([pictures.shape[3], pictures.shape[2]]).view(1, 2, 1, 1)
-    where = ((2.0 * places + 1.0) / size - 1.0).movedim(1, -1)
-    return F.grid_sample(pictures, where, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return sample(pictures, places.movedim(1, -1), beyond="zeros")
 
 
 def _solve(small: Tensor, alpha: Tensor, paths: Tensor, path: Tensor, middle: int, beside: Shade | None) -> Shade:
@@ -257,9 +256,9 @@ def _solve(small: Tensor, alpha: Tensor, paths: Tensor, path: Tensor, middle: in
             read = _lookup(values.expand(count, -1, -1, -1), reads)
             return spread(weight * unexplained(read, weight)) + SMOOTH * _bent(values) + costs * values
 
-        scale = (spread(weight.expand(-1, 3, -1, -1)) + costs + 4.0 * SMOOTH).reciprocal()
+        diagonal = spread(weight.expand(-1, 3, -1, -1)) + costs + 4.0 * SMOOTH
         target = spread(weight * unexplained(seen, weight)) + kept * before
-        amount = _conjugate(curved, target, scale, amount)
+        amount = conjugate_gradients(curved, target, diagonal, dims=(1, 2), steps=STEPS, start=amount)
         left = unexplained(seen - _lookup(amount.expand(count, -1, -1, -1), reads), weight)
         off = left.square().mean(dim=1, keepdim=True) * sure[:, None]
         weight = sure[:, None] * (OUTLIER**2 / (OUTLIER**2 + off)).square()
@@ -281,15 +280,15 @@ def _what_is_seen(small: Tensor, logs: Tensor, alpha: Tensor, paths: Tensor, pla
     for frame, shown in zip(seen, visible, strict=True):
         if bool(shown.any()):
             frame -= (frame - usual)[:, shown].median(dim=1).values.view(3, 1, 1)
-    return seen - _lens(seen, sure * (warp(_away(alpha)[:, None], paths)[:, 0] >= 1.0), places), sure
+    return seen - _lens(seen, sure * (warp(_away(alpha, 2.0)[:, None], paths)[:, 0] >= 1.0), places), sure
 
 
-def _away(alpha: Tensor) -> Tensor:
-    """Distance ``(n, h, w)`` from an object, over ``REACH`` times the root of its area, up to eight times that."""
+def _away(alpha: Tensor, most: float) -> Tensor:
+    """Distance ``(n, h, w)`` from an object, over ``REACH`` times the root of its area, told up to about ``most``."""
     out = torch.zeros_like(alpha)
     for index, inside in enumerate(alpha > 0.5):
         reach = REACH * max(1.0, float(inside.sum())) ** 0.5
-        out[index] = distance_inside(~inside, round(8.0 * reach)) / reach
+        out[index] = distance_inside(~inside, math.ceil(most * reach)) / reach
     return out
 
 
@@ -318,7 +317,7 @@ def _lens(seen: Tensor, sure: Tensor, places: Tensor) -> Tensor:
 
 def _price(owned: Tensor) -> Tensor:
     """Weight ``(H, W)`` of the amount of shadow, by its distance from where the object is, ``(H, W)``."""
-    away = _away(owned[None])[0]
+    away = _away(owned[None], 8.0)[0]
     # beside the object, where it hides what is behind, a shadow goes on as it is around
     hidden = dilate((owned > MIXED).float()[None, None], BORDER)[0, 0]
     return (NEAR * (1.0 + away.square()).square() * (1.0 - (1.0 - HIDDEN) * hidden)).clamp_max(MOST)
@@ -332,20 +331,3 @@ def _bent(values: Tensor) -> Tensor:
         out.narrow(dim, 1, length).add_(step)
         out.narrow(dim, 0, length).sub_(step)
     return out
-
-
-def _conjugate(curved: Callable[[Tensor], Tensor], target: Tensor, scale: Tensor, start: Tensor) -> Tensor:
-    """Solve ``curved(x) = target`` by conjugate gradients, preconditioned by ``scale``, channel by channel."""
-    found = start
-    residual = target - curved(found)
-    towards = scaled = scale * residual
-    product = (residual * scaled).sum(dim=(1, 2), keepdim=True)
-    for _ in range(STEPS):
-        image = curved(towards)
-        length = product / (towards * image).sum(dim=(1, 2), keepdim=True).clamp_min(1e-20)
-        found = found + length * towards
-        residual = residual - length * image
-        scaled = scale * residual
-        before, product = product, (residual * scaled).sum(dim=(1, 2), keepdim=True)
-        towards = scaled + product / before.clamp_min(1e-20) * towards
-    return found
